@@ -1,0 +1,115 @@
+"""Writing a checkpoint: the new file or the old one, never half of one."""
+
+import errno
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+
+from vqgan_train.checkpoint import read_checkpoint, write_atomically
+
+OLD = {"state_dict": {"weight": torch.zeros(100)}}
+NEW = {"state_dict": {"weight": torch.ones(100_000)}, "epoch": 3}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that holds the old checkpoint."""
+    path = tmp_path / "last.ckpt"
+    write_atomically(OLD, path)
+    return path
+
+
+def stop_midway(error: BaseException) -> Callable[[Any, IO[bytes]], None]:
+    """A torch.save that writes something and fails."""
+
+    def save(_: Any, file: IO[bytes]) -> None:
+        file.write(b"half of a checkpoint")
+        file.flush()
+        raise error
+
+    return save
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes: a write then fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def assert_untouched(path: Path) -> None:
+    assert read_checkpoint(path)["state_dict"]["weight"].tolist() == [0.0] * 100
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "last.ckpt"
+    write_atomically(NEW, path)
+    content = read_checkpoint(path)
+    assert content["epoch"] == 3
+    assert torch.equal(content["state_dict"]["weight"], torch.ones(100_000))
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_the_new_file_replaces_the_old(path: Path) -> None:
+    write_atomically(NEW, path)
+    assert read_checkpoint(path)["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr
+)
+def test_a_write_that_stops_midway_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(torch, "save", stop_midway(error))
+    with pytest.raises(type(error)):
+        write_atomically(NEW, path)
+    monkeypatch.undo()
+    assert_untouched(path)
+
+
+@pytest.mark.parametrize("size", [10, 1_000, 100_000])
+def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path: Path, size: int) -> None:
+    with files_limited_to(size), pytest.raises(OSError, match="File too large"):
+        write_atomically(NEW, path)
+    assert_untouched(path)
+
+
+def test_what_a_killed_process_left_is_no_hindrance(path: Path) -> None:
+    path.with_name("last.ckpt.partial").write_bytes(b"half of a checkpoint" * 100_000)
+    write_atomically(NEW, path)
+    assert read_checkpoint(path)["epoch"] == 3
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_file_is_on_disk_before_it_takes_the_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = []
+    sync, replace = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        target = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        events.append(("sync", target.name))
+        sync(descriptor)
+
+    def rename(source: Path, target: Path) -> Path:
+        events.append(("rename", source.name))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    write_atomically(NEW, path)
+    partial = "last.ckpt.partial"
+    assert events == [("sync", partial), ("rename", partial), ("sync", path.parent.name)]

@@ -1,0 +1,169 @@
+"""From settings to objects: the only file that knows both."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+from vqgan_train import callbacks
+from vqgan_train.checkpoint import CheckpointError, read_checkpoint, weights_under_our_names
+from vqgan_train.config import Config, DataConfig, WandbConfig, plain_settings
+from vqgan_train.data import ImageTransform, expand_shards, pack_sample_photos
+from vqgan_train.data.module import ShardDataModule
+from vqgan_train.loggers import MetricsCsv
+from vqgan_train.module import VQGANModule
+from vqgan_train.run_folder import CHECKPOINTS, METRICS_FILE, PICTURES, RunFolder
+from vqgan_train.runtime import AtomicCheckpointIO, provenance, require_devices
+
+log = logging.getLogger(__name__)
+
+
+def build_data(config: Config) -> ShardDataModule:
+    """Find the shards and say how to read them."""
+    data = config.data
+    train, val = _find_shards(data)
+    return ShardDataModule(
+        train_shards=train,
+        val_shards=val,
+        train_transform=ImageTransform(
+            data.resize, data.image_size, data.random_crop, data.random_flip
+        ),
+        val_transform=ImageTransform(
+            data.resize, data.image_size, random_crop=False, random_flip=False
+        ),
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+        seed=config.run.seed,
+    )
+
+
+def _find_shards(data: DataConfig) -> tuple[list[Path], list[Path]]:
+    if data.train_shards is None:
+        train, val = pack_sample_photos()
+        return [train], [val]
+    return expand_shards(data.train_shards), expand_shards(data.val_shards)
+
+
+def build_module(config: Config) -> VQGANModule:
+    """Make the networks, with the weights they start from, and LPIPS."""
+    loss = config.loss
+    module = VQGANModule(
+        model=asdict(config.model.architecture),
+        discriminator=asdict(config.model.discriminator),
+        objective={
+            "perceptual_weight": loss.perceptual_weight,
+            "adversarial_weight": loss.adversarial_weight,
+            "codebook_weight": loss.codebook_weight,
+            "commitment_weight": loss.commitment_weight,
+            "legacy_codebook_loss": loss.legacy_codebook_loss,
+        },
+        optimizer={"lr": config.optim.learning_rate, "betas": tuple(config.optim.betas)},
+        discriminator_start_step=loss.discriminator_start_step,
+        adversarial_start_step=loss.adversarial_start_step,
+        lpips_weights=loss.lpips_weights,
+    )
+    if config.model.init_from is not None:
+        initialise(module, Path(config.model.init_from))
+    module.load_lpips()
+    return module
+
+
+def initialise(module: VQGANModule, path: Path) -> None:
+    """Start from a checkpoint's weights: all of the generator's, the discriminator's if it has them.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit.
+    """
+    weights = weights_under_our_names(read_checkpoint(path)["state_dict"], path)
+    expected = module.state_dict()
+    if not any(name.startswith("discriminator.") for name in weights):
+        log.warning("%s holds no discriminator; it starts from random weights.", path)
+        expected = {n: w for n, w in expected.items() if n.startswith("generator.")}
+    wrong = [
+        f"{name} (there {_shape(weights, name)}, here {_shape(expected, name)})"
+        for name in sorted(weights.keys() | expected.keys())
+        if _shape(weights, name) != _shape(expected, name)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"model.init_from={path} does not fit the model: {len(wrong)} weights differ, for example "
+            + "; ".join(wrong[:3])
+            + ". Set model=... to the architecture of the checkpoint."
+        )
+    module.load_state_dict({**module.state_dict(), **weights})
+
+
+def _shape(weights: dict[str, Any], name: str) -> tuple[int, ...] | str:
+    return tuple(weights[name].shape) if name in weights else "absent"
+
+
+def build_trainer(config: Config, folder: RunFolder) -> Trainer:
+    """Make the trainer, with everything that happens beside the steps."""
+    settings = plain_settings(config)
+    run, trainer, optim = config.run, config.trainer, config.optim
+    return Trainer(
+        accelerator=trainer.accelerator.value,
+        devices=trainer.devices,
+        num_nodes=trainer.num_nodes,
+        precision=trainer.precision.value,
+        strategy=_build_strategy(config),
+        max_epochs=-1,  # the number of steps is the only clock
+        max_steps=run.max_steps,
+        val_check_interval=run.val_every_steps * optim.accumulate_batches,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        accumulate_grad_batches=optim.accumulate_batches,
+        gradient_clip_val=optim.clip_norm,
+        callbacks=_build_callbacks(config, folder.path, settings),
+        logger=_build_loggers(config, folder.path, settings),
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # the plan shares the data out
+        enable_model_summary=False,
+        default_root_dir=folder.path,
+    )
+
+
+def _build_strategy(config: Config) -> Strategy | str:
+    trainer = config.trainer
+    if trainer.num_nodes * require_devices(trainer.accelerator.value, trainer.devices) == 1:
+        return "auto"
+    # Buffers are LPIPS, which does not change, and BatchNorm's, which AverageBatchNorm looks after.
+    return DDPStrategy(broadcast_buffers=False)
+
+
+def _build_callbacks(config: Config, folder: Path, settings: dict[str, Any]) -> list[Callback]:
+    metrics = callbacks.MetricsLog(config.run.log_every_steps)
+    return [
+        callbacks.BadSamples(config.data.max_bad_fraction),
+        metrics,
+        callbacks.Progress(metrics),
+        callbacks.AverageBatchNorm(),
+        callbacks.LastValidation(),
+        callbacks.Pictures(folder / PICTURES, config.run.num_pictures),
+        callbacks.Checkpoints(
+            folder / CHECKPOINTS, config.run.checkpoint_every_steps, provenance(settings)
+        ),
+        callbacks.Summary(),
+    ]
+
+
+def _build_loggers(config: Config, folder: Path, settings: dict[str, Any]) -> list[Logger]:
+    loggers: list[Logger] = [MetricsCsv(folder / METRICS_FILE)]
+    if config.logger.wandb is not None:
+        loggers.append(_build_wandb(config.logger.wandb, folder, settings))
+    return loggers
+
+
+def _build_wandb(wandb: WandbConfig, folder: Path, settings: dict[str, Any]) -> WandbLogger:
+    return WandbLogger(
+        project=wandb.project,
+        entity=wandb.entity,
+        name=wandb.name or folder.name,
+        mode=wandb.mode.value,
+        save_dir=folder,
+        config=settings,
+    )

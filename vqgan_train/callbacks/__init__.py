@@ -1,0 +1,21 @@
+"""What happens beside the steps: metrics, pictures, checkpoints, progress."""
+
+from vqgan_train.callbacks.bad_samples import BadSamples
+from vqgan_train.callbacks.batch_norm import AverageBatchNorm
+from vqgan_train.callbacks.checkpoints import Checkpoints
+from vqgan_train.callbacks.last_validation import LastValidation
+from vqgan_train.callbacks.metrics_log import MetricsLog
+from vqgan_train.callbacks.pictures import Pictures
+from vqgan_train.callbacks.progress import Progress
+from vqgan_train.callbacks.summary import Summary
+
+__all__ = [
+    "AverageBatchNorm",
+    "BadSamples",
+    "Checkpoints",
+    "LastValidation",
+    "MetricsLog",
+    "Pictures",
+    "Progress",
+    "Summary",
+]

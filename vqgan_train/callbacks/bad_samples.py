@@ -1,0 +1,64 @@
+"""Unreadable samples: counted, named, and the end of the run when there are too many."""
+
+import logging
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from vqgan_train.data import ShardError
+
+log = logging.getLogger(__name__)
+
+NAMED_AT_FIRST = 10
+"""So many are named one by one; after that every hundredth."""
+
+
+class BadSamples(Callback):
+    """Counts this rank's samples that could not be read.
+
+    Args:
+        max_fraction: of the images a rank has seen, once it has seen 100; beyond it the run stops.
+    """
+
+    def __init__(self, max_fraction: float) -> None:
+        self.max_fraction = max_fraction
+        self.bad = 0
+        self.seen = 0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count before the step, so that a batch over the limit is not trained on."""
+        self._count(batch)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Validation counts too."""
+        self._count(batch)
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts, so that a resumed run goes on counting."""
+        return {"bad": self.bad, "seen": self.seen}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on counting."""
+        self.bad, self.seen = state_dict["bad"], state_dict["seen"]
+
+    def _count(self, batch: Any) -> None:
+        self.seen += len(batch["name"]) + len(batch["bad"])
+        for name in batch["bad"]:
+            self.bad += 1
+            if self.bad <= NAMED_AT_FIRST or self.bad % 100 == 0:
+                log.warning("Left out unreadable sample %d: %s", self.bad, name)
+        if batch["bad"] and self.bad > self.max_fraction * max(self.seen, 100):
+            raise ShardError(
+                f"{self.bad} of {self.seen} samples could not be read, more than "
+                f"data.max_bad_fraction={self.max_fraction} allows. The last: {batch['bad'][-1]}. "
+                "Mend the shards, or allow more."
+            )

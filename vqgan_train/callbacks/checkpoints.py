@@ -1,0 +1,74 @@
+"""last.ckpt and best.ckpt."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+
+log = logging.getLogger(__name__)
+
+MONITORED = "val/loss/reconstruction"
+
+
+class Checkpoints(Checkpoint):
+    """Keeps the newest state and the best one.
+
+    Args:
+        folder: where `last.ckpt` and `best.ckpt` go.
+        every_steps: steps between writes of `last.ckpt`; it is also written at the end.
+        provenance: plain values stored with the weights: config, versions, ...
+    """
+
+    def __init__(self, folder: Path, every_steps: int, provenance: dict[str, Any]) -> None:
+        self.last = folder / "last.ckpt"
+        self.best = folder / "best.ckpt"
+        self.every_steps = every_steps
+        self.provenance = provenance
+        self.best_value = math.inf
+        self.best_step = 0
+        self._saved_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The state that a run starts or resumes from is not written again."""
+        self._saved_step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between two steps: by now the last one's metrics and validation are out."""
+        if trainer.global_step % self.every_steps == 0:
+            self._save_last(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end."""
+        self._save_last(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what is better than all before it."""
+        value = float(trainer.callback_metrics[MONITORED])
+        if trainer.state.fn == TrainerFn.FITTING and value < self.best_value:
+            self.best_value, self.best_step = value, trainer.global_step
+            trainer.save_checkpoint(self.best)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Never lose the config with the run."""
+        checkpoint["vqgan_train"] = self.provenance
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was best so far."""
+        return {"best_value": self.best_value, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was best."""
+        self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+
+    def _save_last(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._saved_step:
+            trainer.save_checkpoint(self.last)
+            self._saved_step = trainer.global_step

@@ -1,0 +1,100 @@
+"""Metrics to every logger, under one clock: the number of optimizer steps."""
+
+import time
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from vqgan_train.loggers import MetricsCsv
+from vqgan_train.module import TRAINING_METRICS
+
+
+class MetricsLog(Callback):
+    """Logs training metrics every few steps and validation metrics whenever there are some.
+
+    A step's terms are averaged over its accumulated batches and over ranks. They stay on the device
+    until they are logged, so no other step waits for them.
+
+    Args:
+        every_steps: steps between rows of training metrics.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        self.every_steps = every_steps
+        self.latest: dict[str, float] = {}
+        """The training metrics logged last."""
+        self._terms: list[Tensor] = []
+        self._restart_window()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; steps that will be made again lose their rows."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCsv):
+                logger.rewind(trainer.global_step)
+        self._restart_window()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The time since the last batch ended was spent waiting for data."""
+        self._data_seconds += time.perf_counter() - self._batch_ended_at
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Collect, and log at the end of every so many steps."""
+        self._terms.append(outputs["terms"])
+        self._images += len(batch["image"])
+        if len(self._terms) == trainer.accumulate_grad_batches:
+            self._steps += 1
+            if trainer.global_step % self.every_steps == 0:
+                self.latest = self._training_metrics(trainer)
+                self._log(trainer, self.latest)
+                self._restart_window()
+            self._terms = []
+        self._batch_ended_at = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._validation_started_at = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the module measured, and let the clock go on."""
+        results = trainer.callback_metrics.items()
+        self._log(trainer, {name: float(v) for name, v in results if name.startswith("val/")})
+        paused = time.perf_counter() - self._validation_started_at
+        self._window_started_at += paused
+        self._batch_ended_at += paused
+
+    def _training_metrics(self, trainer: Trainer) -> dict[str, float]:
+        terms = trainer.strategy.reduce(torch.stack(self._terms).mean(dim=0), reduce_op="mean")
+        metrics = {
+            f"train/{name}": value
+            for name, value in zip(TRAINING_METRICS.values(), terms.tolist(), strict=True)
+        }
+        seconds = time.perf_counter() - self._window_started_at
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        return metrics | {
+            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/epoch": data.position() / len(data.train_data),
+            "train/images_per_second": self._images * trainer.world_size / seconds,
+            "train/step_seconds": seconds / self._steps,
+            "train/data_seconds": self._data_seconds / self._steps,
+        }
+
+    def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _restart_window(self) -> None:
+        self._window_started_at = self._batch_ended_at = time.perf_counter()
+        self._data_seconds = 0.0
+        self._images = 0
+        self._steps = 0

@@ -1,0 +1,78 @@
+"""The progress bar: steps done and to do, time left, loss, images a second."""
+
+import sys
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+from vqgan_train.callbacks.metrics_log import MetricsLog
+
+TERMINAL_SECONDS = 0.2
+FILE_SECONDS = 30.0
+"""In a log file every refresh is a line, so there are few."""
+
+
+class Progress(ProgressBar):
+    """One bar over the whole run, on the first rank.
+
+    Args:
+        metrics: shows its latest values.
+    """
+
+    def __init__(self, metrics: MetricsLog) -> None:
+        super().__init__()
+        self.metrics = metrics
+        self._enabled = True
+        self._bar: tqdm[Any] | None = None
+
+    def disable(self) -> None:
+        """Lightning calls this on all ranks but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar where the run stands."""
+        in_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            desc="training",
+            initial=trainer.global_step,
+            total=trainer.max_steps,
+            unit="step",
+            disable=not self._enabled,
+            dynamic_ncols=in_terminal,
+            mininterval=TERMINAL_SECONDS if in_terminal else FILE_SECONDS,
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move on after a step, not after a batch that is only accumulated."""
+        if self._bar is None or trainer.global_step == self._bar.n:
+            return
+        if self.metrics.latest:
+            loss = self.metrics.latest["train/loss/total"]
+            speed = self.metrics.latest["train/images_per_second"]
+            self._bar.set_postfix_str(f"loss {loss:.3f}, {speed:.1f} images/s", refresh=False)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say why the bar stands still."""
+        if self._bar is not None:
+            self._bar.set_description_str("validating")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on."""
+        if self._bar is not None:
+            self._bar.set_description_str("training")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the bar, after an error too."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,43 @@
+"""What a person wants to know at the end of a run."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+COMPARED = {
+    "val/loss/reconstruction": "reconstruction (L1 + LPIPS)",
+    "val/loss/perceptual": "LPIPS",
+    "val/loss/pixel": "L1",
+    "val/psnr": "PSNR, dB",
+    "val/codebook/used": "codes used",
+}
+
+
+class Summary(Callback):
+    """Remembers the first validation and compares the last with it."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember."""
+        self.last = {name: float(trainer.callback_metrics[name]) for name in COMPARED}
+        self.first = self.first or self.last
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first validation, so that a resumed run compares with it too."""
+        return {"first": self.first}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare with the first validation of the run, not of this process."""
+        self.first = state_dict["first"]
+
+    def table(self, step: int) -> str:
+        """Draw the comparison, a line a metric."""
+        lines = [f"{'validation':<30}{'before':>10}{f'step {step}':>14}{'change':>10}"]
+        for name, label in COMPARED.items():
+            before, after = self.first[name], self.last[name]
+            change = f"{(after - before) / before:+.0%}" if before else ""
+            lines.append(f"{label:<30}{before:>10.4g}{after:>14.4g}{change:>10}")
+        return "\n".join(lines)

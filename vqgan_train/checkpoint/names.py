@@ -1,0 +1,86 @@
+"""The one mapping between our names of weights and the original's.
+
+taming-transformers' names are what the world's checkpoints and converters use, so files hold those;
+code holds ours. The rules are prefixes with numbers in place of `#`, the same numbers on both sides.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from torch import Tensor
+
+# ours, the original's
+_PREFIXES = (
+    ("generator.encoder.levels.#.blocks.#.", "encoder.down.#.block.#."),
+    ("generator.encoder.levels.#.attentions.#.", "encoder.down.#.attn.#."),
+    ("generator.encoder.levels.#.resample.", "encoder.down.#.downsample."),
+    ("generator.encoder.", "encoder."),
+    ("generator.decoder.levels.#.blocks.#.", "decoder.up.#.block.#."),
+    ("generator.decoder.levels.#.attentions.#.", "decoder.up.#.attn.#."),
+    ("generator.decoder.levels.#.resample.", "decoder.up.#.upsample."),
+    ("generator.decoder.", "decoder."),
+    ("generator.quantizer.codebook.", "quantize.embedding."),
+    ("generator.quant_conv.", "quant_conv."),
+    ("generator.post_quant_conv.", "post_quant_conv."),
+    ("discriminator.layers.#.", "loss.discriminator.main.#."),
+)
+_INNER = (
+    ("middle.block1.", "mid.block_1."),
+    ("middle.attention.", "mid.attn_1."),
+    ("middle.block2.", "mid.block_2."),
+    ("shortcut.", "nin_shortcut."),
+    ("query.", "q."),
+    ("key.", "k."),
+    ("value.", "v."),
+    ("output.", "proj_out."),
+)
+
+
+def to_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our weights (`generator.*`, `discriminator.*`) to the original's names.
+
+    Raises:
+        KeyError: a name is not of our model; a rule is missing here.
+    """
+    return {_translate(name, backwards=False): tensor for name, tensor in weights.items()}
+
+
+def to_ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the original's weights to ours.
+
+    Raises:
+        KeyError: a name is not of the original's generator or discriminator.
+    """
+    return {_translate(name, backwards=True): tensor for name, tensor in weights.items()}
+
+
+def _translate(name: str, *, backwards: bool) -> str:
+    for pattern, replacement in _rules(backwards=backwards):
+        match = pattern.match(name)
+        if match:
+            numbers = iter(match.groups())
+            prefix = re.sub("#", lambda _: next(numbers), replacement)
+            return prefix + _translate_inner(name[match.end() :], backwards=backwards)
+    raise KeyError(name)
+
+
+def _translate_inner(rest: str, *, backwards: bool) -> str:
+    for source, target in _directed(_INNER, backwards=backwards):
+        if rest.startswith(source):
+            return target + _translate_inner(rest[len(source) :], backwards=backwards)
+    return rest
+
+
+@cache
+def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str]]:
+    return [
+        (re.compile(re.escape(source).replace(r"\#", r"(\d+)")), target)
+        for source, target in _directed(_PREFIXES, backwards=backwards)
+    ]
+
+
+def _directed(
+    pairs: Iterable[tuple[str, str]], *, backwards: bool
+) -> Iterable[tuple[str, str]]:
+    return ((theirs, ours) if backwards else (ours, theirs) for ours, theirs in pairs)

@@ -1,0 +1,43 @@
+"""Writing a checkpoint so that a crash at any moment leaves a whole file, the new one or the old."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write beside the target, fsync, rename over it.
+
+    Args:
+        checkpoint: tensors and plain containers.
+        path: the target; its folder is made if need be.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written. The old file is as it was and no
+            partial one is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

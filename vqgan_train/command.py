@@ -1,0 +1,107 @@
+"""From the shell to a checked Config, and from an error to a page a person can use."""
+
+import difflib
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from vqgan_train.config import Config, config_dir, register_schema, setting_names, to_config
+
+USER_ERROR = 2
+INTERRUPTED = 130
+"""Exit codes: the settings are at fault; Ctrl-C (128 + SIGINT)."""
+
+
+class OverrideError(ValueError):
+    """The command line itself is at fault."""
+
+
+def run_command(config_name: str, job: Callable[[Config], None]) -> None:
+    """Compose the config from conf/ and the command line, check it, and do the job with it.
+
+    Errors that a person can mend are shown without a traceback and end the process with exit code 2.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
+    register_schema()
+
+    def run_job(composed: DictConfig) -> None:
+        job(to_config(composed))
+
+    # Hydra names its job after the function's module.
+    run_job.__module__ = "vqgan_train"
+    try:
+        sys.argv[1:] = quote_overrides(sys.argv[1:])
+        main = hydra.main(
+            version_base="1.3", config_path=str(config_dir()), config_name=config_name
+        )
+        main(run_job)()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted.\n")
+        sys.exit(INTERRUPTED)
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if not is_users(error):
+            raise
+        sys.stderr.write(f"\nError: {explain(error)}\n")
+        sys.exit(USER_ERROR)
+
+
+def quote_overrides(arguments: Sequence[str]) -> list[str]:
+    """Make values literal that Hydra's grammar would refuse: braces, `=` in file names and the like.
+
+    Raises:
+        OverrideError: a setting is given twice, as happens when the shell expands {00..99} itself.
+    """
+    parser = OverridesParser.create()
+    quoted = [_quote(argument, parser) for argument in arguments]
+    keys = Counter(a.split("=", 1)[0] for a in arguments if "=" in a and not a.startswith("-"))
+    for key, count in keys.items():
+        if count > 1:
+            raise OverrideError(
+                f"{key} is given {count} times. If it has a pattern like {{00..99}}, the shell expanded "
+                f"it: put quotes around it, {key}='shards/{{00..99}}.tar'."
+            )
+    return quoted
+
+
+def _quote(argument: str, parser: OverridesParser) -> str:
+    key, separator, value = argument.partition("=")
+    if argument.startswith("-") or not separator:
+        return argument
+    try:
+        parser.parse_override(argument)
+    except HydraException:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{key}="{escaped}"'
+    return argument
+
+
+def is_users(error: Exception) -> bool:
+    """Whether an error is about what the user gave, rather than a defect of ours."""
+    ours = type(error).__module__.startswith(("vqgan_train", "hydra", "omegaconf"))
+    return ours or isinstance(error, OSError)
+
+
+def explain(error: Exception) -> str:
+    """One screen on what was set, what was found, what to change."""
+    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    text = str(cause)
+    unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in '\w+')", text)
+    if unknown:
+        return _explain_unknown(unknown[1], error)
+    return text
+
+
+def _explain_unknown(key: str, error: Exception) -> str:
+    override = re.search(r"Could not (?:override|append to config\.?)[^']*'([^'=]+)", str(error))
+    name = override[1] if override else key
+    near = difflib.get_close_matches(name, setting_names(), n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"There is no setting {name}.{hint} --cfg job shows all of them."

@@ -1,0 +1,129 @@
+"""The data as Lightning sees it: loaders for this rank, and the position that a resume needs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vqgan_train.data.index import index_shards
+from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
+from vqgan_train.data.plan import Draw, Plan
+from vqgan_train.data.transforms import ImageTransform
+
+
+class ShardDataModule(LightningDataModule):
+    """Training and validation images from shards.
+
+    Args:
+        train_shards: tar files.
+        val_shards: tar files.
+        train_transform: for training images.
+        val_transform: for validation images.
+        batch_size: images a device and batch.
+        num_workers: loader processes a device.
+        seed: of shuffling and augmentation.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_shards: Sequence[Path],
+        val_shards: Sequence[Path],
+        train_transform: ImageTransform,
+        val_transform: ImageTransform,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.train_shards = list(train_shards)
+        self.val_shards = list(val_shards)
+        self.train_transform = train_transform
+        self.val_transform = val_transform
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self._resumed_position = 0
+        self._resumed_step = 0
+
+    def prepare_data(self) -> None:
+        """Index the shards once a node, so that the other ranks find the indices in the cache.
+
+        Raises:
+            ShardError: a shard cannot be read.
+        """
+        index_shards([*self.train_shards, *self.val_shards])
+
+    def setup(self, stage: str) -> None:
+        """Open the data sets; the same for every stage."""
+        self.train_data = ShardDataset(
+            index_shards(self.train_shards), self.train_transform, self.seed
+        )
+        self.val_data = ShardDataset(index_shards(self.val_shards), self.val_transform, self.seed)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Batches from here to the last step of the run, over as many epochs as that takes."""
+        trainer = self._trainer()
+        steps_left = max(trainer.max_steps - self._resumed_step, 0)
+        batches = PlannedBatches(
+            Plan(len(self.train_data), self.seed),
+            position=self._resumed_position,
+            num_batches=steps_left * trainer.accumulate_grad_batches,
+            batch_size=self.batch_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return self._loader(self.train_data, batches)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Every validation image once over all ranks; a rank may have one batch more than another."""
+        trainer = self._trainer()
+        mine = range(trainer.global_rank, len(self.val_data), trainer.world_size)
+        batches = [
+            [Draw(0, sample) for sample in mine[first : first + self.batch_size]]
+            for first in range(0, len(mine), self.batch_size)
+        ]
+        return self._loader(self.val_data, batches)
+
+    def first_val_images(self, count: int) -> Tensor:
+        """(<= count, 3, H, W) in [-1, 1]: the first validation images that can be read."""
+        samples = (self.val_data[Draw(0, sample)] for sample in range(len(self.val_data)))
+        images = (sample.image for sample in samples if sample.image is not None)
+        return torch.stack([image for image, _ in zip(images, range(count), strict=False)])
+
+    def position(self) -> int:
+        """Training samples that all ranks together have trained on since the start of the run."""
+        trainer = self._trainer()
+        batches = (trainer.global_step - self._resumed_step) * trainer.accumulate_grad_batches
+        return self._resumed_position + batches * self.batch_size * trainer.world_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of the data: plain numbers."""
+        return {"position": self.position(), "step": self._trainer().global_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's position."""
+        self._resumed_position = state_dict["position"]
+        self._resumed_step = state_dict["step"]
+
+    def _loader(
+        self, data: ShardDataset, batches: PlannedBatches | list[list[Draw]]
+    ) -> DataLoader[Sample]:
+        return DataLoader(
+            data,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            # The loader draws a seed for its workers; from a generator of its own it leaves torch's
+            # random state, and so a resumed run, alone.
+            generator=torch.Generator(),
+        )
+
+    def _trainer(self) -> Any:
+        assert self.trainer is not None, "the data module needs a trainer"
+        return self.trainer

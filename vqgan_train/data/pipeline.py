@@ -1,0 +1,125 @@
+"""Reading what the plan says: byte ranges out of shards, grouped by WebDataset, batched by torch."""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from vqgan_train.data.index import IMAGE_FIELDS, ShardIndex
+from vqgan_train.data.plan import Draw, Plan
+from vqgan_train.data.transforms import ImageTransform
+
+UNREADABLE = (OSError, ValueError, SyntaxError, ArithmeticError, EOFError)
+"""What PIL raises on files that are not what they say."""
+
+
+class Sample(NamedTuple):
+    """One image and its name; no image if it could not be read."""
+
+    name: str
+    """shard.tar/key, and the reason if it is unreadable."""
+
+    image: Tensor | None
+    """(3, H, W) float32 in [-1, 1]."""
+
+
+class ShardDataset(Dataset[Sample]):
+    """Random access to the samples of many shards.
+
+    Args:
+        shards: their indices.
+        transform: from bytes to tensor.
+        seed: seeds the transform, together with epoch and sample.
+    """
+
+    def __init__(self, shards: Sequence[ShardIndex], transform: ImageTransform, seed: int) -> None:
+        self.shards = list(shards)
+        self.transform = transform
+        self.seed = seed
+        self._firsts = np.cumsum([0, *(len(shard.starts) for shard in shards)])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        number = int(np.searchsorted(self._firsts, draw.sample, side="right")) - 1
+        shard = self.shards[number]
+        fields = read_sample(shard, draw.sample - int(self._firsts[number]))
+        name = f"{shard.path.name}/{fields['__key__']}"
+        encoded = next(value for key, value in fields.items() if key in IMAGE_FIELDS)
+        random = np.random.default_rng((self.seed, *draw))
+        try:
+            return Sample(name, self.transform(encoded, random))
+        except UNREADABLE as error:
+            return Sample(f"{name}: {error}", None)
+
+
+def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
+    """Read one sample's fields: `__key__` and bytes under `jpg`, `txt`, `json`, ..."""
+    start, end = int(shard.starts[place]), int(shard.ends[place])
+    with shard.path.open("rb") as file:
+        file.seek(start)
+        stream = io.BytesIO(file.read(end - start))
+    members = tar_file_expander([{"url": str(shard.path), "stream": stream}])
+    return next(iter(group_by_keys(members)))
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Stack a batch: `image` (B, 3, H, W), `name` of each, and `bad`, the names that had no image.
+
+    Raises:
+        ValueError: not one sample of the batch could be read.
+    """
+    good = [(sample.name, sample.image) for sample in samples if sample.image is not None]
+    bad = [sample.name for sample in samples if sample.image is None]
+    if not good:
+        raise ValueError(
+            "Not one image of a batch could be read, for example " + "; ".join(bad[:3]) + ". Check "
+            "that the shards hold images."
+        )
+    images = torch.stack([image for _, image in good])
+    return {"image": images, "name": [name for name, _ in good], "bad": bad}
+
+
+class PlannedBatches(Sampler[list[Draw]]):
+    """A rank's batches of training, from a position of the plan to the end of the run.
+
+    Args:
+        plan: the order of samples.
+        position: samples that all ranks together have drawn before.
+        num_batches: batches from there to the end.
+        batch_size: samples a rank and batch.
+        rank: this one.
+        world_size: how many ranks there are.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        position: int,
+        num_batches: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.plan = plan
+        self.position = position
+        self.num_batches = num_batches
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        first = self.position + self.rank * self.batch_size
+        stride = self.batch_size * self.world_size
+        for batch in range(self.num_batches):
+            yield self.plan.draws(first + batch * stride, self.batch_size)

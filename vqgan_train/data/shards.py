@@ -1,0 +1,66 @@
+"""Which files are meant: lists, globs and brace patterns of shards become paths."""
+
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from braceexpand import UnbalancedBracesError, braceexpand
+
+GLOB_CHARACTERS = "*?["
+SHOWN_AT_MOST = 5
+
+
+class ShardError(ValueError):
+    """Shards are missing, empty or damaged; the message names them and what to do."""
+
+
+def expand_shards(patterns: Sequence[str]) -> list[Path]:
+    """List the shards that patterns name, in the order given; a glob's matches sorted.
+
+    Args:
+        patterns: paths of tar files, with `*`, `?`, `[...]` or `{000..099}` in them.
+
+    Raises:
+        ShardError: nothing is named, a file does not exist, is named twice, or is remote.
+    """
+    shards = [Path(path) for pattern in patterns for path in _expand(pattern)]
+    if not shards:
+        raise ShardError("No shards are given. Name at least one tar file.")
+    missing = [str(shard) for shard in shards if not shard.is_file()]
+    if missing:
+        raise ShardError(
+            f"{len(missing)} of {len(shards)} shards do not exist: {_some(missing)}. Check the pattern "
+            f"{_some(patterns)}; relative paths start at {Path.cwd()}."
+        )
+    twice = [str(shard) for shard, count in Counter(shards).items() if count > 1]
+    if twice:
+        raise ShardError(f"Shards are named more than once: {_some(twice)}. Name each once.")
+    return shards
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    if "://" in pattern or pattern.startswith("pipe:"):
+        raise ShardError(
+            f"{pattern} is remote; only shards on this machine's disks are read. Copy them here first."
+        )
+    try:
+        candidates = list(braceexpand(str(Path(pattern).expanduser())))
+    except UnbalancedBracesError as error:
+        raise ShardError(f"The braces in {pattern} do not match. Write {{000..099}}.") from error
+    for candidate in candidates:
+        if any(character in candidate for character in GLOB_CHARACTERS):
+            matches = sorted(glob.glob(candidate, recursive=True))  # noqa: PTH207 - absolute patterns too
+            if not matches:
+                raise ShardError(
+                    f"No file matches {candidate}. Check the pattern; relative paths start at "
+                    f"{Path.cwd()}."
+                )
+            yield from matches
+        else:
+            yield candidate
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_AT_MOST
+    return ", ".join(names[:SHOWN_AT_MOST]) + (f" and {more} more" if more > 0 else "")

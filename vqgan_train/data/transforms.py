@@ -1,0 +1,75 @@
+"""From the bytes of an image file to the tensor that the model sees."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTransform:
+    """Decode, resize the shorter side, crop a square, perhaps mirror, scale to [-1, 1].
+
+    Args:
+        resize: length of the shorter side, in pixels.
+        image_size: side of the crop, in pixels.
+        random_crop: crop anywhere instead of in the centre.
+        random_flip: mirror every other image.
+    """
+
+    resize: int
+    image_size: int
+    random_crop: bool
+    random_flip: bool
+
+    def __call__(self, encoded: bytes, random: np.random.Generator) -> Tensor:
+        """Turn an encoded image into (3, image_size, image_size) float32 in [-1, 1].
+
+        Args:
+            encoded: the file's bytes.
+            random: draws the crop and the flip.
+
+        Raises:
+            OSError, ValueError, SyntaxError: PIL cannot read it.
+        """
+        image = resize_shorter_side(decode(encoded), self.resize)
+        free = image.shape[1] - self.image_size, image.shape[2] - self.image_size
+        top, left = (random.integers(0, f + 1) if self.random_crop else f // 2 for f in free)
+        image = image[:, top : top + self.image_size, left : left + self.image_size]
+        if self.random_flip and random.random() < 0.5:
+            image = image.flip(2)
+        return to_model_range(image)
+
+
+def decode(encoded: bytes) -> Tensor:
+    """Decode any image PIL knows to RGB: (3, H, W) uint8. As in the original, EXIF turns nothing."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def resize_shorter_side(image: Tensor, size: int) -> Tensor:
+    """Scale (3, H, W) uint8 so that its shorter side is `size`, the longer one rounded.
+
+    Bilinear without antialiasing, as OpenCV does it: what the original's data pipeline used.
+    """
+    height, width = image.shape[1:]
+    scale = size / min(height, width)
+    target = round(height * scale), round(width * scale)
+    if target == (height, width):
+        return image
+    scaled = F.interpolate(image[None].float(), target, mode="bilinear", align_corners=False)[0]
+    return scaled.round().to(torch.uint8)
+
+
+def to_model_range(image: Tensor) -> Tensor:
+    """uint8 0..255 to float32 [-1, 1]."""
+    return image.float() / 127.5 - 1
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Float [-1, 1] to uint8 0..255, clipped and rounded: what a picture file holds."""
+    return ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,0 +1,48 @@
+"""The adversarial game: hinge losses and the weight that balances them with the reconstruction."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MAX_ADAPTIVE_WEIGHT = 1e4
+ADAPTIVE_WEIGHT_EPSILON = 1e-4
+
+
+def generator_hinge(fake_logits: Tensor) -> Tensor:
+    """() what the generator minimises: minus the mean logit of its images (Lim and Ye 2017)."""
+    return -fake_logits.mean()
+
+
+def discriminator_hinge(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """() what the discriminator minimises; 1 when it cannot tell, 0 when it is sure by a margin of 1."""
+    return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
+
+
+def adaptive_weight(
+    reconstruction: Tensor, last_layer: Tensor, nll_gradient: Tensor, adversarial_gradient: Tensor
+) -> Tensor:
+    """How much the adversarial term may pull at the last layer (Esser et al. 2021, equation 7).
+
+    Args:
+        reconstruction: (B, C, H, W), attached to the graph that `last_layer` made it in.
+        last_layer: weight of the decoder's last convolution.
+        nll_gradient: gradient of pixel plus perceptual loss with respect to the reconstruction.
+        adversarial_gradient: gradient of the generator's adversarial loss, likewise.
+
+    Returns:
+        () float32 in [0, 1e4], detached: |d nll / d last_layer| / (|d adversarial / d last_layer| + 1e-4).
+    """
+    nll_norm = _norm_at(reconstruction, last_layer, nll_gradient)
+    adversarial_norm = _norm_at(reconstruction, last_layer, adversarial_gradient)
+    weight = nll_norm / (adversarial_norm + ADAPTIVE_WEIGHT_EPSILON)
+    return weight.clamp(0.0, MAX_ADAPTIVE_WEIGHT)
+
+
+def _norm_at(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Tensor:
+    """Norm of a gradient of the reconstruction, carried back to the last layer's weight."""
+    # A mean over all pixels has gradients near 1e-6, which fp16 rounds to nothing on the way back.
+    scale = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    (carried,) = torch.autograd.grad(
+        reconstruction, last_layer, (gradient / scale).to(reconstruction.dtype), retain_graph=True
+    )
+    return carried.float().norm() * scale

@@ -1,0 +1,171 @@
+"""Everything that is minimised, for generator and discriminator in one backward pass.
+
+taming-transformers makes two optimizer steps a batch with a second generator forward between them and
+walks LPIPS and the discriminator back twice. Here each loss network is walked once: on a detached
+copy of the reconstruction, which gives the two gradients with respect to the image. Their norms at the
+last layer balance them, and `(reconstruction * gradient).sum()` hands the balanced sum to the
+generator's own backward pass. The discriminator's loss shares that backward pass; the two sets of
+parameters do not meet. The gradients are the original's (tests/losses/test_objective.py).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vqgan_train.losses.adversarial import (
+    adaptive_weight,
+    discriminator_hinge,
+    generator_hinge,
+)
+from vqgan_train.losses.codebook import codebook_loss
+from vqgan_train.losses.perceptual import LPIPS
+
+
+class StepTerms(NamedTuple):
+    """One training step's losses: () float32 scalars, detached but for `backward`."""
+
+    backward: Tensor
+    """What to call backward() on. Its gradients are those of the losses; its value means nothing."""
+
+    total: Tensor
+    """The generator's loss: reconstruction + weighted adversarial + weighted codebook."""
+
+    reconstruction: Tensor
+    """pixel + weighted perceptual."""
+
+    pixel: Tensor
+    perceptual: Tensor
+    codebook: Tensor
+    adversarial: Tensor
+    """The generator's side of the game, unweighted."""
+
+    adaptive_weight: Tensor
+    """What `adversarial` was multiplied by, the configured weight included; 0 before its start."""
+
+    discriminator: Tensor
+    """The discriminator's side, unweighted."""
+
+    real_logits: Tensor
+    fake_logits: Tensor
+
+
+class ValidationTerms(NamedTuple):
+    """Mean losses over a batch: () float32 scalars."""
+
+    reconstruction: Tensor
+    pixel: Tensor
+    perceptual: Tensor
+    codebook: Tensor
+
+
+class Objective(nn.Module):
+    """The weighted sum of the losses.
+
+    Args:
+        perceptual_weight: scale on LPIPS.
+        adversarial_weight: scale on the balanced adversarial term.
+        codebook_weight: scale on the codebook term.
+        commitment_weight: beta inside the codebook term.
+        legacy_codebook_loss: beta on the side where taming-transformers has it.
+    """
+
+    def __init__(
+        self,
+        *,
+        perceptual_weight: float,
+        adversarial_weight: float,
+        codebook_weight: float,
+        commitment_weight: float,
+        legacy_codebook_loss: bool,
+    ) -> None:
+        super().__init__()
+        self.lpips = LPIPS()
+        self.perceptual_weight = perceptual_weight
+        self.adversarial_weight = adversarial_weight
+        self.codebook_weight = codebook_weight
+        self.commitment_weight = commitment_weight
+        self.legacy_codebook_loss = legacy_codebook_loss
+
+    def forward(
+        self,
+        images: Tensor,
+        reconstruction: Tensor,
+        latents: Tensor,
+        codes: Tensor,
+        *,
+        discriminate: Callable[[Tensor], Tensor],
+        last_layer: Tensor,
+        adversarial_factor: float = 1.0,
+        discriminator_factor: float = 1.0,
+    ) -> StepTerms:
+        """Compute the losses of one training step, in float32 whatever autocast says.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            reconstruction: (B, 3, H, W), attached to the generator's graph.
+            latents: (B, D, H/f, W/f) before quantization.
+            codes: (B, D, H/f, W/f) after it.
+            discriminate: the discriminator, images (B, 3, H, W) -> logits.
+            last_layer: weight of the generator's last convolution.
+            adversarial_factor: 0 keeps the adversarial term out of the generator's loss, 1 lets it in.
+            discriminator_factor: 0 keeps the discriminator as it is, 1 trains it.
+        """
+        copy = reconstruction.detach().float().requires_grad_()
+        # Once for both players: the generator's gradient stops at the copy, the discriminator's at its
+        # own weights.
+        fake_logits = discriminate(copy).float()
+        real_logits = discriminate(images).float()
+        with torch.autocast(images.device.type, enabled=False):
+            pixel, perceptual = self._distances(images, copy)
+            nll = pixel + self.perceptual_weight * perceptual
+            adversarial = generator_hinge(fake_logits)
+            (nll_gradient,) = torch.autograd.grad(nll, copy)
+            (adversarial_gradient,) = torch.autograd.grad(adversarial, copy, retain_graph=True)
+            weight = (adversarial_factor * self.adversarial_weight) * adaptive_weight(
+                reconstruction, last_layer, nll_gradient, adversarial_gradient
+            )
+            gradient = nll_gradient + weight * adversarial_gradient
+            codebook = self._codebook(latents, codes)
+            discriminator = discriminator_hinge(real_logits, fake_logits)
+            backward = (
+                (reconstruction.float() * gradient).sum()
+                + self.codebook_weight * codebook
+                + discriminator_factor * discriminator
+            )
+        return StepTerms(
+            backward=backward,
+            total=(nll + weight * adversarial + self.codebook_weight * codebook).detach(),
+            reconstruction=nll.detach(),
+            pixel=pixel.detach(),
+            perceptual=perceptual.detach(),
+            codebook=codebook.detach(),
+            adversarial=adversarial.detach(),
+            adaptive_weight=weight,
+            discriminator=discriminator.detach(),
+            real_logits=real_logits.detach().mean(),
+            fake_logits=fake_logits.detach().mean(),
+        )
+
+    def evaluate(
+        self, images: Tensor, reconstruction: Tensor, latents: Tensor, codes: Tensor
+    ) -> ValidationTerms:
+        """The terms that do not depend on the discriminator; arguments as in `forward`, no graph needed."""
+        with torch.autocast(images.device.type, enabled=False):
+            pixel, perceptual = self._distances(images, reconstruction.float())
+            nll = pixel + self.perceptual_weight * perceptual
+            return ValidationTerms(nll, pixel, perceptual, self._codebook(latents, codes))
+
+    def _distances(self, images: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean L1 and mean LPIPS of a batch."""
+        pixel = (images - reconstruction).abs().mean()
+        return pixel, self.lpips(images, reconstruction).mean()
+
+    def _codebook(self, latents: Tensor, codes: Tensor) -> Tensor:
+        return codebook_loss(
+            latents,
+            codes,
+            commitment_weight=self.commitment_weight,
+            legacy=self.legacy_codebook_loss,
+        )

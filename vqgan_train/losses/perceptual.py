@@ -1,0 +1,167 @@
+"""LPIPS with VGG16: a perceptual distance between two images (Zhang et al. 2018, version 0.1).
+
+Letters: B images, C channels, H by W pixels or positions.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vqgan_train.losses.lpips_files import CONVOLUTION_CHANNELS, HEAD_CHANNELS, check_weights
+
+# VGG16's convolutions, by the slices that end in relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
+SLICES = ((0, 1), (2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12))
+SMALLEST_IMAGE_PX = 16
+"""Four poolings halve the image before the last slice, which needs one position at least."""
+
+# ImageNet's mean and deviation as LPIPS has them: for images in [-1, 1], rounded to three digits.
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+
+
+class FrozenConvolution(nn.Module):
+    """A 3 x 3 convolution and its ReLU. The weights are buffers that no state dict holds."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
+        self.register_buffer(
+            "weight", torch.empty(out_channels, in_channels, 3, 3), persistent=False
+        )
+        self.register_buffer("bias", torch.empty(out_channels), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W), 0 or more."""
+        return functional.relu(
+            functional.conv2d(features, self.weight, self.bias, padding=1), inplace=True
+        )
+
+
+class FrozenHead(nn.Module):
+    """A weighted sum of squared differences over channels, averaged over positions.
+
+    The published head has dropout before its weights. The 2021 run probably trained with it active,
+    because the Lightning of that time put the whole module into train mode. Ours has none, in any
+    mode.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.register_buffer("weight", torch.empty(1, channels, 1, 1), persistent=False)
+
+    def forward(self, reference: Tensor, image: Tensor) -> Tensor:
+        """Return the distances (B,) between features (B, C, H, W) of unit length, all float32."""
+        # Not a convolution, which autocast would run in half precision.
+        return ((reference - image).square() * self.weight).sum(dim=1).mean(dim=(1, 2))
+
+
+class LPIPS(nn.Module):
+    """The LPIPS distance with VGG16, frozen.
+
+    All weights are buffers, and none is persistent: no optimizer, gradient sync or checkpoint
+    sees them.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Build the network, with its weights or to be filled later by `load_weights`.
+
+        Args:
+            weights: As `find_lpips_weights` returns them.
+        """
+        super().__init__()
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
+        self.convolutions = nn.ModuleList(
+            FrozenConvolution(*channels) for channels in pairwise(CONVOLUTION_CHANNELS)
+        )
+        self.heads = nn.ModuleList(FrozenHead(count) for count in HEAD_CHANNELS)
+        self.is_loaded = False
+        if weights is not None:
+            self.load_weights(weights)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy weights into the network, on the device where it is.
+
+        Args:
+            weights: As `find_lpips_weights` returns them.
+
+        Raises:
+            ValueError: A weight is missing, unexpected or of another shape.
+        """
+        check_weights(weights)
+        buffers = dict(self.named_buffers())
+        for name, weight in weights.items():
+            buffers[name].copy_(weight)
+        self.is_loaded = True
+
+    def forward(self, reference: Tensor, image: Tensor) -> Tensor:
+        """Return the distance of each pair of images.
+
+        Args:
+            reference: (B, 3, H, W) in [-1, 1], any float dtype, H and W 16 or more.
+            image: The same shape and range.
+
+        Returns:
+            (B,) float32, 0 for equal images. The convolutions follow autocast where it is on, all
+            else is float32.
+
+        Raises:
+            RuntimeError: No weights were loaded yet.
+            ValueError: The shapes differ, or are not of RGB images of at least 16 x 16 pixels.
+        """
+        self._check(reference, image)
+        # Two walks and not one over both images: a reference that asks for no gradient then keeps
+        # no activations.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and reference.requires_grad):
+            reference_features = self._features(reference)
+        image_features = self._features(image)
+        distance = torch.zeros(len(image), device=image.device)
+        for head, ours, theirs in zip(self.heads, reference_features, image_features, strict=True):
+            distance = distance + head(_unit_length(ours), _unit_length(theirs))
+        return distance
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Return the output (B, C, H', W') of each of VGG16's five slices."""
+        features = (images.float() - self.shift) / self.scale
+        outputs: list[Tensor] = []
+        for indices in SLICES:
+            if outputs:
+                features = functional.max_pool2d(features, kernel_size=2)
+            for index in indices:
+                features = self.convolutions[index](features)
+            outputs.append(features)
+        return outputs
+
+    def _check(self, reference: Tensor, image: Tensor) -> None:
+        if not self.is_loaded:
+            raise RuntimeError(
+                "LPIPS has no weights yet: call load_weights(find_lpips_weights()) before its use"
+            )
+        shape = tuple(image.shape)
+        if (
+            reference.shape != image.shape
+            or len(shape) != 4
+            or shape[1] != 3
+            or min(shape[2:]) < SMALLEST_IMAGE_PX
+        ):
+            raise ValueError(
+                "LPIPS needs two batches of one shape (B, 3, H, W), with H and W "
+                f"{SMALLEST_IMAGE_PX} or more, found {tuple(reference.shape)} and {shape}"
+            )
+
+
+def _unit_length(features: Tensor) -> Tensor:
+    """Scale each vector of features (B, C, H, W) to length 1, in float32. Zeros stay zeros."""
+    features = features.float()
+    # The published code divides by sqrt(sum) + 1e-10, whose gradient at a vector of zeros is not a
+    # number (PerceptualSimilarity issue 69). With the epsilon under the root it is finite. The
+    # lengths of real features were 0.8 and more on photos and on constant images, where the
+    # epsilon is lost in rounding.
+    return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-12)

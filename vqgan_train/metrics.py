@@ -1,0 +1,42 @@
+"""What is measured besides the losses: image fidelity and how the codebook is used."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class CodebookUse(NamedTuple):
+    """How tokens spread over the codebook: () float32 scalars."""
+
+    used: Tensor
+    """Codes that occur."""
+
+    dead: Tensor
+    """Codes that do not."""
+
+    perplexity: Tensor
+    """exp of the entropy: how many equally frequent codes would be as varied."""
+
+
+def token_counts(tokens: Tensor, codebook_size: int) -> Tensor:
+    """(codebook_size,) int64: how often each code occurs in tokens of any shape."""
+    return torch.bincount(tokens.flatten(), minlength=codebook_size)
+
+
+def codebook_use(counts: Tensor) -> CodebookUse:
+    """Summarise token counts (codebook_size,), summed over as many images as one likes."""
+    used = (counts > 0).sum().float()
+    shares = counts.double() / counts.sum().clamp(min=1)
+    entropy = -torch.special.xlogy(shares, shares).sum()
+    return CodebookUse(used, len(counts) - used, entropy.exp().float())
+
+
+def psnr(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, (B,) float32, of images (B, C, H, W) in [-1, 1].
+
+    Reconstructions are clipped to that range, as they are when saved. Equal images give infinity.
+    """
+    error = (images.float() - reconstruction.float().clamp(-1, 1)).square().mean(dim=(1, 2, 3))
+    peak = 2.0
+    return 10 * torch.log10(peak**2 / error)

@@ -1,0 +1,169 @@
+"""Encoder and decoder: a pyramid of residual blocks, with attention where the config asks for it.
+
+Level 0 is the full resolution in both, as in the original. Attention is placed by the nominal
+resolution of the config (a level's side when the image has `resolution` pixels a side), whatever size
+an image really has.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqgan_train.models.layers import (
+    AttentionBlock,
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    group_norm,
+)
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, each followed by attention if the level has it, then resampling.
+
+    (B, channels[0], H, W) -> (B, channels[-1], H, W), resampled.
+
+    Args:
+        channels: channels before the first block and after each block.
+        with_attention: follow each block by attention.
+        dropout: probability inside the residual blocks.
+        resample: what leads to the next level; the last level has an identity.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], *, with_attention: bool, dropout: float, resample: nn.Module
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(before, after, dropout)
+            for before, after in zip(channels, channels[1:], strict=False)
+        )
+        self.attentions = nn.ModuleList(
+            AttentionBlock(after) if with_attention else nn.Identity() for after in channels[1:]
+        )
+        self.resample = resample
+
+    def forward(self, features: Tensor) -> Tensor:
+        for block, attention in zip(self.blocks, self.attentions, strict=True):
+            features = attention(block(features))
+        return self.resample(features)
+
+
+class Middle(nn.Module):
+    """The bottleneck of both halves: residual block, attention, residual block; the shape stays."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.block1 = ResidualBlock(channels, channels, dropout)
+        self.attention = AttentionBlock(channels)
+        self.block2 = ResidualBlock(channels, channels, dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.block2(self.attention(self.block1(features)))
+
+
+class Encoder(nn.Module):
+    """Images (B, in_channels, H, W) -> latents (B, latent_channels, H/f, W/f).
+
+    f is 2 to the power of the number of levels less one.
+
+    Args:
+        channels: width of level 0.
+        channel_multipliers: width of each level in multiples of `channels`.
+        num_residual_blocks: residual blocks a level.
+        attention_resolutions: nominal resolutions whose level has attention.
+        resolution: nominal image side, in pixels, by which attention is placed.
+        in_channels: channels of the image.
+        latent_channels: channels of the output.
+        dropout: probability inside the residual blocks.
+        resample_with_convolution: halve by strided convolution instead of averaging.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        channel_multipliers: Sequence[int],
+        num_residual_blocks: int,
+        attention_resolutions: Sequence[int],
+        resolution: int,
+        in_channels: int,
+        latent_channels: int,
+        dropout: float,
+        resample_with_convolution: bool,
+    ) -> None:
+        super().__init__()
+        widths = [channels * multiplier for multiplier in channel_multipliers]
+        resamples = [
+            Downsample(width, with_convolution=resample_with_convolution) for width in widths[:-1]
+        ]
+        self.conv_in = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
+        self.levels = nn.ModuleList(
+            Level(
+                [before] + [width] * num_residual_blocks,
+                with_attention=resolution // 2**index in attention_resolutions,
+                dropout=dropout,
+                resample=resample,
+            )
+            for index, (before, width, resample) in enumerate(
+                zip([channels, *widths[:-1]], widths, [*resamples, nn.Identity()], strict=True)
+            )
+        )
+        self.middle = Middle(widths[-1], dropout)
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], latent_channels, kernel_size=3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv_in(images)
+        for level in self.levels:
+            features = level(features)
+        return self.conv_out(F.silu(self.norm_out(self.middle(features))))
+
+
+class Decoder(nn.Module):
+    """Latents (B, latent_channels, H/f, W/f) -> images (B, out_channels, H, W).
+
+    One residual block a level more than the encoder, as in the original; the other arguments mean
+    what they mean there.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        channel_multipliers: Sequence[int],
+        num_residual_blocks: int,
+        attention_resolutions: Sequence[int],
+        resolution: int,
+        out_channels: int,
+        latent_channels: int,
+        dropout: float,
+        resample_with_convolution: bool,
+    ) -> None:
+        super().__init__()
+        widths = [channels * multiplier for multiplier in channel_multipliers]
+        resamples = [
+            Upsample(width, with_convolution=resample_with_convolution) for width in widths[1:]
+        ]
+        self.conv_in = nn.Conv2d(latent_channels, widths[-1], kernel_size=3, padding=1)
+        self.middle = Middle(widths[-1], dropout)
+        self.levels = nn.ModuleList(
+            Level(
+                [before] + [width] * (num_residual_blocks + 1),
+                with_attention=resolution // 2**index in attention_resolutions,
+                dropout=dropout,
+                resample=resample,
+            )
+            for index, (width, before, resample) in enumerate(
+                zip(widths, [*widths[1:], widths[-1]], [nn.Identity(), *resamples], strict=True)
+            )
+        )
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        features = self.middle(self.conv_in(latents))
+        for level in reversed(self.levels):
+            features = level(features)
+        return self.conv_out(F.silu(self.norm_out(features)))

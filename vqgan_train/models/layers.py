@@ -1,0 +1,106 @@
+"""The blocks that encoder and decoder are made of.
+
+They compute what the blocks of taming-transformers compute (Esser et al. 2021, "Taming Transformers for
+High-Resolution Image Synthesis", appendix A), so that its weights give the same output here.
+
+Shapes: (B, C, H, W) everywhere; c counts channels.
+"""
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_GROUPS = 32
+"""GroupNorm groups; every channel count in the model must be a multiple of it."""
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with the epsilon of the released weights (torch's default is ten times larger)."""
+    return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions beside an identity or, where the channels change, a 1x1 one.
+
+    (B, in_channels, H, W) -> (B, out_channels, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.norm2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(features)))
+        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
+        return self.shortcut(features) + hidden
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all positions, added to its input; the shape stays."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.query = nn.Conv2d(channels, channels, kernel_size=1)
+        self.key = nn.Conv2d(channels, channels, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.output = nn.Conv2d(channels, channels, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        height = features.shape[2]
+        normed = self.norm(features)
+        query, key, value = (
+            rearrange(project(normed), "b c h w -> b 1 (h w) c")
+            for project in (self.query, self.key, self.value)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return features + self.output(rearrange(attended, "b 1 (h w) c -> b c h w", h=height))
+
+
+class Downsample(nn.Module):
+    """Halve height and width: (B, C, H, W) -> (B, C, H/2, W/2).
+
+    Args:
+        channels: channels in and out.
+        with_convolution: a strided 3x3 convolution; otherwise the mean of each 2x2 square.
+    """
+
+    def __init__(self, channels: int, *, with_convolution: bool) -> None:
+        super().__init__()
+        self.conv = (
+            nn.Conv2d(channels, channels, kernel_size=3, stride=2) if with_convolution else None
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.conv is None:
+            return F.avg_pool2d(features, kernel_size=2)
+        # The original pads on the right and at the bottom only; symmetric padding would shift the image.
+        return self.conv(F.pad(features, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double height and width by repetition: (B, C, H, W) -> (B, C, 2H, 2W).
+
+    Args:
+        channels: channels in and out.
+        with_convolution: smooth the result with a 3x3 convolution.
+    """
+
+    def __init__(self, channels: int, *, with_convolution: bool) -> None:
+        super().__init__()
+        self.conv = (
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1) if with_convolution else None
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        enlarged = F.interpolate(features, scale_factor=2.0, mode="nearest")
+        return enlarged if self.conv is None else self.conv(enlarged)

@@ -1,0 +1,156 @@
+"""The tokenizer: image -> latents -> nearest codes -> image (Esser et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from torch import Tensor, nn
+
+from vqgan_train.checkpoint import read_generator
+from vqgan_train.models.autoencoder import Decoder, Encoder
+from vqgan_train.models.quantizer import VectorQuantizer
+
+
+class Generated(NamedTuple):
+    """One pass through the tokenizer, with everything the losses need."""
+
+    reconstruction: Tensor
+    """(B, out_channels, H, W), about [-1, 1]; the gradient passes straight through to the encoder."""
+
+    latents: Tensor
+    """(B, code_dim, H/f, W/f), what was quantized."""
+
+    codes: Tensor
+    """(B, code_dim, H/f, W/f), what it was replaced by; gradient reaches the codebook only."""
+
+    tokens: Tensor
+    """(B, H/f * W/f) int64 in [0, codebook_size)."""
+
+
+class VQGAN(nn.Module):
+    """Encoder, codebook and decoder.
+
+    Fully convolutional but for the attention, so any image whose sides are multiples of `downsampling`
+    will do. The arguments are taming's `ddconfig`, `n_embed` and `embed_dim` in whole words.
+
+    Args:
+        channels: width of the first level (taming: ch); a multiple of 32.
+        channel_multipliers: width of each level in multiples of `channels` (ch_mult).
+        num_residual_blocks: residual blocks a level, one more in the decoder (num_res_blocks).
+        attention_resolutions: nominal resolutions whose level has attention (attn_resolutions).
+        resolution: nominal image side in pixels, by which attention is placed.
+        in_channels: channels of the input image.
+        out_channels: channels of the output image (out_ch).
+        latent_channels: channels between encoder and quantizer (z_channels).
+        code_dim: length of a code (embed_dim).
+        codebook_size: number of codes (n_embed).
+        dropout: probability inside the residual blocks.
+        resample_with_convolution: resample by convolution instead of plain averaging and repetition
+            (resamp_with_conv).
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        channel_multipliers: Sequence[int],
+        num_residual_blocks: int,
+        attention_resolutions: Sequence[int],
+        resolution: int,
+        latent_channels: int,
+        code_dim: int,
+        codebook_size: int,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        dropout: float = 0.0,
+        resample_with_convolution: bool = True,
+    ) -> None:
+        super().__init__()
+        self.downsampling = 2 ** (len(channel_multipliers) - 1)
+        """f: how many pixels a token is wide and high."""
+        self.encoder = Encoder(
+            channels=channels,
+            channel_multipliers=channel_multipliers,
+            num_residual_blocks=num_residual_blocks,
+            attention_resolutions=attention_resolutions,
+            resolution=resolution,
+            in_channels=in_channels,
+            latent_channels=latent_channels,
+            dropout=dropout,
+            resample_with_convolution=resample_with_convolution,
+        )
+        self.quant_conv = nn.Conv2d(latent_channels, code_dim, kernel_size=1)
+        self.quantizer = VectorQuantizer(codebook_size, code_dim)
+        self.post_quant_conv = nn.Conv2d(code_dim, latent_channels, kernel_size=1)
+        self.decoder = Decoder(
+            channels=channels,
+            channel_multipliers=channel_multipliers,
+            num_residual_blocks=num_residual_blocks,
+            attention_resolutions=attention_resolutions,
+            resolution=resolution,
+            out_channels=out_channels,
+            latent_channels=latent_channels,
+            dropout=dropout,
+            resample_with_convolution=resample_with_convolution,
+        )
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> Self:
+        """Build the tokenizer that a checkpoint holds, in evaluation mode on the CPU.
+
+        Args:
+            path: a file that `vqgan_train.checkpoint.read_generator` reads; its errors pass through.
+        """
+        architecture, weights = read_generator(Path(path))
+        model = cls(**architecture)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def forward(self, images: Tensor) -> Generated:
+        """Reconstruct images (B, in_channels, H, W) in [-1, 1]; see `Generated` for what comes back."""
+        latents = self._latents(images)
+        codes, tokens = self.quantizer(latents)
+        straight_through = latents + (codes - latents).detach()
+        return Generated(self._decode(straight_through), latents, codes, tokens)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Tokens (B, H/f * W/f) int64, row by row, of images (B, in_channels, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: a side is not a multiple of f, or the shape is not that of images.
+        """
+        return self.quantizer.nearest(self._latents(images))
+
+    def decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Images (B, out_channels, H, W), about [-1, 1], of tokens (B, N) int64.
+
+        Args:
+            tokens: as `encode` returns them.
+            grid: (H/f, W/f) of the images; needed where they are not square.
+
+        Raises:
+            ValueError: N is not the number of places in the grid, or no grid is given and N is not a
+                square number.
+        """
+        count = tokens.shape[1]
+        height, width = grid or (math.isqrt(count), math.isqrt(count))
+        if height * width != count:
+            raise ValueError(
+                f"{count} tokens do not fill a grid of {height} x {width}. "
+                "Give decode the grid of the images: grid=(H // f, W // f)."
+            )
+        return self._decode(self.quantizer.lookup(tokens, height))
+
+    def _latents(self, images: Tensor) -> Tensor:
+        if images.dim() != 4 or any(side % self.downsampling for side in images.shape[2:]):
+            raise ValueError(
+                f"This model takes images (B, C, H, W) with H and W multiples of "
+                f"{self.downsampling}, got {tuple(images.shape)}. Resize or crop them."
+            )
+        return self.quant_conv(self.encoder(images))
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(codes))

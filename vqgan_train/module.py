@@ -1,0 +1,162 @@
+"""Generator, discriminator and objective joined into one Lightning module: one step, one optimizer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from vqgan_train.checkpoint import to_original, weights_under_our_names
+from vqgan_train.losses import Objective, StepTerms, find_lpips_weights
+from vqgan_train.metrics import codebook_use, psnr, token_counts
+from vqgan_train.models import VQGAN, PatchDiscriminator
+from vqgan_train.runtime import set_clock
+
+TRAINING_METRICS = {
+    "total": "loss/total",
+    "reconstruction": "loss/reconstruction",
+    "pixel": "loss/pixel",
+    "perceptual": "loss/perceptual",
+    "codebook": "loss/codebook",
+    "adversarial": "loss/adversarial",
+    "discriminator": "loss/discriminator",
+    "adaptive_weight": "adversarial/weight",
+    "real_logits": "adversarial/real_logits",
+    "fake_logits": "adversarial/fake_logits",
+}
+"""Fields of StepTerms and the names they are logged under, after `train/`."""
+
+
+class VQGANModule(LightningModule):
+    """What is trained.
+
+    All arguments are plain, so that `VQGANModule.load_from_checkpoint(path)` works everywhere.
+
+    Args:
+        model: keyword arguments of `VQGAN`.
+        discriminator: keyword arguments of `PatchDiscriminator`.
+        objective: keyword arguments of `Objective`.
+        optimizer: keyword arguments of `torch.optim.Adam`.
+        discriminator_start_step: step from which the discriminator trains.
+        adversarial_start_step: step from which the generator feels it.
+        lpips_weights: file with LPIPS' weights; None searches the usual places.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Mapping[str, Any],
+        discriminator: Mapping[str, Any],
+        objective: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        discriminator_start_step: int,
+        adversarial_start_step: int,
+        lpips_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = VQGAN(**model)
+        self.discriminator = PatchDiscriminator(
+            in_channels=self.generator.decoder.conv_out.out_channels, **discriminator
+        )
+        self.objective = Objective(**objective)
+        self.optimizer = dict(optimizer)
+        self.discriminator_start_step = discriminator_start_step
+        self.adversarial_start_step = adversarial_start_step
+        self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
+        self._token_counts = torch.zeros(0)
+        self._validation_sums = torch.zeros(0)
+
+    def load_lpips(self) -> None:
+        """Fetch LPIPS' weights, once.
+
+        Raises:
+            LpipsWeightsNotFound: there is no way to get them.
+        """
+        if not self.objective.lpips.is_loaded:
+            self.objective.lpips.load_weights(find_lpips_weights(self.lpips_weights))
+
+    def setup(self, stage: str) -> None:
+        """Make ready to compute losses; every stage but prediction does."""
+        if stage != "predict":
+            self.load_lpips()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstruct images (B, 3, H, W) in [-1, 1]."""
+        return cast(Tensor, self.generator(images).reconstruction)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One Adam for both players: it works on each weight alone, so this equals one for each."""
+        weights = [*self.generator.parameters(), *self.discriminator.parameters()]
+        return torch.optim.Adam(weights, **self.optimizer)
+
+    def training_step(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """One batch's losses: `loss` to go back from, and the terms, detached."""
+        images = batch["image"]
+        generated = self.generator(images)
+        terms: StepTerms = self.objective(
+            images,
+            generated.reconstruction,
+            generated.latents,
+            generated.codes,
+            discriminate=self.discriminator,
+            last_layer=self.generator.decoder.conv_out.weight,
+            adversarial_factor=float(self.global_step >= self.adversarial_start_step),
+            discriminator_factor=float(self.global_step >= self.discriminator_start_step),
+        )
+        logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
+        return {"loss": terms.backward, "terms": logged}
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        size = self.generator.quantizer.codebook.num_embeddings
+        self._token_counts = torch.zeros(size, dtype=torch.int64, device=self.device)
+        self._validation_sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Mapping[str, Any]) -> None:
+        """Add one batch to the sums."""
+        images = batch["image"]
+        generated = self.generator(images)
+        terms = self.objective.evaluate(
+            images, generated.reconstruction, generated.latents, generated.codes
+        )
+        means = torch.stack([*terms, psnr(images, generated.reconstruction).mean()]).double()
+        self._validation_sums += torch.cat([means, means.new_ones(1)]) * len(images)
+        self._token_counts += token_counts(generated.tokens, len(self._token_counts))
+
+    def on_validation_epoch_end(self) -> None:
+        """Reduce the sums over ranks; `trainer.callback_metrics` then holds the results."""
+        sums = self._sum_over_ranks(self._validation_sums)
+        reconstruction, pixel, perceptual, codebook, fidelity = (sums[:-1] / sums[-1]).float()
+        use = codebook_use(self._sum_over_ranks(self._token_counts))
+        self.log_dict(
+            {
+                "val/loss/reconstruction": reconstruction,
+                "val/loss/pixel": pixel,
+                "val/loss/perceptual": perceptual,
+                "val/loss/codebook": codebook,
+                "val/psnr": fidelity,
+                "val/codebook/used": use.used,
+                "val/codebook/dead": use.dead,
+                "val/codebook/perplexity": use.perplexity,
+            },
+            logger=False,  # callbacks/metrics_log.py writes them, under this run's own clock
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write weights under the original's names, and no loop state: the clock is one number."""
+        checkpoint["state_dict"] = to_original(checkpoint["state_dict"])
+        del checkpoint["loops"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read weights under the original's names, and set the trainer's clock if there is one."""
+        checkpoint["state_dict"] = weights_under_our_names(
+            checkpoint["state_dict"], Path("the checkpoint")
+        )
+        if self._trainer is not None:
+            set_clock(self._trainer, checkpoint["global_step"])
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))

@@ -1,0 +1,121 @@
+"""The process a run happens in: its log, its devices, where its code came from."""
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from vqgan_train.checkpoint import write_atomically
+
+RECORDED_PACKAGES = ("vqgan_train", "torch", "torchvision", "pytorch-lightning", "webdataset", "numpy")
+
+
+class DeviceError(ValueError):
+    """The device that was asked for is not here."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, written so that a crash leaves a whole file."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside, sync, rename."""
+        write_atomically(checkpoint, Path(path))
+
+
+def configure_logging() -> None:
+    """Send this package's log to the terminal, from the first rank only, and hush Lightning's advice."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("vqgan_train")
+    package.handlers = [handler]
+    package.propagate = False
+    package.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # The progress bar shows the loader's wait; a general advice for more workers does not help a CPU.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks and writes for all."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def require_devices(accelerator: str, devices: int | str) -> int:
+    """Check that the machine has what was asked for.
+
+    Returns:
+        How many devices a node that is: for auto all GPUs, or one process on a CPU.
+
+    Raises:
+        DeviceError: it has not.
+    """
+    gpus = torch.cuda.device_count()
+    if accelerator == "gpu":
+        if gpus == 0:
+            raise DeviceError(
+                "trainer.accelerator=gpu, but torch finds no GPU here"
+                f" (torch {torch.__version__}, CUDA build {torch.version.cuda}). "
+                "Check nvidia-smi and the driver, or take trainer.accelerator=cpu."
+            )
+        if isinstance(devices, int) and devices > gpus:
+            raise DeviceError(
+                f"trainer.devices={devices}, but torch finds {gpus} GPUs here. Lower it, or "
+                "check CUDA_VISIBLE_DEVICES."
+            )
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("trainer.accelerator=mps, but this is no Apple GPU. Take auto or cpu.")
+    if isinstance(devices, int):
+        return devices
+    return max(gpus, 1) if accelerator in ("auto", "gpu") else 1
+
+
+def set_clock(trainer: Trainer, step: int) -> None:
+    """Make a trainer count on from an optimizer step, as if it had made the steps before.
+
+    Lightning's own loop state says where inside its hooks a checkpoint was written, and resuming from
+    some of those places repeats or skips a validation. Ours are written between two steps, where one
+    number says everything.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped = step
+    loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+    loop.batch_progress.total.ready = step * trainer.accumulate_grad_batches
+
+
+def provenance(settings: dict[str, Any]) -> dict[str, Any]:
+    """What made a checkpoint: settings, git revision and versions, as plain values."""
+    return {
+        "config": settings,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in RECORDED_PACKAGES},
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str:
+    """The checkout's commit, marked if it was changed since; empty outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        output = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return output.stdout.strip()

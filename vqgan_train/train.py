@@ -1,0 +1,67 @@
+"""`python -m vqgan_train`: fine-tune (or train) one VQGAN."""
+
+import logging
+
+from pytorch_lightning import Trainer, seed_everything
+
+from vqgan_train.build import build_data, build_module, build_trainer
+from vqgan_train.callbacks import Checkpoints, Summary
+from vqgan_train.command import run_command
+from vqgan_train.config import Config, plain_settings
+from vqgan_train.run_folder import METRICS_FILE, PICTURES, RunFolder, open_run, start_folder
+from vqgan_train.runtime import configure_logging, require_devices
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config) -> None:
+    """Train as the config says; leave everything in the run's folder.
+
+    What can fail for a reason that a person can mend fails before the folder is made.
+    """
+    configure_logging()
+    require_devices(config.trainer.accelerator.value, config.trainer.devices)
+    seed_everything(config.run.seed, verbose=False)
+    data = build_data(config)
+    data.prepare_data()
+    module = build_module(config)
+    folder = open_run(config.run.output_dir, config.run.resume, plain_settings(config))
+    config.run.output_dir = str(folder.path)
+    trainer = build_trainer(config, folder)
+    start_folder(folder, plain_settings(config))
+    if folder.checkpoint is None:
+        trainer.validate(module, data, verbose=False)  # what to measure progress against
+    trainer.fit(module, data, ckpt_path=folder.checkpoint)
+    report(trainer, folder)
+
+
+def report(trainer: Trainer, folder: RunFolder) -> None:
+    """Say how far the losses fell, where everything lies, and what to do next."""
+    (summary,) = [c for c in trainer.callbacks if isinstance(c, Summary)]
+    (checkpoints,) = [c for c in trainer.callbacks if isinstance(c, Checkpoints)]
+    step = trainer.global_step
+    log.info(
+        "\n%s\n\n"
+        "pictures     %s\n"
+        "metrics      %s\n"
+        "checkpoints  %s\n"
+        "             %s (step %d)\n\n"
+        "To go on:  python -m vqgan_train run.output_dir=%s run.max_steps=%d",
+        summary.table(step),
+        folder.path / PICTURES / f"step_{step:06d}.png",
+        folder.path / METRICS_FILE,
+        checkpoints.last,
+        checkpoints.best,
+        checkpoints.best_step,
+        folder.path,
+        2 * step,
+    )
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("train", train)
+
+
+if __name__ == "__main__":
+    main()

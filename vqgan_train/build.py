@@ -73,7 +73,7 @@ def build_module(config: Config) -> VQGANModule:
 
 
 def initialise(module: VQGANModule, path: Path) -> None:
-    """Start from a checkpoint's weights: all of the generator's, the discriminator's if it has them.
+    """Start from a checkpoint's generator, and from its discriminator if it has one.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit.
@@ -90,7 +90,8 @@ def initialise(module: VQGANModule, path: Path) -> None:
     ]
     if wrong:
         raise CheckpointError(
-            f"model.init_from={path} does not fit the model: {len(wrong)} weights differ, for example "
+            f"model.init_from={path} does not fit the model: {len(wrong)} weights differ, for "
+            "example "
             + "; ".join(wrong[:3])
             + ". Set model=... to the architecture of the checkpoint."
         )

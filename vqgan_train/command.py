@@ -27,7 +27,8 @@ class OverrideError(ValueError):
 def run_command(config_name: str, job: Callable[[Config], None]) -> None:
     """Compose the config from conf/ and the command line, check it, and do the job with it.
 
-    Errors that a person can mend are shown without a traceback and end the process with exit code 2.
+    Errors that a person can mend are shown without a traceback and end the process with exit code
+    2.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema()
@@ -54,7 +55,7 @@ def run_command(config_name: str, job: Callable[[Config], None]) -> None:
 
 
 def quote_overrides(arguments: Sequence[str]) -> list[str]:
-    """Make values literal that Hydra's grammar would refuse: braces, `=` in file names and the like.
+    """Make values literal that Hydra's grammar refuses: braces, `=` in file names and the like.
 
     Raises:
         OverrideError: a setting is given twice, as happens when the shell expands {00..99} itself.
@@ -65,8 +66,8 @@ def quote_overrides(arguments: Sequence[str]) -> list[str]:
     for key, count in keys.items():
         if count > 1:
             raise OverrideError(
-                f"{key} is given {count} times. If it has a pattern like {{00..99}}, the shell expanded "
-                f"it: put quotes around it, {key}='shards/{{00..99}}.tar'."
+                f"{key} is given {count} times. If it has a pattern like {{00..99}}, the shell "
+                f"expanded it: put quotes around it, {key}='shards/{{00..99}}.tar'."
             )
     return quoted
 

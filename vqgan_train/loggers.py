@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 
 class MetricsCsv(Logger):
     """Writes metrics to a CSV file, a row a step, flushed as soon as the step is over.
 
-    A metric seen for the first time adds a column. When a run resumes, the rows after its checkpoint
-    are dropped, since those steps are made again.
+    A metric seen for the first time adds a column. When a run resumes, the rows after its
+    checkpoint are dropped, since those steps are made again.
 
     Args:
         path: the file; its folder is made on first use.

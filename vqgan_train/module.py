@@ -1,4 +1,4 @@
-"""Generator, discriminator and objective joined into one Lightning module: one step, one optimizer."""
+"""Generator, discriminator and objective in one Lightning module: one step, one optimizer."""
 
 from collections.abc import Mapping
 from pathlib import Path

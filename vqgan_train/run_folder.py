@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.runtime import is_first_rank
 
@@ -57,13 +57,14 @@ def open_run(output_dir: str | None, resume: str, settings: Mapping[str, Any]) -
         return RunFolder(path, None)
     if not (path / CONFIG_FILE).is_file():
         raise RunFolderError(
-            f"run.output_dir={path} is not empty and holds no run of vqgan_train ("
-            f"{', '.join(sorted(entry.name for entry in path.iterdir())[:5])}). Choose another folder."
+            f"run.output_dir={path} holds no run of vqgan_train, but "
+            f"{', '.join(sorted(entry.name for entry in path.iterdir())[:5])}. "
+            "Choose another folder."
         )
     if resume == "never":
         raise RunFolderError(
-            f"run.output_dir={path} holds a run already, and run.resume=never. Choose another folder, "
-            "or go on with run.resume=auto."
+            f"run.output_dir={path} holds a run already, and run.resume=never. Choose another "
+            "folder, or go on with run.resume=auto."
         )
     _require_same(path, settings)
     return RunFolder(path, last if last.exists() else None)

@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.checkpoint import write_atomically
 
-RECORDED_PACKAGES = ("vqgan_train", "torch", "torchvision", "pytorch-lightning", "webdataset", "numpy")
+RECORDED_PACKAGES = (
+    "vqgan_train",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "webdataset",
+    "numpy",
+)
 
 
 class DeviceError(ValueError):
@@ -35,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def configure_logging() -> None:
-    """Send this package's log to the terminal, from the first rank only, and hush Lightning's advice."""
+    """Send our log to the terminal, from the first rank only, and hush Lightning's advice."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("vqgan_train")
@@ -43,7 +50,8 @@ def configure_logging() -> None:
     package.propagate = False
     package.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # The progress bar shows the loader's wait; a general advice for more workers does not help a CPU.
+    # The progress bar shows the loader's wait; a general advice for more workers does not help a
+    # CPU.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
@@ -84,9 +92,9 @@ def require_devices(accelerator: str, devices: int | str) -> int:
 def set_clock(trainer: Trainer, step: int) -> None:
     """Make a trainer count on from an optimizer step, as if it had made the steps before.
 
-    Lightning's own loop state says where inside its hooks a checkpoint was written, and resuming from
-    some of those places repeats or skips a validation. Ours are written between two steps, where one
-    number says everything.
+    Lightning's own loop state says where inside its hooks a checkpoint was written, and resuming
+    from some of those places repeats or skips a validation. Ours are written between two steps,
+    where one number says everything.
     """
     loop = trainer.fit_loop.epoch_loop
     loop._batches_that_stepped = step

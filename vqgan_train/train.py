@@ -2,7 +2,7 @@
 
 import logging
 
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 
 from vqgan_train.build import build_data, build_module, build_trainer
 from vqgan_train.callbacks import Checkpoints, Summary
@@ -37,8 +37,9 @@ def train(config: Config) -> None:
 
 def report(trainer: Trainer, folder: RunFolder) -> None:
     """Say how far the losses fell, where everything lies, and what to do next."""
-    (summary,) = [c for c in trainer.callbacks if isinstance(c, Summary)]
-    (checkpoints,) = [c for c in trainer.callbacks if isinstance(c, Checkpoints)]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
+    (summary,) = [c for c in callbacks if isinstance(c, Summary)]
+    (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]
     step = trainer.global_step
     log.info(
         "\n%s\n\n"

@@ -131,7 +131,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
 def test_code_in_a_plain_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     path = tmp_path / "hostile.ckpt"
-    path.write_bytes(pickle.dumps({"state_dict": RunsACommand(f"touch {ran}")}))
+    path.write_bytes(pickle.dumps({"state_dict": RunsACommand(f"touch {ran}")}, protocol=2))
     with pytest.raises(CheckpointError, match=r"hostile\.ckpt"):
         read_checkpoint(path)
     assert not ran.exists()
@@ -141,7 +141,9 @@ def test_an_object_of_a_foreign_class_is_an_error_with_its_class(tmp_path: Path)
     path = saved({**CONTENT, "hyper_parameters": Foreign()}, tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match="Foreign") as caught:
         read_checkpoint(path)
-    assert "can still be loaded" not in str(caught.value), "repeats torch's advice to trust the file"
+    assert "can still be loaded" not in str(caught.value), (
+        "repeats torch's advice to trust the file"
+    )
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,7 @@ class Sides:
         )
 
     def our_gradients(self) -> Gradients:
-        modules = nn.ModuleDict(
-            {"generator": self.generator, "discriminator": self.discriminator}
-        )
+        modules = nn.ModuleDict({"generator": self.generator, "discriminator": self.discriminator})
         return {name: p.grad.clone() for name, p in modules.named_parameters()}
 
     def _peer_gradients(self, *, discriminator: bool) -> Gradients:

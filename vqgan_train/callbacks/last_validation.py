@@ -8,8 +8,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 class LastValidation(Callback):
     """Makes the trainer validate once more before it stops.
 
-    Lightning validates at multiples of an interval, and when it is asked to stop: so it is asked, at the
-    step at which it would stop anyway.
+    Lightning validates at multiples of an interval, and when it is asked to stop: so it is asked,
+    at the step at which it would stop anyway.
     """
 
     def on_train_batch_end(

@@ -26,6 +26,8 @@ class MetricsLog(Callback):
         self.latest: dict[str, float] = {}
         """The training metrics logged last."""
         self._terms: list[Tensor] = []
+        self._images = 0
+        self._steps = 0
         self._restart_window()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

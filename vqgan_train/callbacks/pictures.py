@@ -51,7 +51,7 @@ class Pictures(Callback):
 
 
 def draw_grid(images: Tensor, reconstructions: Tensor) -> Image.Image:
-    """Three labelled rows: images (B, 3, H, W) in [-1, 1], their reconstructions, the difference."""
+    """Draw three labelled rows: images (B, 3, H, W) in [-1, 1], reconstructions, difference."""
     difference = (images - reconstructions.clamp(-1, 1)).abs() * DIFFERENCE_GAIN - 1
     rows = {
         "input": images,
@@ -60,7 +60,9 @@ def draw_grid(images: Tensor, reconstructions: Tensor) -> Image.Image:
     }
     height, width = (side * _enlargement(images) for side in images.shape[2:])
     row_height = LABEL_HEIGHT + height
-    grid = Image.new("RGB", (len(images) * (width + GAP) + GAP, len(rows) * row_height + GAP), "white")
+    grid = Image.new(
+        "RGB", (len(images) * (width + GAP) + GAP, len(rows) * row_height + GAP), "white"
+    )
     canvas = ImageDraw.Draw(grid)
     for row, (label, pictures) in enumerate(rows.items()):
         canvas.text((GAP, row * row_height + GAP), label, fill="black")

@@ -14,6 +14,20 @@ FILE_SECONDS = 30.0
 """In a log file every refresh is a line, so there are few."""
 
 
+class LineWriter:
+    """Stands in for a terminal: a log file gets each state of the bar as a line of its own."""
+
+    def write(self, text: str) -> None:
+        """Pass on what is not only cursor movement."""
+        state = text.strip()
+        if state:
+            sys.stderr.write(f"{state}\n")
+
+    def flush(self) -> None:
+        """Pass on."""
+        sys.stderr.flush()
+
+
 class Progress(ProgressBar):
     """One bar over the whole run, on the first rank.
 
@@ -40,6 +54,7 @@ class Progress(ProgressBar):
             total=trainer.max_steps,
             unit="step",
             disable=not self._enabled,
+            file=sys.stderr if in_terminal else LineWriter(),
             dynamic_ncols=in_terminal,
             mininterval=TERMINAL_SECONDS if in_terminal else FILE_SECONDS,
         )

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 NOMINAL_RESOLUTION = 256
-"""Weights show which levels have attention, not the resolution they were named after; 256 is f16's."""
+"""Weights show which levels have attention, not at which resolution; f16 counts from 256."""
 
 
 def generator_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The one mapping between our names of weights and the original's.
 
 taming-transformers' names are what the world's checkpoints and converters use, so files hold those;
-code holds ours. The rules are prefixes with numbers in place of `#`, the same numbers on both sides.
+code holds ours. The rules are prefixes with numbers in place of `#`, the same numbers on both
+sides.
 """
 
 import re
@@ -59,8 +60,7 @@ def _translate(name: str, *, backwards: bool) -> str:
     for pattern, replacement in _rules(backwards=backwards):
         match = pattern.match(name)
         if match:
-            numbers = iter(match.groups())
-            prefix = re.sub("#", lambda _: next(numbers), replacement)
+            prefix = replacement.replace("#", "{}").format(*match.groups())
             return prefix + _translate_inner(name[match.end() :], backwards=backwards)
     raise KeyError(name)
 
@@ -80,7 +80,5 @@ def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str]]:
     ]
 
 
-def _directed(
-    pairs: Iterable[tuple[str, str]], *, backwards: bool
-) -> Iterable[tuple[str, str]]:
+def _directed(pairs: Iterable[tuple[str, str]], *, backwards: bool) -> Iterable[tuple[str, str]]:
     return ((theirs, ours) if backwards else (ours, theirs) for ours, theirs in pairs)

@@ -90,8 +90,8 @@ def _read_torch(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} was not read: it is damaged, no checkpoint, or holds objects other than tensors "
-            f"and plain containers ({str(error).splitlines()[0]})"
+            f"{path} was not read: it is damaged, no checkpoint, or holds objects other than "
+            f"tensors and plain containers ({str(error).splitlines()[0]})"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(

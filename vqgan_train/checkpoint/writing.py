@@ -1,4 +1,4 @@
-"""Writing a checkpoint so that a crash at any moment leaves a whole file, the new one or the old."""
+"""Writing a checkpoint so that a crash at any moment leaves a whole file, new or old."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Where each sample lies in a shard: one pass over a tar's headers, remembered.
 
-With byte ranges the stream needs no shuffle buffer: any sample can be read at any time, so an epoch's
-order is a permutation (plan.py) and a resume starts at its sample at once.
+With byte ranges the stream needs no shuffle buffer: any sample can be read at any time, so an
+epoch's order is a permutation (plan.py) and a resume starts at its sample at once.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from vqgan_train.data.shards import ShardError
 log = logging.getLogger(__name__)
 
 KEY_AND_FIELD = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
-"""WebDataset's rule: a sample's key ends at the first dot of the file name, the rest is the field."""
+"""WebDataset's rule: the key ends at the first dot of the file name, the rest is the field."""
 
 IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"})
 BLOCK_BYTES = 512
@@ -85,8 +85,8 @@ def index_shard(path: Path) -> ShardIndex:
         problem = f"damaged ({error}); the samples after the damage are lost"
     if not ranges:
         raise ShardError(
-            f"{path} holds no sample with an image ({problem or 'it has no member KEY.jpg or the like'})"
-            ". Remove it from the list, or write it again."
+            f"{path} holds no sample with an image ({problem or 'no member is called KEY.jpg'}). "
+            "Remove it from the list, or write it again."
         )
     starts, ends = np.array(ranges, dtype=np.int64).T
     return ShardIndex(path, starts, ends, problem)
@@ -98,7 +98,8 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, int, int]]:
         if member.isreg():
             blocks = -(-member.size // BLOCK_BYTES)
             yield member.name, member.offset, member.offset_data + blocks * BLOCK_BYTES
-        tar.members = []  # else tarfile remembers every member of a shard of any size
+        # Else tarfile remembers every member of a shard of any size.
+        tar.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
 def _key(name: str) -> str:

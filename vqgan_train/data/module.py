@@ -80,7 +80,7 @@ class ShardDataModule(LightningDataModule):
         return self._loader(self.train_data, batches)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every validation image once over all ranks; a rank may have one batch more than another."""
+        """Every validation image once over all ranks; a rank may have a batch more than others."""
         trainer = self._trainer()
         mine = range(trainer.global_rank, len(self.val_data), trainer.world_size)
         batches = [

@@ -16,8 +16,8 @@ VALIDATION = ("astronaut", "chelsea", "coffee", "rocket")
 """Whole photos that training never sees: a person, a cat, a still life, a scene."""
 
 TRAINING = (
-    "brick", "camera", "cell", "clock_motion", "coins", "grass", "gravel", "hubble_deep_field", "ihc",
-    "moon", "motorcycle_left", "motorcycle_right", "retina",
+    "brick", "camera", "cell", "clock_motion", "coins", "grass", "gravel", "hubble_deep_field",
+    "ihc", "moon", "motorcycle_left", "motorcycle_right", "retina",
 )  # fmt: skip
 TILE = 256
 """Side of the squares that training photos are cut into, in pixels."""

@@ -1,4 +1,4 @@
-"""Reading what the plan says: byte ranges out of shards, grouped by WebDataset, batched by torch."""
+"""Reading what the plan says: byte ranges of shards, grouped by WebDataset, batched by torch."""
 
 import io
 from collections.abc import Iterator, Sequence

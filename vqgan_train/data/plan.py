@@ -1,9 +1,9 @@
 """The order of samples, as a pure function of seed and position.
 
 Epochs follow one another without a seam: position p of the run is place p % N in the permutation of
-epoch p // N. A global batch is a run of positions, and a rank's batch its share of them. So each epoch
-holds each sample once, all ranks have equal steps, nothing depends on the number of workers, and a
-position is all that a resume needs.
+epoch p // N. A global batch is a run of positions, and a rank's batch its share of them. So each
+epoch holds each sample once, all ranks have equal steps, nothing depends on the number of workers,
+and a position is all that a resume needs.
 """
 
 from dataclasses import dataclass, field

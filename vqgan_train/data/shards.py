@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 GLOB_CHARACTERS = "*?["
 SHOWN_AT_MOST = 5
@@ -30,8 +30,8 @@ def expand_shards(patterns: Sequence[str]) -> list[Path]:
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
         raise ShardError(
-            f"{len(missing)} of {len(shards)} shards do not exist: {_some(missing)}. Check the pattern "
-            f"{_some(patterns)}; relative paths start at {Path.cwd()}."
+            f"{len(missing)} of {len(shards)} shards do not exist: {_some(missing)}. Check the "
+            f"pattern {_some(patterns)}; relative paths start at {Path.cwd()}."
         )
     twice = [str(shard) for shard, count in Counter(shards).items() if count > 1]
     if twice:
@@ -42,11 +42,11 @@ def expand_shards(patterns: Sequence[str]) -> list[Path]:
 def _expand(pattern: str) -> Iterator[str]:
     if "://" in pattern or pattern.startswith("pipe:"):
         raise ShardError(
-            f"{pattern} is remote; only shards on this machine's disks are read. Copy them here first."
+            f"{pattern} is remote; only shards on disks of this machine are read. Copy them first."
         )
     try:
         candidates = list(braceexpand(str(Path(pattern).expanduser())))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise ShardError(f"The braces in {pattern} do not match. Write {{000..099}}.") from error
     for candidate in candidates:
         if any(character in candidate for character in GLOB_CHARACTERS):

@@ -46,7 +46,7 @@ class ImageTransform:
 
 
 def decode(encoded: bytes) -> Tensor:
-    """Decode any image PIL knows to RGB: (3, H, W) uint8. As in the original, EXIF turns nothing."""
+    """Decode what PIL knows to RGB: (3, H, W) uint8. As in the original, EXIF turns nothing."""
     with Image.open(io.BytesIO(encoded)) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 

@@ -14,7 +14,7 @@ def generator_hinge(fake_logits: Tensor) -> Tensor:
 
 
 def discriminator_hinge(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """() what the discriminator minimises; 1 when it cannot tell, 0 when it is sure by a margin of 1."""
+    """() what the discriminator minimises: 1 if it cannot tell, 0 if it is sure."""
     return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
 
 
@@ -30,7 +30,8 @@ def adaptive_weight(
         adversarial_gradient: gradient of the generator's adversarial loss, likewise.
 
     Returns:
-        () float32 in [0, 1e4], detached: |d nll / d last_layer| / (|d adversarial / d last_layer| + 1e-4).
+        () float32 in [0, 1e4], detached: |d nll / d last_layer| / (|d adversarial / d last_layer| +
+        1e-4).
     """
     nll_norm = _norm_at(reconstruction, last_layer, nll_gradient)
     adversarial_norm = _norm_at(reconstruction, last_layer, adversarial_gradient)

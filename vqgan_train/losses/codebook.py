@@ -13,9 +13,9 @@ def codebook_loss(
         latents: (B, D, H, W) encoder output.
         codes: (B, D, H, W) the codes that replaced them.
         commitment_weight: the paper's beta.
-        legacy: put beta on the codebook's side, as taming-transformers does for the sake of the weights
-            it released; otherwise on the encoder's side, as the paper says (van den Oord et al. 2017,
-            equation 3).
+        legacy: put beta on the codebook's side, as taming-transformers does for the sake of the
+            weights it released; otherwise on the encoder's side, as the paper says (van den Oord et
+            al. 2017, equation 3).
 
     Returns:
         () float32.

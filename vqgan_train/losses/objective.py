@@ -1,11 +1,11 @@
 """Everything that is minimised, for generator and discriminator in one backward pass.
 
-taming-transformers makes two optimizer steps a batch with a second generator forward between them and
-walks LPIPS and the discriminator back twice. Here each loss network is walked once: on a detached
-copy of the reconstruction, which gives the two gradients with respect to the image. Their norms at the
-last layer balance them, and `(reconstruction * gradient).sum()` hands the balanced sum to the
-generator's own backward pass. The discriminator's loss shares that backward pass; the two sets of
-parameters do not meet. The gradients are the original's (tests/losses/test_objective.py).
+taming-transformers makes two optimizer steps a batch with a second generator forward between them
+and walks LPIPS and the discriminator back twice. Here each loss network is walked once: on a
+detached copy of the reconstruction, which gives the two gradients with respect to the image. Their
+norms at the last layer balance them, and `(reconstruction * gradient).sum()` hands the balanced sum
+to the generator's own backward pass. The discriminator's loss shares that backward pass; the two
+sets of parameters do not meet. The gradients are the original's (tests/losses/test_objective.py).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class StepTerms(NamedTuple):
     """One training step's losses: () float32 scalars, detached but for `backward`."""
 
     backward: Tensor
-    """What to call backward() on. Its gradients are those of the losses; its value means nothing."""
+    """What to call backward() on: its gradients are those of the losses, its value is nothing."""
 
     total: Tensor
     """The generator's loss: reconstruction + weighted adversarial + weighted codebook."""
@@ -109,12 +109,13 @@ class Objective(nn.Module):
             codes: (B, D, H/f, W/f) after it.
             discriminate: the discriminator, images (B, 3, H, W) -> logits.
             last_layer: weight of the generator's last convolution.
-            adversarial_factor: 0 keeps the adversarial term out of the generator's loss, 1 lets it in.
+            adversarial_factor: 0 keeps the adversarial term out of the generator's loss, 1 lets it
+                in.
             discriminator_factor: 0 keeps the discriminator as it is, 1 trains it.
         """
         copy = reconstruction.detach().float().requires_grad_()
-        # Once for both players: the generator's gradient stops at the copy, the discriminator's at its
-        # own weights.
+        # Once for both players: the generator's gradient stops at the copy, the discriminator's at
+        # its own weights.
         fake_logits = discriminate(copy).float()
         real_logits = discriminate(images).float()
         with torch.autocast(images.device.type, enabled=False):
@@ -151,7 +152,7 @@ class Objective(nn.Module):
     def evaluate(
         self, images: Tensor, reconstruction: Tensor, latents: Tensor, codes: Tensor
     ) -> ValidationTerms:
-        """The terms that do not depend on the discriminator; arguments as in `forward`, no graph needed."""
+        """Compute what does not depend on the discriminator; arguments as in `forward`."""
         with torch.autocast(images.device.type, enabled=False):
             pixel, perceptual = self._distances(images, reconstruction.float())
             nll = pixel + self.perceptual_weight * perceptual

@@ -117,10 +117,9 @@ class LPIPS(nn.Module):
             ValueError: The shapes differ, or are not of RGB images of at least 16 x 16 pixels.
         """
         self._check(reference, image)
-        # Two walks and not one over both images: a reference that asks for no gradient then keeps
-        # no activations.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and reference.requires_grad):
-            reference_features = self._features(reference)
+        # Two walks and not one over both images: no weight asks for a gradient, so autograd records
+        # nothing, and keeps no activations, of a reference that asks for none either.
+        reference_features = self._features(reference)
         image_features = self._features(image)
         distance = torch.zeros(len(image), device=image.device)
         for head, ours, theirs in zip(self.heads, reference_features, image_features, strict=True):

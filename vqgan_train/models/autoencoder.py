@@ -1,11 +1,12 @@
 """Encoder and decoder: a pyramid of residual blocks, with attention where the config asks for it.
 
 Level 0 is the full resolution in both, as in the original. Attention is placed by the nominal
-resolution of the config (a level's side when the image has `resolution` pixels a side), whatever size
-an image really has.
+resolution of the config (a level's side when the image has `resolution` pixels a side), whatever
+size an image really has.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +21,7 @@ from vqgan_train.models.layers import (
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each followed by attention if the level has it, then resampling.
+    """The blocks of one resolution, each followed by attention if the level has it; resampling.
 
     (B, channels[0], H, W) -> (B, channels[-1], H, W), resampled.
 
@@ -36,8 +37,7 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ResidualBlock(before, after, dropout)
-            for before, after in zip(channels, channels[1:], strict=False)
+            ResidualBlock(before, after, dropout) for before, after in pairwise(channels)
         )
         self.attentions = nn.ModuleList(
             AttentionBlock(after) if with_attention else nn.Identity() for after in channels[1:]

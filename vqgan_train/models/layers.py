@@ -1,7 +1,7 @@
 """The blocks that encoder and decoder are made of.
 
-They compute what the blocks of taming-transformers compute (Esser et al. 2021, "Taming Transformers for
-High-Resolution Image Synthesis", appendix A), so that its weights give the same output here.
+They compute what the blocks of taming-transformers compute (Esser et al. 2021, "Taming Transformers
+for High-Resolution Image Synthesis", appendix A), so that its weights give the same output here.
 
 Shapes: (B, C, H, W) everywhere; c counts channels.
 """
@@ -83,7 +83,8 @@ class Downsample(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.conv is None:
             return F.avg_pool2d(features, kernel_size=2)
-        # The original pads on the right and at the bottom only; symmetric padding would shift the image.
+        # The original pads on the right and at the bottom only; symmetric padding would shift the
+        # image.
         return self.conv(F.pad(features, (0, 1, 0, 1)))
 
 

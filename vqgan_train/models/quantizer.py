@@ -52,4 +52,6 @@ class VectorQuantizer(nn.Module):
 
     def lookup(self, tokens: Tensor, height: int) -> Tensor:
         """Codes (B, D, height, N/height) of tokens (B, N) int64."""
-        return rearrange(F.embedding(tokens, self.codebook.weight), "b (h w) d -> b d h w", h=height)
+        return rearrange(
+            F.embedding(tokens, self.codebook.weight), "b (h w) d -> b d h w", h=height
+        )

@@ -18,7 +18,7 @@ class Generated(NamedTuple):
     """One pass through the tokenizer, with everything the losses need."""
 
     reconstruction: Tensor
-    """(B, out_channels, H, W), about [-1, 1]; the gradient passes straight through to the encoder."""
+    """(B, out_channels, H, W), about [-1, 1]; its gradient passes straight to the encoder."""
 
     latents: Tensor
     """(B, code_dim, H/f, W/f), what was quantized."""
@@ -33,8 +33,9 @@ class Generated(NamedTuple):
 class VQGAN(nn.Module):
     """Encoder, codebook and decoder.
 
-    Fully convolutional but for the attention, so any image whose sides are multiples of `downsampling`
-    will do. The arguments are taming's `ddconfig`, `n_embed` and `embed_dim` in whole words.
+    Fully convolutional but for the attention, so any image whose sides are multiples of
+    `downsampling` will do. The arguments are taming's `ddconfig`, `n_embed` and `embed_dim` in
+    whole words.
 
     Args:
         channels: width of the first level (taming: ch); a multiple of 32.
@@ -102,7 +103,8 @@ class VQGAN(nn.Module):
         """Build the tokenizer that a checkpoint holds, in evaluation mode on the CPU.
 
         Args:
-            path: a file that `vqgan_train.checkpoint.read_generator` reads; its errors pass through.
+            path: a file that `vqgan_train.checkpoint.read_generator` reads; its errors pass
+                through.
         """
         architecture, weights = read_generator(Path(path))
         model = cls(**architecture)
@@ -110,7 +112,7 @@ class VQGAN(nn.Module):
         return model.eval()
 
     def forward(self, images: Tensor) -> Generated:
-        """Reconstruct images (B, in_channels, H, W) in [-1, 1]; see `Generated` for what comes back."""
+        """Reconstruct images (B, in_channels, H, W) in [-1, 1]."""
         latents = self._latents(images)
         codes, tokens = self.quantizer(latents)
         straight_through = latents + (codes - latents).detach()
@@ -132,8 +134,8 @@ class VQGAN(nn.Module):
             grid: (H/f, W/f) of the images; needed where they are not square.
 
         Raises:
-            ValueError: N is not the number of places in the grid, or no grid is given and N is not a
-                square number.
+            ValueError: N is not the number of places in the grid, or no grid is given and N is not
+                a square number.
         """
         count = tokens.shape[1]
         height, width = grid or (math.isqrt(count), math.isqrt(count))

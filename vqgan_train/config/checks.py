@@ -1,0 +1,22 @@
+"""How a setting is refused."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """A setting is impossible; the message names it, what it is and what to change."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ConfigError with the message unless the condition holds."""
+    if not holds:
+        raise ConfigError(message)
+
+
+def require_at_least(minimum: float, **values: float | None) -> None:
+    """Require each value that is set to reach a minimum; `__` in a name stands for a dot."""
+    for name, value in values.items():
+        key = name.replace("__", ".")
+        require(
+            value is None or value >= minimum, f"{key} is {value}; it must be at least {minimum}."
+        )

@@ -1,0 +1,61 @@
+"""Between YAML and dataclasses: where the files are, checking them, writing settings out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from vqgan_train.config.run import Config
+
+
+def config_dir() -> Path:
+    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def register_schema() -> None:
+    """Let Hydra check each YAML file and override against the dataclasses."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Turn what Hydra composed into the checked dataclasses.
+
+    Raises:
+        ConfigError: a value is out of range, or two contradict each other.
+        omegaconf.errors.MissingMandatoryValue: a value is still `???`.
+    """
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def plain_settings(config: Config) -> dict[str, Any]:
+    """Turn a config into nested dictionaries of plain values, enums by name: what YAML can hold."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def setting_names(node: type = Config, prefix: str = "") -> list[str]:
+    """Dotted names of all settings, groups included."""
+    names = []
+    hints = get_type_hints(node)
+    for field in fields(node):
+        name = f"{prefix}{field.name}"
+        names.append(name)
+        inner = next((t for t in _alternatives(hints[field.name]) if is_dataclass(t)), None)
+        if isinstance(inner, type):
+            names += setting_names(inner, f"{name}.")
+    return names
+
+
+def _alternatives(hint: Any) -> Sequence[Any]:
+    return getattr(hint, "__args__", None) or (hint,)

@@ -1,0 +1,167 @@
+"""Settings of the run, the machine, the optimizer and the loggers; and all settings together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.data import DataConfig
+from vqgan_train.config.model import LossConfig, ModelConfig
+
+
+class Accelerator(Enum):
+    """Where to compute: names of Lightning's accelerators."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+    mps = "mps"
+
+
+class Precision(Enum):
+    """Lightning's names, with underscores for its hyphens."""
+
+    fp32 = "32-true"
+    bf16 = "bf16-mixed"
+    fp16 = "16-mixed"
+
+
+class WandbMode(Enum):
+    """Where W&B writes: to its server, to a folder for a later `wandb sync`, or nowhere."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """One run: where it lives, how long it takes, what it keeps."""
+
+    output_dir: str | None
+    """Folder of the run. null: runs/<date>_<time>, made unique."""
+
+    seed: int
+    """Seeds weights, shuffling and augmentation."""
+
+    max_steps: int
+    """Length of the run in optimizer steps."""
+
+    val_every_steps: int
+    """Steps between validations; there is one before the first step and one after the last, too."""
+
+    checkpoint_every_steps: int
+    """Steps between writes of checkpoints/last.ckpt."""
+
+    log_every_steps: int
+    """Steps between rows of training metrics."""
+
+    num_pictures: int
+    """Validation images drawn in every picture grid."""
+
+    resume: str
+    """auto: go on if output_dir holds this run. never: refuse to. A path: go on from there."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            run__max_steps=self.max_steps,
+            run__val_every_steps=self.val_every_steps,
+            run__checkpoint_every_steps=self.checkpoint_every_steps,
+            run__log_every_steps=self.log_every_steps,
+            run__num_pictures=self.num_pictures,
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    """Adam, over generator and discriminator at once."""
+
+    learning_rate: float
+    """The rate that is used; nothing scales it."""
+
+    betas: list[float]
+    """Decay of the two moments."""
+
+    accumulate_batches: int
+    """Batches whose gradients are averaged into one step."""
+
+    clip_norm: float | None
+    """Largest norm of the gradient of all weights together. null: no clipping."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.learning_rate > 0,
+            f"optim.learning_rate is {self.learning_rate}; it must be more than 0.",
+        )
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas is {self.betas}; it must be two numbers in [0, 1).",
+        )
+        require_at_least(1, optim__accumulate_batches=self.accumulate_batches)
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"optim.clip_norm is {self.clip_norm}; set more than 0, or null for none.",
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerConfig:
+    """The machine."""
+
+    accelerator: Accelerator
+    devices: Any
+    """Devices a node: a number, or auto for all GPUs (one process on a CPU)."""
+
+    num_nodes: int
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        require(
+            self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1),
+            f"trainer.devices is {self.devices!r}; it must be a number from 1 up, or auto.",
+        )
+        require_at_least(1, trainer__num_nodes=self.num_nodes)
+
+
+@dataclass(kw_only=True, slots=True)
+class WandbConfig:
+    """Weights & Biases."""
+
+    project: str
+    entity: str | None
+    name: str | None
+    """Name of the W&B run. null: the output folder's."""
+
+    mode: WandbMode
+
+
+@dataclass(kw_only=True, slots=True)
+class LoggerConfig:
+    """Where metrics go besides metrics.csv, which is always written."""
+
+    wandb: WandbConfig | None
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Everything one training run is made from."""
+
+    run: RunConfig
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+
+    def __post_init__(self) -> None:
+        factor = self.model.architecture.downsampling
+        require(
+            self.data.image_size % factor == 0,
+            f"data.image_size is {self.data.image_size}, but the model halves images "
+            f"{factor.bit_length() - 1} times (f = {factor}): take a multiple of {factor}, such as "
+            f"{max(1, round(self.data.image_size / factor)) * factor}.",
+        )

@@ -1,11 +1,11 @@
-"""The original, built from our arguments: taming-transformers as PyPI has it (taming-transformers-rom1504).
+"""The original, built from our arguments: taming-transformers-rom1504, as PyPI has it.
 
 Two things stand in the way of importing it:
 
-- `taming.models.vqgan` imports `taming.main`, a training script for a Lightning that is long gone. It
-  wants one function of it, so a stub module with that function is put in its place.
-- Its LPIPS downloads VGG16 and the linear heads in its constructor. Here it is built empty and given
-  the weights that our LPIPS has; its arithmetic is its own.
+- `taming.models.vqgan` imports `taming.main`, a training script for a Lightning that is long gone.
+  It wants one function of it, so a stub module with that function is put in its place.
+- Its LPIPS downloads VGG16 and the linear heads in its constructor. Here it is built empty and
+  given the weights that our LPIPS has; its arithmetic is its own.
 """
 
 import contextlib
@@ -17,10 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from factories import spread_codes
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
-
-from factories import spread_codes
 
 
 def _instantiate_from_config(config: Mapping[str, Any]) -> nn.Module:

@@ -11,7 +11,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vqgan_train.config import Config, config_dir, register_schema, setting_names, to_config
 
@@ -47,7 +47,7 @@ def run_command(config_name: str, job: Callable[[Config], None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         sys.exit(INTERRUPTED)
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+    except Exception as error:
         if not is_users(error):
             raise
         sys.stderr.write(f"\nError: {explain(error)}\n")
@@ -85,23 +85,27 @@ def _quote(argument: str, parser: OverridesParser) -> str:
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error is about what the user gave, rather than a defect of ours."""
-    ours = type(error).__module__.startswith(("vqgan_train", "hydra", "omegaconf"))
-    return ours or isinstance(error, OSError)
+    """Whether an error is about what was given, as all that we define are, not a defect of ours."""
+    return isinstance(error, HydraException | OmegaConfBaseException | OSError) or type(
+        error
+    ).__module__.startswith("vqgan_train.")
 
 
 def explain(error: Exception) -> str:
     """One screen on what was set, what was found, what to change."""
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    text = str(cause)
-    unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in '\w+')", text)
+    unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in '\w+')", str(cause))
     if unknown:
         return _explain_unknown(unknown[1], error)
-    return text
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key} has no value yet. Give it one: {cause.full_key}=..."
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {str(cause.msg).splitlines()[0]}."
+    return str(cause)
 
 
 def _explain_unknown(key: str, error: Exception) -> str:
-    override = re.search(r"Could not (?:override|append to config\.?)[^']*'([^'=]+)", str(error))
+    override = re.search(r"Could not override '([^']+)'", str(error))
     name = override[1] if override else key
     near = difflib.get_close_matches(name, setting_names(), n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""

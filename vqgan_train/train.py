@@ -1,4 +1,4 @@
-"""`python -m vqgan_train`: fine-tune (or train) one VQGAN."""
+"""Fine-tune, or train, one VQGAN."""
 
 import logging
 
@@ -6,7 +6,6 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 
 from vqgan_train.build import build_data, build_module, build_trainer
 from vqgan_train.callbacks import Checkpoints, Summary
-from vqgan_train.command import run_command
 from vqgan_train.config import Config, plain_settings
 from vqgan_train.run_folder import METRICS_FILE, PICTURES, RunFolder, open_run, start_folder
 from vqgan_train.runtime import configure_logging, require_devices
@@ -57,12 +56,3 @@ def report(trainer: Trainer, folder: RunFolder) -> None:
         folder.path,
         2 * step,
     )
-
-
-def main() -> None:
-    """Run the command."""
-    run_command("train", train)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from factories import FULL_ARCHITECTURE, TINY_ARCHITECTURE, tiny_images, tiny_vq
 from vqgan_train.checkpoint.architecture import generator_architecture
 from vqgan_train.models import VQGAN
 
-# The weights do not name their resolution; read is the one of f16, with attention at the same levels.
+# The weights do not name their resolution: f16's is read, with attention at the same levels.
 AT_256 = {"resolution": 256, "attention_resolutions": [128]}
 
 ARCHITECTURES = {

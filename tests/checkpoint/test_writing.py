@@ -38,7 +38,7 @@ def stop_midway(error: BaseException) -> Callable[[Any, IO[bytes]], None]:
 
 @contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes: a write then fails as on a full disk."""
+    """Let no file of this process grow beyond `size` bytes: writing fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -100,7 +100,7 @@ def test_the_file_is_on_disk_before_it_takes_the_name(
     sync, replace = os.fsync, Path.replace
 
     def fsync(descriptor: int) -> None:
-        target = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        target = Path(f"/proc/self/fd/{descriptor}").readlink()
         events.append(("sync", target.name))
         sync(descriptor)
 

@@ -174,7 +174,7 @@ def test_the_full_architecture_has_the_published_number_of_parameters() -> None:
 @pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
 @torch.no_grad()
 def test_a_file_of_the_original_gives_the_tokens_of_the_original(tmp_path: Path, name: str) -> None:
-    # Nominally 32 pixels with attention at 16: the file does not say so, and is read as 256 and 128.
+    # Its 32 pixels with attention at 16 are not in the file, which is read as 256 and 128.
     peer = peer_vqgan(**TINY_ARCHITECTURE).eval()
     model = VQGAN.from_checkpoint(original_file(tmp_path / name, peer))
     images = tiny_images()

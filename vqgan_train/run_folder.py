@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
+from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.runtime import is_first_rank
 
 CONFIG_FILE = "config.yaml"
@@ -35,6 +36,9 @@ class RunFolder(NamedTuple):
     checkpoint: Path | None
     """The checkpoint to go on from."""
 
+    step: int
+    """Optimizer steps that it has behind it."""
+
 
 def open_run(output_dir: str | None, resume: str, settings: Mapping[str, Any]) -> RunFolder:
     """Decide where the run lives and whether it goes on; make nothing yet.
@@ -50,11 +54,11 @@ def open_run(output_dir: str | None, resume: str, settings: Mapping[str, Any]) -
     path = Path(output_dir) if output_dir else _new_folder()
     last = path / CHECKPOINTS / "last.ckpt"
     if not is_first_rank():
-        return RunFolder(path, last if resume == "auto" and last.exists() else None)
+        return _going_on(path, last if resume == "auto" else None)
     if resume not in ("auto", "never"):
-        return RunFolder(path, _given_checkpoint(path, Path(resume)))
+        return _going_on(path, _given_checkpoint(path, Path(resume)))
     if not path.exists() or not any(path.iterdir()):
-        return RunFolder(path, None)
+        return _going_on(path, None)
     if not (path / CONFIG_FILE).is_file():
         raise RunFolderError(
             f"run.output_dir={path} holds no run of vqgan_train, but "
@@ -67,7 +71,7 @@ def open_run(output_dir: str | None, resume: str, settings: Mapping[str, Any]) -
             "folder, or go on with run.resume=auto."
         )
     _require_same(path, settings)
-    return RunFolder(path, last if last.exists() else None)
+    return _going_on(path, last)
 
 
 @rank_zero_only
@@ -95,6 +99,12 @@ def _new_folder() -> Path:
         path = Path("runs") / f"{stamp}-{number}"
     path.mkdir(parents=True)
     return path
+
+
+def _going_on(path: Path, checkpoint: Path | None) -> RunFolder:
+    if checkpoint is None or not checkpoint.exists():
+        return RunFolder(path, None, 0)
+    return RunFolder(path, checkpoint, int(read_checkpoint(checkpoint)["global_step"]))
 
 
 def _given_checkpoint(path: Path, checkpoint: Path) -> Path:

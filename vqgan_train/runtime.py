@@ -50,6 +50,8 @@ def configure_logging() -> None:
     package.propagate = False
     package.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # Lightning 2.6 asks torch 2.14 in a way that later versions will not answer.
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     # The progress bar shows the loader's wait; a general advice for more workers does not help a
     # CPU.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

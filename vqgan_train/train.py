@@ -13,10 +13,14 @@ from vqgan_train.runtime import configure_logging, require_devices
 log = logging.getLogger(__name__)
 
 
-def train(config: Config) -> None:
+def train(config: Config) -> Trainer | None:
     """Train as the config says; leave everything in the run's folder.
 
     What can fail for a reason that a person can mend fails before the folder is made.
+
+    Returns:
+        The trainer at the end of the run, whose `lightning_module` is what was trained; None if the
+        run had made all its steps before.
     """
     configure_logging()
     require_devices(config.trainer.accelerator.value, config.trainer.devices)
@@ -25,6 +29,9 @@ def train(config: Config) -> None:
     data.prepare_data()
     module = build_module(config)
     folder = open_run(config.run.output_dir, config.run.resume, plain_settings(config))
+    if folder.step >= config.run.max_steps:
+        log.info("%s has made its %d steps already.", folder.path, folder.step)
+        return None
     config.run.output_dir = str(folder.path)
     trainer = build_trainer(config, folder)
     start_folder(folder, plain_settings(config))
@@ -32,6 +39,7 @@ def train(config: Config) -> None:
         trainer.validate(module, data, verbose=False)  # what to measure progress against
     trainer.fit(module, data, ckpt_path=folder.checkpoint)
     report(trainer, folder)
+    return trainer
 
 
 def report(trainer: Trainer, folder: RunFolder) -> None:

@@ -30,7 +30,7 @@ class RunsACommand:
 
 
 class Foreign:
-    """A class that torch does not know, as the original's files have Lightning's and omegaconf's."""
+    """A class that torch does not know, as Lightning's and omegaconf's are."""
 
 
 def saved(content: object, path: Path) -> Path:

@@ -56,7 +56,7 @@ def pickled(weights: Weights) -> bytes:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test away from the user's cache. Not there until something is cached."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "vqgan_train"
+    return tmp_path / "cache" / "vqgan_train" / "lpips"
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def assert_gradients_close(found: Gradients, expected: Gradients) -> None:
     """Each gradient differs by at most 1e-4 of its norm.
 
     Some are zero but for rounding: what a convolution adds to all positions of a channel, the norm
-    behind it takes away. Those may differ by a millionth of the norm of all that network's gradients.
+    behind it takes away. Those may differ by a millionth of the norm of its network's gradients.
     """
     assert found.keys() == expected.keys()
     for network in ("generator", "discriminator"):

@@ -4,6 +4,8 @@ Nothing here runs code from a file: `torch.load(weights_only=True)` and safetens
 """
 
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,19 +89,28 @@ def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[s
 
 def _read_torch(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
+        # Files from before torch 1.6 are no zip archives, and only those can be mapped.
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as error:  # a damaged pickle fails in any way, KeyError included
         raise CheckpointError(
             f"{path} was not read: it is damaged, no checkpoint, or holds objects other than "
-            f"tensors and plain containers ({str(error).splitlines()[0]})"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no checkpoint that torch can read ({str(error).splitlines()[0]})."
+            f"tensors and plain containers ({_reason(error)})."
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """What torch found, without its advice to load the file in ways that run what is in it."""
+    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if foreign:
+        return f"an object of {foreign[1]}"
+    if isinstance(error, pickle.UnpicklingError):
+        return "not a pickle of tensors"
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -28,8 +28,12 @@ def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        # torch's zip writer closes itself on the way out and covers what stopped it by a
+        # RuntimeError about its position.
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None
         raise
     _sync_folder(path.parent)
 

@@ -37,7 +37,7 @@ def to_config(composed: DictConfig) -> Config:
         config = OmegaConf.to_object(composed)
     except AttributeError as error:  # a key added with +, which only `slots` refuses
         raise ConfigError(
-            f"There is no setting called {error.name}; --cfg job shows all."
+            f"There is no such setting ({error}). --cfg job shows all of them."
         ) from None
     assert isinstance(config, Config)
     return config

@@ -42,7 +42,10 @@ def adaptive_weight(
 def _norm_at(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Tensor:
     """Norm of a gradient of the reconstruction, carried back to the last layer's weight."""
     # A mean over all pixels has gradients near 1e-6, which fp16 rounds to nothing on the way back.
-    scale = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    # Scaled to a largest of 1, a million of them would add up to more than it can hold. A norm
+    # of 1 is far from both ends.
+    largest = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    scale = largest * (gradient / largest).norm().clamp(min=1.0)
     (carried,) = torch.autograd.grad(
         reconstruction, last_layer, (gradient / scale).to(reconstruction.dtype), retain_graph=True
     )

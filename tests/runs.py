@@ -1,0 +1,63 @@
+"""Whole runs made tiny: a config that trains in seconds, and shards for it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from webdataset import TarWriter
+
+from vqgan_train.config import Config, config_dir, register_schema, to_config
+
+TINY = (
+    "model.architecture.channel_multipliers=[1,1]",
+    "model.architecture.latent_channels=8",
+    "model.architecture.code_dim=4",
+    "model.architecture.codebook_size=32",
+    "model.discriminator.channels=8",
+    "loss=vqgan",
+    "data.image_size=16",
+    "data.resize=20",
+    "data.batch_size=2",
+    "run.max_steps=4",
+    "run.val_every_steps=2",
+    "run.checkpoint_every_steps=2",
+    "run.log_every_steps=1",
+    "run.num_pictures=2",
+    "trainer.accelerator=cpu",
+)
+
+
+def compose_config(*overrides: str) -> Config:
+    """What `python -m vqgan_train OVERRIDES` would train with."""
+    register_schema()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return to_config(compose("train", overrides=list(overrides)))
+
+
+def tiny_overrides(folder: Path, *overrides: str) -> list[str]:
+    """Overrides of a run of seconds, on shards in `folder`, made there if need be."""
+    train, val = folder / "train.tar", folder / "val.tar"
+    if not train.exists():
+        write_shard(train, 9, seed=0)
+        write_shard(val, 5, seed=1)
+    shards = [f"data.train_shards={train}", f"data.val_shards={val}"]
+    return [*TINY, *shards, f"run.output_dir={folder / 'run'}", *overrides]
+
+
+def tiny_config(folder: Path, *overrides: str) -> Config:
+    """The config of `tiny_overrides`."""
+    return compose_config(*tiny_overrides(folder, *overrides))
+
+
+def write_shard(path: Path, num_samples: int, *, seed: int) -> Path:
+    """Write a shard of random smooth images of 24 x 28 pixels."""
+    random = np.random.default_rng(seed)
+    with TarWriter(str(path)) as tar:
+        for number in range(num_samples):
+            coarse = Image.fromarray(random.integers(0, 256, (6, 7, 3), dtype=np.uint8))
+            encoded = io.BytesIO()
+            coarse.resize((28, 24), Image.Resampling.BICUBIC).save(encoded, format="PNG")
+            tar.write({"__key__": f"{seed}{number:04d}", "png": encoded.getvalue()})
+    return path

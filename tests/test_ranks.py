@@ -1,0 +1,98 @@
+"""Two ranks on a CPU: bit-equal to each other, and to one rank that accumulates their batches."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from runs import compose_config, tiny_config, tiny_overrides
+
+from vqgan_train.train import train
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
+    """Train as rank `rank` of 2 and save the state that this rank ends with."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+    }
+    torch.set_num_threads(1)
+    from pytorch_lightning.utilities import rank_zero_only
+
+    rank_zero_only.rank = rank
+    trainer = train(compose_config(*overrides, "trainer.devices=2"))
+    assert trainer is not None
+    torch.save(trainer.lightning_module.state_dict(), folder / f"rank{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two_ranks")
+    overrides = tiny_overrides(folder)
+    torch.multiprocessing.spawn(run_rank, (folder, overrides, free_port()), nprocs=2)
+    return folder
+
+
+def states(folder: Path) -> list[dict[str, torch.Tensor]]:
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_ranks_end_bit_equal_statistics_of_batch_norm_included(two_ranks: Path) -> None:
+    first, second = states(two_ranks)
+    assert any("running_mean" in name for name in first)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_two_ranks_train_like_one_that_accumulates(two_ranks: Path, tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "optim.accumulate_batches=2"))
+    for together, alone in zip(metrics(two_ranks / "run"), metrics(tmp_path / "run"), strict=True):
+        for name in (n for n in alone if n.startswith("train/loss/") and alone[n]):
+            assert float(together[name]) == pytest.approx(float(alone[name]), rel=1e-3), name
+
+
+def test_validation_over_two_ranks_equals_one(two_ranks: Path, tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=1"))
+    together, alone = metrics(two_ranks / "run")[0], metrics(tmp_path / "run")[0]
+    for name, value in alone.items():
+        if name.startswith("val/"):
+            assert float(together[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+def test_pictures_are_those_of_one_rank(two_ranks: Path, tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=1"))
+    name = Path("run", "images", "step_000000.png")
+    assert (two_ranks / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_command_launches_two_ranks_by_itself(tmp_path: Path) -> None:
+    overrides: list[Any] = tiny_overrides(tmp_path, "trainer.devices=2")
+    command = [sys.executable, "-m", "vqgan_train", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("To go on:") == 1
+    assert [row["step"] for row in metrics(tmp_path / "run")] == ["0", "1", "2", "3", "4"]

@@ -1,0 +1,128 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from runs import tiny_config
+
+from vqgan_train import VQGAN, VQGANModule
+from vqgan_train.run_folder import RunFolderError
+from vqgan_train.train import train
+
+TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMED} for row in csv.DictReader(file)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_equal(left[key], right[key])
+    elif isinstance(left, torch.Tensor):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
+    elif isinstance(left, list | tuple):
+        for a, b in zip(left, right, strict=True):
+            assert_equal(a, b)
+    else:
+        assert left == right
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    train(tiny_config(folder))
+    return folder / "run"
+
+
+def test_a_run_leaves_config_metrics_pictures_and_checkpoints(finished: Path) -> None:
+    files = sorted(str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file())
+    assert files == [
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "images/step_000000.png",
+        "images/step_000002.png",
+        "images/step_000004.png",
+        "metrics.csv",
+    ]
+
+
+def test_metrics_have_a_row_a_step_and_validation_from_step_0(finished: Path) -> None:
+    table = rows(finished)
+    assert [row["step"] for row in table] == ["0", "1", "2", "3", "4"]
+    validated = [row["step"] for row in table if row["val/loss/reconstruction"]]
+    assert validated == ["0", "2", "4"]
+    total = float(table[-1]["val/loss/pixel"]) + float(table[-1]["val/loss/perceptual"])
+    assert float(table[-1]["val/loss/reconstruction"]) == pytest.approx(total)
+
+
+def test_pictures_show_three_rows_of_the_first_validation_images(finished: Path) -> None:
+    with Image.open(finished / "images" / "step_000004.png") as picture:
+        assert picture.size == (2 * (128 + 4) + 4, 3 * (18 + 128) + 4)
+        assert len(picture.getcolors(maxcolors=1 << 24) or []) > 100
+
+
+def test_a_checkpoint_holds_plain_values_and_no_lpips(finished: Path) -> None:
+    checkpoint = load(finished / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 4
+    assert checkpoint["vqgan_train"]["config"]["run"]["max_steps"] == 4
+    assert checkpoint["vqgan_train"]["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert not any("lpips" in name or "perceptual" in name for name in checkpoint["state_dict"])
+    assert "loss.discriminator.main.0.weight" in checkpoint["state_dict"]
+
+
+def test_the_checkpoint_loads_as_tokenizer_and_as_module(finished: Path) -> None:
+    path = finished / "checkpoints" / "last.ckpt"
+    tokenizer = VQGAN.from_checkpoint(path)
+    module = VQGANModule.load_from_checkpoint(path)
+    images = torch.rand(2, 3, 16, 24) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(tokenizer.encode(images), module.generator.eval().encode(images))
+
+
+@pytest.mark.parametrize("extra", [(), ("data.num_workers=1",), ("optim.accumulate_batches=2",)])
+def test_resuming_equals_not_having_stopped(tmp_path: Path, extra: tuple[str, ...]) -> None:
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    train(tiny_config(tmp_path / "whole", *extra))
+    train(tiny_config(tmp_path / "halves", "run.max_steps=2", *extra))
+    train(tiny_config(tmp_path / "halves", *extra))
+
+    whole, halves = (tmp_path / name / "run" for name in ("whole", "halves"))
+    assert rows(whole) == rows(halves)
+    for name in ("last.ckpt", "best.ckpt"):
+        left, right = (load(folder / "checkpoints" / name) for folder in (whole, halves))
+        for part in ("state_dict", "optimizer_states", "ShardDataModule", "global_step"):
+            assert_equal(left[part], right[part])
+
+
+def test_a_folder_that_holds_another_run_is_refused(finished: Path) -> None:
+    before = (finished / "config.yaml").read_text()
+    with pytest.raises(RunFolderError, match=r"data.batch_size: 2 there, 1 now"):
+        train(tiny_config(finished.parent, "data.batch_size=1"))
+    assert (finished / "config.yaml").read_text() == before
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished: Path) -> None:
+    before = rows(finished)
+    assert train(tiny_config(finished.parent)) is None
+    assert rows(finished) == before
+
+
+def test_starting_from_a_checkpoint_takes_its_weights_only(finished: Path, tmp_path: Path) -> None:
+    start = finished / "checkpoints" / "last.ckpt"
+    trainer = train(tiny_config(tmp_path, f"model.init_from={start}", "run.max_steps=1"))
+    assert trainer is not None
+    assert trainer.global_step == 1
+    first = rows(tmp_path / "run")[0]
+    assert first["val/loss/reconstruction"] == rows(finished)[-1]["val/loss/reconstruction"]

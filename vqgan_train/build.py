@@ -16,7 +16,7 @@ from vqgan_train.data import ImageTransform, expand_shards, pack_sample_photos
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.loggers import MetricsCsv
 from vqgan_train.module import VQGANModule
-from vqgan_train.run_folder import CHECKPOINTS, METRICS_FILE, PICTURES, RunFolder
+from vqgan_train.run_folder import CHECKPOINTS, METRICS_FILE, PICTURES, RunFolder, wandb_id
 from vqgan_train.runtime import AtomicCheckpointIO, provenance, require_devices
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ def build_module(config: Config) -> VQGANModule:
     )
     if config.model.init_from is not None:
         initialise(module, Path(config.model.init_from))
+    elif config.model.code_scale is not None:
+        module.generator.quantizer.draw_codes(config.model.code_scale)
     module.load_lpips()
     return module
 
@@ -162,6 +164,8 @@ def _build_loggers(config: Config, folder: Path, settings: dict[str, Any]) -> li
 
 def _build_wandb(wandb: WandbConfig, folder: Path, settings: dict[str, Any]) -> WandbLogger:
     return WandbLogger(
+        id=wandb_id(folder),
+        resume="allow",
         project=wandb.project,
         entity=wandb.entity,
         name=wandb.name or folder.name,

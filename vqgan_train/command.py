@@ -44,9 +44,11 @@ def run_command(config_name: str, job: Callable[[Config], None]) -> None:
             version_base="1.3", config_path=str(config_dir()), config_name=config_name
         )
         main(run_job)()
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted.\n")
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning answers Ctrl-C with exit code 1, which schedulers take for a failure.
+        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        raise
     except Exception as error:
         if not is_users(error):
             raise
@@ -66,8 +68,8 @@ def quote_overrides(arguments: Sequence[str]) -> list[str]:
     for key, count in keys.items():
         if count > 1:
             raise OverrideError(
-                f"{key} is given {count} times. If it has a pattern like {{00..99}}, the shell "
-                f"expanded it: put quotes around it, {key}='shards/{{00..99}}.tar'."
+                f"{key} is given {count} times; give it once. If the shell expanded a pattern like "
+                f"{{00..99}}, put quotes around it: {key}='shards/{{00..99}}.tar'."
             )
     return quoted
 

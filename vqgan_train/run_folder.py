@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and where in the run to go on."""
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +88,15 @@ def start_folder(folder: RunFolder, settings: Mapping[str, Any]) -> None:
     os.environ[OUTPUT_DIR_VARIABLE] = str(folder.path)
     if folder.checkpoint is None:
         (folder.path / METRICS_FILE).unlink(missing_ok=True)
+
+
+def wandb_id(folder: Path) -> str:
+    """The id of the folder's W&B run: drawn once, so that a resumed run goes on there."""
+    file = folder / "wandb_id"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4))
+    return file.read_text()
 
 
 def _new_folder() -> Path:

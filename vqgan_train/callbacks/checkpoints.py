@@ -47,6 +47,16 @@ class Checkpoints(Checkpoint):
         """Save the end."""
         self._save_last(trainer)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say what is left to go on from."""
+        if self._saved_step > 0:
+            kept = f"{self.last} holds step {self._saved_step}"
+        else:
+            kept = "no checkpoint was written yet"
+        log.info("\nStopped at step %d; %s.", trainer.global_step, kept)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what is better than all before it."""
         value = float(trainer.callback_metrics[MONITORED])

@@ -93,8 +93,18 @@ class ModelConfig:
     init_from: str | None
     """Checkpoint whose weights training starts from. null: random weights."""
 
+    code_scale: float | None
+    """Standard deviation of random codes; without effect after init_from. null: uniform in
+    +-1 / codebook_size, as the original draws them."""
+
     architecture: ArchitectureConfig
     discriminator: DiscriminatorConfig
+
+    def __post_init__(self) -> None:
+        require(
+            self.code_scale is None or self.code_scale > 0,
+            f"model.code_scale is {self.code_scale}; set more than 0, or null.",
+        )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -9,9 +9,11 @@ import logging
 import re
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,14 @@ log = logging.getLogger(__name__)
 KEY_AND_FIELD = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 """WebDataset's rule: the key ends at the first dot of the file name, the rest is the field."""
 
+METADATA = re.compile(r"__[^/]*__($|/)")
+"""Names that WebDataset reads past."""
+
 IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"})
 BLOCK_BYTES = 512
+MOST_PADDING_BYTES = 2**20
+"""More zeros than any tar program writes at the end are a hole in the file."""
+
 MANY_SHARDS = 20
 """Progress is shown from this many shards on."""
 
@@ -41,6 +49,9 @@ class ShardIndex:
 
     ends: NDArray[np.int64]
     """(N,) byte after its last member."""
+
+    without_image: int
+    """Samples that were left out because they have no image."""
 
     problem: str
     """What is wrong with the file; empty if nothing is."""
@@ -57,6 +68,14 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     for index in indices:
         if index.problem:
             log.warning("%s: %s", index.path, index.problem)
+    left_out = [index for index in indices if index.without_image]
+    if left_out:
+        log.warning(
+            "%d samples of %d shards, for example of %s, have no image and are left out.",
+            sum(index.without_image for index in left_out),
+            len(left_out),
+            left_out[0].path,
+        )
     return indices
 
 
@@ -66,63 +85,73 @@ def index_shard(path: Path) -> ShardIndex:
     A damaged end costs the samples after the damage and the one it cuts; `problem` says so.
 
     Raises:
-        ShardError: the file is no tar, or no sample in it has an image.
+        ShardError: the file cannot be read, is no tar, or no sample in it has an image.
     """
-    ranges: list[tuple[int, int]] = []
-    problem = ""
+    samples: list[list[_Member]] = []
     try:
         with tarfile.open(path, mode="r:") as tar:
-            members: list[tuple[str, int, int]] = []
-            for name, start, end in _members(tar):
-                if members and _key(members[-1][0]) != _key(name):
-                    ranges += _sample_range(members)
-                    members = []
-                members.append((name, start, end))
-            problem = _damage(path, tar)
-            if not problem:
-                ranges += _sample_range(members)
-    except tarfile.ReadError as error:
-        problem = f"damaged ({error}); the samples after the damage are lost"
-    if not ranges:
+            for member in _members(tar):
+                if not samples or _begins_sample(member, samples[-1]):
+                    samples.append([])
+                samples[-1].append(member)
+            is_whole, problem = _look_at_end(path, tar.offset)
+    except (tarfile.TarError, ArithmeticError, ValueError) as error:
+        is_whole, problem = False, f"damaged ({error}); the samples after the damage are lost"
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error}") from error
+    if not is_whole:
+        samples = samples[:-1]
+    kept = [sample for sample in samples if any(m.field in IMAGE_FIELDS for m in sample)]
+    if not kept:
         raise ShardError(
             f"{path} holds no sample with an image ({problem or 'no member is called KEY.jpg'}). "
             "Remove it from the list, or write it again."
         )
-    starts, ends = np.array(ranges, dtype=np.int64).T
-    return ShardIndex(path, starts, ends, problem)
+    starts = np.array([sample[0].start for sample in kept], dtype=np.int64)
+    ends = np.array([sample[-1].end for sample in kept], dtype=np.int64)
+    return ShardIndex(path, starts, ends, len(samples) - len(kept), problem)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, int, int]]:
-    """Name, first and last byte of each regular file in the tar."""
+class _Member(NamedTuple):
+    key: str
+    field: str
+    start: int
+    end: int
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
+    """The regular files that WebDataset takes for fields of samples, and their bytes."""
     for member in tar:
-        if member.isreg():
-            blocks = -(-member.size // BLOCK_BYTES)
-            yield member.name, member.offset, member.offset_data + blocks * BLOCK_BYTES
+        if member.size < 0:  # tarfile would go back, and read the same header for ever
+            raise tarfile.ReadError(f"{member.name} has a negative size")
+        match = KEY_AND_FIELD.match(member.name)
+        if match and member.isreg() and not METADATA.match(member.name):
+            yield _Member(match[1], match[2].lower(), member.offset, tar.offset)
         # Else tarfile remembers every member of a shard of any size.
         tar.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
-def _key(name: str) -> str:
-    match = KEY_AND_FIELD.match(name)
-    return match[1] if match else name
+def _begins_sample(member: _Member, sample: list[_Member]) -> bool:
+    """Whether a member belongs to the next sample: by its key, or as a second file of one name."""
+    return member.key != sample[0].key or member.field in {m.field for m in sample}
 
 
-def _sample_range(members: list[tuple[str, int, int]]) -> list[tuple[int, int]]:
-    """The byte range of one sample; nothing if it has no image."""
-    matches = (KEY_AND_FIELD.match(name) for name, _, _ in members)
-    if not any(match and match[2].lower() in IMAGE_FIELDS for match in matches):
-        return []
-    return [(members[0][1], members[-1][2])]
+def _look_at_end(path: Path, offset: int) -> tuple[bool, str]:
+    """Judge a tar by what follows its last member, which tarfile itself lets pass.
 
-
-def _damage(path: Path, tar: tarfile.TarFile) -> str:
-    """Say whether the tar stops before its end marker, which tarfile itself lets pass."""
+    Returns:
+        Whether the last sample is whole, and what is wrong.
+    """
     with path.open("rb") as file:
-        file.seek(tar.offset)
-        ended = file.read(BLOCK_BYTES)
-    if ended == bytes(BLOCK_BYTES):
-        return ""
-    return "cut off: it has no end marker; its last sample is left out"
+        file.seek(offset)
+        block, padding, more = (file.read(n) for n in (BLOCK_BYTES, MOST_PADDING_BYTES, 1))
+    if len(block) < BLOCK_BYTES:
+        return False, "cut off: it has no end marker; its last sample is left out"
+    if any(block):
+        return False, f"damaged at byte {offset}; the samples from there on and one before are lost"
+    if any(padding) or more:
+        return True, f"goes on after its end marker at byte {offset}; what follows is not read"
+    return True, ""
 
 
 def _cached_index(path: Path) -> ShardIndex:
@@ -131,10 +160,16 @@ def _cached_index(path: Path) -> ShardIndex:
     file = cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
     try:
         with np.load(file, allow_pickle=False) as stored:
-            return ShardIndex(path, stored["starts"], stored["ends"], str(stored["problem"]))
+            return ShardIndex(
+                path,
+                stored["starts"],
+                stored["ends"],
+                int(stored["without_image"]),
+                str(stored["problem"]),
+            )
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("The index %s is unreadable (%s) and made again.", file, error)
     index = index_shard(path)
     _store(index, file)
@@ -145,7 +180,13 @@ def _store(index: ShardIndex, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
-            np.savez(partial, starts=index.starts, ends=index.ends, problem=index.problem)
+            np.savez(
+                partial,
+                starts=index.starts,
+                ends=index.ends,
+                without_image=index.without_image,
+                problem=index.problem,
+            )
         Path(partial.name).replace(file)
     except OSError as error:
         log.warning("The index of %s could not be kept at %s: %s", index.path, file, error)

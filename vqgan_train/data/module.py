@@ -1,6 +1,7 @@
 """The data as Lightning sees it: loaders for this rank, and the position that a resume needs."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from vqgan_train.data.index import index_shards
 from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
 from vqgan_train.data.plan import Draw, Plan
+from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
 
 
@@ -80,8 +82,18 @@ class ShardDataModule(LightningDataModule):
         return self._loader(self.train_data, batches)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every validation image once over all ranks; a rank may have a batch more than others."""
+        """Every validation image once over all ranks; a rank may have a batch more than others.
+
+        Raises:
+            ShardError: there are fewer images than ranks.
+        """
         trainer = self._trainer()
+        if len(self.val_data) < trainer.world_size:
+            # A rank without a batch would not take part in the sums, and the others would wait.
+            raise ShardError(
+                f"data.val_shards hold {len(self.val_data)} images, fewer than the "
+                f"{trainer.world_size} ranks. Add images, or train on fewer devices."
+            )
         mine = range(trainer.global_rank, len(self.val_data), trainer.world_size)
         batches = [
             [Draw(0, sample) for sample in mine[first : first + self.batch_size]]
@@ -93,7 +105,7 @@ class ShardDataModule(LightningDataModule):
         """(<= count, 3, H, W) in [-1, 1]: the first validation images that can be read."""
         samples = (self.val_data[Draw(0, sample)] for sample in range(len(self.val_data)))
         images = (sample.image for sample in samples if sample.image is not None)
-        return torch.stack([image for image, _ in zip(images, range(count), strict=False)])
+        return torch.stack(list(islice(images, count)))
 
     def position(self) -> int:
         """Training samples that all ranks together have trained on since the start of the run."""

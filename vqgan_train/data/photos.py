@@ -1,6 +1,7 @@
 """Sample photos: those that scikit-image ships, as shards, so that a first run needs no data."""
 
 import io
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,14 @@ def pack_sample_photos() -> tuple[Path, Path]:
 
 
 def _write(shard: Path, pictures: Iterator[tuple[str, NDArray[np.uint8]]]) -> None:
-    partial = shard.with_suffix(".partial")
-    with TarWriter(str(partial), mtime=0) as tar:
+    # A file of its own for each process: all ranks of a first run may be here at once.
+    with (
+        tempfile.NamedTemporaryFile(dir=shard.parent, delete=False) as partial,
+        TarWriter(partial, mtime=0) as tar,
+    ):
         for key, pixels in pictures:
             tar.write(_sample(key, pixels))
-    partial.replace(shard)
+    Path(partial.name).replace(shard)
 
 
 def _sample(key: str, pixels: NDArray[np.uint8]) -> dict[str, Any]:

@@ -1,20 +1,27 @@
 """Reading what the plan says: byte ranges of shards, grouped by WebDataset, batched by torch."""
 
 import io
+import struct
+import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.data.index import IMAGE_FIELDS, ShardIndex
 from vqgan_train.data.plan import Draw, Plan
+from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
 
-UNREADABLE = (OSError, ValueError, SyntaxError, ArithmeticError, EOFError)
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, ArithmeticError, EOFError, LookupError, TypeError,
+    AssertionError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 """What PIL raises on files that are not what they say."""
 
 
@@ -60,13 +67,23 @@ class ShardDataset(Dataset[Sample]):
 
 
 def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
-    """Read one sample's fields: `__key__` and bytes under `jpg`, `txt`, `json`, ..."""
+    """Read one sample's fields: `__key__` and bytes under `jpg`, `txt`, `json`, ...
+
+    Raises:
+        ShardError: the shard is another file than the one that was indexed.
+    """
     start, end = int(shard.starts[place]), int(shard.ends[place])
     with shard.path.open("rb") as file:
         file.seek(start)
         stream = io.BytesIO(file.read(end - start))
     members = tar_file_expander([{"url": str(shard.path), "stream": stream}])
-    return next(iter(group_by_keys(members)))
+    try:
+        return next(iter(group_by_keys(members)))
+    except (tarfile.TarError, StopIteration) as error:
+        raise ShardError(
+            f"{shard.path} has changed since it was indexed: no sample begins at byte {start}. "
+            "Leave shards alone while a run reads them, and start it again."
+        ) from error
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

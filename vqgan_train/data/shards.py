@@ -33,7 +33,8 @@ def expand_shards(patterns: Sequence[str]) -> list[Path]:
             f"{len(missing)} of {len(shards)} shards do not exist: {_some(missing)}. Check the "
             f"pattern {_some(patterns)}; relative paths start at {Path.cwd()}."
         )
-    twice = [str(shard) for shard, count in Counter(shards).items() if count > 1]
+    counts = Counter(shard.resolve() for shard in shards)
+    twice = [str(shard) for shard, count in counts.items() if count > 1]
     if twice:
         raise ShardError(f"Shards are named more than once: {_some(twice)}. Name each once.")
     return shards

@@ -9,6 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+MOST_ASPECT_RATIO = 50
+"""Longer images are lines and spacers: 3000 x 2 pixels would take 3 GB to scale to 256 rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
@@ -34,7 +37,8 @@ class ImageTransform:
             random: draws the crop and the flip.
 
         Raises:
-            OSError, ValueError, SyntaxError: PIL cannot read it.
+            ValueError: its longer side is more than 50 times the shorter one.
+            Exception: whatever PIL raises where it cannot read it, see pipeline.UNREADABLE.
         """
         image = resize_shorter_side(decode(encoded), self.resize)
         free = image.shape[1] - self.image_size, image.shape[2] - self.image_size
@@ -48,15 +52,25 @@ class ImageTransform:
 def decode(encoded: bytes) -> Tensor:
     """Decode what PIL knows to RGB: (3, H, W) uint8. As in the original, EXIF turns nothing."""
     with Image.open(io.BytesIO(encoded)) as image:
+        if image.mode.startswith("I;16"):
+            # PIL clips 16-bit grey to 255, which is white; of 16-bit RGB it takes the high byte.
+            grey = torch.from_numpy((np.array(image) >> 8).astype(np.uint8))
+            return grey.expand(3, -1, -1)
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def resize_shorter_side(image: Tensor, size: int) -> Tensor:
     """Scale (3, H, W) uint8 so that its shorter side is `size`, the longer one rounded.
 
-    Bilinear without antialiasing, as OpenCV does it: what the original's data pipeline used.
+    Bilinear without antialiasing, as OpenCV does it: what the original's data pipeline used. One
+    value in eight is 1 higher than there: OpenCV cuts bits off where this rounds.
+
+    Raises:
+        ValueError: the image is a line.
     """
     height, width = image.shape[1:]
+    if max(height, width) > MOST_ASPECT_RATIO * min(height, width):
+        raise ValueError(f"{width} x {height} pixels is too long to crop a square from")
     scale = size / min(height, width)
     target = round(height * scale), round(width * scale)
     if target == (height, width):

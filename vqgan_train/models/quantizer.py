@@ -31,6 +31,14 @@ class VectorQuantizer(nn.Module):
         self.codebook = nn.Embedding(codebook_size, code_dim)
         nn.init.uniform_(self.codebook.weight, -1 / codebook_size, 1 / codebook_size)
 
+    def draw_codes(self, scale: float) -> None:
+        """Draw all codes anew, normally with standard deviation `scale`.
+
+        The constructor's are the original's: uniform in +-1 / codebook_size, so close together that
+        a model trained from nothing learns to use few of them.
+        """
+        nn.init.normal_(self.codebook.weight, std=scale)
+
     def forward(self, latents: Tensor) -> Quantized:
         """Replace each vector of `latents` (B, D, H, W), any float dtype, by its nearest code."""
         tokens = self.nearest(latents)

@@ -1,11 +1,16 @@
 """Small models, images and weights that tests share. Everything is drawn from a seed of its own."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from webdataset import TarWriter
 
 from vqgan_train.models import VQGAN, PatchDiscriminator
 
@@ -86,3 +91,34 @@ def random_lpips_weights() -> dict[str, Tensor]:
     for index, channels in enumerate(LPIPS_HEAD_CHANNELS):
         weights[f"heads.{index}.weight"] = torch.rand(1, channels, 1, 1, generator=generator)
     return weights
+
+
+def image_bytes(
+    height: int = 20, width: int = 24, *, seed: int = 0, file_format: str = "PNG", **options: Any
+) -> bytes:
+    """Encode an RGB image of uniform noise, drawn from `seed`; `options` are those of PIL's save."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format=file_format, **options)
+    return encoded.getvalue()
+
+
+def image_samples(count: int, *, first: int = 0) -> list[dict[str, Any]]:
+    """Make samples `000000`, ...: a PNG of noise, other sides for each, and a caption."""
+    return [
+        {
+            "__key__": f"{number:06d}",
+            "png": image_bytes(20 + number % 3, 26 - number % 4, seed=number),
+            "txt": f"photo {number}".encode(),
+        }
+        for number in range(first, first + count)
+    ]
+
+
+def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> Path:
+    """Write samples to a tar as WebDataset's users do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TarWriter(str(path), mtime=0) as tar:
+        for sample in samples:
+            tar.write(dict(sample))
+    return path

@@ -11,6 +11,9 @@ from vqgan_train import VQGAN, VQGANModule
 from vqgan_train.run_folder import RunFolderError
 from vqgan_train.train import train
 
+GOLDEN_LOSSES = (0.0,)
+"""Of the tiny run, on a CPU. What moves them changes what is trained: its commit says why."""
+
 TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
 
 
@@ -90,7 +93,15 @@ def test_the_checkpoint_loads_as_tokenizer_and_as_module(finished: Path) -> None
         assert torch.equal(tokenizer.encode(images), module.generator.eval().encode(images))
 
 
-@pytest.mark.parametrize("extra", [(), ("data.num_workers=1",), ("optim.accumulate_batches=2",)])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("data.num_workers=2",),
+        ("optim.accumulate_batches=2", "data.random_crop=true"),
+        ("trainer.precision=bf16", "optim.clip_norm=1.0"),
+    ],
+)
 def test_resuming_equals_not_having_stopped(tmp_path: Path, extra: tuple[str, ...]) -> None:
     for name in ("whole", "halves"):
         (tmp_path / name).mkdir()
@@ -126,3 +137,48 @@ def test_starting_from_a_checkpoint_takes_its_weights_only(finished: Path, tmp_p
     assert trainer.global_step == 1
     first = rows(tmp_path / "run")[0]
     assert first["val/loss/reconstruction"] == rows(finished)[-1]["val/loss/reconstruction"]
+
+
+def test_the_last_step_is_validated_wherever_the_interval_falls(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=3"))
+    validated = [row["step"] for row in rows(tmp_path / "run") if row["val/loss/pixel"]]
+    assert validated == ["0", "2", "3"]
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3
+
+
+def test_accumulated_batches_train_like_one_large_batch(tmp_path: Path) -> None:
+    for name, overrides in {
+        "large": ("data.batch_size=4",),
+        "small": ("data.batch_size=2", "optim.accumulate_batches=2"),
+    }.items():
+        (tmp_path / name).mkdir()
+        # BatchNorm makes the discriminator's batches matter, so it stays as it is.
+        still = ("loss.discriminator_start_step=9", "loss.adversarial_start_step=9")
+        train(tiny_config(tmp_path / name, *overrides, *still))
+    for large, small in zip(
+        rows(tmp_path / "large" / "run"), rows(tmp_path / "small" / "run"), strict=True
+    ):
+        for key in ("train/loss/reconstruction", "train/loss/codebook", "val/loss/reconstruction"):
+            if large[key]:
+                assert float(small[key]) == pytest.approx(float(large[key]), rel=2e-3), key
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    for name, norm in {"free": "null", "clipped": "1e-12"}.items():
+        (tmp_path / name).mkdir()
+        train(tiny_config(tmp_path / name, f"optim.clip_norm={norm}", "run.max_steps=1"))
+    moved = {
+        name: rows(tmp_path / name / "run")[-1]["val/loss/reconstruction"]
+        for name in ("free", "clipped")
+    }
+    # Adam divides by the gradient's size, but for its epsilon of 1e-8: gradients that are far smaller
+    # stay small.
+    start = rows(tmp_path / "free" / "run")[0]["val/loss/reconstruction"]
+    assert float(moved["clipped"]) == pytest.approx(float(start), rel=1e-3)
+    assert float(moved["free"]) != pytest.approx(float(start), rel=1e-3)
+
+
+def test_losses_of_five_steps_are_the_golden_ones(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=5"))
+    losses = [float(row["train/loss/total"]) for row in rows(tmp_path / "run")[1:]]
+    assert losses == pytest.approx(GOLDEN_LOSSES, rel=1e-3)

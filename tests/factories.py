@@ -1,6 +1,7 @@
 """Small models, images and weights that tests share. Everything is drawn from a seed of its own."""
 
 import io
+import warnings
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from webdataset import TarWriter
+from webdataset import TarWriter, WebDataset
 
 from vqgan_train.models import VQGAN, PatchDiscriminator
 
@@ -96,7 +97,7 @@ def random_lpips_weights() -> dict[str, Tensor]:
 def image_bytes(
     height: int = 20, width: int = 24, *, seed: int = 0, file_format: str = "PNG", **options: Any
 ) -> bytes:
-    """Encode an RGB image of uniform noise, drawn from `seed`; `options` are those of PIL's save."""
+    """Encode an RGB image of noise, drawn from `seed`; `options` are those of PIL's save."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, format=file_format, **options)
@@ -122,3 +123,12 @@ def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> Path:
         for sample in samples:
             tar.write(dict(sample))
     return path
+
+
+def read_with_webdataset(path: Path) -> list[dict[str, Any]]:
+    """List a shard's samples as WebDataset reads them: `__key__` and bytes under each field."""
+    hidden = {"__url__", "__local_path__"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # WebDataset leaves the file open
+        samples = list(WebDataset(str(path), shardshuffle=False))
+    return [{k: v for k, v in sample.items() if k not in hidden} for sample in samples]

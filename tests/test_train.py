@@ -171,7 +171,7 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
         name: rows(tmp_path / name / "run")[-1]["val/loss/reconstruction"]
         for name in ("free", "clipped")
     }
-    # Adam divides by the gradient's size, but for its epsilon of 1e-8: gradients that are far smaller
+    # Adam divides by the size of the gradient, but for its epsilon of 1e-8: much smaller ones
     # stay small.
     start = rows(tmp_path / "free" / "run")[0]["val/loss/reconstruction"]
     assert float(moved["clipped"]) == pytest.approx(float(start), rel=1e-3)

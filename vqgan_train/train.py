@@ -3,10 +3,13 @@
 import logging
 
 from pytorch_lightning import Callback, Trainer, seed_everything
+from torch import nn
 
 from vqgan_train.build import build_data, build_module, build_trainer
 from vqgan_train.callbacks import Checkpoints, Summary
 from vqgan_train.config import Config, plain_settings
+from vqgan_train.data.module import ShardDataModule
+from vqgan_train.module import VQGANModule
 from vqgan_train.run_folder import METRICS_FILE, PICTURES, RunFolder, open_run, start_folder
 from vqgan_train.runtime import configure_logging, require_devices
 
@@ -27,6 +30,7 @@ def train(config: Config) -> Trainer | None:
     seed_everything(config.run.seed, verbose=False)
     data = build_data(config)
     data.prepare_data()
+    data.setup("fit")
     module = build_module(config)
     folder = open_run(config.run.output_dir, config.run.resume, plain_settings(config))
     if folder.step >= config.run.max_steps:
@@ -35,11 +39,46 @@ def train(config: Config) -> Trainer | None:
     config.run.output_dir = str(folder.path)
     trainer = build_trainer(config, folder)
     start_folder(folder, plain_settings(config))
+    announce(trainer, data, module, folder)
     if folder.checkpoint is None:
         trainer.validate(module, data, verbose=False)  # what to measure progress against
     trainer.fit(module, data, ckpt_path=folder.checkpoint)
     report(trainer, folder)
     return trainer
+
+
+def announce(
+    trainer: Trainer, data: ShardDataModule, module: VQGANModule, folder: RunFolder
+) -> None:
+    """Say what is about to happen: the numbers that are worth a look before hours are spent."""
+    images_a_step = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+    generator = module.generator
+    log.info(
+        "data   %d training images, %d for validation\n"
+        "model  f%d, %d codes, %.1f M weights; discriminator %.1f M\n"
+        "run    %d steps of %d images (%.1f epochs), learning rate %g, %d x %s, %s\n"
+        "       %s%s",
+        len(data.train_data),
+        len(data.val_data),
+        generator.downsampling,
+        generator.quantizer.codebook.num_embeddings,
+        num_weights(generator) / 1e6,
+        num_weights(module.discriminator) / 1e6,
+        trainer.max_steps,
+        images_a_step,
+        trainer.max_steps * images_a_step / len(data.train_data),
+        module.optimizer["lr"],
+        trainer.world_size,
+        trainer.accelerator.__class__.__name__.removesuffix("Accelerator"),
+        trainer.precision,
+        folder.path,
+        f", going on from step {folder.step}" if folder.checkpoint else "",
+    )
+
+
+def num_weights(network: nn.Module) -> int:
+    """Count the trained parameters of a network."""
+    return sum(weight.numel() for weight in network.parameters())
 
 
 def report(trainer: Trainer, folder: RunFolder) -> None:

@@ -159,7 +159,7 @@ def _cached_index(path: Path) -> ShardIndex:
     identity = f"{path.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}"
     file = cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             return ShardIndex(
                 path,
                 stored["starts"],

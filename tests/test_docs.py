@@ -1,0 +1,58 @@
+"""What is published is true: commands, snippets, links and settings in README and docs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from runs import compose_config, tiny_config
+
+from vqgan_train.command import quote_overrides
+from vqgan_train.config import setting_names
+from vqgan_train.train import train
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")])
+
+INSTALLATION = re.findall(r"^    (python3 -m venv .*)$", README, re.MULTILINE)
+TRAININGS = re.findall(r"^    (python -m vqgan_train .*(?:\\\n.*)*)", README, re.MULTILINE)
+
+
+def test_ci_runs_the_readmes_commands_to_the_letter() -> None:
+    gate = (ROOT / ".ci" / "run").read_text()
+    assert len(INSTALLATION) == 2
+    assert "readme_command" in gate
+
+
+@pytest.mark.parametrize("command", TRAININGS)
+def test_training_commands_compose(command: str) -> None:
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:3] == ["python", "-m", "vqgan_train"]
+    compose_config(*quote_overrides(words[3:]))
+
+
+def test_there_is_a_training_command() -> None:
+    assert TRAININGS
+
+
+def test_the_settings_that_the_readme_names_exist() -> None:
+    named = set(re.findall(r"`((?:run|data|model|loss|optim|trainer|logger)\.[\w.]+)", README))
+    assert len(named) > 8
+    assert named <= set(setting_names())
+
+
+def test_the_snippet_runs(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=1"))
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    names: dict[str, object] = {}
+    exec(re.sub(r'"runs/[^"]*"', repr(checkpoint), snippet), names)
+    assert names["reconstruction"].shape == names["images"].shape  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing

@@ -1,0 +1,172 @@
+"""Tensors out of what a pickle says about them: every number checked before memory is touched."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqgan_train.checkpoint.errors import shown
+from vqgan_train.checkpoint.stand_ins import Name, StandIn
+
+STORAGE_DTYPES = {
+    "BFloat16Storage": torch.bfloat16,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "ShortStorage": torch.int16,
+    "UntypedStorage": torch.uint8,
+}
+"""Types of elements, by the classes of torch that name them in pickles."""
+
+NEWER_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float8_e4m3fn,
+        torch.float8_e4m3fnuz,
+        torch.float8_e5m2,
+        torch.float8_e5m2fnuz,
+        torch.uint16,
+        torch.uint32,
+        torch.uint64,
+    )
+}
+"""Types without such a class, by their names in torch."""
+
+MAX_DIMENSIONS = 64
+"""As many as torch and numpy allow."""
+
+# functions of torch._utils and torch._tensor; each has the tensor's recipe as its first argument
+WRAPPERS = frozenset(
+    ["torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of elements in a file that tensors are views of."""
+
+    key: str
+    dtype: torch.dtype
+    total: int
+    """Elements that the file has under this key."""
+
+    start: int
+    """The first of them that belongs to this storage."""
+
+    count: int
+    """How many belong to it."""
+
+
+def storage_of(persistent_id: Any) -> Storage:
+    """The storage that a pickle refers to by `persistent_id`.
+
+    Raises:
+        ValueError: that is no reference of torch's to a storage.
+    """
+    match persistent_id:
+        case ("storage", Name(module="torch" | "torch.storage", name=kind), str(key), _, int(total)):
+            view = None
+        case (
+            "storage",
+            Name(module="torch" | "torch.storage", name=kind),
+            str(key),
+            _,
+            int(total),
+            None | (str(), int(), int()) as view,
+        ):
+            pass
+        case _:
+            raise ValueError("its pickle refers to something other than a storage of torch")
+    if kind not in STORAGE_DTYPES:
+        raise ValueError(f"it has a storage of the unknown kind {shown(kind)}")
+    start, count = view[1:] if view else (0, total)
+    if not 0 <= start <= start + count <= total:
+        raise ValueError(f"its storage {shown(key)} is a view beyond its end")
+    return Storage(key, STORAGE_DTYPES[kind], total, start, count)
+
+
+class Tensors:
+    """Makes the tensors of one file; each storage is read once, when first needed.
+
+    Args:
+        read: gives the bytes (N,) uint8, in memory of their own, that the file has for a storage.
+            It checks that they are as many as the storage has, before it takes memory.
+    """
+
+    def __init__(self, read: Callable[[Storage], Tensor]) -> None:
+        self._read = read
+        self._bytes: dict[str, Tensor] = {}
+
+    def make(self, recipe: Any) -> Tensor:
+        """The tensor that the calls to torch in `recipe` would make, without gradient.
+
+        Raises:
+            ValueError: it holds no tensor, or one that does not lie within its storage.
+        """
+        match _innermost(recipe):
+            case StandIn(name="torch._utils._rebuild_tensor", arguments=(storage, start, size, step)):
+                dtype = None
+            case StandIn(
+                name="torch._utils._rebuild_tensor_v2",
+                arguments=(storage, start, size, step, _, _) | (storage, start, size, step, _, _, {}),
+            ):
+                dtype = None
+            case StandIn(
+                name="torch._utils._rebuild_tensor_v3",
+                arguments=(storage, start, size, step, _, _, Name(module="torch", name=kind), *_),
+            ) if kind in NEWER_DTYPES:
+                dtype = NEWER_DTYPES[kind]
+            case _:
+                raise ValueError("no tensor that this reader knows")
+        if not isinstance(storage, Storage):
+            raise ValueError("a tensor without a storage")
+        elements = self._elements(storage, dtype or storage.dtype)
+        _require_within(start, size, step, len(elements))
+        return elements.as_strided(size, step, start)
+
+    def _elements(self, storage: Storage, dtype: torch.dtype) -> Tensor:
+        """All of a storage's elements (N,)."""
+        if storage.key not in self._bytes:
+            self._bytes[storage.key] = self._read(storage)
+        content, size = self._bytes[storage.key], storage.dtype.itemsize
+        if len(content) != storage.total * size:
+            raise ValueError(f"its storage {shown(storage.key)} has two sizes")
+        return content[storage.start * size : (storage.start + storage.count) * size].view(dtype)
+
+
+def _innermost(recipe: Any) -> Any:
+    """The call that makes a tensor, out of calls that would make it a parameter or subclass."""
+    while isinstance(recipe, StandIn) and recipe.arguments:
+        if recipe.name in WRAPPERS:
+            recipe = recipe.arguments[0]
+        elif recipe.name == "torch._tensor._rebuild_from_type_v2" and len(recipe.arguments) > 2:
+            recipe = StandIn(str(recipe.arguments[0]), recipe.arguments[2])
+        else:
+            break
+    return recipe
+
+
+def _require_within(start: Any, size: Any, step: Any, count: int) -> None:
+    """Check that a view reads no element but those of its storage, and each at most once."""
+    numbers = (start, *size, *step) if isinstance(size, tuple) and isinstance(step, tuple) else ()
+    if len(numbers) != 2 * len(size) + 1 or len(size) > MAX_DIMENSIONS:
+        raise ValueError("a tensor whose shape and strides do not fit")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError("a tensor with an impossible shape, stride or offset")
+    elements = math.prod(size)
+    last = start + sum((length - 1) * stride for length, stride in zip(size, step, strict=True))
+    if elements > count or (elements and last >= count) or start > count:
+        raise ValueError(
+            f"a tensor of {elements} elements up to number {last}, in a storage of {count}"
+        )

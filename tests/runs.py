@@ -11,12 +11,19 @@ from webdataset import TarWriter
 from vqgan_train.config import Config, config_dir, register_schema, to_config
 
 TINY = (
+    "model.architecture.channels=32",
+    "model.architecture.num_residual_blocks=1",
+    "model.architecture.attention_resolutions=[]",
     "model.architecture.channel_multipliers=[1,1]",
     "model.architecture.latent_channels=8",
     "model.architecture.code_dim=4",
     "model.architecture.codebook_size=32",
     "model.discriminator.channels=8",
+    "model.code_scale=0.2",
     "loss=vqgan",
+    "optim.learning_rate=1e-3",
+    "data.random_crop=true",
+    "data.random_flip=true",
     "data.image_size=16",
     "data.resize=20",
     "data.batch_size=2",

@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")])
 
 INSTALLATION = re.findall(r"^    (python3 -m venv .*)$", README, re.MULTILINE)
-TRAININGS = re.findall(r"^    (python -m vqgan_train .*(?:\\\n.*)*)", README, re.MULTILINE)
+TRAININGS = re.findall(r"^    (python -m vqgan_train (?:.*\\\n)*.*)$", README, re.MULTILINE)
 
 
 def test_ci_runs_the_readmes_commands_to_the_letter() -> None:

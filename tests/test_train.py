@@ -11,7 +11,7 @@ from vqgan_train import VQGAN, VQGANModule
 from vqgan_train.run_folder import RunFolderError
 from vqgan_train.train import train
 
-GOLDEN_LOSSES = (0.0,)
+GOLDEN_LOSSES = (0.99133, 0.88369, 0.83001, 0.81392, 0.80266)
 """Of the tiny run, on a CPU. What moves them changes what is trained: its commit says why."""
 
 TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
@@ -98,7 +98,7 @@ def test_the_checkpoint_loads_as_tokenizer_and_as_module(finished: Path) -> None
     [
         (),
         ("data.num_workers=2",),
-        ("optim.accumulate_batches=2", "data.random_crop=true"),
+        ("optim.accumulate_batches=2", "data.random_crop=false"),
         ("trainer.precision=bf16", "optim.clip_norm=1.0"),
     ],
 )

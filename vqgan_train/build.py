@@ -10,7 +10,12 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from vqgan_train import callbacks
-from vqgan_train.checkpoint import CheckpointError, read_checkpoint, weights_under_our_names
+from vqgan_train.checkpoint import (
+    LoadReport,
+    network_differences,
+    read_checkpoint,
+    weights_under_our_names,
+)
 from vqgan_train.config import Config, DataConfig, WandbConfig, plain_settings
 from vqgan_train.data import ImageTransform, expand_shards, pack_sample_photos
 from vqgan_train.data.module import ShardDataModule
@@ -74,34 +79,36 @@ def build_module(config: Config) -> VQGANModule:
     return module
 
 
-def initialise(module: VQGANModule, path: Path) -> None:
+def initialise(module: VQGANModule, path: Path) -> LoadReport:
     """Start from a checkpoint's generator, and from its discriminator if it has one.
+
+    Returns:
+        What was loaded; its `discriminator_is_new` says whether there was none.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit.
     """
     weights = weights_under_our_names(read_checkpoint(path)["state_dict"], path)
-    expected = module.state_dict()
-    if not any(name.startswith("discriminator.") for name in weights):
-        log.warning("%s holds no discriminator; it starts from random weights.", path)
-        expected = {n: w for n, w in expected.items() if n.startswith("generator.")}
-    wrong = [
-        f"{name} (there {_shape(weights, name)}, here {_shape(expected, name)})"
-        for name in sorted(weights.keys() | expected.keys())
-        if _shape(weights, name) != _shape(expected, name)
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"model.init_from={path} does not fit the model: {len(wrong)} weights differ, for "
-            "example "
-            + "; ".join(wrong[:3])
-            + ". Set model=... to the architecture of the checkpoint."
-        )
+    report = LoadReport.compare(module.state_dict(), weights)
+    differences = network_differences(
+        weights,
+        model=module.hparams["model"],
+        discriminator=module.hparams["discriminator"],
+    )
+    report.require_fit(
+        path,
+        f"Its architecture is another: {differences}. Set model=... to the one in the weights."
+        if differences
+        else "Its weights are not all there, or not those of one model.",
+    )
     module.load_state_dict({**module.state_dict(), **weights})
-
-
-def _shape(weights: dict[str, Any], name: str) -> tuple[int, ...] | str:
-    return tuple(weights[name].shape) if name in weights else "absent"
+    log.info("model.init_from=%s\n%s", path, report)
+    if report.discriminator_is_new:
+        log.warning(
+            "WARNING: %s holds no discriminator; it starts from random weights.",
+            path,
+        )
+    return report
 
 
 def build_trainer(config: Config, folder: RunFolder) -> Trainer:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -79,18 +80,45 @@ def _quote(argument: str, parser: OverridesParser) -> str:
     if argument.startswith("-") or not separator:
         return argument
     try:
-        parser.parse_override(argument)
+        parsed = parser.parse_override(argument).value()
     except HydraException:
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'{key}="{escaped}"'
+        return f"{key}={_literal_list(value) if _is_list(value) else _literal(value)}"
+    # A folder called 1e3 or 1.10 would become 1000.0 or 1.1. Numbers are read from text as well.
+    if isinstance(parsed, int | float) and str(parsed) != value and not isinstance(parsed, bool):
+        return f"{key}={_literal(value)}"
     return argument
+
+
+def _literal(text: str) -> str:
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def _is_list(value: str) -> bool:
+    return value.startswith("[") and value.endswith("]") and not set(value[1:-1]) & {*"[]\"'"}
+
+
+def _literal_list(value: str) -> str:
+    """Quote each element of a list; a comma inside braces does not end one."""
+    elements = re.findall(r"(?:\{[^{}]*\}|[^,])+", value[1:-1])
+    return f"[{','.join(_literal(element.strip()) for element in elements)}]"
 
 
 def is_users(error: Exception) -> bool:
     """Whether an error is about what was given, as all that we define are, not a defect of ours."""
-    return isinstance(error, HydraException | OmegaConfBaseException | OSError) or type(
-        error
-    ).__module__.startswith("vqgan_train.")
+    return (
+        isinstance(error, HydraException | OmegaConfBaseException | OSError)
+        or type(error).__module__.startswith("vqgan_train.")
+        or _is_from_composing(error)
+    )
+
+
+def _is_from_composing(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf raised it, in whatever class: they assert what users may type."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals["__name__"] if frame is not None else ""
+    return str(module).split(".")[0] in ("hydra", "omegaconf")
 
 
 def explain(error: Exception) -> str:
@@ -102,8 +130,25 @@ def explain(error: Exception) -> str:
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} has no value yet. Give it one: {cause.full_key}=..."
     if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key}: {str(cause.msg).splitlines()[0]}."
-    return str(cause)
+        setting = f"{cause.full_key}: " if cause.full_key else ""
+        return f"{setting}{str(cause.msg).splitlines()[0].rstrip('.')}."
+    if _is_from_composing(error) and not isinstance(error, HydraException):
+        return (
+            f"The settings do not fit together ({str(error).splitlines()[0]}). A group takes a "
+            "name, and settings of a group that is null, such as logger.wandb.project=..., need "
+            "the group first: logger=wandb."
+        )
+    return _without_traceback(str(cause))
+
+
+def _without_traceback(message: str) -> str:
+    """What an error of a loader process said, before torch wrapped it into its traceback."""
+    if "\nOriginal Traceback" not in message:
+        return message
+    # The frames are indented, the error is not.
+    lines = message.split("\nOriginal Traceback", 1)[1].splitlines()[1:]
+    first = next(n for n, line in enumerate(lines) if not line.startswith(" "))
+    return "\n".join(lines[first:]).split(": ", 1)[-1].strip()
 
 
 def _explain_unknown(key: str, error: Exception) -> str:

@@ -116,8 +116,10 @@ class VQGANModule(LightningModule):
         self._validation_sums = torch.zeros(6, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Mapping[str, Any]) -> None:
-        """Add one batch to the sums."""
+        """Add one batch to the sums, unless none of its images could be read."""
         images = batch["image"]
+        if len(images) == 0:
+            return
         generated = self.generator(images)
         terms = self.objective.evaluate(
             images, generated.reconstruction, generated.latents, generated.codes

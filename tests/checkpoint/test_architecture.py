@@ -42,6 +42,8 @@ def test_the_arguments_are_read_off_the_weights(overrides: dict[str, Any]) -> No
     architecture = {**TINY_ARCHITECTURE, **OPTIONAL, **overrides}
     with torch.device("meta"):
         weights = VQGAN(**architecture).state_dict()
+    if len(architecture["channel_multipliers"]) == 1:  # no weights of resampling, of either kind
+        del architecture["resample_with_convolution"]
     assert generator_architecture(weights) == architecture
 
 

@@ -28,8 +28,17 @@ class BadSamples(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count before the step, so that a batch over the limit is not trained on."""
+        """Count before the step, so that a batch over the limit is not trained on.
+
+        Raises:
+            ShardError: there are too many, or the batch has nothing else.
+        """
         self._count(batch)
+        if not batch["name"]:
+            raise ShardError(
+                "Not one image of a training batch could be read, for example "
+                f"{batch['bad'][0]}. Check that the shards hold images, or raise data.batch_size."
+            )
 
     def on_validation_batch_start(
         self,

@@ -1,18 +1,33 @@
 """Checkpoints: reading them, writing them, and the names that the original gives to weights."""
 
+from vqgan_train.checkpoint.architecture import (
+    architecture_differences,
+    discriminator_architecture,
+    generator_architecture,
+    network_differences,
+)
+from vqgan_train.checkpoint.errors import CheckpointError
 from vqgan_train.checkpoint.names import to_original, to_ours
 from vqgan_train.checkpoint.reading import (
-    CheckpointError,
     read_checkpoint,
     read_generator,
     weights_under_our_names,
 )
+from vqgan_train.checkpoint.report import LoadReport, require_generator
+from vqgan_train.checkpoint.stand_ins import StandIn
 from vqgan_train.checkpoint.writing import write_atomically
 
 __all__ = [
     "CheckpointError",
+    "LoadReport",
+    "StandIn",
+    "architecture_differences",
+    "discriminator_architecture",
+    "generator_architecture",
+    "network_differences",
     "read_checkpoint",
     "read_generator",
+    "require_generator",
     "to_original",
     "to_ours",
     "weights_under_our_names",

@@ -36,6 +36,25 @@ _INNER = (
     ("value.", "v."),
     ("output.", "proj_out."),
 )
+_BLOCK = r"(norm1|conv1|norm2|conv2|shortcut)"
+_ATTENTION = r"(norm|query|key|value|output)"
+_WITH_BIAS = rf"""
+    generator\.(encoder|decoder)\.(
+        conv_in | norm_out | conv_out
+        | middle\.block[12]\.{_BLOCK} | middle\.attention\.{_ATTENTION}
+        | levels\.[0-9]+\.(blocks\.[0-9]+\.{_BLOCK} | attentions\.[0-9]+\.{_ATTENTION})
+        | levels\.[0-9]+\.resample\.conv
+    )
+    | generator\.(quant_conv | post_quant_conv)
+"""
+_OURS = re.compile(
+    rf"""({_WITH_BIAS})\.(weight|bias)
+    | generator\.quantizer\.codebook\.weight
+    | discriminator\.layers\.[0-9]+\.(weight|bias|running_mean|running_var|num_batches_tracked)
+    """,
+    re.VERBOSE,
+)
+"""All names that our networks may have, of any number of levels and blocks."""
 
 
 def to_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -44,6 +63,8 @@ def to_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a name is not of our model; a rule is missing here.
     """
+    for name in weights:
+        _require_ours(name, name)
     return {_translate(name, backwards=False): tensor for name, tensor in weights.items()}
 
 
@@ -53,7 +74,16 @@ def to_ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a name is not of the original's generator or discriminator.
     """
-    return {_translate(name, backwards=True): tensor for name, tensor in weights.items()}
+    ours = {_translate(name, backwards=True): name for name in weights}
+    for our_name, name in ours.items():
+        _require_ours(our_name, name)
+    return {our_name: weights[name] for our_name, name in ours.items()}
+
+
+def _require_ours(our_name: str, name: str) -> None:
+    """Check that a translation is a name of ours; the rules alone let any ending pass."""
+    if not _OURS.fullmatch(our_name):
+        raise KeyError(name)
 
 
 def _translate(name: str, *, backwards: bool) -> str:
@@ -75,7 +105,7 @@ def _translate_inner(rest: str, *, backwards: bool) -> str:
 @cache
 def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str]]:
     return [
-        (re.compile(re.escape(source).replace(r"\#", r"(\d+)")), target)
+        (re.compile(re.escape(source).replace(r"\#", r"([0-9]+)")), target)
         for source, target in _directed(_PREFIXES, backwards=backwards)
     ]
 

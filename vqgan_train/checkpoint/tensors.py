@@ -1,9 +1,8 @@
 """Tensors out of what a pickle says about them: every number checked before memory is touched."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,7 +45,7 @@ NEWER_DTYPES = {
 MAX_DIMENSIONS = 64
 """As many as torch and numpy allow."""
 
-# functions of torch._utils and torch._tensor; each has the tensor's recipe as its first argument
+# Each takes what makes the tensor as its first argument.
 WRAPPERS = frozenset(
     ["torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"]
 )
@@ -75,23 +74,20 @@ def storage_of(persistent_id: Any) -> Storage:
         ValueError: that is no reference of torch's to a storage.
     """
     match persistent_id:
-        case ("storage", Name(module="torch" | "torch.storage", name=kind), str(key), _, int(total)):
-            view = None
-        case (
-            "storage",
-            Name(module="torch" | "torch.storage", name=kind),
-            str(key),
-            _,
-            int(total),
-            None | (str(), int(), int()) as view,
-        ):
+        case ("storage", Name("torch" | "torch.storage", kind), str(key), _, int(total), *view):
             pass
         case _:
             raise ValueError("its pickle refers to something other than a storage of torch")
+    match view:
+        case [] | [None]:
+            start, count = 0, total
+        case [(_, int(start), int(count))]:
+            pass
+        case _:
+            raise ValueError(f"its storage {shown(key)} is a view of an unknown kind")
     if kind not in STORAGE_DTYPES:
         raise ValueError(f"it has a storage of the unknown kind {shown(kind)}")
-    start, count = view[1:] if view else (0, total)
-    if not 0 <= start <= start + count <= total:
+    if not 0 <= start <= start + count <= total < 2**63:
         raise ValueError(f"its storage {shown(key)} is a view beyond its end")
     return Storage(key, STORAGE_DTYPES[kind], total, start, count)
 
@@ -114,26 +110,10 @@ class Tensors:
         Raises:
             ValueError: it holds no tensor, or one that does not lie within its storage.
         """
-        match _innermost(recipe):
-            case StandIn(name="torch._utils._rebuild_tensor", arguments=(storage, start, size, step)):
-                dtype = None
-            case StandIn(
-                name="torch._utils._rebuild_tensor_v2",
-                arguments=(storage, start, size, step, _, _) | (storage, start, size, step, _, _, {}),
-            ):
-                dtype = None
-            case StandIn(
-                name="torch._utils._rebuild_tensor_v3",
-                arguments=(storage, start, size, step, _, _, Name(module="torch", name=kind), *_),
-            ) if kind in NEWER_DTYPES:
-                dtype = NEWER_DTYPES[kind]
-            case _:
-                raise ValueError("no tensor that this reader knows")
-        if not isinstance(storage, Storage):
-            raise ValueError("a tensor without a storage")
-        elements = self._elements(storage, dtype or storage.dtype)
-        _require_within(start, size, step, len(elements))
-        return elements.as_strided(size, step, start)
+        storage, start, size, strides, dtype = _parts(_innermost(recipe))
+        elements = self._elements(storage, dtype)
+        _require_within(start, size, strides, len(elements))
+        return elements.as_strided(size, strides, start)
 
     def _elements(self, storage: Storage, dtype: torch.dtype) -> Tensor:
         """All of a storage's elements (N,)."""
@@ -157,16 +137,42 @@ def _innermost(recipe: Any) -> Any:
     return recipe
 
 
-def _require_within(start: Any, size: Any, step: Any, count: int) -> None:
-    """Check that a view reads no element but those of its storage, and each at most once."""
-    numbers = (start, *size, *step) if isinstance(size, tuple) and isinstance(step, tuple) else ()
-    if len(numbers) != 2 * len(size) + 1 or len(size) > MAX_DIMENSIONS:
+def _parts(recipe: Any) -> tuple[Storage, Any, Any, Any, torch.dtype]:
+    """Storage, offset, size, strides and type that a call of torch would make a tensor from."""
+    match recipe:
+        case StandIn(
+            name="torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
+            arguments=(Storage() as storage, start, size, strides, *rest),
+        ) if not any(rest[2:]):  # what may follow is whether it is conjugated or negated
+            return storage, start, size, strides, storage.dtype
+        case StandIn(
+            name="torch._utils._rebuild_tensor_v3",
+            arguments=(
+                Storage() as storage,
+                start,
+                size,
+                strides,
+                _,
+                _,
+                Name("torch", kind),
+                *rest,
+            ),
+        ) if kind in NEWER_DTYPES and not any(rest):
+            return storage, start, size, strides, NEWER_DTYPES[kind]
+    raise ValueError(
+        f"no plain tensor, but {shown(getattr(recipe, 'name', type(recipe).__name__))}"
+    )
+
+
+def _require_within(start: Any, size: Any, strides: Any, count: int) -> None:
+    """Check that a view reads no element but those of its storage, and is no larger than that."""
+    if not (isinstance(size, tuple) and isinstance(strides, tuple)):
+        raise ValueError("a tensor without a shape")
+    if len(size) != len(strides) or len(size) > MAX_DIMENSIONS:
         raise ValueError("a tensor whose shape and strides do not fit")
-    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (start, *size, *strides)):
         raise ValueError("a tensor with an impossible shape, stride or offset")
     elements = math.prod(size)
-    last = start + sum((length - 1) * stride for length, stride in zip(size, step, strict=True))
-    if elements > count or (elements and last >= count) or start > count:
-        raise ValueError(
-            f"a tensor of {elements} elements up to number {last}, in a storage of {count}"
-        )
+    last = start + sum((length - 1) * stride for length, stride in zip(size, strides, strict=True))
+    if elements > count or start > count or (elements and last >= count):
+        raise ValueError(f"a tensor of shape {size} beyond its storage of {count} elements")

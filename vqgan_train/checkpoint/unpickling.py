@@ -26,12 +26,10 @@ MAX_KEY_LENGTH = 1000
 ORDERED_DICT = Name("collections", "OrderedDict")
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = frozenset(
-    ["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"]
-    + ["STRING", "BINSTRING", "SHORT_BINSTRING"]
-    + ["UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"]
-    + ["BINBYTES", "SHORT_BINBYTES", "BINBYTES8"]
-)
+_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"}
+_BYTES = {"STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+_TEXTS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_LITERALS = _NUMBERS | _BYTES | _TEXTS
 
 
 def unpickle(file: io.BytesIO, load_persistent: Callable[[Any], Any]) -> Any:
@@ -146,9 +144,7 @@ class _Machine:
 
     def set_items(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        pairs = [
-            (_checked_key(k), v) for k, v in zip(values[::2], values[1::2], strict=True)
-        ]
+        pairs = [(_checked_key(k), v) for k, v in zip(values[::2], values[1::2], strict=True)]
         if isinstance(target, StandIn):
             target.pairs.extend(pairs)
         elif isinstance(target, dict):

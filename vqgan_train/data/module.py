@@ -49,6 +49,7 @@ class ShardDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self._is_set_up = False
         self._resumed_position = 0
         self._resumed_step = 0
 
@@ -58,10 +59,13 @@ class ShardDataModule(LightningDataModule):
         Raises:
             ShardError: a shard cannot be read.
         """
-        index_shards([*self.train_shards, *self.val_shards])
+        self.setup("fit")
 
     def setup(self, stage: str) -> None:
-        """Open the data sets; the same for every stage."""
+        """Open the data sets, once; they are the same for every stage."""
+        if self._is_set_up:
+            return
+        self._is_set_up = True
         self.train_data = ShardDataset(
             index_shards(self.train_shards), self.train_transform, self.seed
         )

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import read_generator
+from vqgan_train.checkpoint import CheckpointError, read_generator, require_generator
 from vqgan_train.models.autoencoder import Decoder, Encoder
 from vqgan_train.models.quantizer import VectorQuantizer
 
@@ -103,12 +104,19 @@ class VQGAN(nn.Module):
         """Build the tokenizer that a checkpoint holds, in evaluation mode on the CPU.
 
         Args:
-            path: a file that `vqgan_train.checkpoint.read_generator` reads; its errors pass
-                through.
+            path: a file that `vqgan_train.checkpoint.read_generator` reads.
+
+        Raises:
+            CheckpointError: the file cannot be read, or does not hold all of a tokenizer.
         """
         architecture, weights = read_generator(Path(path))
-        model = cls(**architecture)
-        model.load_state_dict(weights)
+        try:
+            with torch.device("meta"):  # no memory, and no time for random weights
+                model = cls(**architecture)
+        except (ArithmeticError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path} holds no VQGAN that can be built: {error}.") from error
+        require_generator(model.state_dict(), weights, Path(path))
+        model.load_state_dict(weights, assign=True)
         return model.eval()
 
     def forward(self, images: Tensor) -> Generated:

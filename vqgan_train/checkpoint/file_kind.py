@@ -1,0 +1,76 @@
+"""What a file is, by its first bytes; its name may say anything."""
+
+from enum import Enum, auto
+from pathlib import Path
+
+HEAD_BYTES = 4096
+SAFETENSORS_LENGTH_BYTES = 8
+MAX_SAFETENSORS_HEADER = 100_000_000
+LEGACY_TORCH_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""torch's magic number, as pickled."""
+
+
+class FileKind(Enum):
+    """The formats that a checkpoint may have."""
+
+    TORCH_ZIP = auto()
+    TORCH_LEGACY = auto()
+    SAFETENSORS = auto()
+    FLAX_MSGPACK = auto()
+
+
+_STRANGERS = {
+    (b"<!doctype html", b"<html", b"<head", b"<body"): (
+        "it is an HTML page. The address that it was downloaded from leads to a page (a login, a "
+        "warning, an error) and not to the file; open it in a browser to see which"
+    ),
+    (b"<",): "it is an XML page, as servers answer with when they refuse a download",
+    (b"version https://git-lfs",): (
+        "it is a Git LFS pointer, not the file itself. Fetch that with: git lfs pull"
+    ),
+    (b"{", b"["): "it is JSON text, as servers answer with when they refuse a download",
+    (b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"): (
+        "it is a compressed archive. Unpack it, and give the checkpoint inside"
+    ),
+    (b"\x80",): "it is a pickle, but not one that torch writes",
+}
+"""Files that are met in place of a checkpoint, by their beginnings in lower case."""
+
+
+def file_kind(path: Path) -> FileKind:
+    """Tell what a file is.
+
+    Raises:
+        ValueError: it is no checkpoint; the message says what it is instead, and what to do.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith(b"PK\x03\x04"):
+        return FileKind.TORCH_ZIP
+    if head.startswith(LEGACY_TORCH_HEAD):
+        return FileKind.TORCH_LEGACY
+    if head[4:9] == b"\0\0\0\0{":
+        _require_whole_header(head, path.stat().st_size)
+        return FileKind.SAFETENSORS
+    if head[:1] and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):
+        return FileKind.FLAX_MSGPACK
+    raise ValueError(_stranger(head))
+
+
+def _require_whole_header(head: bytes, size: int) -> None:
+    length = int.from_bytes(head[:SAFETENSORS_LENGTH_BYTES], "little")
+    if SAFETENSORS_LENGTH_BYTES + length > size:
+        raise ValueError("it is a safetensors file that was cut short; download or copy it again")
+
+
+def _stranger(head: bytes) -> str:
+    """What a file is that is none of `FileKind`, as far as its first bytes tell."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginnings, description in _STRANGERS.items():
+        if text.startswith(beginnings):
+            return description
+    if not head.strip(b"\0"):
+        return "it is empty, or starts with zeros: its download or copy failed. Do it again"
+    if head[257:262] == b"ustar":
+        return "it is a tar archive. Unpack it, and give the checkpoint inside"
+    return f"it starts with {head[:12]!r}, as no checkpoint does"

@@ -1,0 +1,127 @@
+"""Flax's files: nested dicts of arrays in msgpack, in Flax's names and layout.
+
+They differ from the original's like this (patil-suraj/vqgan-jax):
+
+    encoder.down.0.block.1.conv1.weight OIHW  encoder/down_0/block_1/conv1/kernel HWIO
+    encoder.norm_out.weight (C)               encoder/norm_out/scale (C) or (1, 1, 1, C)
+    quantize.embedding.weight                 quantize/embedding/embedding
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import torch
+from torch import Tensor
+
+from vqgan_train.checkpoint.errors import shown
+
+ARRAY = 1
+"""Flax's msgpack extension for an array: (shape, name of the dtype, bytes)."""
+
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+MAX_CONTAINERS = 10_000
+"""An empty array is one byte in the file and 56 in memory; the f16-16384 model has 250 dicts."""
+
+WEIGHT_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
+
+def read_flax_msgpack(path: Path) -> dict[str, Tensor]:
+    """Read weights, under the original's names and in its layout.
+
+    Raises:
+        ValueError: the file is damaged, or not what Flax writes.
+    """
+    with path.open("rb") as file:
+        unpacker = _Unpacking(path.stat().st_size).unpacker(file)
+        tree = unpacker.unpack()
+        if unpacker.read_bytes(1):
+            raise ValueError("something follows its weights")
+    weights: dict[str, Tensor] = {}
+    for flax_path, array in _leaves(tree, ()):
+        name = _original_name(flax_path)
+        if name in weights:
+            raise ValueError(f"it has the weight {shown(name)} twice")
+        weights[name] = _original_layout(flax_path, array)
+    return weights
+
+
+class _Unpacking:
+    """What msgpack may find in a file of so many bytes: dicts, text and arrays, not too many."""
+
+    def __init__(self, file_bytes: int) -> None:
+        self.limits = {"max_buffer_size": max(file_bytes, 1), "strict_map_key": True}
+        self.num_containers = 0
+
+    def unpacker(self, file: Any = None) -> Any:
+        return msgpack.Unpacker(
+            file,
+            ext_hook=self.array,
+            list_hook=self.count,
+            object_pairs_hook=self.unique,
+            max_array_len=MAX_CONTAINERS,
+            max_map_len=MAX_CONTAINERS,
+            **self.limits,
+        )
+
+    def count(self, container: Any) -> Any:
+        self.num_containers += 1
+        if self.num_containers > MAX_CONTAINERS:
+            raise ValueError(f"it has more than {MAX_CONTAINERS} arrays and dicts")
+        return container
+
+    def unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("it has a name twice")
+        return dict(self.count(pairs))
+
+    def array(self, code: int, data: bytes) -> Tensor:
+        inner = self.unpacker()
+        inner.feed(data)
+        match inner.unpack() if code == ARRAY else None:
+            case [[*shape], str(dtype), bytes(content)] if dtype in DTYPES:
+                pass
+            case _:
+                raise ValueError("it holds something other than arrays of numbers")
+        if not all(isinstance(length, int) and length >= 0 for length in shape):
+            raise ValueError("it has an array of an impossible shape")
+        if math.prod(shape) * DTYPES[dtype].itemsize != len(content):
+            raise ValueError(f"it has an array of shape {shape} in {len(content)} bytes")
+        return torch.frombuffer(bytearray(content), dtype=DTYPES[dtype]).view(shape)
+
+
+def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """All arrays of nested dicts, each with its path; msgpack bounds how deep they are."""
+    if isinstance(tree, Tensor):
+        yield path, tree
+    elif isinstance(tree, dict):
+        for key, branch in tree.items():
+            yield from _leaves(branch, (*path, str(key)))
+    else:
+        raise ValueError(f"{shown('/'.join(path)) or 'it'} is a {type(tree).__name__}, no array")
+
+
+def _original_name(path: tuple[str, ...]) -> str:
+    *modules, weight = path or ("",)
+    names = []
+    for before, module in zip(["", *modules], modules, strict=False):
+        # mid.block_1 is called so by the original too.
+        numbered = re.fullmatch(r"(down|up|block|attn)_([0-9]+)", module)
+        names.append(f"{numbered[1]}.{numbered[2]}" if numbered and before != "mid" else module)
+    return ".".join([*names, WEIGHT_NAMES.get(weight, weight)])
+
+
+def _original_layout(path: tuple[str, ...], array: Tensor) -> Tensor:
+    if path[-1] == "kernel" and array.dim() == 4:
+        return array.permute(3, 2, 0, 1).contiguous()
+    if path[-1] in ("scale", "bias") and array.shape[:-1] == (1, 1, 1):
+        return array.flatten()
+    return array

@@ -21,12 +21,12 @@ def with_weights(content: Any, tensors: Tensors) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {shown(getattr(content, 'name', type(content).__name__))}")
     weights = content.get(STATE_DICT, content)
-    if not isinstance(weights, dict) or not weights:
+    if not isinstance(weights, dict) or not weights or not all(isinstance(n, str) for n in weights):
         raise ValueError(_without_weights(content))
     made = {}
     for name, recipe in weights.items():
         try:
-            made[str(name)] = tensors.make(recipe)
+            made[name] = tensors.make(recipe)
         except ValueError as error:
             if weights is content:
                 raise ValueError(_without_weights(content)) from error

@@ -5,7 +5,9 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_type_hints
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -35,16 +37,24 @@ def run_command(config_name: str, job: Callable[[Config], None]) -> None:
     register_schema()
 
     def run_job(composed: DictConfig) -> None:
-        job(to_config(composed))
+        # Inside of Hydra as well, which would print the overrides first.
+        with _errors_explained():
+            job(to_config(composed))
 
     # Hydra names its job after the function's module.
     run_job.__module__ = "vqgan_train"
-    try:
+    with _errors_explained():
         sys.argv[1:] = quote_overrides(sys.argv[1:])
         main = hydra.main(
             version_base="1.3", config_path=str(config_dir()), config_name=config_name
         )
         main(run_job)()
+
+
+@contextmanager
+def _errors_explained() -> Iterator[None]:
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning answers Ctrl-C with exit code 1, which schedulers take for a failure.
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
@@ -83,10 +93,18 @@ def _quote(argument: str, parser: OverridesParser) -> str:
         parsed = parser.parse_override(argument).value()
     except HydraException:
         return f"{key}={_literal_list(value) if _is_list(value) else _literal(value)}"
-    # A folder called 1e3 or 1.10 would become 1000.0 or 1.1. Numbers are read from text as well.
-    if isinstance(parsed, int | float) and str(parsed) != value and not isinstance(parsed, bool):
+    # A folder called 1e3 or 1.10 would become 1000.0 or 1.1.
+    if type(parsed) in (int, float) and str(parsed) != value and not _is_number(key):
         return f"{key}={_literal(value)}"
     return argument
+
+
+def _is_number(setting: str) -> bool:
+    kind: Any = Config
+    for part in setting.lstrip("+").split("."):
+        hint = get_type_hints(kind).get(part, object)
+        kind = getattr(hint, "__args__", (hint,))[0]
+    return kind in (int, float)
 
 
 def _literal(text: str) -> str:

@@ -1,7 +1,9 @@
 """Fine-tune, or train, one VQGAN."""
 
 import logging
+import shlex
 
+from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
 from torch import nn
 
@@ -92,13 +94,21 @@ def report(trainer: Trainer, folder: RunFolder) -> None:
         "metrics      %s\n"
         "checkpoints  %s\n"
         "             %s (step %d)\n\n"
-        "To go on:  python -m vqgan_train run.output_dir=%s run.max_steps=%d",
+        "To go on:  %s",
         summary.table(step),
         folder.path / PICTURES / f"step_{step:06d}.png",
         folder.path / METRICS_FILE,
         checkpoints.last,
         checkpoints.best,
         checkpoints.best_step,
-        folder.path,
-        2 * step,
+        command_to_go_on(folder, 2 * step),
     )
+
+
+def command_to_go_on(folder: RunFolder, max_steps: int) -> str:
+    """Write the command that takes a run further, with the settings it was started with."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    changed = ("run.output_dir=", "run.max_steps=", "run.resume=")
+    kept = [override for override in given if not override.startswith(changed)]
+    words = [*kept, f"run.output_dir={folder.path}", f"run.max_steps={max_steps}"]
+    return shlex.join(["python", "-m", "vqgan_train", *words])

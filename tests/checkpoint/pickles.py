@@ -45,10 +45,9 @@ def dict_of(pairs: Mapping[str, bytes]) -> bytes:
     return b"}(" + b"".join(text(key) + value for key, value in pairs.items()) + b"u"
 
 
-def storage(key: str, count: bytes, kind: str = "FloatStorage", *view: bytes) -> bytes:
+def storage(key: str, count: bytes, kind: str = "FloatStorage") -> bytes:
     """Push a storage."""
-    parts = (text("storage"), name("torch", kind), text(key), text("cpu"), count, *view)
-    return tuple_of(*parts) + b"Q"
+    return tuple_of(text("storage"), name("torch", kind), text(key), text("cpu"), count) + b"Q"
 
 
 def tensor(source: bytes, offset: int, size: Iterable[int], strides: Iterable[int]) -> bytes:
@@ -95,6 +94,7 @@ def write_legacy(
     data: bytes = struct.pack("<q", 4) + DATA,
 ) -> Path:
     """Write what torch before 1.6 did: five pickles, and bytes of storages."""
+    program = program.replace(b"tQ", b"NtQ")  # a storage says of which other it is a view: none
     path.write_bytes(b"".join(head) + b"\x80\x02" + program + b"." + keys + data)
     return path
 

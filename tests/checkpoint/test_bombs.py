@@ -1,0 +1,323 @@
+"""Files that would take the machine's memory, or its hours: refused before they do."""
+
+import struct
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+import torch
+from checkpoint.pickles import (
+    DATA,
+    VALUES,
+    WEIGHT,
+    call,
+    checkpoint,
+    dict_of,
+    integer,
+    name,
+    storage,
+    tensor,
+    text,
+    tuple_of,
+    write_legacy,
+    write_zip,
+)
+
+from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+
+MEGABYTE = 2**20
+PATIENCE_SECONDS = 10
+"""The worst takes one on an idle core."""
+
+
+@pytest.fixture(autouse=True)
+def little_memory_and_time() -> Iterator[None]:
+    """Python's memory must not grow by much, nor torch's, which is seen in that of the process."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest yet
+    before, started_at = resident_bytes(), time.monotonic()
+    yield
+    assert resident_bytes(peak=True) - before < 300 * MEGABYTE
+    assert time.monotonic() - started_at < PATIENCE_SECONDS
+
+
+def resident_bytes(*, peak: bool = False) -> int:
+    """What this process has in memory, or the most that it had."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:" if peak else "VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no such line")
+
+
+def weights(program: bytes) -> bytes:
+    return dict_of({"state_dict": dict_of({"weight": program})})
+
+
+def view(offset: int, size: list[int], strides: list[int]) -> bytes:
+    return weights(tensor(storage("0", integer(4)), offset, size, strides))
+
+
+IMPOSSIBLE_TENSORS = {
+    "expanded": view(0, [10**6, 10**6], [0, 0]),
+    "more elements than there are": view(0, [5], [1]),
+    "beyond the end": view(2, [2, 2], [2, 1]),
+    "far beyond the end": view(0, [2], [2**62]),
+    "sum that overflows": view(0, [2, 2], [2**62, 2**62]),
+    "product that overflows": view(0, [2**32, 2**32], [0, 0]),
+    "offset that overflows": view(2**63 - 1, [2], [1]),
+    "offset beyond 64 bits": view(2**64, [2], [1]),
+    "negative offset": view(-1, [2], [1]),
+    "negative stride": view(3, [4], [-1]),
+    "negative size": view(0, [-1], [1]),
+    "two negative sizes": view(0, [-2, -2], [1, 1]),
+    "fewer strides than sizes": view(0, [2, 2], [1]),
+    "a million dimensions": weights(
+        call(
+            name("torch._utils", "_rebuild_tensor"),
+            storage("0", integer(4)),
+            b"K\0",
+            b"(" + b"K\x01" * 200_000 + b"t",
+            b"(" + b"K\x01" * 200_000 + b"t",
+        )
+    ),
+    "size of text": weights(
+        call(
+            name("torch._utils", "_rebuild_tensor"),
+            storage("0", integer(4)),
+            b"K\0",
+            tuple_of(text("2")),
+            tuple_of(b"K\x01"),
+        )
+    ),
+    "sizes that are no tuple": weights(
+        call(
+            name("torch._utils", "_rebuild_tensor"),
+            storage("0", integer(4)),
+            b"K\0",
+            b"K\x04",
+            b"K\1",
+        )
+    ),
+    "no arguments": weights(call(name("torch._utils", "_rebuild_tensor_v2"))),
+    "no storage": weights(tensor(text("0"), 0, [2], [1])),
+    "storage larger than its bytes": weights(tensor(storage("0", integer(10**12)), 0, [4], [1])),
+    "storage smaller than its bytes": weights(tensor(storage("0", integer(3)), 0, [3], [1])),
+    "negative storage": weights(tensor(storage("0", integer(-4)), 0, [2], [1])),
+    "storage of another size the second time": dict_of(
+        {
+            "state_dict": dict_of(
+                {"a": WEIGHT, "b": tensor(storage("0", integer(4), "LongStorage"), 0, [4], [1])}
+            )
+        }
+    ),
+    "storage of an unknown kind": weights(
+        tensor(storage("0", integer(4), "QInt8Storage"), 0, [4], [1])
+    ),
+    "storage that is not there": weights(tensor(storage("../data.pkl", integer(4)), 0, [4], [1])),
+}
+
+
+@pytest.mark.parametrize("program", IMPOSSIBLE_TENSORS.values(), ids=IMPOSSIBLE_TENSORS.keys())
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_tensor_that_does_not_lie_within_its_bytes_is_refused(
+    tmp_path: Path, program: bytes, write: type
+) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.ckpt"):
+        read_checkpoint(write(tmp_path / "a.ckpt", program))
+
+
+def test_many_weights_of_the_same_bytes_are_refused(tmp_path: Path) -> None:
+    content = b"\0" * MEGABYTE
+    whole = tensor(storage("0", integer(MEGABYTE // 4)), 0, [MEGABYTE // 4], [1])
+    first = whole + b"q\x01"
+    others = b"".join(text(f"w{index}") + b"h\x01" for index in range(10_000))
+    program = dict_of({"state_dict": b"}(" + text("first") + first + others + b"u"})
+    with pytest.raises(CheckpointError, match="more than the file holds"):
+        read_checkpoint(write_zip(tmp_path / "a.ckpt", program, {"0": content}))
+
+
+DEPTH = 400_000
+PICKLES = {
+    "a million dicts": b"]" + b"}" * 1_000_001,
+    "sixteen megabytes": b"\x8c\xff" + b"a" * 255 + b"0" + b"N0" * (8 * MEGABYTE),
+    "a text that is not there": b"\x8d" + struct.pack("<Q", 2**40),
+    "a text of negative length": b"\x8d" + struct.pack("<q", -1),
+    "bytes that are not there": b"\x8e" + struct.pack("<Q", 2**62),
+    "bytes of protocol 2 that are not there": b"T" + struct.pack("<i", 2**31 - 1),
+    "a number that is not there": b"\x8b" + struct.pack("<i", 2**31 - 1),
+    "a number of a million digits": b"L" + b"9" * 1_000_000 + b"L\n",
+    "a tuple in tuples as a key": b"}" + b")" + b"\x85" * DEPTH + b"Ns",
+    "long tuples as keys": b"}" + b"(" + b"N" * 100_000 + b"tq\1" + b"Nsh\1Ns" * 100_000,
+    "long texts as keys": b"}" + text("a" * MEGABYTE) + b"q\1" + b"Nsh\1Ns" * 10,
+    "huge numbers as keys": b"}(" + integer(2**61 - 1 << 200) + b"Nu",
+    "an empty stack": b"0",
+    "no mark": b"t",
+    "an unknown memo": b"h\x07",
+    "nothing": b"",
+    "a tuple of more than there is": b"\x87",
+    "an unfinished pair": b"}(Nu",
+    "what is neither list nor dict": b"K\x01Na",
+    "a call of a number": b"K\x01)R",
+    "a call without a tuple": name("a", "b") + b"]R",
+    "an object of nothing": b"(o",
+}
+
+
+@pytest.mark.parametrize("program", PICKLES.values(), ids=PICKLES.keys())
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_pickle_that_claims_or_makes_too_much_is_refused(
+    tmp_path: Path, program: bytes, write: type
+) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.ckpt"):
+        read_checkpoint(write(tmp_path / "a.ckpt", checkpoint(other=program)))
+
+
+HARMLESS = {
+    "lists within each other": b"]" * DEPTH + b"a" * (DEPTH - 1),
+    "dicts within each other": b"}" + b"N}" * DEPTH + b"s" * DEPTH,
+    "tuples within each other": b")" + b"\x85" * DEPTH,
+    "calls within each other": b")"
+    + (b"\x85" + b"q\1" + b"0" + name("a", "b") + b"h\1R") * 100_000,
+    "a list of itself": b"]q\x01h\x01a",
+    "lists of twice the list before": b"]" + b"q\x01h\x01\x86q\x010]h\x01a" * 60,
+    "two to the sixty": b"]q\x01" + b"0](h\x01h\x01eq\x01" * 60,
+    "a memo at four thousand million": b"Nr\xff\xff\xff\xff",
+    "a frame of more than there is": b"\x95" + struct.pack("<Q", 2**60) + b"N",
+    "omegaconf's containers of themselves": name("omegaconf.dictconfig", "DictConfig")
+    + b")\x81q\x01"
+    + dict_of({"_content": dict_of({"a": b"h\x01"})})
+    + b"b",
+}
+
+
+@pytest.mark.parametrize("program", HARMLESS.values(), ids=HARMLESS.keys())
+@pytest.mark.parametrize("key", ["other", "hyper_parameters"])
+def test_a_strange_pickle_does_not_keep_the_weights_from_being_read(
+    tmp_path: Path, program: bytes, key: str
+) -> None:
+    content = read_checkpoint(write_zip(tmp_path / "a.ckpt", checkpoint(**{key: program})))
+    assert torch.equal(content["state_dict"]["weight"], VALUES)
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + checkpoint() + b".")
+        archive.writestr("archive/data/0", b"\0" * (300 * MEGABYTE))
+    assert path.stat().st_size < MEGABYTE
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_checkpoint(path)
+
+
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.ckpt", checkpoint())
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("archive/data/0", DATA)
+    with pytest.raises(CheckpointError, match="two members of one name"):
+        read_checkpoint(path)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    size = 4 * MEGABYTE
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + checkpoint() + b".")
+        archive.writestr("archive/data/0", b"\0" * size)
+        for index in range(1, 1000):
+            member = zipfile.ZipInfo(f"archive/data/{index}")
+            first = archive.getinfo("archive/data/0")
+            member.header_offset, member.CRC = first.header_offset, first.CRC
+            member.file_size = member.compress_size = size
+            archive.filelist.append(member)
+    with pytest.raises(CheckpointError, match="claims more than the file holds"):
+        read_checkpoint(path)
+
+
+def test_a_member_that_claims_more_than_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + checkpoint() + b".")
+        archive.writestr("archive/data/0", DATA)
+        member = archive.getinfo("archive/data/0")
+        member.file_size = member.compress_size = 2**40
+    with pytest.raises(CheckpointError, match="claims more than the file holds"):
+        read_checkpoint(path)
+
+
+def test_a_huge_directory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.ckpt", checkpoint())
+    with zipfile.ZipFile(path, "a") as archive:
+        template = archive.infolist()[-1]
+        for index in range(70_000):
+            member = zipfile.ZipInfo(f"archive/data/{index + 1:020}")
+            member.header_offset = template.header_offset
+            archive.filelist.append(member)
+        archive._didModify = True
+    del archive, member, template
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="directory is huge"):
+        read_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * MEGABYTE
+
+
+def test_a_huge_pickle_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.ckpt", checkpoint() + b"N" * (17 * MEGABYTE))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="pickle is huge"):
+        read_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * MEGABYTE
+
+
+def test_an_old_file_whose_storage_claims_too_much_is_refused(tmp_path: Path) -> None:
+    many = weights(tensor(storage("0", integer(2**40)), 0, [4], [1]))
+    path = write_legacy(tmp_path / "a.ckpt", many, data=struct.pack("<q", 2**40) + DATA)
+    with pytest.raises(CheckpointError, match="cut short"):
+        read_checkpoint(path)
+
+
+MSGPACKS = {
+    "an array that is not there": b"\x81\xa1a\xdd\xff\xff\xff\xff",
+    "a dict that is not there": b"\xdf\xff\xff\xff\xff",
+    "bytes that are not there": b"\x81\xa1a\xc9\xff\xff\xff\xff\x01",
+    "many arrays": b"\x81\xa1a\xdd" + struct.pack(">I", MEGABYTE) + b"\x90" * MEGABYTE,
+    "many arrays in arrays": b"\x81\xa1a\x9f" + b"\x9f" * 300 + b"\x90" * MEGABYTE,
+    "arrays within each other": b"\x81\xa1a" + b"\x91" * MEGABYTE + b"\x90",
+    "dicts within each other": b"\x81\xa1a" * 100_000 + b"\x80",
+    "another extension": msgpack.packb({"a": msgpack.ExtType(5, b"x")}),
+    "an array larger than its bytes": msgpack.packb(
+        {"a": msgpack.ExtType(1, msgpack.packb(([10**6, 10**6], "float32", b"1234")))}
+    ),
+    "an array of negative size": msgpack.packb(
+        {"a": msgpack.ExtType(1, msgpack.packb(([-1, -1], "float32", b"1234")))}
+    ),
+    "an array of objects": msgpack.packb(
+        {"a": msgpack.ExtType(1, msgpack.packb(([1], "object", b"12345678")))}
+    ),
+    "many dimensions": msgpack.packb(
+        {"a": msgpack.ExtType(1, msgpack.packb(([1] * 9000, "float32", b"1234")))}
+    ),
+    "one name twice": b"\x82" + (b"\xa1a" + msgpack.packb(msgpack.ExtType(1, b"")))[:-2] * 2,
+}
+
+
+@pytest.mark.parametrize("content", MSGPACKS.values(), ids=MSGPACKS.keys())
+def test_a_msgpack_that_claims_or_makes_too_much_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "flax_model.msgpack"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"flax_model\.msgpack"):
+        read_checkpoint(path)
+
+
+def test_safetensors_that_claim_too_much_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    entry = b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4000000000000]}}'
+    path.write_bytes(struct.pack("<Q", len(entry)) + entry + b"\0" * 16)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors"):
+        read_checkpoint(path)

@@ -182,3 +182,20 @@ def test_losses_of_five_steps_are_the_golden_ones(tmp_path: Path) -> None:
     train(tiny_config(tmp_path, "run.max_steps=5"))
     losses = [float(row["train/loss/total"]) for row in rows(tmp_path / "run")[1:]]
     assert losses == pytest.approx(GOLDEN_LOSSES, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_wandb_keeps_one_run_over_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb = ("logger=wandb", f"logger.wandb.mode={mode}")
+    for steps in (2, 4):
+        train(tiny_config(tmp_path, *wandb, f"run.max_steps={steps}"))
+    assert len(rows(tmp_path / "run")) == 5
+    identity = (tmp_path / "run" / "wandb_id").read_text()
+    runs = sorted((tmp_path / "run").glob("wandb/offline-run-*"))
+    assert [run.name.rsplit("-", 1)[1] for run in runs] == [identity] * 2 * (mode == "offline")
+    for run in runs:
+        assert list(run.glob("files/media/images/val/pictures*.png"))

@@ -10,10 +10,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 class MetricsCsv(Logger):
-    """Writes metrics to a CSV file, a row a step, flushed as soon as the step is over.
+    """Writes metrics to a CSV file, a row a step, at once.
 
     A metric seen for the first time adds a column. When a run resumes, the rows after its
-    checkpoint are dropped, since those steps are made again.
+    checkpoint are dropped, since those steps are made again. A row that a crash cut off is dropped
+    as well.
 
     Args:
         path: the file; its folder is made on first use.
@@ -40,30 +41,20 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add metrics to the row of a step; a later step closes the row before it."""
-        if self._row and self._row["step"] != str(step):
-            self.save()
-        self._row["step"] = str(step)
-        self._row |= {name: repr(float(value)) for name, value in metrics.items()}
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write the row that is open."""
-        if not self._row:
-            return
+        """Write the row of a step, or add to it if it is the last one."""
+        is_same_step = self._row.get("step") == str(step)
+        before = self._row if is_same_step else {"step": str(step)}
+        self._row = before | {name: repr(float(value)) for name, value in metrics.items()}
         new = [name for name in self._row if name not in self._columns]
-        if new or not self.path.exists():
+        # Never later: a checkpoint may be written next, and what a resume takes for done is not
+        # logged again.
+        if new or is_same_step or not self.path.exists():
             self._columns += new
-            self._rewrite([*self._read(), self._row])
+            rows = self._read()
+            self._rewrite([*(rows[:-1] if is_same_step else rows), self._row])
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(self._row)
-        self._row = {}
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Write what is open, however the run ended."""
-        self.save()
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -71,13 +62,16 @@ class MetricsCsv(Logger):
         rows = self._read()
         if rows:
             self._columns = list(rows[0])
-            self._rewrite([row for row in rows if int(row["step"]) <= step])
+            kept = [row for row in rows if int(row["step"]) <= step]
+            self._row = kept[-1] if kept else {}
+            self._rewrite(kept)
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            whole = (line for line in file if line.endswith("\n"))
+            return [row for row in csv.DictReader(whole) if None not in row.values()]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

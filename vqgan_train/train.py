@@ -5,6 +5,7 @@ import shlex
 
 from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.loggers import WandbLogger
 from torch import nn
 
 from vqgan_train.build import build_data, build_module, build_trainer
@@ -41,9 +42,12 @@ def train(config: Config) -> Trainer | None:
     trainer = build_trainer(config, folder)
     start_folder(folder, plain_settings(config))
     announce(trainer, data, module, folder)
-    if folder.checkpoint is None:
-        trainer.validate(module, data, verbose=False)  # what to measure progress against
-    trainer.fit(module, data, ckpt_path=folder.checkpoint)
+    try:
+        if folder.checkpoint is None:
+            trainer.validate(module, data, verbose=False)  # what to measure progress against
+        trainer.fit(module, data, ckpt_path=folder.checkpoint)
+    finally:
+        close_loggers(trainer)
     report(trainer, folder)
     return trainer
 
@@ -80,6 +84,13 @@ def announce(
 def num_weights(network: nn.Module) -> int:
     """Count the trained parameters of a network."""
     return sum(weight.numel() for weight in network.parameters())
+
+
+def close_loggers(trainer: Trainer) -> None:
+    """Let W&B finish, so that another run in this process gets a run of its own there."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 def report(trainer: Trainer, folder: RunFolder) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vqgan_train.checkpoint.errors import shown
+from vqgan_train.checkpoint.tensors import MAX_DIMENSIONS
 
 ARRAY = 1
 """Flax's msgpack extension for an array: (shape, name of the dtype, bytes)."""
@@ -91,7 +92,8 @@ class _Unpacking:
                 pass
             case _:
                 raise ValueError("it holds something other than arrays of numbers")
-        if not all(isinstance(length, int) and length >= 0 for length in shape):
+        possible = all(isinstance(length, int) and length >= 0 for length in shape)
+        if not possible or len(shape) > MAX_DIMENSIONS:
             raise ValueError("it has an array of an impossible shape")
         if math.prod(shape) * DTYPES[dtype].itemsize != len(content):
             raise ValueError(f"it has an array of shape {shape} in {len(content)} bytes")

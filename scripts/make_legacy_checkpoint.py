@@ -60,10 +60,12 @@ def make_legacy_checkpoint(
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--target", folder, "--no-deps", OMEGACONF], check=True)
         search_path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+        sizes = [
+            f"--architecture={json.dumps(dict(architecture))}",
+            f"--discriminator={json.dumps(dict(discriminator))}",
+        ]
         subprocess.run(
-            [sys.executable, __file__, str(output), "--inside"]
-            + ["--architecture", json.dumps(dict(architecture))]
-            + ["--discriminator", json.dumps(dict(discriminator))],
+            [sys.executable, __file__, str(output), "--inside", *sizes],
             check=True,
             env={**os.environ, "PYTHONPATH": search_path},
         )

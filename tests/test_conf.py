@@ -184,7 +184,7 @@ def test_every_setting_has_a_value_in_yaml_and_none_in_the_schema() -> None:
         name for name in setting_names() if not schema_of(name)
     }
     for schema in (Config, ArchitectureConfig, DiscriminatorConfig):
-        with pytest.raises(TypeError, match="missing .* required keyword-only"):
+        with pytest.raises(TypeError, match=r"missing .* required keyword-only"):
             schema()
 
 
@@ -273,8 +273,8 @@ MISTAKES = {
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
     "data.image_size=64 data.resize=63": "data.resize is 63, smaller than data.image_size=64",
     "data.train_shards=t.tar": "data.train_shards is ['t.tar'], data.val_shards is None: set both",
-    "loss.adversarial_start_step=10 loss.discriminator_start_step=20": "loss.adversarial_start_step "
-    "is 10, before loss.discriminator_start_step=20",
+    "loss.discriminator_start_step=20 loss.adversarial_start_step=10": "start_step is 10, before "
+    "loss.discriminator_start_step=20",
 }
 """Overrides, and a part of what they are answered."""
 
@@ -300,7 +300,7 @@ def test_every_check_of_the_schema_has_a_mistake_above() -> None:
 
 def test_a_config_made_in_python_is_checked_too() -> None:
     config = compose_config()
-    with pytest.raises(ConfigError, match="optim.learning_rate"):
+    with pytest.raises(ConfigError, match=r"optim.learning_rate"):
         type(config.optim)(**{**asdict(config.optim), "learning_rate": -1.0})
 
 

@@ -125,7 +125,8 @@ IMPOSSIBLE_TENSORS = {
 def test_a_tensor_that_does_not_lie_within_its_bytes_is_refused(
     tmp_path: Path, program: bytes, write: type
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"a\.ckpt"):
+    # By our own check: torch's, where it has one, would be an unforeseen error.
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is not a checkpoint that can be used"):
         read_checkpoint(write(tmp_path / "a.ckpt", program))
 
 
@@ -139,7 +140,7 @@ def test_many_weights_of_the_same_bytes_are_refused(tmp_path: Path) -> None:
         read_checkpoint(write_zip(tmp_path / "a.ckpt", program, {"0": content}))
 
 
-DEPTH = 300_000
+DEPTH = 200_000
 PICKLES = {
     "a million dicts": b"]" + b"}" * 1_000_001,
     "sixteen megabytes": b"\x8c\xff" + b"a" * 255 + b"0" + b"N0" * (8 * MEGABYTE),
@@ -179,8 +180,7 @@ HARMLESS = {
     "lists within each other": b"]" * DEPTH + b"a" * (DEPTH - 1),
     "dicts within each other": b"}" + b"N}" * DEPTH + b"s" * DEPTH,
     "tuples within each other": b")" + b"\x85" * DEPTH,
-    "calls within each other": b")"
-    + (b"\x85" + b"q\1" + b"0" + name("a", "b") + b"h\1R") * 100_000,
+    "calls within each other": b")" + (b"\x85" + b"q\1" + b"0" + name("a", "b") + b"h\1R") * 50_000,
     "a list of itself": b"]q\x01h\x01a",
     "lists of twice the list before": b"]" + b"q\x01h\x01\x86q\x010]h\x01a" * 60,
     "two to the sixty": b"]q\x01" + b"0](h\x01h\x01eq\x01" * 60,
@@ -312,6 +312,13 @@ def test_a_msgpack_that_claims_or_makes_too_much_is_refused(tmp_path: Path, cont
     path = tmp_path / "flax_model.msgpack"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"flax_model\.msgpack"):
+        read_checkpoint(path)
+
+
+def test_a_msgpack_of_many_small_things_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flax_model.msgpack"
+    path.write_bytes(msgpack.packb({"a": [[[]] * 5000] * 50}))
+    with pytest.raises(CheckpointError, match="more than 10000 arrays and dicts"):
         read_checkpoint(path)
 
 

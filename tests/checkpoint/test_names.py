@@ -68,7 +68,23 @@ def test_names_survive_the_way_there_and_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["transformer.wte.weight", "loss.logvar", "quantize.codebook.weight", "Encoder.conv_in"]
+    "name",
+    [
+        *("transformer.wte.weight", "loss.logvar", "quantize.codebook.weight", "Encoder.conv_in"),
+        *(
+            "encoder.nonsense",
+            "encoder.nonsense.weight",
+            "encoder.conv_in.gain",
+            "quant_conv.scale",
+        ),
+        *(
+            "encoder.down.0.block.0.conv3.weight",
+            "encoder.down.0.block.weight",
+            "decoder.mid.q.bias",
+        ),
+        *("encoder.down.\N{SUPERSCRIPT TWO}.block.0.conv1.weight", "quantize.embedding.bias"),
+        *("loss.discriminator.main.0.weight.x", "loss.discriminator.main.x.weight", "encoder."),
+    ],
 )
 def test_a_name_that_the_original_does_not_have_is_an_error_with_that_name(name: str) -> None:
     with pytest.raises(KeyError, match=name):

@@ -1,17 +1,20 @@
 """Reading what is a checkpoint, and refusing what is not."""
 
+import gzip
+import io
 import os
 import pickle
-import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from checkpoint.pickles import checkpoint, dict_of, name, text, write_legacy, write_zip
 from factories import TINY_ARCHITECTURE, tiny_images, tiny_vqgan
+from omegaconf import OmegaConf
 from reference import peer_vqgan
 from safetensors.torch import save_file
-from torch import nn
 
 from vqgan_train.checkpoint import CheckpointError, read_checkpoint, read_generator, to_original
 from vqgan_train.models import VQGAN
@@ -27,10 +30,6 @@ class RunsACommand:
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, (self.command,)
-
-
-class Foreign:
-    """A class that torch does not know, as Lightning's and omegaconf's are."""
 
 
 def saved(content: object, path: Path) -> Path:
@@ -64,24 +63,45 @@ def test_a_missing_file_is_an_error_with_its_path(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "none.ckpt")
 
 
+def zipped(members: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    return buffer.getvalue()
+
+
+STRANGERS = {
+    "HTML page": b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>",
+    "HTML page ": b"\xef\xbb\xbf\n <html>\n<body>Sign in</body></html>",
+    "XML page": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:01\nsize 3\n",
+    "JSON text": b'{"error": "Repository not found"}',
+    "empty": b"",
+    "starts with zeros": b"\0" * 5000,
+    "compressed archive": gzip.compress(b"weights"),
+    "tar archive": b"\0".join([b"file", b" " * 252]) + b"ustar  \0" + b"0" * 300,
+    "a pickle, but not one that torch writes": pickle.dumps({"state_dict": {}}, protocol=2),
+    "zip archive, but not of torch": zipped({"notes.txt": "no weights"}),
+    "TorchScript": zipped({"a/data.pkl": "", "a/constants.pkl": ""}),
+    "no checkpoint does": b"Not Found",
+}
+
+
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>",
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 304306804\n",
-        b"",
-    ],
-    ids=["HTML", "Git LFS pointer", "empty"],
-)
-def test_a_file_of_another_kind_is_an_error_with_its_path(
-    tmp_path: Path, content: bytes, suffix: str
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_a_file_of_another_kind_is_called_what_it_is(
+    tmp_path: Path, kind: str, suffix: str
 ) -> None:
     path = tmp_path / f"model{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=path.name) as caught:
+    path.write_bytes(STRANGERS[kind])
+    with pytest.raises(CheckpointError, match=rf"{path.name}.*{kind.strip()}"):
         read_checkpoint(path)
-    assert "mmap" not in str(caught.value), "blames how the file was saved"
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is a folder, not a file"):
+        read_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
@@ -96,25 +116,8 @@ def test_a_truncated_file_is_an_error_with_its_path(
         save_file(CONTENT["state_dict"], path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * fraction)])
-    with pytest.raises(CheckpointError, match=path.name):
+    with pytest.raises(CheckpointError, match=rf"{path.name}.* cut short"):
         read_checkpoint(path)
-
-
-def test_damage_anywhere_in_a_file_is_a_checkpoint_error_or_does_not_matter(
-    tmp_path: Path,
-) -> None:
-    path = saved(CONTENT, tmp_path / "last.ckpt")
-    whole = path.read_bytes()
-    refused = 0
-    for position in range(0, len(whole), 3):
-        path.write_bytes(whole[:position] + b"\xa9" + whole[position + 1 :])
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch wonders at the pickle protocol
-                read_checkpoint(path)
-        except CheckpointError:
-            refused += 1
-    assert refused > 100
 
 
 def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
@@ -137,15 +140,6 @@ def test_code_in_a_plain_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-def test_an_object_of_a_foreign_class_is_an_error_with_its_class(tmp_path: Path) -> None:
-    path = saved({**CONTENT, "hyper_parameters": Foreign()}, tmp_path / "last.ckpt")
-    with pytest.raises(CheckpointError, match="Foreign") as caught:
-        read_checkpoint(path)
-    assert "can still be loaded" not in str(caught.value), (
-        "repeats torch's advice to trust the file"
-    )
-
-
 @pytest.mark.parametrize(
     "content", [{"epoch": 3}, {"state_dict": None}, {"state_dict": {"a": 1}}, [torch.zeros(1)]]
 )
@@ -154,10 +148,58 @@ def test_a_file_without_weights_is_an_error_with_its_path(tmp_path: Path, conten
         read_checkpoint(saved(content, tmp_path / "last.ckpt"))
 
 
-def test_the_weights_of_another_model_are_an_error_with_one_of_their_names(tmp_path: Path) -> None:
-    path = saved(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
-    with pytest.raises(CheckpointError, match=r"linear\.pt .*'weight'.*another model"):
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("weight", "another model"),
+        ("first_stage_model.encoder.conv_in.weight", "latent diffusion model or a transformer"),
+        ("transformer.wte.weight", "of a transformer"),
+        ("quantize.embed.weight", "Gumbel"),
+        ("loss.logvar", "KL-VAE"),
+        ("encoder.down_blocks.0.resnets.0.conv1.weight", "diffusers"),
+        ("encoder.nonsense", "encoder.nonsense"),
+        ("encoder.down.0.block.0.conv3.weight", "conv3"),
+    ],
+)
+def test_the_weights_of_another_model_are_an_error_that_names_it(
+    tmp_path: Path, name: str, called: str
+) -> None:
+    weights = {**peer_vqgan(**TINY_ARCHITECTURE).state_dict(), name: torch.zeros(1)}
+    path = saved({"state_dict": weights}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=rf"other\.ckpt .*'{name}'.*") as caught:
         read_generator(path)
+    assert called in str(caught.value)
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_settings_in_subclasses_of_dict_are_plain(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    # As Lightning 1.0 has them.
+    attributes = name("pytorch_lightning.utilities.parsing", "AttributeDict")
+    program = attributes + b")\x81(" + text("lr") + b"K\x02u"
+    content = read_checkpoint(write(tmp_path / "a.ckpt", checkpoint(hyper_parameters=program)))
+    assert content["hyper_parameters"] == {"lr": 2}
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_callbacks_of_lightning_1_0_are_kept_by_name(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    key = name("pytorch_lightning.callbacks.gone", "ModelCheckpoint")
+    program = b"}" + key + dict_of({"best": b"K\x03"}) + b"s"
+    callbacks = read_checkpoint(write(tmp_path / "a.ckpt", checkpoint(callbacks=program)))[
+        "callbacks"
+    ]
+    assert {str(key): value for key, value in callbacks.items()} == {
+        "pytorch_lightning.callbacks.gone.ModelCheckpoint": {"best": 3}
+    }
+
+
+def test_settings_of_omegaconf_are_plain(tmp_path: Path) -> None:
+    settings = {"model": {"widths": [1, 2], "name": "f16", "none": None}, "size": "${model.name}"}
+    path = saved({**CONTENT, "hyper_parameters": OmegaConf.create(settings)}, tmp_path / "a.ckpt")
+    assert read_checkpoint(path)["hyper_parameters"] == settings
 
 
 def test_a_part_of_the_tokenizer_is_an_error_with_a_missing_weight(tmp_path: Path) -> None:
@@ -193,3 +235,48 @@ def test_our_own_file_says_what_its_weights_do_not(tmp_path: Path) -> None:
     assert found["dropout"] == 0.25
     images = tiny_images()
     assert torch.equal(VQGAN.from_checkpoint(path).encode(images), model.eval().encode(images))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("channels", 64, "channels is 64, but 32 in the weights"),
+        ("codebook_size", 8, "codebook_size is 8, but 64 in the weights"),
+        ("attention_resolutions", [32], r"levels \[0\], but it is on levels \[1\]"),
+    ],
+)
+def test_settings_that_contradict_the_weights_are_an_error_with_both_values(
+    tmp_path: Path, setting: str, value: object, message: str
+) -> None:
+    weights = peer_vqgan(**TINY_ARCHITECTURE).state_dict()
+    path = saved(
+        {
+            "state_dict": weights,
+            "hyper_parameters": {"model": {**TINY_ARCHITECTURE, setting: value}},
+        },
+        tmp_path / "last.ckpt",
+    )
+    with pytest.raises(CheckpointError, match=rf"last\.ckpt.*{message}"):
+        read_generator(path)
+
+
+def test_settings_of_another_program_are_no_architecture(tmp_path: Path) -> None:
+    weights = peer_vqgan(**TINY_ARCHITECTURE).state_dict()
+    for settings in ("text", {"model": "vqgan"}, {"model": {"channels": "many"}}):
+        path = saved({"state_dict": weights, "hyper_parameters": settings}, tmp_path / "last.ckpt")
+        assert read_generator(path)[0]["channels"] == TINY_ARCHITECTURE["channels"]
+
+
+def test_weights_of_half_precision_are_read_as_float32(tmp_path: Path) -> None:
+    weights = peer_vqgan(**TINY_ARCHITECTURE).half().state_dict()
+    model = VQGAN.from_checkpoint(saved({"state_dict": weights}, tmp_path / "last.ckpt"))
+    assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
+
+
+def test_a_model_does_not_depend_on_its_file_any_more(tmp_path: Path) -> None:
+    for path in (tmp_path / "a.ckpt", tmp_path / "a.safetensors"):
+        weights = peer_vqgan(**TINY_ARCHITECTURE).state_dict()
+        save_file(weights, path) if path.suffix == ".safetensors" else saved(weights, path)
+        model = VQGAN.from_checkpoint(path)
+        path.write_bytes(b"overwritten")
+        assert torch.equal(model.quantizer.codebook.weight, weights["quantize.embedding.weight"])

@@ -6,8 +6,10 @@ from pathlib import Path
 HEAD_BYTES = 4096
 SAFETENSORS_LENGTH_BYTES = 8
 MAX_SAFETENSORS_HEADER = 100_000_000
-LEGACY_TORCH_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""torch's magic number, as pickled."""
+LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."
+"""torch's magic number, which is the first pickle of its old files."""
+
+LEGACY_MAGIC_WITHIN = 32
 
 
 class FileKind(Enum):
@@ -47,7 +49,7 @@ def file_kind(path: Path) -> FileKind:
         head = file.read(HEAD_BYTES)
     if head.startswith(b"PK\x03\x04"):
         return FileKind.TORCH_ZIP
-    if head.startswith(LEGACY_TORCH_HEAD):
+    if head.startswith(b"\x80") and LEGACY_MAGIC in head[:LEGACY_MAGIC_WITHIN]:
         return FileKind.TORCH_LEGACY
     if head[4:9] == b"\0\0\0\0{":
         _require_whole_header(head, path.stat().st_size)

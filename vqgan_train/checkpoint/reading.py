@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -142,7 +143,10 @@ def _require_honest_size(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    return {STATE_DICT: {name: weight.clone() for name, weight in load_file(path).items()}}
+    try:
+        return {STATE_DICT: {name: weight.clone() for name, weight in load_file(path).items()}}
+    except SafetensorError as error:
+        raise ValueError(f"it is damaged or was cut short ({shown(error)})") from error
 
 
 def _read_pickled(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:

@@ -113,7 +113,8 @@ class Tensors:
         storage, start, size, strides, dtype = _parts(_innermost(recipe))
         elements = self._elements(storage, dtype)
         _require_within(start, size, strides, len(elements))
-        return elements.as_strided(size, strides, start)
+        # A slice of nothing may start anywhere.
+        return elements.as_strided(size, strides, start if 0 not in size else 0)
 
     def _elements(self, storage: Storage, dtype: torch.dtype) -> Tensor:
         """All of a storage's elements (N,)."""
@@ -174,5 +175,5 @@ def _require_within(start: Any, size: Any, strides: Any, count: int) -> None:
         raise ValueError("a tensor with an impossible shape, stride or offset")
     elements = math.prod(size)
     last = start + sum((length - 1) * stride for length, stride in zip(size, strides, strict=True))
-    if elements > count or start > count or (elements and last >= count):
+    if elements and (elements > count or last >= count):
         raise ValueError(f"a tensor of shape {size} beyond its storage of {count} elements")

@@ -1,0 +1,106 @@
+"""Unreadable samples: named, counted, and too many of them end the run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factories import image_samples, write_shard
+from runs import tiny_config, tiny_overrides
+
+from vqgan_train.callbacks import BadSamples, bad_samples
+from vqgan_train.data import ShardError
+from vqgan_train.module import VQGANModule
+from vqgan_train.train import train
+
+
+def batch(good: int, *bad: str) -> dict[str, Any]:
+    return {"image": torch.zeros(good, 3, 1, 1), "name": ["x"] * good, "bad": list(bad)}
+
+
+def see(callback: BadSamples, *batches: dict[str, Any]) -> None:
+    """Show validation batches to the callback."""
+    for number, seen in enumerate(batches):
+        callback.on_validation_batch_start(None, None, seen, number)  # type: ignore[arg-type]
+
+
+def damage(folder: Path, *numbers: int, samples: int = 9) -> None:
+    """Write a training shard whose samples of these numbers are no images."""
+    tiny_overrides(folder)
+    made = image_samples(samples)
+    for number in numbers:
+        made[number]["png"] = b"no image"
+    write_shard(folder / "train.tar", made)
+
+
+def test_samples_are_named_one_by_one_and_later_every_hundredth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(bad_samples.log, "warning", lambda text, *args: lines.append(text % args))
+    callback = BadSamples(0.9)
+    see(callback, *(batch(1, f"a.tar/{number}: broken") for number in range(1, 251)))
+    assert lines == [
+        f"Left out unreadable sample {number}: a.tar/{number}: broken"
+        for number in [*range(1, 11), 100, 200]
+    ]
+    assert (callback.bad, callback.seen) == (250, 500)
+
+
+def test_the_run_stops_beyond_the_fraction_and_names_the_sample() -> None:
+    callback = BadSamples(0.1)
+    see(callback, *[batch(9, "a.tar/0: broken")] * 30)
+    with pytest.raises(ShardError, match=r"31 of 301 .*max_bad_fraction=0.1 .* a.tar/7: no jpg"):
+        see(callback, batch(0, "a.tar/7: no jpg"))
+
+
+def test_one_of_the_first_hundred_is_no_reason_to_stop() -> None:
+    see(BadSamples(0.01), batch(1, "a.tar/0: broken"))
+    with pytest.raises(ShardError, match="2 of 3 samples"):
+        see(BadSamples(0.01), batch(1, "a.tar/0: broken", "a.tar/1: broken"))
+
+
+def test_zero_stops_at_the_first() -> None:
+    with pytest.raises(ShardError, match="1 of 1001 samples"):
+        see(BadSamples(0.0), batch(1000), batch(0, "a.tar/0: broken"))
+
+
+def test_a_run_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(tmp_path, 3)
+    # Nine samples in steps of 2: each is drawn in these 5 steps.
+    trainer = train(tiny_config(tmp_path, "run.max_steps=5", "data.max_bad_fraction=0.1"))
+    assert trainer is not None
+    assert trainer.global_step == 5
+    out = capsys.readouterr().out
+    assert "Left out unreadable sample 1: train.tar/000003: " in out
+
+
+def test_a_run_with_too_many_ends_before_it_trains_on_what_is_left(tmp_path: Path) -> None:
+    damage(tmp_path, *range(1, 9))
+    with pytest.raises(ShardError, match=r"train.tar/00000\d: "):
+        train(tiny_config(tmp_path))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_that_was_killed_counts_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(tmp_path, 3)
+    step = VQGANModule.training_step
+
+    def die_in_the_fourth(module: VQGANModule, batch: dict[str, Any]) -> Any:
+        if module.global_step == 3:
+            raise KeyError("killed")
+        return step(module, batch)
+
+    monkeypatch.setattr(VQGANModule, "training_step", die_in_the_fourth)
+    with pytest.raises(KeyError, match="killed"):
+        train(tiny_config(tmp_path, "data.max_bad_fraction=0.5"))
+    monkeypatch.setattr(VQGANModule, "training_step", step)
+    train(tiny_config(tmp_path, "data.max_bad_fraction=0.5", "run.max_steps=5"))
+
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    counts = last["callbacks"]["BadSamples"]
+    # Five steps, with the first nine draws an epoch; validations at the steps 0, 2, 4 and 5.
+    assert counts["seen"] == 5 * 2 + 4 * 5
+    assert counts["bad"] in (1, 2)

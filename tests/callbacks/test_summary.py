@@ -1,0 +1,45 @@
+"""Before and after, in a table."""
+
+from pathlib import Path
+
+import pytest
+from runs import tiny_config
+
+from vqgan_train.callbacks.summary import COMPARED, Summary
+from vqgan_train.train import train
+
+
+def summary_of(first: float, last: float) -> Summary:
+    """A summary whose metrics all went from one value to another."""
+    summary = Summary()
+    summary.first, summary.last = dict.fromkeys(COMPARED, first), dict.fromkeys(COMPARED, last)
+    return summary
+
+
+def test_the_table_compares_first_and_last() -> None:
+    summary = summary_of(2.0, 1.5)
+    lines = summary.table(700).splitlines()
+    assert lines[0].split() == ["validation", "before", "step", "700", "change"]
+    assert lines[1].split() == ["reconstruction", "(L1", "+", "LPIPS)", "2", "1.5", "-25%"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_codes_used_are_whole_numbers() -> None:
+    assert "16384" in summary_of(16_384.0, 16_384.0).table(1).splitlines()[5]
+
+
+def test_a_metric_that_was_zero_has_no_change_in_percent() -> None:
+    assert "%" not in summary_of(0.0, 1.0).table(1)
+
+
+def test_a_resumed_run_compares_with_the_start_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = []
+    for steps in (2, 4):
+        train(tiny_config(tmp_path, f"run.max_steps={steps}"))
+        out = capsys.readouterr().out
+        tables += [line.split() for line in out.splitlines() if line.startswith("LPIPS")]
+    (_, before, middle, _), (_, before_resumed, end, _) = tables
+    assert before_resumed == before
+    assert len({before, middle, end}) == 3

@@ -1,0 +1,126 @@
+"""Flax's files, written as vqgan-jax does, give the original's model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import torch
+from factories import TINY_ARCHITECTURE, tiny_images
+from numpy.typing import NDArray
+from reference import VQModel, peer_vqgan
+from torch import Tensor
+
+from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+from vqgan_train.models import VQGAN
+
+ARCHITECTURE = {
+    **TINY_ARCHITECTURE,
+    "channel_multipliers": [1, 2, 2],
+    "attention_resolutions": [8, 16],
+    "num_residual_blocks": 2,
+}
+
+
+def flax_leaf(name: str, weight: NDArray[Any], norm_shape: str) -> tuple[str, NDArray[Any]]:
+    """The last part of a path, and the array in Flax's layout (facts of vqgan-jax's converter)."""
+    if ".norm" in name:
+        weight = weight[None, None, None, :] if norm_shape == "(1, 1, 1, C)" else weight
+        return ("scale" if name.endswith("weight") else "bias"), weight
+    if name == "quantize.embedding.weight":
+        return "embedding", weight
+    if weight.ndim == 4:
+        return "kernel", weight.transpose(2, 3, 1, 0)
+    return "bias", weight
+
+
+def flax_tree(weights: dict[str, Tensor], norm_shape: str) -> dict[str, Any]:
+    """The original's weights as Flax has them."""
+    tree: dict[str, Any] = {}
+    for name, weight in weights.items():
+        *modules, _ = name.split(".")
+        path: list[str] = []
+        for module in modules:  # down.0 becomes down_0
+            path = [*path[:-1], f"{path[-1]}_{module}"] if module.isdigit() else [*path, module]
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        leaf, array = flax_leaf(name, weight.numpy(), norm_shape)
+        branch[leaf] = array
+    return tree
+
+
+def packed(value: Any) -> msgpack.ExtType:
+    """An array as flax.serialization packs it."""
+    parts = (value.shape, value.dtype.name, value.tobytes("C"))
+    return msgpack.ExtType(1, msgpack.packb(parts, use_bin_type=True))
+
+
+def write_flax(tree: dict[str, Any], path: Path) -> Path:
+    path.write_bytes(msgpack.packb(tree, default=packed, strict_types=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def peer() -> VQModel:
+    return peer_vqgan(**ARCHITECTURE).eval()
+
+
+@pytest.mark.parametrize("norm_shape", ["(C)", "(1, 1, 1, C)"])
+def test_flax_weights_are_those_of_the_original(
+    tmp_path: Path, peer: VQModel, norm_shape: str
+) -> None:
+    weights = peer.state_dict()
+    path = write_flax(flax_tree(weights, norm_shape), tmp_path / "flax_model.msgpack")
+    found = read_checkpoint(path)["state_dict"]
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+
+
+@torch.no_grad()
+def test_a_flax_model_gives_the_tokens_of_the_original(tmp_path: Path, peer: VQModel) -> None:
+    path = write_flax(flax_tree(peer.state_dict(), "(C)"), tmp_path / "flax_model.msgpack")
+    images = tiny_images()
+    expected = peer.encode(images)[2][2]
+    assert torch.equal(VQGAN.from_checkpoint(path).encode(images), expected.view(len(images), -1))
+
+
+def test_the_file_has_the_names_and_layout_of_vqgan_jax(peer: VQModel) -> None:
+    tree = flax_tree(peer.state_dict(), "(C)")
+    assert tree.keys() == {"encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"}
+    assert tree["encoder"]["down_0"]["block_1"]["conv1"]["kernel"].shape == (3, 3, 32, 32)
+    assert tree["encoder"]["conv_in"]["kernel"].shape == (3, 3, 3, 32)
+    assert tree["encoder"]["mid"]["attn_1"].keys() == {"norm", "q", "k", "v", "proj_out"}
+    assert tree["quantize"]["embedding"]["embedding"].shape == (64, 16)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut short": lambda whole: whole[:-1],
+    "with something behind": lambda whole: whole + b"\xc0",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_flax_file_is_refused(
+    tmp_path: Path, peer: VQModel, damage: Callable[[bytes], bytes]
+) -> None:
+    path = write_flax(flax_tree(peer.state_dict(), "(C)"), tmp_path / "flax_model.msgpack")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"flax_model\.msgpack"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("leaf", [1.5, [1, 2], None, "text"])
+def test_what_is_no_array_is_refused_with_its_path(tmp_path: Path, leaf: object) -> None:
+    path = write_flax({"encoder": {"conv_in": leaf}}, tmp_path / "flax_model.msgpack")
+    with pytest.raises(CheckpointError, match="encoder/conv_in is a"):
+        read_checkpoint(path)
+
+
+def test_two_paths_of_one_name_are_refused(tmp_path: Path) -> None:
+    array = np.zeros(3, dtype=np.float32)
+    path = write_flax({"norm": {"scale": array, "weight": array}}, tmp_path / "flax_model.msgpack")
+    with pytest.raises(CheckpointError, match=r"norm\.weight twice"):
+        read_checkpoint(path)

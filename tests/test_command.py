@@ -160,6 +160,7 @@ def refused(
         assert files_in(tmp_path) == before
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
+        assert err.startswith("\nError: ")
         assert len(err.splitlines()) < ONE_SCREEN
         return err
 

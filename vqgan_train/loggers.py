@@ -70,8 +70,7 @@ class MetricsCsv(Logger):
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            whole = (line for line in file if line.endswith("\n"))
-            return [row for row in csv.DictReader(whole) if None not in row.values()]
+            return list(csv.DictReader(line for line in file if line.endswith("\n")))
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class CodebookUse(NamedTuple):
-    """How tokens spread over the codebook: () float32 scalars."""
+    """How tokens spread over the codebook: () float32 scalars on the CPU."""
 
     used: Tensor
     """Codes that occur."""
@@ -26,6 +26,7 @@ def token_counts(tokens: Tensor, codebook_size: int) -> Tensor:
 
 def codebook_use(counts: Tensor) -> CodebookUse:
     """Summarise token counts (codebook_size,), summed over as many images as one likes."""
+    counts = counts.cpu()  # for float64, which not every device has
     used = (counts > 0).sum().float()
     shares = counts.double() / counts.sum().clamp(min=1)
     entropy = -torch.special.xlogy(shares, shares).sum()

@@ -113,7 +113,7 @@ class VQGANModule(LightningModule):
         """Forget the last validation."""
         size = self.generator.quantizer.codebook.num_embeddings
         self._token_counts = torch.zeros(size, dtype=torch.int64, device=self.device)
-        self._validation_sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        self._validation_sums = torch.zeros(6, device=self.device)
 
     def validation_step(self, batch: Mapping[str, Any]) -> None:
         """Add one batch to the sums, unless none of its images could be read."""
@@ -124,14 +124,14 @@ class VQGANModule(LightningModule):
         terms = self.objective.evaluate(
             images, generated.reconstruction, generated.latents, generated.codes
         )
-        means = torch.stack([*terms, psnr(images, generated.reconstruction).mean()]).double()
+        means = torch.stack([*terms, psnr(images, generated.reconstruction).mean()])
         self._validation_sums += torch.cat([means, means.new_ones(1)]) * len(images)
         self._token_counts += token_counts(generated.tokens, len(self._token_counts))
 
     def on_validation_epoch_end(self) -> None:
         """Reduce the sums over ranks; `trainer.callback_metrics` then holds the results."""
         sums = self._sum_over_ranks(self._validation_sums)
-        reconstruction, pixel, perceptual, codebook, fidelity = (sums[:-1] / sums[-1]).float()
+        reconstruction, pixel, perceptual, codebook, fidelity = sums[:-1] / sums[-1]
         use = codebook_use(self._sum_over_ranks(self._token_counts))
         self.log_dict(
             {

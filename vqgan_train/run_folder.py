@@ -48,7 +48,7 @@ class RunFolder(NamedTuple):
 
 
 def open_run(output_dir: str | None, resume: str, settings: Mapping[str, Any]) -> RunFolder:
-    """Decide where the run lives and whether it goes on; make nothing yet.
+    """Decide where the run lives and whether it goes on; make nothing yet but the new name.
 
     Args:
         output_dir: the folder, or None for a new one under runs/.

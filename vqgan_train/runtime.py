@@ -49,12 +49,17 @@ def configure_logging() -> None:
     package.handlers = [handler]
     package.propagate = False
     package.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
+    # Each rank reads data of its own, so each names what it could not read.
+    logging.getLogger("vqgan_train.callbacks.bad_samples").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Lightning 2.6 asks torch 2.14 in a way that later versions will not answer.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # The progress bar shows the loader's wait; a general advice for more workers does not help a
-    # CPU.
+    # The progress bar shows the loader's wait; a general advice for more workers helps no CPU.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # What is logged in validation was summed over ranks by the module itself.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # torch 2.14 deprecates switching it off, which is still the only way to do without.
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
 
 
 def is_first_rank() -> bool:
@@ -72,23 +77,23 @@ def require_devices(accelerator: str, devices: int | str) -> int:
         DeviceError: it has not.
     """
     gpus = torch.cuda.device_count()
-    if accelerator == "gpu":
-        if gpus == 0:
-            raise DeviceError(
-                "trainer.accelerator=gpu, but torch finds no GPU here"
-                f" (torch {torch.__version__}, CUDA build {torch.version.cuda}). "
-                "Check nvidia-smi and the driver, or take trainer.accelerator=cpu."
-            )
-        if isinstance(devices, int) and devices > gpus:
-            raise DeviceError(
-                f"trainer.devices={devices}, but torch finds {gpus} GPUs here. Lower it, or "
-                "check CUDA_VISIBLE_DEVICES."
-            )
+    if accelerator == "gpu" and gpus == 0:
+        raise DeviceError(
+            "trainer.accelerator=gpu, but torch finds no GPU here"
+            f" (torch {torch.__version__}, CUDA build {torch.version.cuda}). "
+            "Check nvidia-smi and the driver, or take trainer.accelerator=cpu."
+        )
+    on_gpus = gpus > 0 and accelerator in ("auto", "gpu")
+    if on_gpus and isinstance(devices, int) and devices > gpus:
+        raise DeviceError(
+            f"trainer.devices={devices}, but torch finds {gpus} GPUs here. Lower it, or "
+            "check CUDA_VISIBLE_DEVICES."
+        )
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("trainer.accelerator=mps, but this is no Apple GPU. Take auto or cpu.")
     if isinstance(devices, int):
         return devices
-    return max(gpus, 1) if accelerator in ("auto", "gpu") else 1
+    return gpus if on_gpus else 1
 
 
 def set_clock(trainer: Trainer, step: int) -> None:
@@ -99,6 +104,7 @@ def set_clock(trainer: Trainer, step: int) -> None:
     where one number says everything.
     """
     loop = trainer.fit_loop.epoch_loop
+    assert hasattr(loop, "_batches_that_stepped"), "this Lightning counts steps in another place"
     loop._batches_that_stepped = step
     loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
     loop.batch_progress.total.ready = step * trainer.accumulate_grad_batches
@@ -117,10 +123,18 @@ def provenance(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _git_revision() -> str:
     """The checkout's commit, marked if it was changed since; empty outside of one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    home = Path(__file__).parents[1]
+    # An installed package may lie inside of somebody else's repository.
+    if _git("rev-parse", "--show-toplevel") != str(home.resolve()):
+        return ""
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(*arguments: str) -> str:
+    """What git answers about the folder of this file; empty if there is no git or no repository."""
     try:
         output = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            ["git", "-C", str(Path(__file__).parent), *arguments],
             capture_output=True,
             text=True,
             check=True,

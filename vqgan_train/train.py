@@ -104,14 +104,15 @@ def report(trainer: Trainer, folder: RunFolder) -> None:
         "pictures     %s\n"
         "metrics      %s\n"
         "checkpoints  %s\n"
-        "             %s (step %d)\n\n"
+        "best         %s\n\n"
         "To go on:  %s",
         summary.table(step),
         folder.path / PICTURES / f"step_{step:06d}.png",
         folder.path / METRICS_FILE,
         checkpoints.last,
-        checkpoints.best,
-        checkpoints.best_step,
+        f"{checkpoints.best} (step {checkpoints.best_step})"
+        if checkpoints.best.exists()
+        else "none",
         command_to_go_on(folder, 2 * step),
     )
 

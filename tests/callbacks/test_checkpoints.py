@@ -61,15 +61,16 @@ def test_accumulated_batches_write_once_a_step(
 def test_the_best_is_the_best_of_all_validations_over_a_resume(tmp_path: Path) -> None:
     # So large a rate that losses go up and down.
     wild = ("run.val_every_steps=1", "optim.learning_rate=3e-2", "run.checkpoint_every_steps=3")
-    train(tiny_config(tmp_path, *wild, "run.max_steps=6"))
-    train(tiny_config(tmp_path, *wild, "run.max_steps=10"))
+    train(tiny_config(tmp_path, *wild, "run.max_steps=4"))
+    train(tiny_config(tmp_path, *wild, "run.max_steps=5"))
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         validated = {
             int(row["step"]): float(row["val/loss/reconstruction"]) for row in csv.DictReader(file)
         }
     del validated[0]  # what the run started from is not its own
-    assert list(validated) == list(range(1, 11))
+    assert list(validated) == list(range(1, 6))
     best = min(validated, key=lambda step: validated[step])
+    assert best < 4, "the resume must not be where the best is"
     assert load(tmp_path, "best.ckpt")["global_step"] == best
     assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"] == {
         "best_value": validated[best],
@@ -77,7 +78,7 @@ def test_the_best_is_the_best_of_all_validations_over_a_resume(tmp_path: Path) -
     }
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+@pytest.mark.parametrize("name", ["last.ckpt", pytest.param("best.ckpt", marks=pytest.mark.slow)])
 def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -108,7 +109,7 @@ def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
     assert ended.value.code == 2
     assert "No space left on device" in err
     assert "Traceback" not in err
-    assert "last.ckpt holds step 2" in out
+    assert "last.ckpt is what to go on from" in out
     assert (folder / name).read_bytes() == before
     assert {file.name for file in folder.iterdir()} == {"last.ckpt", "best.ckpt"}
 

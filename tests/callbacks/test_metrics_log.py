@@ -55,6 +55,7 @@ def test_codes_are_used_or_dead(table: dict[int, Row]) -> None:
         assert 1 <= float(table[step]["val/codebook/perplexity"]) <= used
 
 
+@pytest.mark.slow
 def test_a_step_of_several_batches_is_one_row_with_their_mean(tmp_path: Path) -> None:
     # With a rate of next to nothing all batches see the same weights.
     still = ("optim.learning_rate=1e-30", "run.max_steps=2", "loss.discriminator_start_step=9")

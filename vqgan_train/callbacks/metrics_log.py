@@ -26,9 +26,11 @@ class MetricsLog(Callback):
         self.latest: dict[str, float] = {}
         """The training metrics logged last."""
         self._terms: list[Tensor] = []
+        self._paused_at: float | None = None
+        self._window_started_at = self._batch_ended_at = time.perf_counter()
+        self._data_seconds = 0.0
         self._images = 0
         self._steps = 0
-        self._restart_window()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; steps that will be made again lose their rows."""
@@ -40,7 +42,11 @@ class MetricsLog(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The time since the last batch ended was spent waiting for data."""
+        """The time since the last batch ended was spent waiting for data, or in a validation."""
+        if self._paused_at is not None:
+            self._window_started_at += time.perf_counter() - self._paused_at
+            self._batch_ended_at = time.perf_counter()
+            self._paused_at = None
         self._data_seconds += time.perf_counter() - self._batch_ended_at
 
     def on_train_batch_end(
@@ -64,16 +70,14 @@ class MetricsLog(Callback):
         self._batch_ended_at = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self._validation_started_at = time.perf_counter()
+        """Stop the clock; it goes on with the next batch, after pictures and checkpoints."""
+        self._paused_at = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the module measured, and let the clock go on."""
+        """Log what was measured."""
         results = trainer.callback_metrics.items()
-        self._log(trainer, {name: float(v) for name, v in results if name.startswith("val/")})
-        paused = time.perf_counter() - self._validation_started_at
-        self._window_started_at += paused
-        self._batch_ended_at += paused
+        measured = {name: float(v) for name, v in results if name.startswith(("val/", "data/"))}
+        self._log(trainer, measured)
 
     def _training_metrics(self, trainer: Trainer) -> dict[str, float]:
         terms = trainer.strategy.reduce(torch.stack(self._terms).mean(dim=0), reduce_op="mean")
@@ -96,6 +100,7 @@ class MetricsLog(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
     def _restart_window(self) -> None:
+        self._paused_at = None
         self._window_started_at = self._batch_ended_at = time.perf_counter()
         self._data_seconds = 0.0
         self._images = 0

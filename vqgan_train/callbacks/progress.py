@@ -86,8 +86,17 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.set_description_str("training")
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar before the error is told."""
+        self._close()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close the bar, after an error too."""
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None

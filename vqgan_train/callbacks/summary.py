@@ -39,5 +39,10 @@ class Summary(Callback):
         for name, label in COMPARED.items():
             before, after = self.first[name], self.last[name]
             change = f"{(after - before) / before:+.0%}" if before else ""
-            lines.append(f"{label:<30}{before:>10.4g}{after:>14.4g}{change:>10}")
+            lines.append(f"{label:<30}{_short(before):>10}{_short(after):>14}{change:>10}")
         return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    """Counts as they are, measurements with four digits."""
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 HEAD_BYTES = 4096
 SAFETENSORS_LENGTH_BYTES = 8
-MAX_SAFETENSORS_HEADER = 100_000_000
 LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."
 """torch's magic number, which is the first pickle of its old files."""
 

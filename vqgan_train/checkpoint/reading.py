@@ -63,6 +63,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return content
     except ValueError as error:
         raise CheckpointError(f"{path} is not a checkpoint that can be used: {error}.") from error
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"{path} could not be read: {error or 'no memory left'}.") from error
     # Damage may show as nearly anything, deep in the readers.
     except Exception as error:
         raise CheckpointError(

@@ -28,7 +28,8 @@ def read_torch_legacy(path: Path) -> dict[str, Any]:
 
     def remember(persistent_id: Any) -> Storage:
         storage = storage_of(persistent_id)
-        return storages.setdefault(storage.key, storage) and storage
+        storages.setdefault(storage.key, storage)
+        return storage
 
     with path.open("rb") as file:
         head = io.BytesIO(file.read(MAX_PICKLE_BYTES))

@@ -10,6 +10,10 @@ from vqgan_train.config.checks import require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
 
+LPIPS_SMALLEST_SIDE = 16
+DISCRIMINATOR_SMALLEST_SIDE = 3
+"""Pixels a side: of the image for LPIPS, after its strided layers for the discriminator."""
+
 
 class Accelerator(Enum):
     """Where to compute: names of Lightning's accelerators."""
@@ -21,7 +25,7 @@ class Accelerator(Enum):
 
 
 class Precision(Enum):
-    """Lightning's names, with underscores for its hyphens."""
+    """Arithmetic of the networks; losses and distances are float32 in any case."""
 
     fp32 = "32-true"
     bf16 = "bf16-mixed"
@@ -164,4 +168,11 @@ class Config:
             f"data.image_size is {self.data.image_size}, but the model halves images "
             f"{factor.bit_length() - 1} times (f = {factor}): take a multiple of {factor}, such as "
             f"{max(1, round(self.data.image_size / factor)) * factor}.",
+        )
+        layers = self.model.discriminator.num_layers
+        smallest = max(LPIPS_SMALLEST_SIDE, DISCRIMINATOR_SMALLEST_SIDE * 2**layers)
+        require(
+            self.data.image_size >= smallest,
+            f"data.image_size is {self.data.image_size}; LPIPS and a discriminator of {layers} "
+            f"layers need {smallest} pixels or more.",
         )

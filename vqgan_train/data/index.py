@@ -8,7 +8,6 @@ import hashlib
 import logging
 import re
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vqgan_train.cache import cache_folder
+from vqgan_train.cache import cache_folder, cache_lock, write_whole
 from vqgan_train.data.shards import ShardError
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,8 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
         ShardError: a shard cannot be read or holds no image.
     """
     shown = tqdm(paths, "indexing shards", unit="shard", disable=len(paths) < MANY_SHARDS)
-    indices = [_cached_index(path) for path in shown]
+    with cache_lock("index"):
+        indices = [_cached_index(path) for path in shown]
     for index in indices:
         if index.problem:
             log.warning("%s: %s", index.path, index.problem)
@@ -178,8 +178,7 @@ def _cached_index(path: Path) -> ShardIndex:
 
 def _store(index: ShardIndex, file: Path) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
+        with write_whole(file) as partial:
             np.savez(
                 partial,
                 starts=index.starts,
@@ -187,6 +186,5 @@ def _store(index: ShardIndex, file: Path) -> None:
                 without_image=index.without_image,
                 problem=index.problem,
             )
-        Path(partial.name).replace(file)
     except OSError as error:
         log.warning("The index of %s could not be kept at %s: %s", index.path, file, error)

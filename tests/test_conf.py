@@ -271,6 +271,7 @@ MISTAKES = {
     # in contradiction
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
+    "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",
     "data.image_size=64 data.resize=63": "data.resize is 63, smaller than data.image_size=64",
     "data.train_shards=t.tar": "data.train_shards is ['t.tar'], data.val_shards is None: set both",
     "loss.discriminator_start_step=20 loss.adversarial_start_step=10": "start_step is 10, before "

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import wandb
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -16,7 +17,14 @@ from vqgan_train.checkpoint import (
     read_checkpoint,
     weights_under_our_names,
 )
-from vqgan_train.config import Config, DataConfig, WandbConfig, plain_settings
+from vqgan_train.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    WandbConfig,
+    WandbMode,
+    plain_settings,
+)
 from vqgan_train.data import ImageTransform, expand_shards, pack_sample_photos
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.loggers import MetricsCsv
@@ -169,14 +177,19 @@ def _build_loggers(config: Config, folder: Path, settings: dict[str, Any]) -> li
     return loggers
 
 
-def _build_wandb(wandb: WandbConfig, folder: Path, settings: dict[str, Any]) -> WandbLogger:
+def _build_wandb(config: WandbConfig, folder: Path, settings: dict[str, Any]) -> WandbLogger:
+    if config.mode == WandbMode.online and not wandb.api.api_key:
+        raise ConfigError(
+            "logger.wandb.mode=online, but W&B has no API key here. Run `wandb login`, set "
+            "WANDB_API_KEY, or take logger.wandb.mode=offline and `wandb sync` later."
+        )
     return WandbLogger(
         id=wandb_id(folder),
         resume="allow",
-        project=wandb.project,
-        entity=wandb.entity,
-        name=wandb.name or folder.name,
-        mode=wandb.mode.value,
+        project=config.project,
+        entity=config.entity,
+        name=config.name or folder.name,
+        mode=config.mode.value,
         save_dir=folder,
         config=settings,
     )

@@ -3,6 +3,7 @@
 import logging
 import shlex
 
+import wandb
 from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import WandbLogger
@@ -88,9 +89,8 @@ def num_weights(network: nn.Module) -> int:
 
 def close_loggers(trainer: Trainer) -> None:
     """Let W&B finish, so that another run in this process gets a run of its own there."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        wandb.finish()
 
 
 def report(trainer: Trainer, folder: RunFolder) -> None:

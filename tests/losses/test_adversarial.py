@@ -5,7 +5,12 @@ import torch
 from factories import tiny_images
 from torch import Tensor, nn
 
-from vqgan_train.losses.adversarial import adaptive_weight, discriminator_hinge, generator_hinge
+from vqgan_train.losses.adversarial import (
+    adaptive_weight,
+    discriminator_hinge,
+    generator_hinge,
+    gradient_of_mean,
+)
 
 
 def last_convolution(in_channels: int = 4) -> nn.Conv2d:
@@ -112,3 +117,13 @@ def test_gradients_that_add_up_over_a_large_image_survive_half_precision() -> No
         reconstruction = layer(features)
     weight = adaptive_weight(reconstruction, layer.weight, nll_gradient, adversarial_gradient)
     torch.testing.assert_close(weight, expected, rtol=1e-2, atol=0)
+
+
+def test_the_gradient_of_a_mean_of_many_logits_survives_fp16() -> None:
+    image = torch.rand(1, 1, 512, 512, requires_grad=True)
+    weight = torch.full((1, 1, 1, 1), 0.01)
+    with torch.autocast("cpu", torch.float16):
+        logits = torch.nn.functional.conv2d(image, weight)
+    gradient = gradient_of_mean(logits.float().mean(), logits.numel(), image)
+    # 3.8e-8 a pixel, under half of what fp16 can hold at all.
+    torch.testing.assert_close(gradient, torch.full_like(image, 0.01 / 512**2), rtol=1e-3, atol=0)

@@ -39,6 +39,16 @@ def adaptive_weight(
     return weight.clamp(0.0, MAX_ADAPTIVE_WEIGHT)
 
 
+def gradient_of_mean(mean: Tensor, count: int, image: Tensor) -> Tensor:
+    """The gradient of a mean of `count` logits with respect to the image; the graph is kept.
+
+    It starts at 1 / count, which fp16 would round away inside the discriminator, where no loss
+    scaling reaches it; so the sum's gradient is taken, and divided.
+    """
+    (gradient,) = torch.autograd.grad(mean * count, image, retain_graph=True)
+    return gradient / count
+
+
 def _norm_at(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Tensor:
     """Norm of a gradient of the reconstruction, carried back to the last layer's weight."""
     # A mean over all pixels has gradients near 1e-6, which fp16 rounds to nothing on the way back.

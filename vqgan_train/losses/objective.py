@@ -18,6 +18,7 @@ from vqgan_train.losses.adversarial import (
     adaptive_weight,
     discriminator_hinge,
     generator_hinge,
+    gradient_of_mean,
 )
 from vqgan_train.losses.codebook import codebook_loss
 from vqgan_train.losses.perceptual import LPIPS
@@ -123,7 +124,7 @@ class Objective(nn.Module):
             nll = pixel + self.perceptual_weight * perceptual
             adversarial = generator_hinge(fake_logits)
             (nll_gradient,) = torch.autograd.grad(nll, copy)
-            adversarial_gradient = _gradient_of_mean(adversarial, fake_logits.numel(), copy)
+            adversarial_gradient = gradient_of_mean(adversarial, fake_logits.numel(), copy)
             weight = (adversarial_factor * self.adversarial_weight) * adaptive_weight(
                 reconstruction, last_layer, nll_gradient, adversarial_gradient
             )
@@ -170,13 +171,3 @@ class Objective(nn.Module):
             commitment_weight=self.commitment_weight,
             legacy=self.legacy_codebook_loss,
         )
-
-
-def _gradient_of_mean(mean: Tensor, count: int, image: Tensor) -> Tensor:
-    """The gradient of a mean of `count` logits with respect to the image; the graph is kept.
-
-    It starts at 1 / count, which fp16 would round away inside the discriminator, where no loss
-    scaling reaches it; so the sum's gradient is taken, and divided.
-    """
-    (gradient,) = torch.autograd.grad(mean * count, image, retain_graph=True)
-    return gradient / count

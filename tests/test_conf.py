@@ -207,6 +207,8 @@ def test_every_schema_refuses_unknown_attributes() -> None:
 MISTAKES = {
     # unknown
     "run.max_step=3": "no setting run.max_step. Did you mean run.max_steps",
+    "run.seed=-1": "run.seed is -1; it must be in [0, 2**32)",
+    "model.architecture.dropout=1": "model.architecture.dropout is 1.0; it must be in [0, 1)",
     "data.batchsize=3": "no setting data.batchsize. Did you mean data.batch_size",
     "model.architecture.chanels=32": "Did you mean model.architecture.channels",
     "modle=small": "Did you mean model?",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from runs import tiny_config
+from runs import compose_config, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
 from vqgan_train.run_folder import RunFolderError
@@ -199,3 +199,17 @@ def test_wandb_keeps_one_run_over_a_resume(
     assert [run.name.rsplit("-", 1)[1] for run in runs] == [identity] * 2 * (mode == "offline")
     for run in runs:
         assert list(run.glob("files/media/images/val/pictures*.png"))
+
+
+@pytest.mark.slow
+def test_the_small_model_trains_on_photos(tmp_path: Path) -> None:
+    photos = Path(__file__).parents[1] / ".." / "shared" / "photos"
+    if not photos.is_dir():
+        pytest.skip("there are no photos at ../shared/photos")
+    shards = (
+        f"data.train_shards='{photos}/0000{{0..2}}.tar'",
+        f"data.val_shards={photos}/00003.tar",
+    )
+    train(compose_config(*shards, "run.max_steps=50", f"run.output_dir={tmp_path / 'run'}"))
+    first, *_, last = (row["val/loss/perceptual"] for row in rows(tmp_path / "run"))
+    assert float(last) < 0.9 * float(first)

@@ -178,7 +178,7 @@ def _build_loggers(config: Config, folder: Path, settings: dict[str, Any]) -> li
 
 
 def _build_wandb(config: WandbConfig, folder: Path, settings: dict[str, Any]) -> WandbLogger:
-    if config.mode == WandbMode.online and not wandb.api.api_key:
+    if config.mode == WandbMode.online and not wandb.login(prompt=False, verify=False):
         raise ConfigError(
             "logger.wandb.mode=online, but W&B has no API key here. Run `wandb login`, set "
             "WANDB_API_KEY, or take logger.wandb.mode=offline and `wandb sync` later."

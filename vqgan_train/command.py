@@ -18,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vqgan_train.config import Config, config_dir, register_schema, setting_names, to_config
 
+WANDB_ERRORS = "wandb.errors"
 USER_ERROR = 2
 INTERRUPTED = 130
 """Exit codes: the settings are at fault; Ctrl-C (128 + SIGINT)."""
@@ -125,7 +126,7 @@ def is_users(error: Exception) -> bool:
     """Whether an error is about what was given, as all that we define are, not a defect of ours."""
     return (
         isinstance(error, HydraException | OmegaConfBaseException | OSError)
-        or type(error).__module__.startswith("vqgan_train.")
+        or type(error).__module__.startswith(("vqgan_train.", WANDB_ERRORS))
         or _is_from_composing(error)
     )
 
@@ -156,6 +157,8 @@ def explain(error: Exception) -> str:
             "name, and settings of a group that is null, such as logger.wandb.project=..., need "
             "the group first: logger=wandb."
         )
+    if type(error).__module__.startswith(WANDB_ERRORS):
+        return f"W&B did not start ({error}). Mend that, or take logger.wandb.mode=offline."
     return _without_traceback(str(cause))
 
 

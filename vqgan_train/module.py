@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from vqgan_train.checkpoint import to_original, weights_under_our_names
+from vqgan_train.data import ShardError
 from vqgan_train.losses import Objective, StepTerms, find_lpips_weights
 from vqgan_train.metrics import codebook_use, psnr, token_counts
 from vqgan_train.models import VQGAN, PatchDiscriminator
@@ -129,8 +130,16 @@ class VQGANModule(LightningModule):
         self._token_counts += token_counts(generated.tokens, len(self._token_counts))
 
     def on_validation_epoch_end(self) -> None:
-        """Reduce the sums over ranks; `trainer.callback_metrics` then holds the results."""
+        """Reduce the sums over ranks; `trainer.callback_metrics` then holds the results.
+
+        Raises:
+            ShardError: there was no image.
+        """
         sums = self._sum_over_ranks(self._validation_sums)
+        if sums[-1] == 0:
+            raise ShardError(
+                "Not one image of data.val_shards could be read. Check that they hold images."
+            )
         reconstruction, pixel, perceptual, codebook, fidelity = sums[:-1] / sums[-1]
         use = codebook_use(self._sum_over_ranks(self._token_counts))
         self.log_dict(

@@ -73,7 +73,8 @@ class Progress(ProgressBar):
         if self.metrics.latest:
             loss = self.metrics.latest["train/loss/total"]
             speed = self.metrics.latest["train/images_per_second"]
-            self._bar.set_postfix_str(f"loss {loss:.3f}, {speed:.3g} images/s", refresh=False)
+            digits = f"{speed:.0f}" if speed >= 100 else f"{speed:.3g}"
+            self._bar.set_postfix_str(f"loss {loss:.3f}, {digits} images/s", refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

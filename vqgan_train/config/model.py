@@ -58,6 +58,10 @@ class ArchitectureConfig:
             len(self.channel_multipliers) > 0,
             "model.architecture.channel_multipliers is empty; give one number a level.",
         )
+        require(
+            0 <= self.dropout < 1,
+            f"model.architecture.dropout is {self.dropout}; it must be in [0, 1).",
+        )
         require_at_least(
             1,
             model__architecture__channel_multipliers=min(self.channel_multipliers),

@@ -69,6 +69,7 @@ class RunConfig:
     """auto: go on if output_dir holds this run. never: refuse to. A path: go on from there."""
 
     def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, f"run.seed is {self.seed}; it must be in [0, 2**32).")
         require_at_least(
             1,
             run__max_steps=self.max_steps,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -62,6 +62,8 @@ class ShardDataset(Dataset[Sample]):
         random = np.random.default_rng((self.seed, *draw))
         try:
             return Sample(name, self.transform(encoded, random))
+        except UnidentifiedImageError:
+            return Sample(f"{name}: no image format that PIL knows", None)
         except UNREADABLE as error:
             return Sample(f"{name}: {error}", None)
 

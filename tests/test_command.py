@@ -16,7 +16,7 @@ import pytest
 import torch
 from factories import write_shard
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from runs import compose_config, tiny_overrides
+from tiny_runs import compose_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
 from vqgan_train.checkpoint import read_checkpoint, write_atomically

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from omegaconf.errors import MissingMandatoryValue
-from runs import compose_config
+from tiny_runs import compose_config
 
 from vqgan_train.command import explain, is_users
 from vqgan_train.config import (

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from runs import compose_config, tiny_config
+from tiny_runs import compose_config, tiny_config
 
 from vqgan_train.command import quote_overrides
 from vqgan_train.config import setting_names

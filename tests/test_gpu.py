@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import tiny_config
+from tiny_runs import tiny_config
 
 from vqgan_train.train import train
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
-from runs import compose_config, tiny_config, tiny_overrides
+from tiny_runs import compose_config, tiny_config, tiny_overrides
 
 from vqgan_train.train import train
 

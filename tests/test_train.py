@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from runs import compose_config, tiny_config
+from tiny_runs import compose_config, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
 from vqgan_train.run_folder import RunFolderError

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from runs import tiny_overrides
+from tiny_runs import tiny_overrides
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,8 @@
 """`python -m vqgan_train`: settings from conf/ and the command line, checked; then train."""
 
+import os
+import sys
+
 from vqgan_train.command import run_command
 from vqgan_train.config import Config
 
@@ -11,6 +14,9 @@ def main() -> None:
 
 def _train(config: Config) -> None:
     # Importing Lightning takes seconds, which nobody with a typo in a setting should wait for.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        sys.stdout.write("starting vqgan_train\n")
+        sys.stdout.flush()
     from vqgan_train.train import train
 
     train(config)

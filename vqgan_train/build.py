@@ -25,7 +25,7 @@ from vqgan_train.config import (
     WandbMode,
     plain_settings,
 )
-from vqgan_train.data import ImageTransform, expand_shards, pack_sample_photos
+from vqgan_train.data import ImageTransform, ShardError, expand_shards, pack_sample_photos
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.loggers import MetricsCsv
 from vqgan_train.module import VQGANModule
@@ -56,9 +56,16 @@ def build_data(config: Config) -> ShardDataModule:
 
 def _find_shards(data: DataConfig) -> tuple[list[Path], list[Path]]:
     if data.train_shards is None:
-        train, val = pack_sample_photos()
-        return [train], [val]
-    return expand_shards(data.train_shards), expand_shards(data.val_shards)
+        photos = pack_sample_photos()
+        return [photos[0]], [photos[1]]
+    train, val = expand_shards(data.train_shards), expand_shards(data.val_shards)
+    shared = sorted(set(train) & set(val))
+    if shared:
+        raise ShardError(
+            f"data.train_shards and data.val_shards share {len(shared)} shards, for example "
+            f"{shared[0]}: validation would be of images that were trained on. Keep them apart."
+        )
+    return train, val
 
 
 def build_module(config: Config) -> VQGANModule:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
+from vqgan_train.cache import write_whole
 from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.runtime import is_first_rank
 
@@ -74,11 +75,17 @@ def start_folder(folder: RunFolder, settings: Mapping[str, Any]) -> None:
     """Make the folder and write config.yaml, whole or not at all.
 
     A run that starts anew drops the metrics of one that died here before its first checkpoint.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    partial = folder.path / f"{CONFIG_FILE}.partial"
-    partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
-    partial.replace(folder.path / CONFIG_FILE)
+    try:
+        with write_whole(folder.path / CONFIG_FILE) as file:
+            file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
+    except OSError as error:
+        raise RunFolderError(
+            f"run.output_dir={folder.path} cannot be written ({error.strerror}). Choose another."
+        ) from error
     os.environ[OUTPUT_DIR_VARIABLE] = str(folder.path)
     if folder.checkpoint is None:
         (folder.path / METRICS_FILE).unlink(missing_ok=True)

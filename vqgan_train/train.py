@@ -2,6 +2,9 @@
 
 import logging
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 import wandb
 from hydra.core.hydra_config import HydraConfig
@@ -37,7 +40,7 @@ def train(config: Config) -> Trainer | None:
     module = build_module(config)
     folder = open_run(config.run.output_dir, config.run.resume, plain_settings(config))
     if folder.step >= config.run.max_steps:
-        log.info("%s has made its %d steps already.", folder.path, folder.step)
+        log.info("%s has made its %d steps; raise run.max_steps.", folder.path, folder.step)
         return None
     config.run.output_dir = str(folder.path)
     trainer = build_trainer(config, folder)
@@ -123,4 +126,13 @@ def command_to_go_on(folder: RunFolder, max_steps: int) -> str:
     changed = ("run.output_dir=", "run.max_steps=", "run.resume=")
     kept = [override for override in given if not override.startswith(changed)]
     words = [*kept, f"run.output_dir={folder.path}", f"run.max_steps={max_steps}"]
-    return shlex.join(["python", "-m", "vqgan_train", *words])
+    return shlex.join([_python(), "-m", "vqgan_train", *words])
+
+
+def _python() -> str:
+    """How this Python is called from this folder."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    executable = Path(sys.executable)
+    here = Path.cwd()
+    return str(executable.relative_to(here) if executable.is_relative_to(here) else executable)

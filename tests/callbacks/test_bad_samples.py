@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from factories import image_samples, write_shard
-from runs import tiny_config, tiny_overrides
+from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train.callbacks import BadSamples, bad_samples
 from vqgan_train.data import ShardError

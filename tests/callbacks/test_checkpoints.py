@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import tiny_config, tiny_overrides
+from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
 from vqgan_train import runtime

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from runs import tiny_config
+from tiny_runs import tiny_config
 
 from vqgan_train.module import VQGANModule
 from vqgan_train.train import train

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from runs import tiny_config
+from tiny_runs import tiny_config
 
 from vqgan_train.train import train
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import tiny_config
+from tiny_runs import tiny_config
 
 from vqgan_train.callbacks import progress
 from vqgan_train.train import train

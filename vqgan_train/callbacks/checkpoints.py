@@ -51,9 +51,8 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Say what is left to go on from."""
-        kept = (
-            f"{self.last} is what to go on from" if self.last.exists() else "nothing was saved yet"
-        )
+        saved = [str(file) for file in (self.last, self.best) if file.exists()]
+        kept = f"{saved[0]} is what to go on from" if saved else "nothing was saved yet"
         log.info("\nStopped at step %d; %s.", trainer.global_step, kept)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,9 +8,11 @@ COMPARED = {
     "val/loss/reconstruction": "reconstruction (L1 + LPIPS)",
     "val/loss/perceptual": "LPIPS",
     "val/loss/pixel": "L1",
-    "val/psnr": "PSNR, dB",
+    "val/psnr": "PSNR",
     "val/codebook/used": "codes used",
 }
+IN_DECIBELS = {"val/psnr"}
+"""Of these a percentage would mean nothing."""
 
 
 class Summary(Callback):
@@ -39,6 +41,8 @@ class Summary(Callback):
         for name, label in COMPARED.items():
             before, after = self.first[name], self.last[name]
             change = f"{(after - before) / before:+.0%}" if before else ""
+            if name in IN_DECIBELS:
+                change = f"{after - before:+.1f} dB"
             lines.append(f"{label:<30}{_short(before):>10}{_short(after):>14}{change:>10}")
         return "\n".join(lines)
 

@@ -27,6 +27,9 @@ def expand_shards(patterns: Sequence[str]) -> list[Path]:
     shards = [Path(path) for pattern in patterns for path in _expand(pattern)]
     if not shards:
         raise ShardError("No shards are given. Name at least one tar file.")
+    folders = [str(shard) for shard in shards if shard.is_dir()]
+    if folders:
+        raise ShardError(f"{folders[0]} is a folder. Name the shards in it: {folders[0]}/*.tar.")
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
         raise ShardError(

@@ -37,6 +37,7 @@ def train(config: Config) -> Trainer | None:
     seed_everything(config.run.seed, verbose=False)
     data = build_data(config)
     data.prepare_data()
+    data.require_readable()
     module = build_module(config)
     folder = open_run(config.run.output_dir, config.run.resume, plain_settings(config))
     if folder.step >= config.run.max_steps:

@@ -16,6 +16,8 @@ from vqgan_train.data.plan import Draw, Plan
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
 
+PROBED_SAMPLES = 4
+
 
 class ShardDataModule(LightningDataModule):
     """Training and validation images from shards.
@@ -104,6 +106,20 @@ class ShardDataModule(LightningDataModule):
             for first in range(0, len(mine), self.batch_size)
         ]
         return self._loader(self.val_data, batches)
+
+    def require_readable(self) -> None:
+        """Read a few samples of each set, so that data of another kind fails before a run begins.
+
+        Raises:
+            ShardError: none of them is an image.
+        """
+        for setting, data in (("train", self.train_data), ("val", self.val_data)):
+            samples = [data[Draw(0, sample)] for sample in range(min(len(data), PROBED_SAMPLES))]
+            if all(sample.image is None for sample in samples):
+                raise ShardError(
+                    f"None of the first {len(samples)} samples of data.{setting}_shards could be "
+                    f"read, for example {samples[0].name}. Check that they hold images."
+                )
 
     def first_val_images(self, count: int) -> Tensor:
         """(<= count, 3, H, W) in [-1, 1]: the first validation images that can be read."""

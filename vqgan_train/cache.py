@@ -1,7 +1,7 @@
 """Where things are kept that can be made again: shard indices, LPIPS weights, sample photos."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,10 +40,11 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
         OSError: the disk is full, or the folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
-        try:
-            yield partial
-            partial.close()
-            Path(partial.name).replace(path)
-        finally:
-            Path(partial.name).unlink(missing_ok=True)
+    # Not tempfile's, which only its owner may read: runs and caches are shared on a cluster.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,12 +1,15 @@
 """metrics.csv: one row a step, whatever is logged, still whole after a crash or a resume."""
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+
+from vqgan_train.cache import write_whole
 
 
 class MetricsCsv(Logger):
@@ -73,10 +76,9 @@ class MetricsCsv(Logger):
             return list(csv.DictReader(line for line in file if line.endswith("\n")))
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, self._columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        with write_whole(self.path) as file:
+            file.write(table.getvalue().encode())

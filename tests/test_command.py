@@ -20,6 +20,7 @@ from tiny_runs import compose_config, tiny_overrides
 from vqgan_train import __main__ as entry
 from vqgan_train.checkpoint import read_checkpoint, write_atomically
 from vqgan_train.command import INTERRUPTED, USER_ERROR, OverrideError, explain, quote_overrides
+from vqgan_train.config import Config
 
 ONE_SCREEN = 25
 NASTY_NAMES = (
@@ -62,14 +63,16 @@ NASTY_NAMES = (
 
 
 def shards_that_arrive(*arguments: str) -> Any:
-    config = compose_config(*quote_overrides([*arguments, "data.val_shards=v.tar"]))
+    config = compose_config(*quote_overrides([*arguments, "data.val_shards=v.tar"], Config))
     return config.data.train_shards
 
 
 @pytest.mark.parametrize("name", NASTY_NAMES)
 def test_what_is_typed_arrives(name: str) -> None:
     assert shards_that_arrive(f"data.train_shards={name}") == [name]
-    assert compose_config(*quote_overrides([f"run.output_dir={name}"])).run.output_dir == name
+    assert (
+        compose_config(*quote_overrides([f"run.output_dir={name}"], Config)).run.output_dir == name
+    )
 
 
 def test_random_names_arrive() -> None:
@@ -80,7 +83,7 @@ def test_random_names_arrive() -> None:
     parser = OverridesParser.create()
     for _ in range(300):
         name = "x" + "".join(random.choice(alphabet, size=random.integers(1, 9))).rstrip()
-        (quoted,) = quote_overrides([f"data.train_shards={name}"])
+        (quoted,) = quote_overrides([f"data.train_shards={name}"], Config)
         assert parser.parse_override(quoted).value() == name
 
 
@@ -114,29 +117,29 @@ def test_what_hydra_understands_is_left_to_it() -> None:
         "--multirun",
         "run.seed=1,2",
     ]
-    assert quote_overrides(arguments) == arguments
-    config = compose_config(*quote_overrides(arguments[:6]))
+    assert quote_overrides(arguments, Config) == arguments
+    config = compose_config(*quote_overrides(arguments[:6], Config))
     assert config.run.output_dir == "runs/0"
     assert config.model.code_scale == 0.1
 
 
 def test_interpolations_work_in_quoted_values_too() -> None:
-    (quoted,) = quote_overrides(["run.output_dir=runs/seed=${run.seed}"])
+    (quoted,) = quote_overrides(["run.output_dir=runs/seed=${run.seed}"], Config)
     assert compose_config(quoted).run.output_dir == "runs/seed=0"
 
 
 def test_a_comma_is_answered_with_how_to_write_a_list() -> None:
     with pytest.raises(Exception, match="Ambiguous") as raised:
         shards_that_arrive("data.train_shards=a.tar,b.tar")
-    assert "use key=[value1,value2]" in explain(raised.value)
+    assert "use key=[value1,value2]" in explain(raised.value, Config)
 
 
 def test_a_pattern_that_the_shell_expanded_is_noticed() -> None:
     arguments = [f"data.train_shards=shards/0000{number}.tar" for number in range(3)]
     with pytest.raises(OverrideError, match=r"data.train_shards is given 3 times") as raised:
-        quote_overrides(arguments)
+        quote_overrides(arguments, Config)
     assert "data.train_shards='shards/{00..99}.tar'" in str(raised.value)
-    quote_overrides(["-m", "-m", "--config-dir=a", "--config-dir=b", "run.seed=1"])
+    quote_overrides(["-m", "-m", "--config-dir=a", "--config-dir=b", "run.seed=1"], Config)
 
 
 Command = Callable[..., str]
@@ -280,7 +283,7 @@ def test_an_error_of_a_loader_process_is_shown_without_its_traceback() -> None:
     with pytest.raises(ShardError) as raised:
         wrapped.reraise()
     assert "Traceback" in str(raised.value)
-    assert explain(raised.value) == "train.tar has changed: wait.\nStart again."
+    assert explain(raised.value, Config) == "train.tar has changed: wait.\nStart again."
 
 
 @pytest.mark.parametrize("which", ["train", "val"])

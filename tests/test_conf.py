@@ -125,7 +125,10 @@ def test_finetuning_leaves_to_the_user_what_only_the_user_knows() -> None:
         with pytest.raises(MissingMandatoryValue) as raised:
             compose_config("experiment=finetune", *given)
         setting = missing.split("=")[0]
-        assert explain(raised.value) == f"{setting} has no value yet. Give it one: {setting}=..."
+        assert (
+            explain(raised.value, Config)
+            == f"{setting} has no value yet. Give it one: {setting}=..."
+        )
 
 
 def test_no_file_repeats_what_it_inherits() -> None:
@@ -168,7 +171,7 @@ def test_every_setting_is_read() -> None:
         arguments = inspect.signature(network).parameters.keys()
         assert {field.name for field in fields(schema)} <= arguments
         assert f"asdict(config.{name})" in SOURCE_THAT_KNOWS_CONFIG
-    names = setting_names()
+    names = setting_names(Config)
     leaves = {n for n in names if not any(other.startswith(f"{n}.") for other in names)}
     unread = {
         name
@@ -181,7 +184,7 @@ def test_every_setting_is_read() -> None:
 
 def test_every_setting_has_a_value_in_yaml_and_none_in_the_schema() -> None:
     assert set(hashable_leaves(plain_settings(compose_config("logger=wandb")))) >= {
-        name for name in setting_names() if not schema_of(name)
+        name for name in setting_names(Config) if not schema_of(name)
     }
     for schema in (Config, ArchitectureConfig, DiscriminatorConfig):
         with pytest.raises(TypeError, match=r"missing .* required keyword-only"):
@@ -190,7 +193,7 @@ def test_every_setting_has_a_value_in_yaml_and_none_in_the_schema() -> None:
 
 def schema_of(name: str) -> bool:
     """Whether a name is that of a group."""
-    return any(other.startswith(f"{name}.") for other in setting_names())
+    return any(other.startswith(f"{name}.") for other in setting_names(Config))
 
 
 def test_every_schema_refuses_unknown_attributes() -> None:
@@ -287,7 +290,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: str, message: str) 
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which class is Hydra's business
         compose_config(*overrides.split(" "))
     assert is_users(raised.value)
-    assert message in explain(raised.value)
+    assert message in explain(raised.value, Config)
 
 
 def test_every_check_of_the_schema_has_a_mistake_above() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import compose_config, tiny_config
 
 from vqgan_train.command import quote_overrides
-from vqgan_train.config import setting_names
+from vqgan_train.config import Config, setting_names
 from vqgan_train.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def test_ci_runs_the_readmes_commands_to_the_letter() -> None:
 def test_training_commands_compose(command: str) -> None:
     words = shlex.split(command.replace("\\\n", " "))
     assert words[:3] == ["python", "-m", "vqgan_train"]
-    compose_config(*quote_overrides(words[3:]))
+    compose_config(*quote_overrides(words[3:], Config))
 
 
 def test_there_is_a_training_command() -> None:
@@ -39,7 +39,7 @@ def test_there_is_a_training_command() -> None:
 def test_the_settings_that_the_readme_names_exist() -> None:
     named = set(re.findall(r"`((?:run|data|model|loss|optim|trainer|logger)\.[\w.]+)", README))
     assert len(named) > 8
-    assert named <= set(setting_names())
+    assert named <= set(setting_names(Config))
 
 
 def test_the_snippet_runs(tmp_path: Path) -> None:

@@ -38,9 +38,9 @@ TINY = (
 
 def compose_config(*overrides: str) -> Config:
     """What `python -m vqgan_train OVERRIDES` would train with."""
-    register_schema()
+    register_schema(Config)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return to_config(compose("train", overrides=list(overrides)))
+        return to_config(compose("train", overrides=list(overrides)), Config)
 
 
 def tiny_overrides(folder: Path, *overrides: str) -> list[str]:

@@ -9,7 +9,7 @@ from vqgan_train.config import Config
 
 def main() -> None:
     """Run the command."""
-    run_command("train", _train)
+    run_command("train", Config, _train)
 
 
 def _train(config: Config) -> None:

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vqgan_train.config import Config, config_dir, register_schema, setting_names, to_config
+from vqgan_train.config import Settings, config_dir, register_schema, setting_names, to_config
 
 WANDB_ERRORS = "wandb.errors"
 USER_ERROR = 2
@@ -28,24 +28,29 @@ class OverrideError(ValueError):
     """The command line itself is at fault."""
 
 
-def run_command(config_name: str, job: Callable[[Config], None]) -> None:
+def run_command(config_name: str, schema: type[Settings], job: Callable[[Settings], None]) -> None:
     """Compose the config from conf/ and the command line, check it, and do the job with it.
 
     Errors that a person can mend are shown without a traceback and end the process with exit code
     2.
+
+    Args:
+        config_name: the command's file in conf/.
+        schema: the dataclass of its settings.
+        job: what to do with them.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
-    register_schema()
+    register_schema(schema)
 
     def run_job(composed: DictConfig) -> None:
         # Inside of Hydra as well, which would print the overrides first.
-        with _errors_explained():
-            job(to_config(composed))
+        with _errors_explained(schema):
+            job(to_config(composed, schema))
 
     # Hydra names its job after the function's module.
     run_job.__module__ = "vqgan_train"
-    with _errors_explained():
-        sys.argv[1:] = quote_overrides(sys.argv[1:])
+    with _errors_explained(schema):
+        sys.argv[1:] = quote_overrides(sys.argv[1:], schema)
         main = hydra.main(
             version_base="1.3", config_path=str(config_dir()), config_name=config_name
         )
@@ -53,7 +58,7 @@ def run_command(config_name: str, job: Callable[[Config], None]) -> None:
 
 
 @contextmanager
-def _errors_explained() -> Iterator[None]:
+def _errors_explained(schema: type) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -64,18 +69,18 @@ def _errors_explained() -> Iterator[None]:
     except Exception as error:
         if not is_users(error):
             raise
-        sys.stderr.write(f"\nError: {explain(error)}\n")
+        sys.stderr.write(f"\nError: {explain(error, schema)}\n")
         sys.exit(USER_ERROR)
 
 
-def quote_overrides(arguments: Sequence[str]) -> list[str]:
+def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
     """Make values literal that Hydra's grammar refuses: braces, `=` in file names and the like.
 
     Raises:
         OverrideError: a setting is given twice, as happens when the shell expands {00..99} itself.
     """
     parser = OverridesParser.create()
-    quoted = [_quote(argument, parser) for argument in arguments]
+    quoted = [_quote(argument, parser, schema) for argument in arguments]
     keys = Counter(a.split("=", 1)[0] for a in arguments if "=" in a and not a.startswith("-"))
     for key, count in keys.items():
         if count > 1:
@@ -86,7 +91,7 @@ def quote_overrides(arguments: Sequence[str]) -> list[str]:
     return quoted
 
 
-def _quote(argument: str, parser: OverridesParser) -> str:
+def _quote(argument: str, parser: OverridesParser, schema: type) -> str:
     key, separator, value = argument.partition("=")
     if argument.startswith("-") or not separator:
         return argument
@@ -95,13 +100,13 @@ def _quote(argument: str, parser: OverridesParser) -> str:
     except HydraException:
         return f"{key}={_literal_list(value) if _is_list(value) else _literal(value)}"
     # A folder called 1e3 or 1.10 would become 1000.0 or 1.1.
-    if type(parsed) in (int, float) and str(parsed) != value and not _is_number(key):
+    if type(parsed) in (int, float) and str(parsed) != value and not _is_number(key, schema):
         return f"{key}={_literal(value)}"
     return argument
 
 
-def _is_number(setting: str) -> bool:
-    kind: Any = Config
+def _is_number(setting: str, schema: type) -> bool:
+    kind: Any = schema
     for part in setting.lstrip("+").split("."):
         hint = get_type_hints(kind).get(part, object)
         kind = getattr(hint, "__args__", (hint,))[0]
@@ -140,12 +145,12 @@ def _is_from_composing(error: Exception) -> bool:
     return str(module).split(".")[0] in ("hydra", "omegaconf")
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, schema: type) -> str:
     """One screen on what was set, what was found, what to change."""
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in '\w+')", str(cause))
     if unknown:
-        return _explain_unknown(unknown[1], error)
+        return _explain_unknown(unknown[1], error, schema)
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} has no value yet. Give it one: {cause.full_key}=..."
     if isinstance(cause, OmegaConfBaseException):
@@ -172,9 +177,9 @@ def _without_traceback(message: str) -> str:
     return "\n".join(lines[first:]).split(": ", 1)[-1].strip()
 
 
-def _explain_unknown(key: str, error: Exception) -> str:
+def _explain_unknown(key: str, error: Exception, schema: type) -> str:
     override = re.search(r"Could not override '([^']+)'", str(error))
     name = override[1] if override else key
-    near = difflib.get_close_matches(name, setting_names(), n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name, setting_names(schema), n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"There is no setting {name}.{hint} --cfg job shows all of them."

@@ -6,6 +6,7 @@ in silence.
 
 from vqgan_train.config.checks import ConfigError
 from vqgan_train.config.composing import (
+    Settings,
     config_dir,
     plain_settings,
     register_schema,
@@ -44,6 +45,7 @@ __all__ = [
     "OptimConfig",
     "Precision",
     "RunConfig",
+    "Settings",
     "TrainerConfig",
     "WandbConfig",
     "WandbMode",

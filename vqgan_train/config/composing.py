@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan_train.config.checks import ConfigError
-from vqgan_train.config.run import Config
+
+Settings = TypeVar("Settings")
+"""The dataclass of a command's settings."""
 
 
 def config_dir() -> Path:
@@ -21,13 +23,13 @@ def config_dir() -> Path:
     return packaged if packaged.is_dir() else package.parent / "conf"
 
 
-def register_schema() -> None:
-    """Let Hydra check each YAML file and override against the dataclasses."""
-    ConfigStore.instance().store(name="schema", node=Config)
+def register_schema(schema: type) -> None:
+    """Let Hydra check a command's YAML files and overrides against its dataclass."""
+    ConfigStore.instance().store(name="schema", node=schema)
 
 
-def to_config(composed: DictConfig) -> Config:
-    """Turn what Hydra composed into the checked dataclasses.
+def to_config(composed: DictConfig, schema: type[Settings]) -> Settings:
+    """Turn what Hydra composed into the checked dataclass of a command.
 
     Raises:
         ConfigError: a value is out of range, or two contradict each other.
@@ -39,22 +41,22 @@ def to_config(composed: DictConfig) -> Config:
         raise ConfigError(
             f"There is no such setting ({error}). --cfg job shows all of them."
         ) from None
-    assert isinstance(config, Config)
+    assert isinstance(config, schema)
     return config
 
 
-def plain_settings(config: Config) -> dict[str, Any]:
+def plain_settings(config: object) -> dict[str, Any]:
     """Turn a config into nested dictionaries of plain values, enums by name: what YAML can hold."""
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def setting_names(node: type = Config, prefix: str = "") -> list[str]:
-    """Dotted names of all settings, groups included."""
+def setting_names(schema: type, prefix: str = "") -> list[str]:
+    """Dotted names of all settings of a dataclass, groups included."""
     names = []
-    hints = get_type_hints(node)
-    for field in fields(node):
+    hints = get_type_hints(schema)
+    for field in fields(schema):
         name = f"{prefix}{field.name}"
         names.append(name)
         inner = next((t for t in _alternatives(hints[field.name]) if is_dataclass(t)), None)

@@ -21,6 +21,7 @@ TINY = (
     "model.discriminator.channels=8",
     "model.code_scale=0.2",
     "loss=vqgan",
+    "loss.discriminator_warmup_steps=0",
     "optim.learning_rate=1e-3",
     "data.random_crop=true",
     "data.random_flip=true",

@@ -15,9 +15,8 @@ from vqgan_train.cache import write_whole
 class MetricsCsv(Logger):
     """Writes metrics to a CSV file, a row a step, at once.
 
-    A metric seen for the first time adds a column. When a run resumes, the rows after its
-    checkpoint are dropped, since those steps are made again. A row that a crash cut off is dropped
-    as well.
+    A metric seen for the first time adds a column. A row that a crash cut off is dropped when the
+    run goes on.
 
     Args:
         path: the file; its folder is made on first use.
@@ -60,14 +59,20 @@ class MetricsCsv(Logger):
                 csv.DictWriter(file, self._columns).writerow(self._row)
 
     @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Drop the rows after a step, and go on with the columns that are there."""
+    def rewind(self, step: int) -> list[dict[str, str]]:
+        """Drop the rows after a step, and go on with the columns that are there.
+
+        Returns:
+            The rows that were dropped: another logger that cannot forget has them still.
+        """
         rows = self._read()
-        if rows:
-            self._columns = list(rows[0])
-            kept = [row for row in rows if int(row["step"]) <= step]
-            self._row = kept[-1] if kept else {}
-            self._rewrite(kept)
+        if not rows:
+            return []
+        self._columns = list(rows[0])
+        kept = [row for row in rows if int(row["step"]) <= step]
+        self._row = kept[-1] if kept else {}
+        self._rewrite(kept)
+        return rows[len(kept) :]
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():

@@ -1,11 +1,15 @@
 """Checkpoints out of URLs, hubs and artifacts: whole, checked, kept; servers are on loopback."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -29,16 +33,26 @@ def checkpoint(tmp_path: Path) -> bytes:
 
 
 @contextmanager
-def server(answers: dict[str, tuple[int, bytes]], *, promised: int | None = None) -> Iterator[str]:
+def server(
+    answers: dict[str, tuple[int, bytes]],
+    *,
+    promised: int | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
     """Serve bodies by path, and promise `promised` bytes where that is another number."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_HEAD(self) -> None:
             status, body = answers.get(self.path, (404, b"not here"))
             self.send_response(status)
             self.send_header("Content-Length", str(promised or len(body)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(answers.get(self.path, (404, b"not here"))[1])
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -109,9 +123,8 @@ def test_a_login_page_is_called_that_and_not_kept(checkpoint: bytes) -> None:
         with pytest.raises(CheckpointError, match="it is an HTML page"):
             fetch_checkpoint(f"{address}/last.ckpt", "model.init_from")
         answers["/last.ckpt"] = (200, checkpoint)
-        assert (
-            fetch_checkpoint(f"{address}/last.ckpt", "model.init_from").read_bytes() == checkpoint
-        )
+        mended = fetch_checkpoint(f"{address}/last.ckpt", "model.init_from")
+        assert mended.read_bytes() == checkpoint
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/last.ckpt", "ftp://host/last.ckpt"])
@@ -143,6 +156,25 @@ def test_a_hub_file_is_asked_of_the_hub(
     assert fetch_checkpoint(source, "model.init_from") == tmp_path / "file"
     expected = revision.removeprefix("@") or None
     assert asked == [("boris/vqgan_f16_16384", "sub/model.ckpt", expected)]
+
+
+def test_the_hubs_own_client_downloads_from_a_hub(checkpoint: bytes, tmp_path: Path) -> None:
+    fetch = (
+        "from vqgan_train.checkpoint_source import fetch_checkpoint as fetch\n"
+        "print(fetch('hf://boris/vqgan@v1/model.ckpt', 'model.init_from'))"
+    )
+    answers = {"/boris/vqgan/resolve/v1/model.ckpt": (200, checkpoint)}
+    headers = {"ETag": f'"{hashlib.sha256(checkpoint).hexdigest()}"', "X-Repo-Commit": "a" * 40}
+    with server(answers, headers=headers) as address:
+        hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub")}
+        finished = subprocess.run(
+            [sys.executable, "-c", fetch],
+            env={**os.environ, **hub, "HF_HUB_DISABLE_TELEMETRY": "1"},
+            capture_output=True,
+            text=True,
+        )
+    assert finished.returncode == 0, finished.stderr
+    assert Path(finished.stdout.strip()).read_bytes() == checkpoint
 
 
 def test_an_artifact_has_a_name_and_a_path_has_none() -> None:

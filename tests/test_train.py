@@ -1,11 +1,9 @@
-import csv
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import compose_config, tiny_config
+from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
 from vqgan_train.run_folder import RunFolderError
@@ -13,31 +11,6 @@ from vqgan_train.train import train
 
 GOLDEN_LOSSES = (0.99133, 0.88369, 0.83001, 0.81392, 0.80266)
 """Of the tiny run, on a CPU. What moves them changes what is trained: its commit says why."""
-
-TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in TIMED} for row in csv.DictReader(file)]
-
-
-def load(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_equal(left[key], right[key])
-    elif isinstance(left, torch.Tensor):
-        torch.testing.assert_close(left, right, rtol=0, atol=0)
-    elif isinstance(left, list | tuple):
-        for a, b in zip(left, right, strict=True):
-            assert_equal(a, b)
-    else:
-        assert left == right
 
 
 @pytest.fixture(scope="module")

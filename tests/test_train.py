@@ -1,12 +1,20 @@
+import os
+import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import Trainer
 from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
+from vqgan_train.build import build_data
+from vqgan_train.checkpoint import CheckpointError
 from vqgan_train.run_folder import RunFolderError
+from vqgan_train.runtime import AtomicCheckpointIO
 from vqgan_train.train import train
 
 GOLDEN_LOSSES = (0.99133, 0.88369, 0.83001, 0.81392, 0.80266)
@@ -64,6 +72,38 @@ def test_the_checkpoint_loads_as_tokenizer_and_as_module(finished: Path) -> None
     images = torch.rand(2, 3, 16, 24) * 2 - 1
     with torch.no_grad():
         assert torch.equal(tokenizer.encode(images), module.generator.eval().encode(images))
+
+
+def test_a_trainer_of_ones_own_goes_on_from_a_checkpoint(finished: Path) -> None:
+    path = finished / "checkpoints" / "last.ckpt"
+    module = VQGANModule.load_from_checkpoint(path)
+    data = build_data(tiny_config(finished.parent))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_steps=6, accelerator="cpu", **quiet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice
+        trainer.fit(module, data, ckpt_path=str(path))
+    assert trainer.global_step == 6
+    assert data.position() == 12
+
+
+def test_a_hostile_checkpoint_is_not_gone_on_from(tmp_path: Path, finished: Path) -> None:
+    class Shell:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    shutil.copytree(finished.parent, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    torch.save({**load(last), "more": Shell()}, last)
+    config = tiny_config(tmp_path, "run.max_steps=6")
+    config.run.output_dir = str(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="nothing was run"):
+        train(config)
+    with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
+        AtomicCheckpointIO().load_checkpoint(last)
+    assert not (tmp_path / "ran").exists()
+    torch.load(last, weights_only=False)
+    assert (tmp_path / "ran").exists(), "the file would do it"
 
 
 @pytest.mark.parametrize(

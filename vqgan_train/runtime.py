@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.checkpoint import write_atomically
+from vqgan_train.checkpoint import CheckpointError, write_atomically
 
 RECORDED_PACKAGES = (
     "vqgan_train",
@@ -46,8 +47,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read tensors and plain values, and refuse a file that holds anything else."""
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        """Read tensors and plain values.
+
+        Raises:
+            CheckpointError: the file holds something else, which is not run.
+        """
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} holds more than tensors and plain values, so a run does not go on from "
+                f"it. To start from its weights, set model.init_from={path}."
+            ) from error
         return content
 
 

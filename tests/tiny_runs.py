@@ -50,13 +50,17 @@ def compose_config(*overrides: str) -> Config:
 
 
 def tiny_overrides(folder: Path, *overrides: str) -> list[str]:
-    """Overrides of a run of seconds, on shards in `folder`, made there if need be."""
+    """Overrides of a run of seconds, on shards in `folder`, made there if need be.
+
+    Those given come last, and each setting once, as the command wants it.
+    """
     train, val = folder / "train.tar", folder / "val.tar"
     if not train.exists():
         write_shard(train, 9, seed=0)
         write_shard(val, 5, seed=1)
     shards = [f"data.train_shards={train}", f"data.val_shards={val}"]
-    return [*TINY, *shards, f"run.output_dir={folder / 'run'}", *overrides]
+    every = [*TINY, *shards, f"run.output_dir={folder / 'run'}", *overrides]
+    return list({override.split("=")[0]: override for override in every}.values())
 
 
 def tiny_config(folder: Path, *overrides: str) -> Config:

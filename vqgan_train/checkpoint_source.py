@@ -104,6 +104,7 @@ def _from_artifact(source: str) -> Path:
 
     artifact = wandb.Api().artifact(source.removeprefix(ARTIFACT_SCHEME))
     folder = Path(artifact.download(root=str(cache_folder(CACHE) / artifact.digest)))
+    artifact.verify(str(folder))  # to download compares no checksums
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     if len(files) != 1:
         raise ValueError(f"it holds {[file.name for file in files]}, not one checkpoint")

@@ -52,29 +52,24 @@ class MetricsCsv(Logger):
         # logged again.
         if new or is_same_step or not self.path.exists():
             self._columns += new
-            rows = self._read()
+            rows = self.read()
             self._rewrite([*(rows[:-1] if is_same_step else rows), self._row])
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(self._row)
 
     @rank_zero_only
-    def rewind(self, step: int) -> list[dict[str, str]]:
-        """Drop the rows after a step, and go on with the columns that are there.
+    def rewind(self, step: int) -> None:
+        """Drop the rows after a step, and go on with the columns that are there."""
+        rows = self.read()
+        if rows:
+            self._columns = list(rows[0])
+            kept = [row for row in rows if int(row["step"]) <= step]
+            self._row = kept[-1] if kept else {}
+            self._rewrite(kept)
 
-        Returns:
-            The rows that were dropped: another logger that cannot forget has them still.
-        """
-        rows = self._read()
-        if not rows:
-            return []
-        self._columns = list(rows[0])
-        kept = [row for row in rows if int(row["step"]) <= step]
-        self._row = kept[-1] if kept else {}
-        self._rewrite(kept)
-        return rows[len(kept) :]
-
-    def _read(self) -> list[dict[str, str]]:
+    def read(self) -> list[dict[str, str]]:
+        """List the whole rows that are there."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:

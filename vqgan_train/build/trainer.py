@@ -92,13 +92,16 @@ def _build_callbacks(
 
 def _build_loggers(config: Config, folder: Path, start: RunStart) -> list[Logger]:
     metrics = MetricsCsv(folder / METRICS_FILE)
+    rows = metrics.read()
     # Steps that a run makes again lose their rows; one that begins anew makes step 0 again, too.
-    dropped = metrics.rewind(start.step if start.checkpoint else -1) or []
+    resumed_step = start.step if start.checkpoint else -1
+    metrics.rewind(resumed_step)
     wandb_config = config.logger.wandb
     if wandb_config is None:
         return [metrics]
     run = WandbRun(
-        already_logged=dropped,
+        rows,
+        resumed_step,
         id=wandb_id(folder),
         resume="allow",
         project=wandb_config.project,

@@ -43,13 +43,11 @@ class Pictures(Callback):
         with trainer.precision_plugin.val_step_context():
             reconstructions = pl_module(images)
         grid = draw_grid(self._images, reconstructions.float().cpu())
-        file = self.folder / f"step_{trainer.global_step:06d}.png"
-        if not file.exists():  # else the run was here before, and W&B draws nothing twice
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image("val/pictures", [grid], step=trainer.global_step)
         self.folder.mkdir(parents=True, exist_ok=True)
-        grid.save(file)
+        grid.save(self.folder / f"step_{trainer.global_step:06d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("val/pictures", [grid], step=trainer.global_step)
 
 
 def draw_grid(images: Tensor, reconstructions: Tensor) -> Image.Image:

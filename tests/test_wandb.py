@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import load, rows, tiny_config, tiny_overrides
+from tiny_runs import load, rows, tiny_config, tiny_overrides, wait_until
 from wandb_server import WandbServer
 
 from vqgan_train.train import train
@@ -127,13 +126,6 @@ def test_steps_never_go_back_over_a_kill(wandb_server: WandbServer, tmp_path: Pa
 
 def read_rows(run: Path) -> list[dict[str, str]]:
     return rows(run) if (run / "metrics.csv").exists() else []
-
-
-def wait_until(holds: Any, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_server_that_refuses_uploads_costs_no_step(

@@ -49,7 +49,7 @@ def initialise(module: VQGANModule, config: Config) -> None:
     model, discriminator_is_new = config.model, True
     if model.init_from is not None:
         path = fetch_checkpoint(model.init_from, "model.init_from")
-        discriminator_is_new = _load_weights(module, path).discriminator_is_new
+        discriminator_is_new = load_weights(module, path).discriminator_is_new
     elif model.code_scale is not None:
         module.generator.quantizer.draw_codes(model.code_scale)
     warmup = config.loss.discriminator_warmup_steps
@@ -63,7 +63,7 @@ def initialise(module: VQGANModule, config: Config) -> None:
         )
 
 
-def _load_weights(module: VQGANModule, path: Path) -> LoadReport:
+def load_weights(module: VQGANModule, path: Path) -> LoadReport:
     """Take a checkpoint's generator, and its discriminator if it has one."""
     weights = weights_under_our_names(read_checkpoint(path)["state_dict"], path)
     report = LoadReport.compare(module.state_dict(), weights)

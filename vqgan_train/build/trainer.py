@@ -70,7 +70,9 @@ def _build_callbacks(
     loggers: list[Logger],
     start: RunStart,
 ) -> list[Callback]:
-    metrics = callbacks.MetricsLog(config.run.log_every_steps)
+    every_steps = config.run.log_every_steps
+    non_finite = callbacks.SkipNonFinite(config.optim.max_skipped_steps, every_steps)
+    metrics = callbacks.MetricsLog(every_steps, non_finite)
     checkpoints = callbacks.Checkpoints(folder, config.run.checkpoint_every_steps, made_by)
     artifacts = [
         _build_artifacts(config, checkpoints, logger, start)
@@ -79,11 +81,13 @@ def _build_callbacks(
     ]
     return [
         callbacks.BadSamples(config.data.max_bad_fraction),
+        non_finite,
         metrics,
         callbacks.Progress(metrics),
         callbacks.AverageBatchNorm(),
         callbacks.LastValidation(),
         callbacks.Pictures(folder / PICTURES, config.run.num_pictures),
+        callbacks.StopSignals(checkpoints),
         checkpoints,
         *artifacts,
         callbacks.Summary(),

@@ -44,11 +44,11 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Save between two steps: by now the last one's metrics and validation are out."""
         if trainer.global_step % self.every_steps == 0:
-            self._save_last(trainer)
+            self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
-        self._save_last(trainer)
+        self.save_last(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -80,7 +80,8 @@ class Checkpoints(Checkpoint):
         if self.best.exists():
             self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
 
-    def _save_last(self, trainer: Trainer) -> None:
+    def save_last(self, trainer: Trainer) -> None:
+        """Save between two steps, unless this very state was saved before."""
         if trainer.global_step != self._saved_step:
             trainer.save_checkpoint(self.last)
             self._saved_step = trainer.global_step

@@ -50,8 +50,8 @@ def same_index(found: ShardIndex, expected: ShardIndex) -> bool:
     return (
         np.array_equal(found.starts, expected.starts)
         and np.array_equal(found.ends, expected.ends)
-        and (found.path, found.without_image, found.problem)
-        == (expected.path, expected.without_image, expected.problem)
+        and (found.path, found.num_bytes, found.without_image, found.problem)
+        == (expected.path, expected.num_bytes, expected.without_image, expected.problem)
     )
 
 

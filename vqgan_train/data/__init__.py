@@ -1,5 +1,6 @@
 """Images out of WebDataset shards: what is there, in which order, read and transformed."""
 
+from vqgan_train.data.fingerprint import fingerprint
 from vqgan_train.data.index import ShardIndex, index_shard, index_shards
 from vqgan_train.data.photos import pack_sample_photos
 from vqgan_train.data.pipeline import PlannedBatches, ShardDataset, collate
@@ -16,6 +17,7 @@ __all__ = [
     "ShardIndex",
     "collate",
     "expand_shards",
+    "fingerprint",
     "index_shard",
     "index_shards",
     "pack_sample_photos",

@@ -43,6 +43,9 @@ class ShardIndex:
     """The samples of one shard that have an image."""
 
     path: Path
+    num_bytes: int
+    """Size of the file."""
+
     starts: NDArray[np.int64]
     """(N,) byte at which each sample's first member begins."""
 
@@ -89,6 +92,7 @@ def index_shard(path: Path) -> ShardIndex:
     """
     samples: list[list[_Member]] = []
     try:
+        num_bytes = path.stat().st_size
         with tarfile.open(path, mode="r:") as tar:
             for member in _members(tar):
                 if not samples or _begins_sample(member, samples[-1]):
@@ -109,7 +113,7 @@ def index_shard(path: Path) -> ShardIndex:
         )
     starts = np.array([sample[0].start for sample in kept], dtype=np.int64)
     ends = np.array([sample[-1].end for sample in kept], dtype=np.int64)
-    return ShardIndex(path, starts, ends, len(samples) - len(kept), problem)
+    return ShardIndex(path, num_bytes, starts, ends, len(samples) - len(kept), problem)
 
 
 class _Member(NamedTuple):
@@ -162,6 +166,7 @@ def _cached_index(path: Path) -> ShardIndex:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             return ShardIndex(
                 path,
+                stamp.st_size,
                 stored["starts"],
                 stored["ends"],
                 int(stored["without_image"]),

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from vqgan_train.data.index import IMAGE_FIELDS, ShardIndex
+from vqgan_train.data.index import ShardIndex
+from vqgan_train.data.listing import IMAGE_FIELDS
 from vqgan_train.data.plan import Draw, Plan
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform

@@ -55,7 +55,7 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     """
     shown = tqdm(paths, "indexing shards", unit="shard", disable=len(paths) < MANY_SHARDS)
     with cache_lock("index"):
-        indices = [_cached_index(path) for path in shown]
+        indices = [load_index(path) for path in shown]
     for index in indices:
         if index.problem:
             log.warning("%s: %s", index.path, index.problem)
@@ -102,7 +102,12 @@ def index_listing(listing: Listing) -> ShardIndex:
     )
 
 
-def _cached_index(path: Path) -> ShardIndex:
+def load_index(path: Path) -> ShardIndex:
+    """Take a shard's index from the cache, or make it and put it there.
+
+    Raises:
+        ShardError: the shard cannot be read or holds no image.
+    """
     stamp = path.stat()
     file = _cache_file(path, stamp)
     try:

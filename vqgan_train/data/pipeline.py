@@ -3,7 +3,7 @@
 import io
 import struct
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,14 +59,18 @@ class ShardDataset(Dataset[Sample]):
         shard = self.shards[number]
         fields = read_sample(shard, draw.sample - int(self._firsts[number]))
         name = f"{shard.path.name}/{fields['__key__']}"
-        encoded = next(value for key, value in fields.items() if key in IMAGE_FIELDS)
         random = np.random.default_rng((self.seed, *draw))
         try:
-            return Sample(name, self.transform(encoded, random))
-        except UnidentifiedImageError:
-            return Sample(f"{name}: no image format that PIL knows", None)
+            return Sample(name, self.transform(image_bytes(fields), random))
         except UNREADABLE as error:
-            return Sample(f"{name}: {error}", None)
+            return Sample(f"{name}: {reason(error)}", None)
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why an image could not be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image format that PIL knows"
+    return str(error) or type(error).__name__
 
 
 def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
@@ -87,6 +91,11 @@ def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
             f"{shard.path} has changed since it was indexed: no sample begins at byte {start}. "
             "Leave shards alone while a run reads them, and start it again."
         ) from error
+
+
+def image_bytes(fields: Mapping[str, Any]) -> bytes:
+    """The first image of a sample, encoded: the one that a model is trained on."""
+    return next(value for key, value in fields.items() if key in IMAGE_FIELDS)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -45,6 +45,9 @@ ROOMS = {
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
     "L4 train": Room(("train",), (*L1, *L2, "config", "build"), ()),
+    "L4 check_data": Room(
+        ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
+    ),
     "L4 command": Room(("command",), ("config",), NO_TORCH),
     "L4 main": Room(("__main__",), ("command", "config", "train"), (*NO_TORCH, *CONFIG_TOOLS)),
     "the package": Room((), ("models", "module"), (*NO_TORCH, *CONFIG_TOOLS)),

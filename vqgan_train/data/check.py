@@ -71,7 +71,7 @@ class ShardFindings:
     num_bytes: int = 0
     counts: Counter[Kind] = field(default_factory=Counter)
     examples: dict[Kind, list[str]] = field(default_factory=dict)
-    """Up to 20 of each kind: a name, and what is wrong with it."""
+    """Up to 20 of each kind: shard/key, and what is wrong with it."""
 
     formats: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
@@ -91,7 +91,12 @@ class ShardFindings:
         self.counts[kind] += 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < MOST_EXAMPLES:
-            examples.append(name)
+            examples.append(shown(name))
+
+
+def shown(name: str) -> str:
+    """A name as it may be printed: of control characters and foreign bytes their codes."""
+    return name if name.isprintable() else ascii(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ def _look_through(findings: ShardFindings, look: Look, image_size: int) -> None:
     findings.keys = np.array([_hash(image.key) for image in images], np.uint64)
     findings.contents = np.zeros(len(images), np.uint64)
     for place, image in enumerate(images):
-        name = f"{listing.path.name}/{image.key}"
+        name = f"{listing.path}/{image.key}"
         try:
             picture = look(index, place, image.member)
         except ShardError:  # a ValueError, too
@@ -165,7 +170,7 @@ def _judge_names(listing: Listing, findings: ShardFindings) -> None:
     fields = (part for sample in listing.samples for part in sample)
     for member in (*listing.others, *(part.member for part in fields)):
         if _is_unsafe(member.name):
-            findings.found(Kind.unsafe_name, f"{listing.path.name}: {member.name!a}")
+            findings.found(Kind.unsafe_name, f"{listing.path}/{member.name}")
 
 
 def _is_unsafe(name: str) -> bool:
@@ -179,7 +184,7 @@ def _judge_samples(listing: Listing, findings: ShardFindings) -> None:
     usual -= IMAGE_FIELDS  # a png among jpgs misses nothing
     keys: set[str] = set()
     for sample in listing.samples:
-        name = f"{listing.path.name}/{sample[0].key}"
+        name = f"{listing.path}/{sample[0].key}"
         missing = sorted(usual - _names(sample))
         image = _image_of(sample)
         if image is None:
@@ -189,7 +194,7 @@ def _judge_samples(listing: Listing, findings: ShardFindings) -> None:
         elif missing:
             findings.found(Kind.incomplete, f"{name}: no {', '.join(missing)}")
         if image is not None and not image.member.name.endswith(image.name):
-            findings.found(Kind.upper_case, f"{listing.path.name}/{image.member.name}")
+            findings.found(Kind.upper_case, f"{listing.path}/{image.member.name}")
         if sample[0].key in keys:
             findings.found(Kind.same_key, name)
         keys.add(sample[0].key)

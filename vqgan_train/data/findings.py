@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqgan_train.data.check import Kind, ShardFindings
+from vqgan_train.data.check import Kind, ShardFindings, shown
 from vqgan_train.data.index import load_index
 from vqgan_train.data.pipeline import read_sample
 from vqgan_train.data.shards import ShardError
@@ -92,7 +92,7 @@ class Findings:
             key = read_sample(index, place - int(lasts[number]) + shard.num_images)["__key__"]
         except (ShardError, OSError, IndexError):  # it has changed since
             key = "?"
-        return f"{shard.path.name}/{key}"
+        return shown(f"{shard.path}/{key}")
 
 
 def _missing_numbers(paths: Sequence[Path]) -> list[str]:
@@ -104,8 +104,8 @@ def _missing_numbers(paths: Sequence[Path]) -> list[str]:
             kind = path.parent, prefix, len(number), suffix
             series.setdefault(kind, set()).add(int(number))
     return [
-        f"{prefix}{number:0{width}}{suffix}"
-        for (_, prefix, width, suffix), numbers in series.items()
+        str(folder / f"{prefix}{number:0{width}}{suffix}")
+        for (folder, prefix, width, suffix), numbers in series.items()
         if max(numbers) - min(numbers) < MOST_OF_A_SERIES
         for number in range(min(numbers), max(numbers))
         if number not in numbers

@@ -97,15 +97,16 @@ def _shards(report: Report) -> Iterator[str]:
         f"median {_size(num_bytes['median'])}"
     )
     yield (
-        f"samples     {images['total']:,} with an image; a shard "
-        f"{images['smallest']:,} to {images['largest']:,}, median {images['median']:,.0f}"
+        f"samples     {images['total']:,} with an image; "
+        f"{images['smallest']:,} to {images['largest']:,} a shard, median {images['median']:,.0f}"
     )
 
 
 def _images(report: Report) -> Iterator[str]:
     images = report["images"]
     readable = images["readable"]
-    yield f"images      {readable:,} {LOOKED_AT[images['looked_at']]}"
+    total = report["shards"]["images"]["total"]
+    yield f"images      {readable:,} of {total:,} {LOOKED_AT[images['looked_at']]}"
     yield f"            {_shares(images['formats'])}; {_shares(images['modes'])}"
     yield "            shorter side, in pixels"
     steps = [*images["shorter_side"]]

@@ -177,7 +177,12 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import vqgan_train", "import vqgan_train.config", "import vqgan_train.__main__"],
+    [
+        "import vqgan_train",
+        "import vqgan_train.config",
+        "import vqgan_train.__main__",
+        "import vqgan_train.check_data",
+    ],
 )
 def test_a_typo_is_answered_before_torch_is_imported(statement: str) -> None:
     heavy = f"import sys; {statement}; print([m for m in {NO_TORCH} if m in sys.modules])"

@@ -55,6 +55,9 @@ ROOMS = {
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
     "L4 train": Room(("train", "run_report"), (*L1, *L2, "config", "build"), ()),
+    "L4 check_data": Room(
+        ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
+    ),
     "L4 command": Room(("command",), ("config",), NO_TORCH),
     "L4 main": Room(("__main__",), ("command", "config", "train"), (*NO_TORCH, *CONFIG_TOOLS)),
     "the package": Room((), ("models", "module"), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -184,7 +187,12 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import vqgan_train", "import vqgan_train.config", "import vqgan_train.__main__"],
+    [
+        "import vqgan_train",
+        "import vqgan_train.config",
+        "import vqgan_train.__main__",
+        "import vqgan_train.check_data",
+    ],
 )
 def test_a_typo_is_answered_before_torch_is_imported(statement: str) -> None:
     heavy = f"import sys; {statement}; print([m for m in {NO_TORCH} if m in sys.modules])"

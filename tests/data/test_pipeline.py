@@ -12,7 +12,8 @@ import torch
 from factories import image_bytes, image_samples, write_shard
 from torch.utils.data import DataLoader
 
-from vqgan_train.data.index import IMAGE_FIELDS, index_shard
+from vqgan_train.data.index import index_shard
+from vqgan_train.data.listing import IMAGE_FIELDS
 from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate, read_sample
 from vqgan_train.data.plan import Draw, Plan
 from vqgan_train.data.shards import ShardError

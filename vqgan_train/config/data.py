@@ -41,8 +41,8 @@ class DataConfig:
     """Unreadable samples, as a fraction of all, at which the run stops. 0: at the first."""
 
     def __post_init__(self) -> None:
-        self.train_shards = _as_list(self.train_shards)
-        self.val_shards = _as_list(self.val_shards)
+        self.train_shards = as_list(self.train_shards)
+        self.val_shards = as_list(self.val_shards)
         require_at_least(1, data__batch_size=self.batch_size, data__image_size=self.image_size)
         require_at_least(0, data__num_workers=self.num_workers)
         require(
@@ -61,7 +61,8 @@ class DataConfig:
         )
 
 
-def _as_list(shards: Any) -> list[str] | None:
+def as_list(shards: Any) -> list[str] | None:
+    """One pattern of shards or several, as the command line gives them; None where none are."""
     if shards is None:
         return None
     return (

@@ -6,33 +6,22 @@ epoch's order is a permutation (plan.py) and a resume starts at its sample at on
 
 import hashlib
 import logging
-import re
-import tarfile
+import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vqgan_train.cache import cache_folder, cache_lock, write_whole
+from vqgan_train.data.listing import Field, Listing, walk_shard
 from vqgan_train.data.shards import ShardError
 
 log = logging.getLogger(__name__)
-
-KEY_AND_FIELD = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
-"""WebDataset's rule: the key ends at the first dot of the file name, the rest is the field."""
-
-METADATA = re.compile(r"__[^/]*__($|/)")
-"""Names that WebDataset reads past."""
-
-IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"})
-BLOCK_BYTES = 512
-MOST_PADDING_BYTES = 2**20
-"""More zeros than any tar program writes at the end are a hole in the file."""
 
 MANY_SHARDS = 20
 """Progress is shown from this many shards on."""
@@ -67,7 +56,7 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     """
     shown = tqdm(paths, "indexing shards", unit="shard", disable=len(paths) < MANY_SHARDS)
     with cache_lock("index"):
-        indices = [_cached_index(path) for path in shown]
+        indices = [load_index(path) for path in shown]
     for index in indices:
         if index.problem:
             log.warning("%s: %s", index.path, index.problem)
@@ -83,85 +72,62 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """Read a shard's headers and group its members into samples.
-
-    A damaged end costs the samples after the damage and the one it cuts; `problem` says so.
+    """Read a shard's headers; see `listing.walk_shard` for what becomes of damage.
 
     Raises:
         ShardError: the file cannot be read, is no tar, or no sample in it has an image.
     """
-    samples: list[list[_Member]] = []
-    try:
-        num_bytes = path.stat().st_size
-        with tarfile.open(path, mode="r:") as tar:
-            for member in _members(tar):
-                if not samples or _begins_sample(member, samples[-1]):
-                    samples.append([])
-                samples[-1].append(member)
-            is_whole, problem = _look_at_end(path, tar.offset)
-    except (tarfile.TarError, ArithmeticError, ValueError) as error:
-        is_whole, problem = False, f"damaged ({error}); the samples after the damage are lost"
-    except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error}") from error
-    if not is_whole:
-        samples = samples[:-1]
-    kept = [sample for sample in samples if any(m.field in IMAGE_FIELDS for m in sample)]
-    if not kept:
-        raise ShardError(
-            f"{path} holds no sample with an image ({problem or 'no member is called KEY.jpg'}). "
-            "Remove it from the list, or write it again."
-        )
-    starts = np.array([sample[0].start for sample in kept], dtype=np.int64)
-    ends = np.array([sample[-1].end for sample in kept], dtype=np.int64)
-    return ShardIndex(path, num_bytes, starts, ends, len(samples) - len(kept), problem)
+    ranges = _Ranges()
+    num_bytes, problem = walk_shard(path, ranges.take, lambda _other: None)
+    return ranges.to_index(path, num_bytes, problem)
 
 
-class _Member(NamedTuple):
-    key: str
-    field: str
-    start: int
-    end: int
+def index_listing(listing: Listing) -> ShardIndex:
+    """Keep of a listing what training needs.
 
-
-def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
-    """The regular files that WebDataset takes for fields of samples, and their bytes."""
-    for member in tar:
-        if member.size < 0:  # tarfile would go back, and read the same header for ever
-            raise tarfile.ReadError(f"{member.name} has a negative size")
-        match = KEY_AND_FIELD.match(member.name)
-        if match and member.isreg() and not METADATA.match(member.name):
-            yield _Member(match[1], match[2].lower(), member.offset, tar.offset)
-        # Else tarfile remembers every member of a shard of any size.
-        tar.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
-
-
-def _begins_sample(member: _Member, sample: list[_Member]) -> bool:
-    """Whether a member belongs to the next sample: by its key, or as a second file of one name."""
-    return member.key != sample[0].key or member.field in {m.field for m in sample}
-
-
-def _look_at_end(path: Path, offset: int) -> tuple[bool, str]:
-    """Judge a tar by what follows its last member, which tarfile itself lets pass.
-
-    Returns:
-        Whether the last sample is whole, and what is wrong.
+    Raises:
+        ShardError: no sample in it has an image.
     """
-    with path.open("rb") as file:
-        file.seek(offset)
-        block, padding, more = (file.read(n) for n in (BLOCK_BYTES, MOST_PADDING_BYTES, 1))
-    if len(block) < BLOCK_BYTES:
-        return False, "cut off: it has no end marker; its last sample is left out"
-    if any(block):
-        return False, f"damaged at byte {offset}; the samples from there on and one before are lost"
-    if any(padding) or more:
-        return True, f"goes on after its end marker at byte {offset}; what follows is not read"
-    return True, ""
+    ranges = _Ranges()
+    for sample in listing.samples:
+        ranges.take(sample)
+    return ranges.to_index(listing.path, listing.num_bytes, listing.problem)
 
 
-def _cached_index(path: Path) -> ShardIndex:
+class _Ranges:
+    """Grows by 16 bytes a sample."""
+
+    def __init__(self) -> None:
+        self.starts = array("q")
+        self.ends = array("q")
+        self.without_image = 0
+
+    def take(self, sample: list[Field]) -> None:
+        if any(field.is_image for field in sample):
+            self.starts.append(sample[0].member.start)
+            self.ends.append(sample[-1].member.end)
+        else:
+            self.without_image += 1
+
+    def to_index(self, path: Path, num_bytes: int, problem: str) -> ShardIndex:
+        if not self.starts:
+            raise ShardError(
+                f"{path} holds no sample with an image "
+                f"({problem or 'no member is called KEY.jpg'}). "
+                "Remove it from the list, or write it again."
+            )
+        starts, ends = (np.array(places, np.int64) for places in (self.starts, self.ends))
+        return ShardIndex(path, num_bytes, starts, ends, self.without_image, problem)
+
+
+def load_index(path: Path) -> ShardIndex:
+    """Take a shard's index from the cache, or make it and put it there.
+
+    Raises:
+        ShardError: the shard cannot be read or holds no image.
+    """
     stamp = path.stat()
-    identity = f"{path.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}"
-    file = cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
+    file = _cache_file(path, stamp)
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             return ShardIndex(
@@ -179,6 +145,16 @@ def _cached_index(path: Path) -> ShardIndex:
     index = index_shard(path)
     _store(index, file)
     return index
+
+
+def keep_index(index: ShardIndex) -> None:
+    """Put an index that has just been made into the cache, where training finds it."""
+    _store(index, _cache_file(index.path, index.path.stat()))
+
+
+def _cache_file(path: Path, stamp: os.stat_result) -> Path:
+    identity = f"{path.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}"
+    return cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
 
 
 def _store(index: ShardIndex, file: Path) -> None:

@@ -3,7 +3,7 @@
 import io
 import struct
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, Sampler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.data.fingerprint import fingerprint
-from vqgan_train.data.index import IMAGE_FIELDS, ShardIndex
+from vqgan_train.data.index import ShardIndex
+from vqgan_train.data.listing import IMAGE_FIELDS
 from vqgan_train.data.plan import Draw, Plan
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
@@ -61,14 +62,18 @@ class ShardDataset(Dataset[Sample]):
         shard = self.shards[number]
         fields = read_sample(shard, draw.sample - int(self._firsts[number]))
         name = f"{shard.path.name}/{fields['__key__']}"
-        encoded = next(value for key, value in fields.items() if key in IMAGE_FIELDS)
         random = np.random.default_rng((self.seed, *draw))
         try:
-            return Sample(name, self.transform(encoded, random))
-        except UnidentifiedImageError:
-            return Sample(f"{name}: no image format that PIL knows", None)
+            return Sample(name, self.transform(image_bytes(fields), random))
         except UNREADABLE as error:
-            return Sample(f"{name}: {error}", None)
+            return Sample(f"{name}: {reason(error)}", None)
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why an image could not be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image format that PIL knows"
+    return str(error) or type(error).__name__
 
 
 def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
@@ -89,6 +94,11 @@ def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
             f"{shard.path} has changed since it was indexed: no sample begins at byte {start}. "
             "Leave shards alone while a run reads them, and start it again."
         ) from error
+
+
+def image_bytes(fields: Mapping[str, Any]) -> bytes:
+    """The first image of a sample, encoded: the one that a model is trained on."""
+    return next(value for key, value in fields.items() if key in IMAGE_FIELDS)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

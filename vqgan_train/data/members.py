@@ -1,0 +1,123 @@
+"""The members of a tar and the bytes they take: tarfile's reading, with a short cut.
+
+tarfile decodes and checks every field of a header, in Python. Nearly all headers in shards are of
+one plain kind, which a few calls recognise and understand; tarfile reads all others, and so it
+decides about everything unusual: long and foreign names, links, damage, the end.
+"""
+
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+BLOCK_BYTES = 512
+
+NUMBER = rb"(?:[0-7]{7}[\0 ]|[0-7]{6} \0)"
+LONG_NUMBER = rb"[0-7]{11}[\0 ]"
+PLAIN_NUMBERS = re.compile(
+    # mode, user, group; size; time; checksum
+    NUMBER * 3 + rb"([0-7]{11})[\0 ]" + LONG_NUMBER + rb"([0-7]{6})\0 "
+)
+PLAIN_DEVICE = re.compile(rb"\0{16}|" + NUMBER * 2)
+"""Numbers of a header as Python, GNU tar and bsdtar write them."""
+
+TIME_RECORD = re.compile(rb"(([0-9]{1,3}) mtime=[0-9]+(?:\.[0-9]+)?\n)\0*")
+"""The decimals of a time, for which WebDataset's writer puts two blocks before every member."""
+
+
+class Member(NamedTuple):
+    """One entry of a tar."""
+
+    name: str
+    is_file: bool
+    """Whether it is a regular file."""
+
+    start: int
+    """Byte at which its headers begin."""
+
+    content: int
+    """Byte at which its content begins."""
+
+    num_bytes: int
+    """Length of the content."""
+
+    end: int
+    """Byte after its last block."""
+
+
+def read_members(tar: tarfile.TarFile, path: Path) -> Iterator[Member]:
+    """Go through a tar that has just been opened; `tar.offset` is where this stands.
+
+    Args:
+        tar: opened with mode `r:`.
+        path: its file.
+
+    Raises:
+        tarfile.TarError, ArithmeticError, ValueError: the file is damaged.
+    """
+    with path.open("rb") as file:
+        while (info := tar.next()) is not None:
+            if info.size < 0:  # tarfile would go back, and read the same header for ever
+                raise tarfile.ReadError(f"{info.name} has a negative size")
+            # Else tarfile remembers every member of a shard of any size.
+            tar.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
+            yield Member(
+                info.name, info.isreg(), info.offset, info.offset_data, info.size, tar.offset
+            )
+            if tar.pax_headers:  # a header that changes all members after it
+                continue
+            # From a file of its own: tarfile takes a position that it finds for one it has read.
+            while (
+                member := _read_plain(file.seek(tar.offset), file.read(3 * BLOCK_BYTES))
+            ) is not None:
+                tar.offset = member.end
+                yield member
+
+
+def _read_plain(start: int, blocks: bytes) -> Member | None:
+    """Understand a member whose headers are of the plain kind.
+
+    Args:
+        start: byte of the tar at which its headers begin.
+        blocks: three blocks from there on, or what there is of them.
+
+    Returns:
+        None if tarfile has to look at it.
+    """
+    content = BLOCK_BYTES
+    header = blocks[:BLOCK_BYTES]
+    kind = header[156:157]
+    if kind == b"x":
+        record = TIME_RECORD.fullmatch(blocks, BLOCK_BYTES, 2 * BLOCK_BYTES)
+        if not record or not _plain_size(header) == int(record[2]) == len(record[1]):
+            return None
+        content = 3 * BLOCK_BYTES
+        header = blocks[2 * BLOCK_BYTES : content]
+        kind = header[156:157]
+    size = _plain_size(header)
+    if size is None or kind != b"0":
+        return None
+    content += start
+    name = header[:100].partition(b"\0")[0].decode("ascii")
+    end = content + -(-size // BLOCK_BYTES) * BLOCK_BYTES
+    return Member(name, True, start, content, size, end)
+
+
+def _plain_size(header: bytes) -> int | None:
+    """Check a header and read the size in it; None if it is not plain, or not a header."""
+    numbers = PLAIN_NUMBERS.fullmatch(header, 100, 156)
+    if (
+        not numbers
+        or not header.isascii()
+        or header[345:346] != b"\0"  # the first half of a long name
+        or not PLAIN_DEVICE.fullmatch(header, 329, 345)
+    ):
+        return None
+    # The sum of all bytes with the checksum's own eight as spaces. The lower half of Adler-32 is
+    # 1 + the sum modulo 65521, which 512 bytes of ASCII stay below.
+    total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 8 * ord(" ")
+    return (
+        int(numbers[1], 8) if len(header) == BLOCK_BYTES and total == int(numbers[2], 8) else None
+    )

@@ -16,15 +16,15 @@ from vqgan_train.train import train
 
 pytestmark = pytest.mark.slow
 
-ONLINE = ("logger=wandb", "logger.wandb.entity=us", "logger.wandb.project=cards")
+ONLINE = ("logger=wandb", "logger.wandb.entity=tester", "logger.wandb.project=cards")
 
 
 def run_of(server: WandbServer, folder: Path) -> Any:
-    return server.runs["us", "cards", (folder / "wandb_id").read_text()]
+    return server.runs["tester", "cards", (folder / "wandb_id").read_text()]
 
 
 def versions_of(server: WandbServer, folder: Path) -> list[Any]:
-    return server.artifacts["us", "cards", f"model-{(folder / 'wandb_id').read_text()}"].versions
+    return server.artifacts["tester", "cards", f"model-{(folder / 'wandb_id').read_text()}"].versions
 
 
 def steps_with(run: Any, name: str) -> list[int]:
@@ -39,7 +39,7 @@ def part(folder: Path, name: str, *overrides: str) -> Any:
 def test_part_2_uses_the_artifact_of_part_1(wandb_server: WandbServer, tmp_path: Path) -> None:
     train(part(tmp_path, "part1", "run.max_steps=2"))
     identity = (tmp_path / "part1" / "wandb_id").read_text()
-    artifact = f"us/cards/model-{identity}:last"
+    artifact = f"tester/cards/model-{identity}:last"
     train(part(tmp_path, "part2", f"run.parent=wandb://{artifact}"))
 
     assert len(wandb_server.runs) == 2, "one run a part"

@@ -24,7 +24,9 @@ def run_of(server: WandbServer, folder: Path) -> Any:
 
 
 def versions_of(server: WandbServer, folder: Path) -> list[Any]:
-    return server.artifacts["tester", "cards", f"model-{(folder / 'wandb_id').read_text()}"].versions
+    return server.artifacts[
+        "tester", "cards", f"model-{(folder / 'wandb_id').read_text()}"
+    ].versions
 
 
 def steps_with(run: Any, name: str) -> list[int]:

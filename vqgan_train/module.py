@@ -57,7 +57,7 @@ class VQGANModule(LightningModule):
         lpips_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # loggers have the run's settings already
         self.generator = VQGAN(**model)
         self.discriminator = PatchDiscriminator(
             in_channels=self.generator.decoder.conv_out.out_channels, **discriminator

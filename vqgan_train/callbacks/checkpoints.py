@@ -54,8 +54,12 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Say what is left to go on from."""
-        saved = [str(file) for file in (self.last, self.best) if file.exists()]
-        kept = f"{saved[0]} is what to go on from" if saved else "nothing was saved yet"
+        steps = {self.last: self._saved_step, self.best: self.best_step}
+        saved = [file for file in steps if file.exists()]
+        kept = "nothing was saved yet"
+        if saved:
+            newest = max(saved, key=lambda file: steps[file])
+            kept = f"{newest} is what to go on from, step {steps[newest]}"
         log.info("\nStopped at step %d; %s.", trainer.global_step, kept)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,7 +16,7 @@ from vqgan_train.checkpoint.reading import (
 )
 from vqgan_train.checkpoint.report import LoadReport, require_generator
 from vqgan_train.checkpoint.stand_ins import StandIn
-from vqgan_train.checkpoint.writing import write_atomically
+from vqgan_train.checkpoint.writing import remove_partial, write_atomically
 
 __all__ = [
     "CheckpointError",
@@ -29,6 +29,7 @@ __all__ = [
     "network_differences",
     "read_checkpoint",
     "read_generator",
+    "remove_partial",
     "require_generator",
     "to_original",
     "to_ours",

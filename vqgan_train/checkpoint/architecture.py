@@ -68,6 +68,8 @@ def discriminator_architecture(weights: Mapping[str, Tensor]) -> dict[str, int]:
     """
     first = weights["layers.0.weight"]
     convolutions = sum(weight.dim() == first.dim() for weight in weights.values())
+    if convolutions <= END_CONVOLUTIONS:
+        raise LookupError("a strided layer of the discriminator")
     return {
         "in_channels": first.shape[1],
         "channels": first.shape[0],

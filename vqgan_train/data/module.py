@@ -168,13 +168,16 @@ class ShardDataModule(LightningDataModule):
                 "same shards in the same order; they may lie elsewhere. To train on others, start "
                 "a run from the weights: model.init_from=CHECKPOINT."
             )
+        self._resumed_position = state_dict["position"]
+        self._resumed_step = state_dict["step"]
+
+    def compare_validation(self, state_dict: Mapping[str, Any]) -> None:
+        """Say so where validation was of other images before."""
         if state_dict["val_fingerprint"] != self.val_data.fingerprint:
             log.warning(
                 "WARNING: data.val_shards are not those of before: from here on, validation is of "
                 "other images, and does not compare with what was."
             )
-        self._resumed_position = state_dict["position"]
-        self._resumed_step = state_dict["step"]
 
     def _loader(
         self, data: ShardDataset, batches: PlannedBatches | list[list[Draw]]
@@ -197,3 +200,5 @@ class ShardDataModule(LightningDataModule):
 
 DATA_STATE = ShardDataModule.__qualname__
 """Where Lightning puts this module's state in a checkpoint."""
+
+DATA_STATE_KEYS = {"position", "step", "train_fingerprint", "val_fingerprint"}

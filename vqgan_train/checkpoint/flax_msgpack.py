@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,14 @@ def read_flax_msgpack(path: Path) -> dict[str, Tensor]:
 
 
 def write_flax_msgpack(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write the generator's weights as `flax.serialization.msgpack_serialize` would.
+    """Write the generator's weights as `flax.serialization.msgpack_serialize` does, to the byte.
 
     Args:
         weights: under the original's names, of the types in `DTYPES`.
         path: the file, which is overwritten.
     """
     tree: dict[str, Any] = {}
-    for (*modules, leaf), array in to_flax(weights).items():
+    for (*modules, leaf), array in sorted(to_flax(weights).items(), key=itemgetter(0)):
         branch = tree
         for module in modules:
             branch = branch.setdefault(module, {})

@@ -18,6 +18,9 @@ from vqgan_train.checkpoint.names import to_original
 from vqgan_train.checkpoint.reading import DISCRIMINATOR, GENERATOR, Networks
 from vqgan_train.checkpoint.weights import STATE_DICT
 
+LENGTH_BYTES = 8
+"""At the start of a safetensors file: how long its header is. The header is padded to as much."""
+
 
 class Format(NamedTuple):
     """One way to write networks into a folder of their own."""
@@ -80,8 +83,15 @@ def _original(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_safe(weights: dict[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    # Not save_file, whose files only their owner may read; and transformers asks for the format.
-    path.write_bytes(save(weights, {"format": "pt", **metadata}))
+    # save_file makes files that only their owner may read, and both put metadata in an order of
+    # chance; the same export is to have the same bytes. transformers asks for the format.
+    whole = save(weights, {"format": "pt", **metadata})
+    start = LENGTH_BYTES + int.from_bytes(whole[:LENGTH_BYTES], "little")
+    header = json.dumps(json.loads(whole[LENGTH_BYTES:start]), sort_keys=True).encode()
+    header = header.ljust(-(-len(header) // LENGTH_BYTES) * LENGTH_BYTES)  # keeps tensors aligned
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(LENGTH_BYTES, "little") + header)
+        file.write(memoryview(whole)[start:])
 
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:

@@ -27,6 +27,8 @@ DDCONFIG = {
 CODEBOOK = {"codebook_size": "n_embed", "code_dim": "embed_dim"}
 """Likewise, beside `ddconfig`."""
 
+ANOTHER_FORMAT = "Take another format, such as safetensors."
+
 RECIPE_LOSS = {
     "codebook_weight": 1.0,
     "disc_conditional": False,
@@ -49,8 +51,8 @@ def taming_config(
 
     Args:
         architecture: of the tokenizer.
-        discriminator: arguments of `PatchDiscriminator`; None is for a VQModel without losses, which
-            needs no LPIPS and cannot be trained.
+        discriminator: arguments of `PatchDiscriminator`; None is for a VQModel without losses,
+            which needs no LPIPS and cannot be trained.
     """
     losses = "taming.modules.losses.vqperceptual"
     lossconfig: dict[str, Any] = {"target": f"{losses}.DummyLoss"}
@@ -98,7 +100,13 @@ def diffusers_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
         raise ExportError(
             "diffusers' VQModel always resamples by convolution, but this model averages and "
             "repeats pixels (resample_with_convolution is false), so diffusers cannot hold it. "
-            "Take another format, such as safetensors."
+            + ANOTHER_FORMAT
+        )
+    if multipliers[0] != 1:
+        raise ExportError(
+            "The first convolution of diffusers' VQModel is as wide as its first level, but this "
+            f"model's has {architecture['channels']} channels before a level of {multipliers[0]} "
+            f"times as many, so diffusers cannot hold it. {ANOTHER_FORMAT}"
         )
     resolutions = [architecture["resolution"] // 2**level for level in range(len(multipliers))]
     kinds = [

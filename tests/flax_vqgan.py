@@ -14,6 +14,11 @@ from flax import linen as nn
 Array = jax.Array
 
 
+def shapes(tree: Any) -> Any:
+    """The shapes in nested dicts of arrays."""
+    return jax.tree_util.tree_map(lambda array: tuple(array.shape), tree)
+
+
 def norm(name: str) -> nn.GroupNorm:
     return nn.GroupNorm(num_groups=32, epsilon=1e-6, name=name)
 
@@ -173,6 +178,11 @@ class FlaxVQGAN(nn.Module):
     def __call__(self, images: Array) -> Array:
         grid = images.shape[1] // 2 ** (self.config["num_resolutions"] - 1)
         return self.decode(self.encode(images), grid)
+
+    def expected(self, images: Any) -> Any:
+        """What parameters this model has, without values."""
+        key = jax.random.PRNGKey(0)
+        return jax.eval_shape(lambda: self.init(key, jnp.asarray(images)))["params"]
 
     def encode(self, images: Array) -> Array:
         """Tokens (B, N) of images (B, H, W, C)."""

@@ -33,7 +33,7 @@ class Room(NamedTuple):
 
 
 L1 = ("cache", "models", "losses", "data", "checkpoint", "metrics")
-L2 = ("module", "callbacks", "data.module", "runtime", "run_folder", "loggers")
+L2 = ("module", "callbacks", "data.module", "runtime", "run_folder", "loggers", "conversion")
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
     "L0 cache": Room(("cache",), (), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -45,6 +45,7 @@ ROOMS = {
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
     "L4 train": Room(("train",), (*L1, *L2, "config", "build"), ()),
+    "L4 export": Room(("export",), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)),
     "L4 command": Room(("command",), ("config",), NO_TORCH),
     "L4 main": Room(("__main__",), ("command", "config", "train"), (*NO_TORCH, *CONFIG_TOOLS)),
     "the package": Room((), ("models", "module"), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -147,6 +148,8 @@ def test_a_file_knows_only_what_its_room_may_know(file: Path) -> None:
         ("build", "from vqgan_train.train import train"),
         ("command", "from vqgan_train.train import train"),
         ("command", "import torch"),
+        ("conversion", "from vqgan_train.config import ExportConfig"),
+        ("export", "import torch"),
     ],
 )
 def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
@@ -174,7 +177,12 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import vqgan_train", "import vqgan_train.config", "import vqgan_train.__main__"],
+    [
+        "import vqgan_train",
+        "import vqgan_train.config",
+        "import vqgan_train.__main__",
+        "import vqgan_train.export",
+    ],
 )
 def test_a_typo_is_answered_before_torch_is_imported(statement: str) -> None:
     heavy = f"import sys; {statement}; print([m for m in {NO_TORCH} if m in sys.modules])"

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqgan_train import __version__
 from vqgan_train.checkpoint import (
     CheckpointError,
     ExportError,
@@ -128,7 +128,7 @@ def _origin(checkpoint: Path) -> dict[str, str]:
     return {
         "source": checkpoint.name,
         "source_sha256": digest,
-        "made_by": f"vqgan_train {__version__}",
+        "made_by": f"vqgan_train {version('vqgan_train')}",
     }
 
 

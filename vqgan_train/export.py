@@ -34,16 +34,17 @@ def export(config: ExportConfig) -> None:
 def report(made: Conversion) -> str:
     """Say what lies where, and how it compares with the checkpoint."""
     agreement = made.agreement
-    lines = [f"wrote    {file} ({file.stat().st_size:,} bytes)" for file in made.files]
-    lines += [
+    files = [f"{file} ({file.stat().st_size:,} bytes)" for file in made.files]
+    lines = [
+        "wrote    " + "\n         ".join(files),
         f"weights  {made.num_weights} arrays, {made.num_parameters:,} numbers; read back, equal to "
         "the bit",
-        f"tokens   {agreement.equal_tokens} of {agreement.num_tokens} equal on test images; the "
-        f"codebook has {made.codebook_size:,}",
-        f"images   decoded, {agreement.largest_difference:.2g} apart at most",
+        f"codes    {made.codebook_size:,}",
+        f"tokens   {agreement.equal_tokens:,} of {agreement.num_tokens:,} equal on test images",
+        f"images   decoded, they differ by {agreement.largest_difference:.2g} at most",
     ]
     if made.without_discriminator:
-        lines.append("left out the discriminator, which format=taming keeps")
+        lines.append("left out the discriminator, which format=taming takes along")
     return "\n".join(lines)
 
 

@@ -13,9 +13,9 @@ from vqgan_train.checkpoint.architecture import UNREADABLE
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "tiny": {},
     "one level": {"channel_multipliers": [1], "attention_resolutions": [32]},
-    "f16, attention at two levels": {
-        "channel_multipliers": [1, 1, 2, 2, 4],
-        "attention_resolutions": [2, 8],
+    "attention at two levels": {
+        "channel_multipliers": [1, 1, 2],
+        "attention_resolutions": [8, 16],
         "num_residual_blocks": 2,
     },
     "no attention, narrower after wider": {

@@ -130,6 +130,14 @@ def test_weights_survive_the_way_to_flax_and_back(
     assert same_bits(read_checkpoint(path)["state_dict"], weights)
 
 
+def test_a_file_of_before_flax_0_3_6_becomes_a_new_one(tmp_path: Path, peer: VQModel) -> None:
+    old = write_flax(flax_tree(peer.state_dict(), "(1, 1, 1, C)"), tmp_path / "old.msgpack")
+    write_flax_msgpack(read_checkpoint(old)["state_dict"], tmp_path / "new.msgpack")
+    write_flax_msgpack(peer.state_dict(), tmp_path / "expected.msgpack")
+    new, expected = (tmp_path / f"{name}.msgpack" for name in ("new", "expected"))
+    assert new.read_bytes() == expected.read_bytes()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_types_survive_too(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = {"encoder.conv_in.weight": torch.randn(4, 3, 2, 2).to(dtype)}

@@ -14,6 +14,7 @@ import yaml
 from factories import FULL_ARCHITECTURE, random_lpips_weights, tiny_images
 from reference import VQModel, peer_loss, peer_vqgan
 from safetensors import safe_open
+from safetensors.torch import load
 from tiny_exports import (
     ARCHITECTURES,
     PLAIN_RESAMPLING,
@@ -97,6 +98,18 @@ def test_safetensors_say_what_they_are_and_where_they_came_from(tmp_path: Path) 
     assert names == set(original_weights(networks._replace(discriminator={})))
     assert json.loads(metadata.pop("architecture")) == networks.architecture
     assert metadata == {"format": "pt", **ORIGIN}
+
+
+@pytest.mark.parametrize("letters", range(8))
+def test_tensors_of_safetensors_are_aligned_however_long_their_header(
+    tmp_path: Path, letters: int
+) -> None:
+    networks = tiny_networks(discriminator=False)
+    FORMATS["safetensors"].write(networks, {"source": "x" * letters}, tmp_path)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+    found = load(content)
+    assert same_bits(found, original_weights(networks))
 
 
 def loaded_by_taming(folder: Path, loss: nn.Module) -> VQModel:

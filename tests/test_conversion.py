@@ -1,6 +1,7 @@
 """A checkpoint becomes an export, which is kept only if it is the same model."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,14 @@ def test_there_are_images_for_every_model(
     assert images.max() <= 1
     assert images.std() > 0.3
     model.encode(images)
+
+
+def test_the_settings_of_a_run_go_along(tmp_path: Path) -> None:
+    networks = tiny_networks(dropout=0.1)
+    settings = {"model": networks.architecture}
+    path = write_checkpoint(tmp_path / "last.ckpt", networks, hyper_parameters=settings)
+    convert(path, FORMATS["flax"], tmp_path / "export")
+    config = json.loads((tmp_path / "export" / "config.json").read_text())
+    # The weights alone would tell 128 of 256.
+    assert (config["attn_resolutions"], config["resolution"]) == ([16], 32)
+    assert config["dropout"] == 0.1

@@ -198,16 +198,10 @@ def test_jax_gives_the_same_on_photos(tmp_path: Path) -> None:
 
 
 IN_JAX = {**ARCHITECTURES, "plain resampling": PLAIN_RESAMPLING, "wide at once": WIDE_AT_ONCE}
-FASTEST = "grey in, RGBA out"
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        pytest.param(value, id=name, marks=() if name == FASTEST else pytest.mark.slow)
-        for name, value in IN_JAX.items()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", IN_JAX.values(), ids=IN_JAX.keys())
 @pytest.mark.usefixtures("small_images")
 def test_jax_gives_the_same_for_every_architecture(
     tmp_path: Path, overrides: dict[str, Any]

@@ -52,7 +52,8 @@ def test_there_are_files_of_each_kind() -> None:
         "logger",
     }
     assert "finetune" in EXPERIMENTS
-    assert len(FILES) == len(OPTIONS) + len(EXPERIMENTS) + 1
+    commands = list(config_dir().glob("*.yaml"))
+    assert len(FILES) == len(OPTIONS) + len(EXPERIMENTS) + len(commands)
 
 
 def test_the_default_composes_and_needs_nothing_from_the_user() -> None:

@@ -33,6 +33,15 @@ class Room(NamedTuple):
 
 
 L1 = ("cache", "models", "losses", "data", "checkpoint", "metrics")
+PREPARING = (
+    "pack",
+    "prepare_cc3m",
+    "prepare_yfcc",
+    "prepare_yfcc_links",
+    "select",
+    "download",
+    "make_selection",
+)
 L2 = ("module", "callbacks", "data.module", "runtime", "run_folder", "loggers")
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
@@ -42,9 +51,13 @@ ROOMS = {
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
     "L1 metrics": Room(("metrics",), (), PLAIN),
+    "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
     "L4 train": Room(("train",), (*L1, *L2, "config", "build"), ()),
+    "L4 preparing": Room(
+        PREPARING, ("cache", "data", "preparation", "config", "command"), TRAINING_TOOLS
+    ),
     "L4 command": Room(("command",), ("config",), NO_TORCH),
     "L4 main": Room(("__main__",), ("command", "config", "train"), (*NO_TORCH, *CONFIG_TOOLS)),
     "the package": Room((), ("models", "module"), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -174,7 +187,12 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import vqgan_train", "import vqgan_train.config", "import vqgan_train.__main__"],
+    [
+        "import vqgan_train",
+        "import vqgan_train.config",
+        "import vqgan_train.__main__",
+        "from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select",
+    ],
 )
 def test_a_typo_is_answered_before_torch_is_imported(statement: str) -> None:
     heavy = f"import sys; {statement}; print([m for m in {NO_TORCH} if m in sys.modules])"

@@ -14,12 +14,15 @@ from vqgan_train.config.composing import (
     to_config,
 )
 from vqgan_train.config.data import DataConfig
+from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
     ArchitectureConfig,
     DiscriminatorConfig,
     LossConfig,
     ModelConfig,
 )
+from vqgan_train.config.pack import PackConfig
+from vqgan_train.config.prepare_yfcc import PrepareYfccConfig
 from vqgan_train.config.run import (
     Accelerator,
     Config,
@@ -31,6 +34,7 @@ from vqgan_train.config.run import (
     WandbConfig,
     WandbMode,
 )
+from vqgan_train.config.select import PeopleConfig, SelectConfig, SourceConfig
 
 __all__ = [
     "Accelerator",
@@ -39,13 +43,19 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DiscriminatorConfig",
+    "LinksConfig",
     "LoggerConfig",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
+    "PackConfig",
+    "PeopleConfig",
     "Precision",
+    "PrepareYfccConfig",
     "RunConfig",
+    "SelectConfig",
     "Settings",
+    "SourceConfig",
     "TrainerConfig",
     "WandbConfig",
     "WandbMode",

@@ -3,7 +3,8 @@
 import io
 import struct
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,14 +59,24 @@ class ShardDataset(Dataset[Sample]):
         shard = self.shards[number]
         fields = read_sample(shard, draw.sample - int(self._firsts[number]))
         name = f"{shard.path.name}/{fields['__key__']}"
-        encoded = next(value for key, value in fields.items() if key in IMAGE_FIELDS)
+        encoded = image_of(fields)
         random = np.random.default_rng((self.seed, *draw))
         try:
             return Sample(name, self.transform(encoded, random))
-        except UnidentifiedImageError:
-            return Sample(f"{name}: no image format that PIL knows", None)
         except UNREADABLE as error:
-            return Sample(f"{name}: {error}", None)
+            return Sample(f"{name}: {reason_of(error)}", None)
+
+
+def image_of(fields: Mapping[str, Any]) -> bytes:
+    """The first image among a sample's fields, encoded."""
+    return next(value for key, value in fields.items() if key in IMAGE_FIELDS)
+
+
+def reason_of(error: Exception) -> str:
+    """Say in words why an image cannot be read."""
+    if isinstance(error, UnidentifiedImageError):  # its message names an address in memory
+        return "no image format that PIL knows"
+    return str(error) or type(error).__name__
 
 
 def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
@@ -74,16 +85,24 @@ def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
     Raises:
         ShardError: the shard is another file than the one that was indexed.
     """
-    start, end = int(shard.starts[place]), int(shard.ends[place])
-    with shard.path.open("rb") as file:
+    return read_range(shard.path, int(shard.starts[place]), int(shard.ends[place]))
+
+
+def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
+    """Read the fields of the sample that lies between two bytes of a shard.
+
+    Raises:
+        ShardError: no sample begins there.
+    """
+    with path.open("rb") as file:
         file.seek(start)
         stream = io.BytesIO(file.read(end - start))
-    members = tar_file_expander([{"url": str(shard.path), "stream": stream}])
+    members = tar_file_expander([{"url": str(path), "stream": stream}])
     try:
         return next(iter(group_by_keys(members)))
     except (tarfile.TarError, StopIteration) as error:
         raise ShardError(
-            f"{shard.path} has changed since it was indexed: no sample begins at byte {start}. "
+            f"{path} has changed since it was indexed: no sample begins at byte {start}. "
             "Leave shards alone while a run reads them, and start it again."
         ) from error
 

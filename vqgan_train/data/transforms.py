@@ -69,14 +69,23 @@ def resize_shorter_side(image: Tensor, size: int) -> Tensor:
         ValueError: the image is a line.
     """
     height, width = image.shape[1:]
-    if max(height, width) > MOST_ASPECT_RATIO * min(height, width):
-        raise ValueError(f"{width} x {height} pixels is too long to crop a square from")
+    require_croppable(width, height)
     scale = size / min(height, width)
     target = round(height * scale), round(width * scale)
     if target == (height, width):
         return image
     scaled = F.interpolate(image[None].float(), target, mode="bilinear", align_corners=False)[0]
     return scaled.round().to(torch.uint8)
+
+
+def require_croppable(width: int, height: int) -> None:
+    """Refuse lines.
+
+    Raises:
+        ValueError: the longer side is more than 50 times the shorter one.
+    """
+    if max(height, width) > MOST_ASPECT_RATIO * min(height, width):
+        raise ValueError(f"{width} x {height} pixels is too long to crop a square from")
 
 
 def to_model_range(image: Tensor) -> Tensor:

@@ -1,0 +1,101 @@
+"""Settings of `python -m vqgan_train.select`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vqgan_train.config.checks import as_list, require, require_at_least
+
+
+@dataclass(kw_only=True, slots=True)
+class SourceConfig:
+    """Shards to select from."""
+
+    shards: Any
+    """Path, glob or brace pattern of tar files, or a list of those."""
+
+    weight: float
+    """Share of the training samples, relative to the other sources' weights."""
+
+    def __post_init__(self) -> None:
+        self.shards = as_list(self.shards)
+        require(self.weight > 0, f"A source has weight={self.weight}; it must be more than 0.")
+
+
+@dataclass(kw_only=True, slots=True)
+class PeopleConfig:
+    """Pictures of people, of which there may be more than by chance."""
+
+    multiplier: float
+    """How many times as likely a picture of people is drawn as another one. 1: no difference."""
+
+    words: list[str]
+    """A caption with one of them, whole and in any case, means people."""
+
+    detect_faces: bool
+    """Look for faces, too. Needs the extra `faces`; about 0.1 s an image and process."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.multiplier > 0,
+            f"people.multiplier is {self.multiplier}; it must be more than 0. 1 changes nothing.",
+        )
+        require(
+            all(word.strip() for word in self.words),
+            "people.words has an empty word, which every caption would have. Remove it.",
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class SelectConfig:
+    """Which samples of which sources become training and validation shards."""
+
+    sources: dict[str, SourceConfig]
+    """By name. A duplicate image counts for the source that is named first."""
+
+    output: str
+    """Folder for train/, val/ and the report; new, empty, or that of the same command before."""
+
+    samples: int
+    """Training samples."""
+
+    val_samples: int
+    """Validation samples; their images are in no training shard."""
+
+    val_source: str
+    """Name of the source that gives them."""
+
+    samples_per_shard: int
+    """Samples a shard."""
+
+    min_side: int
+    """Shorter side that an image must have, in pixels."""
+
+    allow_fewer: bool
+    """Take what there is where a source does not hold its share, instead of stopping."""
+
+    people: PeopleConfig
+    """More people and faces."""
+
+    seed: int
+    """Seeds the choice and the order."""
+
+    num_workers: int
+    """Processes that read and decode. 0: this one alone."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            samples=self.samples,
+            samples_per_shard=self.samples_per_shard,
+            min_side=self.min_side,
+        )
+        require_at_least(
+            0, val_samples=self.val_samples, seed=self.seed, num_workers=self.num_workers
+        )
+        require(
+            self.val_source in self.sources,
+            f"val_source is {self.val_source}; the sources are {', '.join(self.sources) or 'none'}."
+            " Name one of them.",
+        )

@@ -1,0 +1,110 @@
+"""Pictures into shards of a folder, some of which may be there from a run that was killed."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from vqgan_train.cache import write_whole
+from vqgan_train.data.pipeline import UNREADABLE, reason_of
+from vqgan_train.data.writing import write_shard
+from vqgan_train.preparation.errors import PreparationError
+from vqgan_train.preparation.picture import Picture, sample_of
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class PackReport:
+    """What became of the pictures of one shard, or of many."""
+
+    seen: int = 0
+    packed: int = 0
+    with_caption: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Of each that was left out its name and the reason."""
+
+    def add(self, other: "PackReport") -> None:
+        """Count in another shard."""
+        self.seen += other.seen
+        self.packed += other.packed
+        self.with_caption += other.with_caption
+        self.left_out |= other.left_out
+
+    def reasons(self) -> Counter[str]:
+        """How often each reason was met."""
+        return Counter(self.left_out.values())
+
+
+def pack_shard(
+    shard: Path,
+    items: Sequence[Item],
+    name_of: Callable[[Item], str],
+    load: Callable[[Item], Picture],
+) -> PackReport:
+    """Write one shard and its report beside it, unless they are there.
+
+    Args:
+        shard: the tar file; where nothing can be read, there is only the report.
+        items: what the pictures are made of.
+        name_of: what an item is called, for a person.
+        load: reads one; raises one of UNREADABLE if it cannot.
+
+    Returns:
+        What became of them.
+    """
+    file = shard.with_suffix(".json")
+    if file.exists():  # it is written last
+        return PackReport(**json.loads(file.read_text()))
+    report = PackReport(seen=len(items))
+    samples = _readable_samples(items, name_of, load, report)
+    first = next(samples, None)
+    if first is not None:
+        report.packed = write_shard(shard, _joined(first, samples))
+    with write_whole(file) as partial:
+        partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
+    return report
+
+
+def _readable_samples(
+    items: Sequence[Item],
+    name_of: Callable[[Item], str],
+    load: Callable[[Item], Picture],
+    report: PackReport,
+) -> Iterator[dict[str, str | bytes]]:
+    for item in items:
+        try:
+            sample = sample_of(load(item))
+        except UNREADABLE as error:
+            report.left_out[name_of(item)] = reason_of(error)
+            continue
+        report.with_caption += bool(sample.get("txt"))
+        yield sample
+
+
+def _joined(first: Item, rest: Iterable[Item]) -> Iterator[Item]:
+    yield first
+    yield from rest
+
+
+def require_pictures(folder: Path, report: PackReport) -> None:
+    """Refuse an end without any picture.
+
+    Raises:
+        PreparationError: nothing could be packed.
+    """
+    if not report.packed:
+        reasons = ", ".join(f"{count} x {why}" for why, count in report.reasons().most_common(3))
+        raise PreparationError(
+            f"None of the {report.seen} pictures for {folder} could be packed: {reasons}."
+        )
+
+
+def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Cut a stream into lists of `size`, the last one shorter."""
+    stream = iter(items)
+    while chunk := list(islice(stream, size)):
+        yield chunk

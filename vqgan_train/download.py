@@ -23,7 +23,7 @@ LINKS_A_LIST = 1_000_000
 
 def download(config: LinksConfig, read: ReadLinks) -> None:
     """Write img2dataset's lists, let it download them, say what could not be had."""
-    output = Path(config.output)
+    output = Path(config.output).expanduser()
     lists, shards = output / "lists", output / "shards"
     links = expand_shards(config.links, noun="lists of links", ending="")
     program = prepare_environment(None if config.environment is None else Path(config.environment))

@@ -1,6 +1,7 @@
 """Select samples of several sources: look at each once, choose, copy what was chosen."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ HOW = ("output", "num_workers")
 
 def make_selection(config: SelectConfig) -> None:
     """Write output/train and output/val, and say exactly what they hold."""
-    output = Path(config.output)
+    output = Path(config.output).expanduser()
     if config.people.detect_faces:
         require_face_detector()
     paths = {name: expand_shards(source.shards) for name, source in config.sources.items()}
@@ -63,13 +64,14 @@ def survey(config: SelectConfig, shards: dict[str, list[ShardIndex]]) -> list[So
     """Look at every sample of every source."""
     people = config.people
     rules = SurveyRules(config.min_side, tuple(people.words), people.detect_faces)
-    total = sum(len(index.starts) for own in shards.values() for index in own)
-    sources = []
+    every = [index for own in shards.values() for index in own]
+    total = sum(len(index.starts) for index in every)
     with tqdm(total=total, desc="looking", unit="image") as bar:
-        for name, own in shards.items():
-            surveys = survey_shards(own, rules, num_workers=config.num_workers, bar=bar)
-            sources.append(Source(name, config.sources[name].weight, joined(list(surveys))))
-    return sources
+        surveys = survey_shards(every, rules, num_workers=config.num_workers, bar=bar)
+        return [
+            Source(name, config.sources[name].weight, joined(list(islice(surveys, len(own)))))
+            for name, own in shards.items()
+        ]
 
 
 def copy(

@@ -27,7 +27,10 @@ def pack(config: PackConfig) -> None:
     from vqgan_train.preparation.packing import require_pictures
     from vqgan_train.preparation.report import line, listed, packed, write_report
 
-    inputs, output = [Path(folder) for folder in config.inputs], Path(config.output)
+    inputs, output = (
+        [Path(folder).expanduser() for folder in config.inputs],
+        Path(config.output).expanduser(),
+    )
     table = None if config.captions is None else Path(config.captions)
     columns = config.captions_path_column, config.captions_text_column
     captions = None if table is None else read_captions(table, *columns)
@@ -45,6 +48,7 @@ def pack(config: PackConfig) -> None:
         report = pack_folders(
             image_files(inputs, captions),
             output,
+            source=found.fingerprint,
             samples_per_shard=config.samples_per_shard,
             num_workers=config.num_workers,
             bar=bar,

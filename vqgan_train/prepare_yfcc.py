@@ -17,24 +17,18 @@ def prepare_yfcc(config: PrepareYfccConfig) -> None:
     from tqdm import tqdm
 
     from vqgan_train.data import expand_shards
-    from vqgan_train.preparation.job import fingerprint, open_job, stamp
+    from vqgan_train.preparation.job import open_job
     from vqgan_train.preparation.packing import require_pictures
     from vqgan_train.preparation.records import pair_with_images
     from vqgan_train.preparation.report import packed, write_report
     from vqgan_train.preparation.yfcc import pack_records
 
-    output = Path(config.output)
+    output = Path(config.output).expanduser()
     images = None if config.images is None else Path(config.images)
     paths = expand_shards(config.records, noun="files of records", ending="")
     files = pair_with_images(paths, images)
-    stamps = [stamp(path) for file in files for path in file if path is not None]
-    job = {
-        "command": "prepare_yfcc",
-        "files": len(files),
-        "files_fingerprint": fingerprint(stamps),
-        "samples_per_shard": config.samples_per_shard,
-    }
-    open_job(output, job)
+    # Which files is not part of the job: few have room for 1.9 TB at once.
+    open_job(output, {"command": "prepare_yfcc", "samples_per_shard": config.samples_per_shard})
     with tqdm(desc="packing", unit="image") as bar:
         report = pack_records(
             files,

@@ -156,7 +156,8 @@ def _require(
     raise PreparationError(
         f"The source {source} should give {asked} samples for {purpose} and has {free}: it holds "
         f"{count.held}, of which {count.duplicates} are duplicates, {count.too_small} too small, "
-        f"{count.unreadable} unreadable, {count.validation} taken for validation. Give it more shards, ask for fewer (samples={wanted.samples}, "
+        f"{count.unreadable} unreadable, {count.validation} taken for validation. "
+        "Give it more shards, ask for fewer (samples={wanted.samples}, "
         f"val_samples={wanted.val_samples}), change the weights of the sources, or set "
         "allow_fewer=true to take what there is."
     )

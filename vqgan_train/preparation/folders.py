@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vqgan_train.data.index import IMAGE_FIELDS
 from vqgan_train.preparation.errors import PreparationError
 from vqgan_train.preparation.job import fingerprint, stamp
-from vqgan_train.preparation.packing import PackReport, in_chunks, pack_shard
+from vqgan_train.preparation.packing import PackReport, in_chunks, pack_shard, stored_report
 from vqgan_train.preparation.picture import Picture
 from vqgan_train.preparation.workers import run_tasks
 
@@ -52,6 +52,7 @@ class ImageFile(NamedTuple):
 
 class _PackTask(NamedTuple):
     shard: Path
+    source: str
     files: list[ImageFile]
 
 
@@ -117,23 +118,41 @@ def pack_folders(
     files: Iterator[ImageFile],
     output: Path,
     *,
+    source: str,
     samples_per_shard: int,
     num_workers: int,
     bar: "tqdm[Any]",
 ) -> PackReport:
-    """Pack image files into shards 00000.tar, 00001.tar, ... and report on each beside it."""
+    """Pack image files into shards 00000.tar, 00001.tar, ... and report on each beside it.
+
+    Args:
+        files: in their order.
+        output: folder of the shards; those that are there are kept.
+        source: fingerprint of all the files.
+        samples_per_shard: files a shard, at most.
+        num_workers: processes; 0 works in this one.
+        bar: the progress bar.
+    """
     chunks = in_chunks(files, samples_per_shard)
-    tasks = (_PackTask(output / f"{number:05d}.tar", chunk) for number, chunk in enumerate(chunks))
+    tasks = (
+        _PackTask(output / f"{number:05d}.tar", source, chunk)
+        for number, chunk in enumerate(chunks)
+    )
     report = PackReport()
     for part in run_tasks(
-        _pack, tasks, num_workers=num_workers, bar=bar, size_of=lambda part: part.seen
+        _pack,
+        tasks,
+        stored=lambda task: stored_report(task.shard, task.source),
+        num_workers=num_workers,
+        bar=bar,
+        size_of=lambda part: part.seen,
     ):
         report.add(part)
     return report
 
 
 def _pack(task: _PackTask) -> PackReport:
-    return pack_shard(task.shard, task.files, _name, _load)
+    return pack_shard(task.shard, task.files, _name, _load, source=task.source)
 
 
 def _name(file: ImageFile) -> str:

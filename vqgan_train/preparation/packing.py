@@ -15,11 +15,16 @@ from vqgan_train.preparation.errors import PreparationError
 from vqgan_train.preparation.picture import Picture, sample_of
 
 Item = TypeVar("Item")
+REPORT = ".json"
+"""The ending of a shard's report."""
 
 
 @dataclass(slots=True)
 class PackReport:
     """What became of the pictures of one shard, or of many."""
+
+    source: str = ""
+    """Fingerprint of the files that they were made of."""
 
     seen: int = 0
     packed: int = 0
@@ -39,32 +44,39 @@ class PackReport:
         return Counter(self.left_out.values())
 
 
+def stored_report(shard: Path, source: str) -> PackReport | None:
+    """The report of a shard that was packed before, to the end and of the same files."""
+    file = shard.with_suffix(REPORT)
+    report = PackReport(**json.loads(file.read_text())) if file.exists() else None
+    return report if report is not None and report.source == source else None
+
+
 def pack_shard(
     shard: Path,
     items: Sequence[Item],
     name_of: Callable[[Item], str],
     load: Callable[[Item], Picture],
+    *,
+    source: str,
 ) -> PackReport:
-    """Write one shard and its report beside it, unless they are there.
+    """Write one shard, and then its report beside it.
 
     Args:
         shard: the tar file; where nothing can be read, there is only the report.
         items: what the pictures are made of.
         name_of: what an item is called, for a person.
         load: reads one; raises one of UNREADABLE if it cannot.
+        source: fingerprint of the files that the items are from.
 
     Returns:
         What became of them.
     """
-    file = shard.with_suffix(".json")
-    if file.exists():  # it is written last
-        return PackReport(**json.loads(file.read_text()))
-    report = PackReport(seen=len(items))
+    report = PackReport(source, seen=len(items))
     samples = _readable_samples(items, name_of, load, report)
     first = next(samples, None)
     if first is not None:
         report.packed = write_shard(shard, _joined(first, samples))
-    with write_whole(file) as partial:
+    with write_whole(shard.with_suffix(REPORT)) as partial:
         partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
     return report
 

@@ -66,7 +66,15 @@ def write_selection(
         ShardError: a shard has changed since it was indexed.
     """
     tasks = _tasks(chosen, shards, folder, samples_per_shard)
-    return sum(1 for _ in run_tasks(_write, tasks, num_workers=num_workers, bar=bar, size_of=int))
+    written = run_tasks(
+        _write,
+        tasks,
+        stored=lambda task: len(task.samples) if _origins(task).exists() else None,
+        num_workers=num_workers,
+        bar=bar,
+        size_of=int,
+    )
+    return sum(1 for _ in written)
 
 
 def _tasks(
@@ -88,13 +96,16 @@ def _tasks(
         yield _Task(folder / f"{number:05d}.tar", first, samples)
 
 
+def _origins(task: _Task) -> Path:
+    """The list beside a shard, which is written last."""
+    return task.shard.with_suffix(".tsv")
+
+
 def _write(task: _Task) -> int:
-    origins = task.shard.with_suffix(".tsv")
-    if not origins.exists():  # it is written last
-        lines = [HEADER]
-        write_shard(task.shard, _renamed(task, lines))
-        with write_whole(origins) as file:
-            file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+    lines = [HEADER]
+    write_shard(task.shard, _renamed(task, lines))
+    with write_whole(_origins(task)) as file:
+        file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
     return len(task.samples)
 
 

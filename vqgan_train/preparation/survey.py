@@ -90,7 +90,12 @@ def survey_shards(
         for shard in shards
     )
     return run_tasks(
-        _survey, tasks, num_workers=num_workers, bar=bar, size_of=lambda survey: len(survey.states)
+        _survey,
+        tasks,
+        stored=lambda task: _stored(task.file),
+        num_workers=num_workers,
+        bar=bar,
+        size_of=lambda survey: len(survey.states),
     )
 
 
@@ -99,9 +104,6 @@ def _file_name(shard: Path, rules: SurveyRules) -> str:
 
 
 def _survey(task: _Task) -> Survey:
-    stored = _stored(task.file)
-    if stored is not None:
-        return stored
     survey = survey_shard(task.shard, task.rules)
     _store(survey, task.file)
     return survey

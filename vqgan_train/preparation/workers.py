@@ -23,6 +23,7 @@ def run_tasks(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     *,
+    stored: Callable[[Task], Result | None],
     num_workers: int,
     bar: "tqdm[Any]",
     size_of: Callable[[Result], int],
@@ -32,32 +33,47 @@ def run_tasks(
     Args:
         function: known by name to other processes, as are its arguments and results.
         tasks: drawn as they are needed.
+        stored: finds the result of a task that was done before; None: it was not.
         num_workers: processes; 0 works in this one.
         bar: the progress bar, moved by each result.
         size_of: how far a result moves it.
     """
-    results = _results(function, tasks, num_workers) if num_workers else map(function, tasks)
+    if num_workers:
+        results = _results(function, tasks, stored, num_workers)
+    else:
+        found = ((task, stored(task)) for task in tasks)
+        results = (function(task) if result is None else result for task, result in found)
     for result in results:
         bar.update(size_of(result))
         yield result
 
 
 def _results(
-    function: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    stored: Callable[[Task], Result | None],
+    num_workers: int,
 ) -> Iterator[Result]:
-    # Not forked: torch has threads.
+    # Not forked: torch has threads. A process is started when there is a task for it.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker)
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            waiting.append(pool.submit(function, task))
+            result = stored(task)
+            waiting.append(pool.submit(function, task) if result is None else _finished(result))
             if len(waiting) > WAITING_TASKS_A_WORKER * num_workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _finished(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
 
 
 def _start_worker() -> None:

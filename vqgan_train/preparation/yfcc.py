@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from vqgan_train.preparation.errors import PreparationError
-from vqgan_train.preparation.packing import PackReport, in_chunks, pack_shard
+from vqgan_train.preparation.job import fingerprint, stamp
+from vqgan_train.preparation.packing import PackReport, in_chunks, pack_shard, stored_report
 from vqgan_train.preparation.picture import Picture
 from vqgan_train.preparation.records import (
     IMAGE,
@@ -37,11 +38,19 @@ def pack_records(
     num_workers: int,
     bar: "tqdm[Any]",
 ) -> PackReport:
-    """Pack the images of each file of records into shards that are called like it."""
+    """Pack the images of each file of records into shards that are called like it.
+
+    Shards that are there are kept, as long as their file of records has not changed since.
+    """
     tasks = (_PackTask(file, output, samples_per_shard) for file in files)
     report = PackReport()
     for part in run_tasks(
-        _pack, tasks, num_workers=num_workers, bar=bar, size_of=lambda part: part.seen
+        _pack,
+        tasks,
+        stored=lambda _: None,  # how many shards a file makes is known after it was read
+        num_workers=num_workers,
+        bar=bar,
+        size_of=lambda part: part.seen,
     ):
         report.add(part)
     return report
@@ -49,12 +58,16 @@ def pack_records(
 
 def _pack(task: _PackTask) -> PackReport:
     report = PackReport()
+    source = fingerprint(stamp(path) for path in task.records if path is not None)
     archive = _Archive(task.records.images)
     stem = stem_of(task.records.path)
-    load = partial(_load, archive)
+    name_of, load = partial(_name, task.records.path.name), partial(_load, archive)
     for number, chunk in enumerate(in_chunks(read_records(task.records), task.samples_per_shard)):
         shard = task.output / f"{stem}-{number:05d}.tar"
-        report.add(pack_shard(shard, chunk, partial(_name, task.records.path.name), load))
+        part = stored_report(shard, source)
+        if part is None:
+            part = pack_shard(shard, chunk, name_of, load, source=source)
+        report.add(part)
     return report
 
 

@@ -34,8 +34,7 @@ def make_selection(config: SelectConfig) -> None:
     sources = survey(config, shards)
     choice = choose(sources, wanted_of(config))
     open_job(output, job)
-    copy("training", choice.training, shards, output / "train", config)
-    copy("validation", choice.validation, shards, output / "val", config)
+    copy(config, {output / "train": choice.training, output / "val": choice.validation}, shards)
     lines = chosen(choice, sources, output)
     write_report(output, lines)
     sys.stdout.write("\n".join(lines) + "\n")
@@ -75,19 +74,16 @@ def survey(config: SelectConfig, shards: dict[str, list[ShardIndex]]) -> list[So
 
 
 def copy(
-    purpose: str,
-    samples: NDArray[np.int64],
-    shards: dict[str, list[ShardIndex]],
-    folder: Path,
     config: SelectConfig,
+    chosen: dict[Path, NDArray[np.int64]],
+    shards: dict[str, list[ShardIndex]],
 ) -> None:
-    """Write the chosen samples of one purpose."""
-    all_shards = [SourceShard(name, index) for name, own in shards.items() for index in own]
-    with tqdm(total=len(samples), desc=f"copying {purpose}", unit="image") as bar:
+    """Write the chosen samples into the folders they are meant for."""
+    every = [SourceShard(name, index) for name, own in shards.items() for index in own]
+    with tqdm(total=sum(map(len, chosen.values())), desc="copying", unit="image") as bar:
         write_selection(
-            samples,
-            all_shards,
-            folder,
+            chosen,
+            every,
             samples_per_shard=config.samples_per_shard,
             num_workers=config.num_workers,
             bar=bar,

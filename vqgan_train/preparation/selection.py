@@ -41,40 +41,39 @@ class _Task(NamedTuple):
 
 
 def write_selection(
-    chosen: NDArray[np.int64],
+    chosen: Mapping[Path, NDArray[np.int64]],
     shards: Sequence[SourceShard],
-    folder: Path,
     *,
     samples_per_shard: int,
     num_workers: int,
     bar: "tqdm[Any]",
-) -> int:
+) -> None:
     """Copy samples into shards 00000.tar, 00001.tar, ...; those that are there are kept.
 
     Args:
-        chosen: their numbers, counted through all shards.
+        chosen: for each folder the numbers of its samples, counted through all shards.
         shards: of all sources.
-        folder: for the new shards.
-        samples_per_shard: how many a shard has; the last one has fewer.
+        samples_per_shard: how many a shard has; a folder's last one has fewer.
         num_workers: processes; 0 works in this one.
         bar: the progress bar.
-
-    Returns:
-        How many shards there are.
 
     Raises:
         ShardError: a shard has changed since it was indexed.
     """
-    tasks = _tasks(chosen, shards, folder, samples_per_shard)
-    written = run_tasks(
+    tasks = (
+        task
+        for folder, samples in chosen.items()
+        for task in _tasks(samples, shards, folder, samples_per_shard)
+    )
+    for _ in run_tasks(
         _write,
         tasks,
         stored=lambda task: len(task.samples) if _origins(task).exists() else None,
         num_workers=num_workers,
         bar=bar,
         size_of=int,
-    )
-    return sum(1 for _ in written)
+    ):
+        pass
 
 
 def _tasks(

@@ -27,7 +27,7 @@ def make_selection(config: SelectConfig) -> None:
     output = Path(config.output).expanduser()
     if config.people.detect_faces:
         require_face_detector()
-    paths = {name: expand_shards(source.shards) for name, source in config.sources.items()}
+    paths = {name: expand_shards(patterns) for name, patterns in config.sources.items()}
     job = job_of(config, paths)
     require_free_or_same(output, job)
     shards = {name: index_shards(own) for name, own in paths.items()}
@@ -68,7 +68,7 @@ def survey(config: SelectConfig, shards: dict[str, list[ShardIndex]]) -> list[So
     with tqdm(total=total, desc="looking", unit="image") as bar:
         surveys = survey_shards(every, rules, num_workers=config.num_workers, bar=bar)
         return [
-            Source(name, config.sources[name].weight, joined(list(islice(surveys, len(own)))))
+            Source(name, config.weights[name], joined(list(islice(surveys, len(own)))))
             for name, own in shards.items()
         ]
 

@@ -34,7 +34,7 @@ from vqgan_train.config.run import (
     WandbConfig,
     WandbMode,
 )
-from vqgan_train.config.select import PeopleConfig, SelectConfig, SourceConfig
+from vqgan_train.config.select import PeopleConfig, SelectConfig
 
 __all__ = [
     "Accelerator",
@@ -55,7 +55,6 @@ __all__ = [
     "RunConfig",
     "SelectConfig",
     "Settings",
-    "SourceConfig",
     "TrainerConfig",
     "WandbConfig",
     "WandbMode",

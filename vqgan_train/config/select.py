@@ -9,21 +9,6 @@ from vqgan_train.config.checks import as_list, require, require_at_least
 
 
 @dataclass(kw_only=True, slots=True)
-class SourceConfig:
-    """Shards to select from."""
-
-    shards: Any
-    """Path, glob or brace pattern of tar files, or a list of those."""
-
-    weight: float
-    """Share of the training samples, relative to the other sources' weights."""
-
-    def __post_init__(self) -> None:
-        self.shards = as_list(self.shards)
-        require(self.weight > 0, f"A source has weight={self.weight}; it must be more than 0.")
-
-
-@dataclass(kw_only=True, slots=True)
 class PeopleConfig:
     """Pictures of people, of which there may be more than by chance."""
 
@@ -51,8 +36,12 @@ class PeopleConfig:
 class SelectConfig:
     """Which samples of which sources become training and validation shards."""
 
-    sources: dict[str, SourceConfig]
-    """By name. A duplicate image counts for the source that is named first."""
+    sources: dict[str, Any]
+    """Of each source, by name, the shards: path, glob or brace pattern, or a list of those. A
+    duplicate image counts for the source that is named first."""
+
+    weights: dict[str, float]
+    """Of each source its share of the training samples, relative to the others' weights."""
 
     output: str
     """Folder for train/, val/ and the report; new, empty, or that of the same command before."""
@@ -85,6 +74,8 @@ class SelectConfig:
     """Processes that read and decode. 0: this one alone."""
 
     def __post_init__(self) -> None:
+        self.sources = {name: as_list(shards) for name, shards in self.sources.items()}
+        self._require_sources()
         require_at_least(
             1,
             samples=self.samples,
@@ -94,8 +85,18 @@ class SelectConfig:
         require_at_least(
             0, val_samples=self.val_samples, seed=self.seed, num_workers=self.num_workers
         )
+
+    def _require_sources(self) -> None:
+        names = ", ".join(self.sources) or "none"
+        require(
+            self.sources.keys() == self.weights.keys(),
+            f"The sources are {names}, but weights are given for {', '.join(self.weights)}. Give "
+            "each source a weight, as in +sources.NAME=... +weights.NAME=1, and take both away "
+            "together, as in '~sources.NAME' '~weights.NAME'.",
+        )
         require(
             self.val_source in self.sources,
-            f"val_source is {self.val_source}; the sources are {', '.join(self.sources) or 'none'}."
-            " Name one of them.",
+            f"val_source is {self.val_source}; the sources are {names}. Name one of them.",
         )
+        for name, weight in self.weights.items():
+            require(weight > 0, f"weights.{name} is {weight}; it must be more than 0.")

@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue
 from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select
 from vqgan_train.command import USER_ERROR, explain, quote_overrides
 from vqgan_train.config import (
+    ConfigError,
     LinksConfig,
     PackConfig,
     PeopleConfig,
@@ -82,10 +83,12 @@ def test_the_default_selection_is_that_of_the_model_card() -> None:
 
 
 def test_sources_come_and_go() -> None:
-    given = ["~sources.cc3m", "~weights.cc3m", "sources.yfcc=[a/{0..2}.tar,b.tar]", "output=out"]
+    given = ["sources.cc3m=null", "sources.yfcc=[a/{0..2}.tar,b.tar]", "output=out"]
     config = composed("select", *given, "+sources.mine=c/{0..2}.tar", "+weights.mine=2")
     assert config.sources == {"yfcc": ["a/{0..2}.tar", "b.tar"], "mine": ["c/{0..2}.tar"]}
     assert config.weights == {"yfcc": 1.0, "mine": 2.0}
+    with pytest.raises(ConfigError, match="val_source is yfcc; the sources are cc3m"):
+        composed("select", "sources.cc3m=a.tar", "sources.yfcc=null", "output=out")
 
 
 @pytest.mark.parametrize("schema", [*SCHEMAS.values(), PeopleConfig])
@@ -119,7 +122,7 @@ MISTAKES = [
     ("select", "min_side=0", "min_side is 0"),
     ("select", "weights.cc3m=0", "weights.cc3m is 0.0; it must be more than 0"),
     ("select", "~weights.cc3m", "weights are given for yfcc. Give each source a weight"),
-    ("select", "~sources.yfcc", "The sources are cc3m, but weights are given for cc3m, yfcc"),
+    ("select", "+sources.mine=x", "The sources are cc3m, yfcc, mine, and weights are given for"),
     ("select", "weights.cc3m=much", "weights.cc3m: Value 'much'"),
     ("select", "people.multiplier=0", "people.multiplier is 0.0"),
     ("select", "people.words=[man,'']", "people.words has an empty word"),

@@ -260,7 +260,7 @@ def test_a_killed_selection_goes_on_and_ends_with_the_same_bytes(tmp_path: Path)
     make_selection(config(tmp_path, output=str(tmp_path / "reference"), **wanted))
     expected = contents(tmp_path / "reference")
     command = [
-        sys.executable, "-m", "vqgan_train.select", "~sources.cc3m", "~weights.cc3m",
+        sys.executable, "-m", "vqgan_train.select", "sources.cc3m=null",
         "sources.yfcc=?.tar",
         "output=out", "samples=100", "val_samples=3", "samples_per_shard=4", "min_side=16",
         "num_workers=0",

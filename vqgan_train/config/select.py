@@ -37,8 +37,8 @@ class SelectConfig:
     """Which samples of which sources become training and validation shards."""
 
     sources: dict[str, Any]
-    """Of each source, by name, the shards: path, glob or brace pattern, or a list of those. A
-    duplicate image counts for the source that is named first."""
+    """Of each source, by name, the shards: path, glob or brace pattern, or a list of those.
+    null: this source is left out. A duplicate image counts for the source that is named first."""
 
     weights: dict[str, float]
     """Of each source its share of the training samples, relative to the others' weights."""
@@ -74,8 +74,7 @@ class SelectConfig:
     """Processes that read and decode. 0: this one alone."""
 
     def __post_init__(self) -> None:
-        self.sources = {name: as_list(shards) for name, shards in self.sources.items()}
-        self._require_sources()
+        self._take_sources()
         require_at_least(
             1,
             samples=self.samples,
@@ -86,17 +85,21 @@ class SelectConfig:
             0, val_samples=self.val_samples, seed=self.seed, num_workers=self.num_workers
         )
 
-    def _require_sources(self) -> None:
-        names = ", ".join(self.sources) or "none"
+    def _take_sources(self) -> None:
         require(
             self.sources.keys() == self.weights.keys(),
-            f"The sources are {names}, but weights are given for {', '.join(self.weights)}. Give "
-            "each source a weight, as in +sources.NAME=... +weights.NAME=1, and take both away "
-            "together, as in '~sources.NAME' '~weights.NAME'.",
+            f"The sources are {', '.join(self.sources)}, and weights are given for "
+            f"{', '.join(self.weights)}. Give each source a weight, as in +sources.NAME=... "
+            "+weights.NAME=1. To leave one out: sources.NAME=null.",
         )
+        self.sources = {
+            name: as_list(shards) for name, shards in self.sources.items() if shards is not None
+        }
+        self.weights = {name: self.weights[name] for name in self.sources}
         require(
             self.val_source in self.sources,
-            f"val_source is {self.val_source}; the sources are {names}. Name one of them.",
+            f"val_source is {self.val_source}; the sources are {', '.join(self.sources) or 'none'}."
+            " Name one of them.",
         )
         for name, weight in self.weights.items():
             require(weight > 0, f"weights.{name} is {weight}; it must be more than 0.")

@@ -10,6 +10,7 @@ from vqgan_train.preparation.img2dataset import (
     Download,
     prepare_environment,
     read_report,
+    remove_empty_shards,
     require_enough,
     run_img2dataset,
 )
@@ -48,7 +49,7 @@ def download(config: LinksConfig, read: ReadLinks) -> None:
     counts, bad = write_lists(links, read, lists, rows=rows)
     run_img2dataset(program, lists, shards, how)
     report = read_report(shards, counts, how.samples_per_shard)
-    lines = downloaded(report, bad, shards)
+    lines = downloaded(report, bad, shards, remove_empty_shards(shards))
     write_report(output, lines)
     sys.stdout.write("\n".join(lines) + "\n")
     require_enough(report, config.min_success_fraction)

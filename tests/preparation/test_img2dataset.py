@@ -24,6 +24,7 @@ from vqgan_train.preparation.img2dataset import (
     DownloadReport,
     prepare_environment,
     read_report,
+    remove_empty_shards,
     require_enough,
     run_img2dataset,
 )
@@ -87,7 +88,7 @@ def test_cc3m_from_its_list_to_samples(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_with_img2dataset))
     names = list(photos)
-    bad = ["gone.jpg", "gone_too.jpg", *(f"{names[0]}?{trouble}" for trouble in TROUBLES)]
+    bad = [*(f"{names[0]}?{trouble}" for trouble in TROUBLES), *(f"gone{n}.jpg" for n in range(11))]
     rows = [f'"{name}, {n} "quoted\t{server}/{name}' for n, name in enumerate([*names, *bad])]
     listed = tmp_path / "Train_GCC-training.tsv"
     listed.write_text("\n".join([*rows, "caption\turl", "no tab at all", ""]))
@@ -99,14 +100,14 @@ def test_cc3m_from_its_list_to_samples(
     said = finished.stdout[finished.stdout.index("links   ") :]
     assert f"downloaded        61 ({61 / len(rows):.1%})" in said
     for reason in (
-        "2 x HTTP Error 404",
+        "11 x HTTP Error 404",
         "2 x Image decoding error",  # the page, and half a JPEG
         "timed out",
         "1 x IncompleteRead",
         "1 x Use of image disallowed by X-Robots-Tag",
     ):
         assert reason in said
-    assert "rows left out     2, no links: Train_GCC-training.tsv, line 69: 'caption\\turl'" in said
+    assert "rows left out     2, no links: Train_GCC-training.tsv, line 78: 'caption\\turl'" in said
 
     shards = sorted((tmp_path / "cc3m" / "shards").glob("*.tar"))
     read = [sample for shard in shards for sample in read_with_webdataset(shard)]
@@ -120,7 +121,9 @@ def test_cc3m_from_its_list_to_samples(
     assert all(len(index_shard(shard).starts) for shard in shards)
 
     before = stats_times(tmp_path / "cc3m" / "shards")
-    assert len(before) == 3
+    assert len(before) == 4
+    assert len(shards) == 3
+    assert "shards            3: 'cc3m/shards/*.tar'\n                  1 more had no image" in said
     (tmp_path / "cc3m" / "shards" / "00001_stats.json").unlink()  # as if killed in that shard
     finished = command("prepare_cc3m", *arguments, cwd=tmp_path)
     assert finished.stdout.endswith(said)
@@ -188,6 +191,16 @@ def test_an_unfinished_shard_is_named(tmp_path: Path) -> None:
     stats(tmp_path, 2)
     with pytest.raises(PreparationError, match=r"1 of 3 shards .* not finished, .* 00001\. The"):
         read_report(tmp_path, [11, 5], 10)
+
+
+def test_shards_without_any_image_are_removed(tmp_path: Path) -> None:
+    for number, successes in enumerate((7, 0, 1)):
+        stats(tmp_path, number, successes=successes)
+        (tmp_path / f"{number:05d}.tar").touch()
+    assert remove_empty_shards(tmp_path) == 1
+    assert remove_empty_shards(tmp_path) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == ["00000.tar", "00002.tar"]
+    assert len(list(tmp_path.glob("*.json"))) == 3
 
 
 @pytest.mark.parametrize(("downloaded", "fraction"), [(3, 0.3), (10, 1.0), (0, 0.0)])

@@ -193,6 +193,24 @@ def read_report(
     return DownloadReport(links, downloaded, reasons, seconds)
 
 
+def remove_empty_shards(shards: Path) -> int:
+    """Remove the shards of which every link failed: training takes a tar of nothing for damage.
+
+    img2dataset does not make them again: it looks for the _stats.json only.
+
+    Returns:
+        How many there were.
+    """
+    empty = [
+        tar
+        for tar in shards.glob("*.tar")
+        if json.loads(tar.with_name(f"{tar.stem}_stats.json").read_text())["successes"] == 0
+    ]
+    for tar in empty:
+        tar.unlink()
+    return len(empty)
+
+
 def require_enough(report: DownloadReport, fraction: float) -> None:
     """Refuse a download that failed for a reason of ours.
 

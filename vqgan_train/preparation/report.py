@@ -31,7 +31,7 @@ def packed(report: PackReport, output: Path) -> list[str]:
     """What became of the pictures that were packed; the list of the others is written."""
     lines = [
         line("packed", f"{report.packed} of {report.seen} images, {report.with_caption} captions"),
-        line("shards", f"{len(list(output.glob('*.tar')))} in {output}"),
+        line("shards", f"{len(list(output.glob('*.tar')))}: '{output}/*.tar'"),
     ]
     if report.left_out:
         reasons = [f"{reason}\t{name}" for name, reason in report.left_out.items()]
@@ -41,8 +41,8 @@ def packed(report: PackReport, output: Path) -> list[str]:
     return lines
 
 
-def downloaded(report: DownloadReport, bad: BadRows, shards: Path) -> list[str]:
-    """What img2dataset left."""
+def downloaded(report: DownloadReport, bad: BadRows, shards: Path, removed: int) -> list[str]:
+    """What img2dataset left, without the shards that were removed because they had no image."""
     share = report.downloaded / report.links
     lines = [
         line("links", f"{report.links}"),
@@ -53,7 +53,10 @@ def downloaded(report: DownloadReport, bad: BadRows, shards: Path) -> list[str]:
     if bad.count:
         lines.append(line("rows left out", f"{bad.count}, no links: {'; '.join(bad.first)}"))
     num_shards = len(list(shards.glob("*.tar")))
-    return [*lines, line("shards", f"{num_shards} in {shards}: '{shards}/*.tar'")]
+    lines.append(line("shards", f"{num_shards}: '{shards}/*.tar'"))
+    if removed:
+        lines.append(line("", f"{removed} more had no image and were removed"))
+    return lines
 
 
 def chosen(choice: Choice, sources: Sequence[Source], output: Path) -> list[str]:

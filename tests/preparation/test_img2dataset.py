@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from vqgan_train.preparation.img2dataset import (
     require_enough,
     run_img2dataset,
 )
+from vqgan_train.preparation.links import BadRows
+from vqgan_train.preparation.report import downloaded
 
 DOWNLOAD = Download(
     shorter_side=256, samples_per_shard=20, processes=1, threads=8, timeout_seconds=2, retries=0
@@ -182,7 +185,7 @@ def test_stats_are_summed_and_lost_samples_counted(tmp_path: Path) -> None:
     stats(tmp_path, 1, status_dict={"success": 7, "HTTP Error 404: Not Found": 1})
     report = read_report(tmp_path, [10, 5], 10)
     assert report == DownloadReport(
-        20, 14, {"x": 3, "HTTP Error 404: Not Found": 1, "lost inside img2dataset": 2}, 4.0
+        20, 14, Counter({"x": 3, "HTTP Error 404: Not Found": 1, "lost inside img2dataset": 2}), 4.0
     )
 
 
@@ -203,9 +206,21 @@ def test_shards_without_any_image_are_removed(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.json"))) == 3
 
 
-@pytest.mark.parametrize(("downloaded", "fraction"), [(3, 0.3), (10, 1.0), (0, 0.0)])
-def test_enough_is_enough(downloaded: int, fraction: float) -> None:
-    require_enough(DownloadReport(10, downloaded, {"x": 10 - downloaded}, 1.0), fraction)
+def test_rare_reasons_are_summed_and_bad_rows_shown(tmp_path: Path) -> None:
+    reasons = Counter({f"reason {n}": 20 - n for n in range(10)})
+    report = DownloadReport(200, 45, reasons, 1.0)
+    said = downloaded(report, BadRows(2, ["a.tsv, line 1: ''"]), tmp_path, removed=0)
+    assert [line.strip() for line in said[2:-2]] == [
+        "failed            155",
+        *(f"{20 - n} x reason {n}" for n in range(8)),
+        "23 x 2 other reasons",
+    ]
+    assert said[-2] == "rows left out     2, no links: a.tsv, line 1: ''"
+
+
+@pytest.mark.parametrize(("number", "fraction"), [(3, 0.3), (10, 1.0), (0, 0.0)])
+def test_enough_is_enough(number: int, fraction: float) -> None:
+    require_enough(DownloadReport(10, number, Counter(x=10 - number), 1.0), fraction)
 
 
 def test_what_img2dataset_says_wrong_is_told(tmp_path: Path) -> None:

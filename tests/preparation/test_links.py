@@ -27,6 +27,7 @@ CAPTIONS = (
     "  blanks ",
     "日本",
     "",
+    "car\rriage",
 )
 
 
@@ -34,9 +35,9 @@ def test_every_caption_and_address_of_cc3m_arrives(tmp_path: Path) -> None:
     urls = [f"http://x.example/{n}.jpg?a=1,2&b=%20" for n in range(len(CAPTIONS))]
     file = tmp_path / "cc3m.tsv"
     rows = [f"{caption}\t{url}" for caption, url in zip(CAPTIONS, urls, strict=True)]
-    file.write_text("\r\n".join(rows))
+    file.write_text("\r\n".join(rows), newline="")
     counts, bad = write_lists([file], read_cc3m, tmp_path / "lists", rows=3)
-    assert counts == [3, 3, 2]
+    assert counts == [3, 3, 3]
     assert bad.count == 0
     written = [link for rows in lists_in(tmp_path / "lists") for link in rows]
     assert [link["caption"] for link in written] == list(CAPTIONS)
@@ -52,10 +53,11 @@ def test_separators_of_unicode_do_not_end_a_line(tmp_path: Path) -> None:
 
 def test_rows_without_a_link_are_counted_and_named(tmp_path: Path) -> None:
     rows = ["caption\turl", "a\thttp://x", "", "http://y\tb", "a\tb\thttp://z", "a\thttps://x"]
+    rows.append("a\thttp://x\tmore")
     (tmp_path / "a.tsv").write_text("\n".join(rows))
     counts, bad = write_lists([tmp_path / "a.tsv"], read_cc3m, tmp_path / "lists", rows=9)
     assert counts == [2]
-    assert bad.count == 4
+    assert bad.count == 5
     assert bad.first == [
         r"a.tsv, line 1: 'caption\turl'",
         "a.tsv, line 3: ''",

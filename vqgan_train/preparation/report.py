@@ -50,6 +50,10 @@ def downloaded(report: DownloadReport, bad: BadRows, shards: Path, removed: int)
         line("failed", f"{report.links - report.downloaded}"),
         *(line("", f"{count} x {why}") for why, count in report.reasons.most_common(SHOWN_AT_MOST)),
     ]
+    rarer = report.reasons.most_common()[SHOWN_AT_MOST:]
+    if rarer:
+        others = sum(count for _, count in rarer)
+        lines.append(line("", f"{others} x {len(rarer)} other reasons"))
     if bad.count:
         lines.append(line("rows left out", f"{bad.count}, no links: {'; '.join(bad.first)}"))
     num_shards = len(list(shards.glob("*.tar")))

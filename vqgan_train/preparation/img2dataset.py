@@ -199,15 +199,16 @@ def remove_empty_shards(shards: Path) -> int:
     img2dataset does not make them again: it looks for the _stats.json only.
 
     Returns:
-        How many there were.
+        How many there were, those removed by an earlier run included.
     """
     empty = [
-        tar
-        for tar in shards.glob("*.tar")
-        if json.loads(tar.with_name(f"{tar.stem}_stats.json").read_text())["successes"] == 0
+        stats
+        for stats in shards.glob("*_stats.json")
+        if json.loads(stats.read_text())["successes"] == 0
     ]
-    for tar in empty:
-        tar.unlink()
+    for stats in empty:
+        tar = stats.with_name(f"{stats.name.removesuffix('_stats.json')}.tar")
+        tar.unlink(missing_ok=True)
     return len(empty)
 
 

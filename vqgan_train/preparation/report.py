@@ -59,7 +59,7 @@ def downloaded(report: DownloadReport, bad: BadRows, shards: Path, removed: int)
     num_shards = len(list(shards.glob("*.tar")))
     lines.append(line("shards", f"{num_shards}: '{shards}/*.tar'"))
     if removed:
-        lines.append(line("", f"{removed} more had no image and were removed"))
+        lines.append(line("", f"{removed} more without any image, removed"))
     return lines
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from vqgan_train.config.checks import require, require_at_least
-from vqgan_train.config.data import as_list
+from vqgan_train.config.checks import as_list, require, require_at_least
 
 
 class Images(Enum):

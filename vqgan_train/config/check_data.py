@@ -42,8 +42,8 @@ class CheckDataConfig:
     """Images a device and batch."""
 
     def __post_init__(self) -> None:
-        self.shards = as_list(self.shards)
         require(self.shards is not None, "shards is null; name at least one tar file.")
+        self.shards = as_list(self.shards)
         require_at_least(0, num_workers=self.num_workers)
         require_at_least(
             1, image_size=self.image_size, ranks=self.ranks, batch_size=self.batch_size

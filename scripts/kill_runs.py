@@ -1,0 +1,234 @@
+"""Kill training runs at random moments and see what is lost.
+
+    python scripts/kill_runs.py --kills 200 --output docs/benchmarks/kills.json
+
+Small runs that save at every step are killed with SIGKILL, started again with the same settings,
+and so on to their end. After each kill the newest checkpoint has to load; after each start no
+half-written file may be left; and the end has to be that of a run that nobody disturbed: weights,
+optimizer, place in the data and metrics, to the last bit. TMPDIR is on another file system than the
+runs. Runs are forked off this process, so that a start takes a second and not ten.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+from vqgan_train.config import Config, config_dir, register_schema, to_config
+from vqgan_train.train import train
+
+STEPS = 24
+LONGEST_LIFE_SECONDS = 4.0
+OTHER_FILE_SYSTEM = Path("/dev/shm")
+BY_THE_CLOCK = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
+
+SMALL = (
+    "data.image_size=16",
+    "data.resize=20",
+    "data.batch_size=2",
+    "model.architecture.channel_multipliers=[1,1]",
+    "model.architecture.latent_channels=8",
+    "model.architecture.codebook_size=32",
+    "model.discriminator.channels=8",
+    "loss=vqgan",
+    "loss.discriminator_warmup_steps=0",
+    f"run.max_steps={STEPS}",
+    "run.checkpoint_every_steps=1",
+    "run.val_every_steps=5",
+    "run.log_every_steps=1",
+    "run.num_pictures=1",
+    "trainer.accelerator=cpu",
+)
+CASES = {
+    "one process": ((), 1),
+    "2 loader workers": (("data.num_workers=2",), 1),
+    "2 batches a step": (("optim.accumulate_batches=2",), 1),
+    "2 ranks": (("trainer.devices=2",), 2),
+}
+"""Settings of each case, and how many ranks it has."""
+
+
+def main() -> None:
+    """Read the command line and write the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    arguments = parser.parse_args()
+    os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        results = kill_runs(Path(folder), arguments.kills, random.Random(arguments.seed))
+    text = json.dumps(results, indent=2)
+    print(text)
+    if arguments.output:
+        arguments.output.write_text(text + "\n")
+    if any(case["lost"] for case in results["cases"].values()):
+        sys.exit("Something was lost.")
+
+
+def kill_runs(folder: Path, kills: int, chance: random.Random) -> dict[str, Any]:
+    """Share the kills out over the cases.
+
+    Returns:
+        Per case how many kills, at how many a checkpoint was in the making, and what was `lost`: a
+        list of findings, empty if nothing was.
+    """
+    cases = {
+        name: _kill_case(folder / name.replace(" ", "_"), name, -(-kills // len(CASES)), chance)
+        for name in CASES
+    }
+    machine = {"torch": torch.__version__, "python": platform.python_version()}
+    return {"machine": {**machine, "cores": os.cpu_count()}, "steps": STEPS, "cases": cases}
+
+
+def _kill_case(folder: Path, name: str, kills: int, chance: random.Random) -> dict[str, Any]:
+    undisturbed = folder / "undisturbed"
+    _wait(_start(name, undisturbed))
+    counts = {"kills": 0, "half_written": 0, "before_the_first_checkpoint": 0, "runs": 0}
+    lost: list[str] = []
+    while counts["kills"] < kills:
+        run = folder / f"run{counts['runs']}"
+        counts["runs"] += 1
+        while counts["kills"] < kills:
+            leader = _start(name, run)
+            time.sleep(chance.uniform(0.2, LONGEST_LIFE_SECONDS))
+            if not _kill(leader):
+                break  # it had come to its end
+            counts["kills"] += 1
+            counts["half_written"] += bool(list(run.rglob("*.partial")))
+            counts["before_the_first_checkpoint"] += not _has_checkpoint(run)
+            lost += _unreadable(run)
+        _wait(_start(name, run))
+        lost += _differences(run, undisturbed)
+        lost += [f"{file} was left behind" for file in run.rglob("*.partial")]
+    return {**counts, "lost": lost}
+
+
+def _start(name: str, folder: Path) -> int:
+    """Fork a process that leads a group of its own and trains, its ranks and workers inside."""
+    leader = os.fork()
+    if leader == 0:
+        os.setsid()
+        _silence(folder.with_suffix(".log"))
+        overrides, ranks = CASES[name]
+        _train_ranks(_config(folder, overrides), ranks)
+    return leader
+
+
+def _train_ranks(config: Config, ranks: int) -> None:
+    """Train as one of some ranks, and end the process."""
+    rank = 0
+    if ranks > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(20_000 + os.getpid() % 20_000),
+        }
+        os.environ |= {"WORLD_SIZE": str(ranks), "NODE_RANK": "0"}
+        rank = next((r for r in range(1, ranks) if os.fork() == 0), 0)
+        os.environ["LOCAL_RANK"] = str(rank)
+        from pytorch_lightning.utilities import rank_zero_only
+
+        rank_zero_only.rank = rank
+    code = 1
+    try:
+        train(config)
+        code = 0
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _config(folder: Path, overrides: Sequence[str]) -> Config:
+    register_schema(Config)
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        words = [*SMALL, *overrides, f"run.output_dir={folder}"]
+        return to_config(compose("train", overrides=words), Config)
+
+
+def _silence(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+
+
+def _kill(leader: int) -> bool:
+    """Kill a process and its group; whether it was still alive."""
+    ended, _ = os.waitpid(leader, os.WNOHANG)
+    if ended:
+        return False
+    os.killpg(leader, signal.SIGKILL)
+    os.waitpid(leader, 0)
+    return True
+
+
+def _wait(leader: int) -> None:
+    """Let a run come to its end, which has to be a good one."""
+    _, status = os.waitpid(leader, 0)
+    if status != 0:
+        sys.exit(f"A run ended with status {status}; its log lies beside its folder.")
+
+
+def _has_checkpoint(run: Path) -> bool:
+    return bool(list(run.glob("checkpoints/*.ckpt")))
+
+
+def _unreadable(run: Path) -> list[str]:
+    found = []
+    for file in run.glob("checkpoints/*.ckpt"):
+        try:
+            read_checkpoint(file)
+        except CheckpointError as error:
+            found.append(str(error))
+    return found
+
+
+def _differences(run: Path, undisturbed: Path) -> list[str]:
+    """What of a run's end is not as if nobody had disturbed it."""
+    found = []
+    for name in ("last.ckpt", "best.ckpt"):
+        ended, expected = (
+            torch.load(folder / "checkpoints" / name, weights_only=True)
+            for folder in (run, undisturbed)
+        )
+        for part in ("state_dict", "optimizer_states", "ShardDataModule", "global_step"):
+            if not _equal(ended[part], expected[part]):
+                found.append(f"{part} of {run.name}/{name} differs")
+    if _rows(run) != _rows(undisturbed):
+        found.append(f"metrics of {run.name} differ")
+    return found
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_equal(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    return bool(left == right)
+
+
+def _rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in BY_THE_CLOCK} for row in rows]
+
+
+if __name__ == "__main__":
+    main()

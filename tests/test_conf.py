@@ -12,6 +12,7 @@ import yaml
 from omegaconf.errors import MissingMandatoryValue
 from tiny_runs import compose_config
 
+from vqgan_train.build import learning_rate
 from vqgan_train.command import explain, is_users
 from vqgan_train.config import (
     ArchitectureConfig,
@@ -33,6 +34,9 @@ OPTIONS = [
 EXPERIMENTS = [file.stem for file in FILES if file.parent.name == "experiment"]
 MANDATORY = ("data.train_shards=t.tar", "data.val_shards=v.tar", "model.init_from=x.ckpt")
 """What some file leaves to the user."""
+
+FOR_EXPERIMENT = {"part2": MANDATORY[:2]}
+"""Where it is less: Part 2 has its weights from Part 1."""
 
 PACKAGE = Path(__file__).parents[1] / "vqgan_train"
 SOURCE_THAT_KNOWS_CONFIG = "\n".join(
@@ -70,7 +74,7 @@ def test_every_option_composes(group: str, option: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_builds(name: str) -> None:
-    assert_builds(compose_config(f"experiment={name}", *MANDATORY))
+    assert_builds(compose_config(f"experiment={name}", *FOR_EXPERIMENT.get(name, MANDATORY)))
 
 
 @pytest.mark.parametrize("name", [option for group, option in OPTIONS if group == "model"])
@@ -85,8 +89,9 @@ def assert_builds(config: Config) -> None:
     assert model.downsampling == config.model.architecture.downsampling
 
 
-def test_finetuning_is_the_originals_recipe() -> None:
-    config = compose_config("experiment=finetune", *MANDATORY)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_the_originals_recipe(name: str) -> None:
+    config = compose_config(f"experiment={name}", *FOR_EXPERIMENT.get(name, MANDATORY))
     assert asdict(config.model.architecture) == {
         "channels": 128,
         "channel_multipliers": [1, 1, 2, 2, 4],
@@ -108,16 +113,27 @@ def test_finetuning_is_the_originals_recipe() -> None:
         "legacy_codebook_loss": True,
         "discriminator_start_step": 0,
         "adversarial_start_step": 0,
+        "discriminator_warmup_steps": 1000,
         "lpips_weights": None,
     }
     assert config.optim.betas == [0.5, 0.9]
     assert config.optim.clip_norm is None
-    images_a_step = config.data.batch_size * config.optim.accumulate_batches
-    assert config.optim.learning_rate == pytest.approx(4.5e-6 * images_a_step)
+    images = config.data.batch_size * config.optim.accumulate_batches
+    assert learning_rate(config) == pytest.approx(4.5e-6 * images)
     assert (config.data.resize, config.data.image_size) == (256, 256)
     assert not config.data.random_crop
     assert not config.data.random_flip
     assert config.trainer.precision.value == "32-true"
+
+
+def test_the_parts_are_the_cards_images_once() -> None:
+    part1 = compose_config("experiment=part1", *MANDATORY)
+    part2 = compose_config("experiment=part2", *FOR_EXPERIMENT["part2"])
+    assert part1.run.max_images == 2_268_720 // 2
+    assert part2.run.max_images == 2_268_720
+    assert part1.run.max_steps is part2.run.max_steps is None
+    assert part2.run.parent == f"{part1.run.output_dir}/checkpoints/last.ckpt"
+    assert part2.run.seed == part1.run.seed
 
 
 def test_finetuning_leaves_to_the_user_what_only_the_user_knows() -> None:
@@ -136,11 +152,16 @@ def test_no_file_repeats_what_it_inherits() -> None:
     for group, option in OPTIONS:
         own, parent = own_and_inherited(config_dir() / group / f"{option}.yaml")
         assert not own.items() & parent.items(), f"{group}/{option}.yaml"
-    default = hashable_leaves(plain_settings(compose_config()))
     for name in EXPERIMENTS:
         content = yaml.safe_load((config_dir() / "experiment" / f"{name}.yaml").read_text())
-        del content["defaults"]
-        assert not hashable_leaves(content).items() & default.items(), name
+        chosen = [
+            f"experiment={parent}"
+            if isinstance(parent, str)
+            else "=".join(next(iter(parent.items()))).removeprefix("override /")
+            for parent in content.pop("defaults")
+        ]
+        inherited = hashable_leaves(plain_settings(compose_config(*chosen, *MANDATORY)))
+        assert not hashable_leaves(content).items() & inherited.items(), name
 
 
 def own_and_inherited(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -239,6 +260,8 @@ MISTAKES = {
     "run.output_dir=${run.sed}": "Interpolation key 'run.sed' not found",
     # out of range
     "run.max_steps=0": "run.max_steps is 0; it must be at least 1",
+    "run.max_images=0": "run.max_images is 0",
+    "run.max_steps=null": "run.max_steps and run.max_images are null: the run would never end",
     "run.val_every_steps=0": "run.val_every_steps is 0",
     "run.checkpoint_every_steps=0": "run.checkpoint_every_steps is 0",
     "run.log_every_steps=0": "run.log_every_steps is 0",
@@ -265,6 +288,7 @@ MISTAKES = {
     "loss.codebook_weight=-1": "loss.codebook_weight is -1",
     "loss.commitment_weight=-1": "loss.commitment_weight is -1",
     "loss.discriminator_start_step=-1": "loss.discriminator_start_step is -1",
+    "loss.discriminator_warmup_steps=-1": "loss.discriminator_warmup_steps is -1",
     "optim.learning_rate=0": "optim.learning_rate is 0.0; it must be more than 0",
     "optim.learning_rate=nan": "optim.learning_rate is nan",
     "optim.betas=[0.5]": "optim.betas is [0.5]; it must be two numbers in [0, 1)",
@@ -274,7 +298,12 @@ MISTAKES = {
     "trainer.devices=0": "trainer.devices is 0; it must be a number from 1 up, or auto",
     "trainer.devices=all": "trainer.devices is 'all'",
     "trainer.num_nodes=0": "trainer.num_nodes is 0",
+    "logger=wandb logger.wandb.upload_every_steps=0": "logger.wandb.upload_every_steps is 0",
+    "logger=wandb logger.wandb.keep_versions=-1": "logger.wandb.keep_versions is -1",
     # in contradiction
+    "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200; what is "
+    "uploaded is last.ckpt, which run.checkpoint_every_steps=150 writes: take a multiple",
+    "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt brings its weights along",
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
     "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",

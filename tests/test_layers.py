@@ -33,7 +33,17 @@ class Room(NamedTuple):
 
 
 L1 = ("cache", "models", "losses", "data", "checkpoint", "metrics")
-L2 = ("module", "callbacks", "data.module", "runtime", "run_folder", "loggers")
+L2 = (
+    "module",
+    "callbacks",
+    "checkpoint_source",
+    "data.module",
+    "loggers",
+    "run_folder",
+    "run_start",
+    "runtime",
+    "wandb_run",
+)
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
     "L0 cache": Room(("cache",), (), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -44,7 +54,7 @@ ROOMS = {
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
-    "L4 train": Room(("train",), (*L1, *L2, "config", "build"), ()),
+    "L4 train": Room(("train", "run_report"), (*L1, *L2, "config", "build"), ()),
     "L4 check_data": Room(
         ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
     ),

@@ -102,9 +102,7 @@ def test_the_command_launches_two_ranks_by_itself(tmp_path: Path) -> None:
 def test_two_ranks_resume_as_if_they_had_not_stopped(two_ranks: Path, tmp_path: Path) -> None:
     for steps in (2, 4):
         port = free_port()
-        overrides = tiny_overrides(tmp_path)
-        overrides = [o for o in overrides if not o.startswith("run.max_steps=")]
-        overrides.append(f"run.max_steps={steps}")
+        overrides = tiny_overrides(tmp_path, f"run.max_steps={steps}")
         torch.multiprocessing.spawn(run_rank, (tmp_path, overrides, port), nprocs=2)
     for whole, halves in zip(states(two_ranks), states(tmp_path), strict=True):
         for name in whole:

@@ -1,43 +1,24 @@
-import csv
+import os
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import compose_config, tiny_config
+from pytorch_lightning import Trainer
+from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
+from vqgan_train.build import build_data
+from vqgan_train.checkpoint import CheckpointError
 from vqgan_train.run_folder import RunFolderError
+from vqgan_train.runtime import AtomicCheckpointIO
 from vqgan_train.train import train
 
 GOLDEN_LOSSES = (0.99133, 0.88369, 0.83001, 0.81392, 0.80266)
 """Of the tiny run, on a CPU. What moves them changes what is trained: its commit says why."""
-
-TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in TIMED} for row in csv.DictReader(file)]
-
-
-def load(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_equal(left[key], right[key])
-    elif isinstance(left, torch.Tensor):
-        torch.testing.assert_close(left, right, rtol=0, atol=0)
-    elif isinstance(left, list | tuple):
-        for a, b in zip(left, right, strict=True):
-            assert_equal(a, b)
-    else:
-        assert left == right
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +72,38 @@ def test_the_checkpoint_loads_as_tokenizer_and_as_module(finished: Path) -> None
     images = torch.rand(2, 3, 16, 24) * 2 - 1
     with torch.no_grad():
         assert torch.equal(tokenizer.encode(images), module.generator.eval().encode(images))
+
+
+def test_a_trainer_of_ones_own_goes_on_from_a_checkpoint(finished: Path) -> None:
+    path = finished / "checkpoints" / "last.ckpt"
+    module = VQGANModule.load_from_checkpoint(path)
+    data = build_data(tiny_config(finished.parent))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_steps=6, accelerator="cpu", **quiet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice
+        trainer.fit(module, data, ckpt_path=str(path))
+    assert trainer.global_step == 6
+    assert data.position() == 12
+
+
+def test_a_hostile_checkpoint_is_not_gone_on_from(tmp_path: Path, finished: Path) -> None:
+    class Shell:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    shutil.copytree(finished.parent, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    torch.save({**load(last), "more": Shell()}, last)
+    config = tiny_config(tmp_path, "run.max_steps=6")
+    config.run.output_dir = str(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="nothing was run"):
+        train(config)
+    with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
+        AtomicCheckpointIO().load_checkpoint(last)
+    assert not (tmp_path / "ran").exists()
+    torch.load(last, weights_only=False)
+    assert (tmp_path / "ran").exists(), "the file would do it"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +173,8 @@ def test_accumulated_batches_train_like_one_large_batch(tmp_path: Path) -> None:
     ):
         for key in ("train/loss/reconstruction", "train/loss/codebook", "val/loss/reconstruction"):
             if large[key]:
-                assert float(small[key]) == pytest.approx(float(large[key]), rel=2e-3), key
+                # Some latents lie between two codes: on one CPU in two, rounding moves one of them.
+                assert float(small[key]) == pytest.approx(float(large[key]), rel=1e-2), key
 
 
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:

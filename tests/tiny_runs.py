@@ -1,9 +1,12 @@
 """Whole runs made tiny: a config that trains in seconds, and shards for it."""
 
+import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from webdataset import TarWriter
@@ -21,6 +24,7 @@ TINY = (
     "model.discriminator.channels=8",
     "model.code_scale=0.2",
     "loss=vqgan",
+    "loss.discriminator_warmup_steps=0",
     "optim.learning_rate=1e-3",
     "data.random_crop=true",
     "data.random_flip=true",
@@ -35,6 +39,8 @@ TINY = (
     "trainer.accelerator=cpu",
 )
 
+TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
+
 
 def compose_config(*overrides: str) -> Config:
     """What `python -m vqgan_train OVERRIDES` would train with."""
@@ -44,13 +50,17 @@ def compose_config(*overrides: str) -> Config:
 
 
 def tiny_overrides(folder: Path, *overrides: str) -> list[str]:
-    """Overrides of a run of seconds, on shards in `folder`, made there if need be."""
+    """Overrides of a run of seconds, on shards in `folder`, made there if need be.
+
+    Those given come last, and each setting once, as the command wants it.
+    """
     train, val = folder / "train.tar", folder / "val.tar"
     if not train.exists():
         write_shard(train, 9, seed=0)
         write_shard(val, 5, seed=1)
     shards = [f"data.train_shards={train}", f"data.val_shards={val}"]
-    return [*TINY, *shards, f"run.output_dir={folder / 'run'}", *overrides]
+    every = [*TINY, *shards, f"run.output_dir={folder / 'run'}", *overrides]
+    return list({override.split("=")[0]: override for override in every}.values())
 
 
 def tiny_config(folder: Path, *overrides: str) -> Config:
@@ -68,3 +78,29 @@ def write_shard(path: Path, num_samples: int, *, seed: int) -> Path:
             coarse.resize((28, 24), Image.Resampling.BICUBIC).save(encoded, format="PNG")
             tar.write({"__key__": f"{seed}{number:04d}", "png": encoded.getvalue()})
     return path
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Rows of a run's metrics, without what depends on the clock."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMED} for row in csv.DictReader(file)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint, as torch alone reads it."""
+    return torch.load(path, weights_only=True)
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    """Equal to the last bit, tensors in containers too."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_equal(left[key], right[key])
+    elif isinstance(left, torch.Tensor):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
+    elif isinstance(left, list | tuple):
+        for a, b in zip(left, right, strict=True):
+            assert_equal(a, b)
+    else:
+        assert left == right

@@ -15,9 +15,8 @@ from vqgan_train.cache import write_whole
 class MetricsCsv(Logger):
     """Writes metrics to a CSV file, a row a step, at once.
 
-    A metric seen for the first time adds a column. When a run resumes, the rows after its
-    checkpoint are dropped, since those steps are made again. A row that a crash cut off is dropped
-    as well.
+    A metric seen for the first time adds a column. A row that a crash cut off is dropped when the
+    run goes on.
 
     Args:
         path: the file; its folder is made on first use.
@@ -53,7 +52,7 @@ class MetricsCsv(Logger):
         # logged again.
         if new or is_same_step or not self.path.exists():
             self._columns += new
-            rows = self._read()
+            rows = self.read()
             self._rewrite([*(rows[:-1] if is_same_step else rows), self._row])
         else:
             with self.path.open("a", newline="") as file:
@@ -62,14 +61,15 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Drop the rows after a step, and go on with the columns that are there."""
-        rows = self._read()
+        rows = self.read()
         if rows:
             self._columns = list(rows[0])
             kept = [row for row in rows if int(row["step"]) <= step]
             self._row = kept[-1] if kept else {}
             self._rewrite(kept)
 
-    def _read(self) -> list[dict[str, str]]:
+    def read(self) -> list[dict[str, str]]:
+        """List the whole rows that are there."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:

@@ -66,9 +66,15 @@ class VQGANModule(LightningModule):
         self.optimizer = dict(optimizer)
         self.discriminator_start_step = discriminator_start_step
         self.adversarial_start_step = adversarial_start_step
+        self.warm_step = 0
+        """Step from which the discriminator knows enough for the generator to feel it."""
         self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
         self._token_counts = torch.zeros(0)
         self._validation_sums = torch.zeros(0)
+
+    def warm_up_discriminator(self, steps: int) -> None:
+        """Let a discriminator without trained weights train alone for some steps."""
+        self.warm_step = self.discriminator_start_step + steps
 
     def load_lpips(self) -> None:
         """Fetch LPIPS' weights, once.
@@ -93,10 +99,16 @@ class VQGANModule(LightningModule):
         weights = [*self.generator.parameters(), *self.discriminator.parameters()]
         return torch.optim.Adam(weights, **self.optimizer)
 
+    def on_train_start(self) -> None:
+        """Use the optimizer's settings as they are given, not as a parent's checkpoint has them."""
+        for group in cast(torch.optim.Optimizer, self.optimizers()).param_groups:
+            group.update(self.optimizer)
+
     def training_step(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """One batch's losses: `loss` to go back from, and the terms, detached."""
         images = batch["image"]
         generated = self.generator(images)
+        adversarial_start = max(self.adversarial_start_step, self.warm_step)
         terms: StepTerms = self.objective(
             images,
             generated.reconstruction,
@@ -104,7 +116,7 @@ class VQGANModule(LightningModule):
             generated.codes,
             discriminate=self.discriminator,
             last_layer=self.generator.decoder.conv_out.weight,
-            adversarial_factor=float(self.global_step >= self.adversarial_start_step),
+            adversarial_factor=float(self.global_step >= adversarial_start),
             discriminator_factor=float(self.global_step >= self.discriminator_start_step),
         )
         logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
@@ -159,6 +171,7 @@ class VQGANModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write weights under the original's names, and no loop state: the clock is one number."""
         checkpoint["state_dict"] = to_original(checkpoint["state_dict"])
+        checkpoint["warm_step"] = self.warm_step
         del checkpoint["loops"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -166,6 +179,7 @@ class VQGANModule(LightningModule):
         checkpoint["state_dict"] = weights_under_our_names(
             checkpoint["state_dict"], Path("the checkpoint")
         )
+        self.warm_step = checkpoint["warm_step"]
         if self._trainer is not None:
             set_clock(self._trainer, checkpoint["global_step"])
 

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import pickle
 import platform
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.checkpoint import write_atomically
+from vqgan_train.checkpoint import CheckpointError, write_atomically
 
 RECORDED_PACKAGES = (
     "vqgan_train",
@@ -27,18 +29,37 @@ RECORDED_PACKAGES = (
 )
 
 
+PROVENANCE = "vqgan_train"
+"""Where a checkpoint says what made it."""
+
+
 class DeviceError(ValueError):
     """The device that was asked for is not here."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, written so that a crash leaves a whole file."""
+    """Lightning's checkpoints: a crash leaves a whole file, and reading one runs nothing."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write beside, sync, rename."""
         write_atomically(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read tensors and plain values.
+
+        Raises:
+            CheckpointError: the file holds something else, which is not run.
+        """
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} holds more than tensors and plain values, so a run does not go on from "
+                f"it. To start from its weights, set model.init_from={path}."
+            ) from error
+        return content
 
 
 def configure_logging() -> None:
@@ -110,10 +131,20 @@ def set_clock(trainer: Trainer, step: int) -> None:
     loop.batch_progress.total.ready = step * trainer.accumulate_grad_batches
 
 
-def provenance(settings: dict[str, Any]) -> dict[str, Any]:
-    """What made a checkpoint: settings, git revision and versions, as plain values."""
+def provenance(
+    settings: dict[str, Any], data: dict[str, Any], parent: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What made a checkpoint: settings, data, git revision, versions and the run before.
+
+    Args:
+        settings: nested plain values.
+        data: plain values that describe the data.
+        parent: what is known of the run that this one continues, its own provenance included.
+    """
     return {
         "config": settings,
+        "data": data,
+        "parent": None if parent is None else dict(parent),
         "git_revision": _git_revision(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in RECORDED_PACKAGES},

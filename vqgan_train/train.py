@@ -1,24 +1,24 @@
 """Fine-tune, or train, one VQGAN."""
 
 import logging
-import shlex
-import shutil
-import sys
-from pathlib import Path
 
 import wandb
-from hydra.core.hydra_config import HydraConfig
-from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.loggers import WandbLogger
-from torch import nn
+from pytorch_lightning import Trainer, seed_everything
 
-from vqgan_train.build import build_data, build_module, build_trainer
-from vqgan_train.callbacks import Checkpoints, Summary
+from vqgan_train.build import (
+    build_data,
+    build_module,
+    build_trainer,
+    initialise,
+    last_step,
+    require_wandb,
+)
 from vqgan_train.config import Config, plain_settings
-from vqgan_train.data.module import ShardDataModule
-from vqgan_train.module import VQGANModule
-from vqgan_train.run_folder import METRICS_FILE, PICTURES, RunFolder, open_run, start_folder
+from vqgan_train.run_folder import claim_folder, start_folder
+from vqgan_train.run_report import announce, command_to_go_on, report
+from vqgan_train.run_start import find_start
 from vqgan_train.runtime import configure_logging, require_devices
+from vqgan_train.wandb_run import WandbRun
 
 log = logging.getLogger(__name__)
 
@@ -34,106 +34,37 @@ def train(config: Config) -> Trainer | None:
     """
     configure_logging()
     require_devices(config.trainer.accelerator.value, config.trainer.devices)
+    require_wandb(config.logger.wandb)
     seed_everything(config.run.seed, verbose=False)
+    run = config.run
+    start = find_start(run.output_dir, run.resume, run.parent, plain_settings(config))
     data = build_data(config)
     data.prepare_data()
     data.require_readable()
+    if start.data is not None:
+        data.load_state_dict(start.data)
     module = build_module(config)
-    folder = open_run(config.run.output_dir, config.run.resume, plain_settings(config))
-    if folder.step >= config.run.max_steps:
-        log.info("%s has made its %d steps; raise run.max_steps.", folder.path, folder.step)
+    if start.checkpoint is None:
+        initialise(module, config)
+    if start.step >= last_step(config, start):
+        log.info("The run made its %d steps. To go on:  %s", start.step, command_to_go_on(config))
         return None
-    config.run.output_dir = str(folder.path)
-    trainer = build_trainer(config, folder)
+    folder = claim_folder(run.output_dir)
+    run.output_dir = str(folder)
+    trainer = build_trainer(config, folder, start, data.description())
     start_folder(folder, plain_settings(config))
-    announce(trainer, data, module, folder)
+    announce(config, trainer, data, module, start)
     try:
-        if folder.checkpoint is None:
+        if start.checkpoint is None:
             trainer.validate(module, data, verbose=False)  # what to measure progress against
-        trainer.fit(module, data, ckpt_path=folder.checkpoint)
+        trainer.fit(module, data, ckpt_path=start.checkpoint)
     finally:
         close_loggers(trainer)
-    report(trainer, folder)
+    report(config, trainer, folder)
     return trainer
-
-
-def announce(
-    trainer: Trainer, data: ShardDataModule, module: VQGANModule, folder: RunFolder
-) -> None:
-    """Say what is about to happen: the numbers that are worth a look before hours are spent."""
-    images_a_step = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
-    generator = module.generator
-    log.info(
-        "data   %d training images, %d for validation\n"
-        "model  f%d, %d codes, %.1f M weights; discriminator %.1f M\n"
-        "run    %d steps of %d images (%.1f epochs), learning rate %g, %d x %s, %s\n"
-        "       %s%s",
-        len(data.train_data),
-        len(data.val_data),
-        generator.downsampling,
-        generator.quantizer.codebook.num_embeddings,
-        num_weights(generator) / 1e6,
-        num_weights(module.discriminator) / 1e6,
-        trainer.max_steps,
-        images_a_step,
-        trainer.max_steps * images_a_step / len(data.train_data),
-        module.optimizer["lr"],
-        trainer.world_size,
-        trainer.accelerator.__class__.__name__.removesuffix("Accelerator"),
-        trainer.precision,
-        folder.path,
-        f", going on from step {folder.step}" if folder.checkpoint else "",
-    )
-
-
-def num_weights(network: nn.Module) -> int:
-    """Count the trained parameters of a network."""
-    return sum(weight.numel() for weight in network.parameters())
 
 
 def close_loggers(trainer: Trainer) -> None:
     """Let W&B finish, so that another run in this process gets a run of its own there."""
-    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+    if any(isinstance(logger, WandbRun) for logger in trainer.loggers):
         wandb.finish()
-
-
-def report(trainer: Trainer, folder: RunFolder) -> None:
-    """Say how far the losses fell, where everything lies, and what to do next."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
-    (summary,) = [c for c in callbacks if isinstance(c, Summary)]
-    (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]
-    step = trainer.global_step
-    log.info(
-        "\n%s\n\n"
-        "pictures     %s\n"
-        "metrics      %s\n"
-        "checkpoints  %s\n"
-        "best         %s\n\n"
-        "To go on:  %s",
-        summary.table(step),
-        folder.path / PICTURES / f"step_{step:06d}.png",
-        folder.path / METRICS_FILE,
-        checkpoints.last,
-        f"{checkpoints.best} (step {checkpoints.best_step})"
-        if checkpoints.best.exists()
-        else "none",
-        command_to_go_on(folder, 2 * step),
-    )
-
-
-def command_to_go_on(folder: RunFolder, max_steps: int) -> str:
-    """Write the command that takes a run further, with the settings it was started with."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    changed = ("run.output_dir=", "run.max_steps=", "run.resume=")
-    kept = [override for override in given if not override.startswith(changed)]
-    words = [*kept, f"run.output_dir={folder.path}", f"run.max_steps={max_steps}"]
-    return shlex.join([_python(), "-m", "vqgan_train", *words])
-
-
-def _python() -> str:
-    """How this Python is called from this folder."""
-    if shutil.which("python") == sys.executable:
-        return "python"
-    executable = Path(sys.executable)
-    here = Path.cwd()
-    return str(executable.relative_to(here) if executable.is_relative_to(here) else executable)

@@ -63,6 +63,16 @@ def planned_names(position: int, count: int) -> list[str]:
     return [f"train.tar/{draw.sample:06d}" for draw in Plan(13, seed=4).draws(position, count)]
 
 
+def state_of(module: ShardDataModule, *, position: int, step: int) -> dict[str, Any]:
+    """A checkpoint's state of the data, on this module's shards."""
+    return {
+        "position": position,
+        "step": step,
+        "train_fingerprint": module.train_data.fingerprint,
+        "val_fingerprint": module.val_data.fingerprint,
+    }
+
+
 def test_training_follows_the_plan_to_the_last_step(shards: tuple[Path, Path]) -> None:
     module = make_module(shards)
     assert len(module.train_dataloader()) == 6
@@ -109,7 +119,7 @@ def test_the_position_counts_what_all_ranks_have_drawn(shards: tuple[Path, Path]
     assert module.position() == 0
     module.trainer.global_step = 5
     assert module.position() == 5 * 4 * 2 * 3
-    assert module.state_dict() == {"position": 120, "step": 5}
+    assert module.state_dict() == state_of(module, position=120, step=5)
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(shards: tuple[Path, Path]) -> None:
@@ -134,7 +144,7 @@ def test_a_resumed_run_may_have_other_batches_and_ranks(shards: tuple[Path, Path
         assert resumed.position() == 24
         ranks.append(train_names(resumed))
         resumed.trainer.global_step = 6
-        assert resumed.state_dict() == {"position": 24 + 3 * 15, "step": 6}
+        assert resumed.state_dict() == state_of(resumed, position=24 + 3 * 15, step=6)
     drawn = [
         name for step in range(3) for names in ranks for name in names[5 * step : 5 * step + 5]
     ]
@@ -143,18 +153,49 @@ def test_a_resumed_run_may_have_other_batches_and_ranks(shards: tuple[Path, Path
 
 def test_a_run_resumed_twice_counts_from_the_last_time(shards: tuple[Path, Path]) -> None:
     module = make_module(shards, batch_size=2)
-    module.load_state_dict({"position": 100, "step": 10})
+    module.load_state_dict(state_of(module, position=100, step=10))
     module.trainer.global_step = 12
     again = make_module(shards, batch_size=4)
     again.load_state_dict(module.state_dict())
     again.trainer.global_step = 13
-    assert again.state_dict() == {"position": 108, "step": 13}
+    assert again.state_dict() == state_of(again, position=108, step=13)
 
 
 def test_a_finished_run_has_nothing_left(shards: tuple[Path, Path]) -> None:
     module = make_module(shards)
-    module.load_state_dict({"position": 20, "step": 9})
+    module.load_state_dict(state_of(module, position=20, step=9))
     assert train_names(module) == []
+
+
+def test_shards_that_were_moved_are_the_same(shards: tuple[Path, Path], tmp_path: Path) -> None:
+    module = make_module(shards)
+    moved = [tmp_path / "elsewhere" / shard.name for shard in shards]
+    moved[0].parent.mkdir()
+    for shard, target in zip(shards, moved, strict=True):
+        shard.rename(target)
+    resumed = make_module((moved[0], moved[1]))
+    resumed.load_state_dict(state_of(module, position=8, step=4))
+    assert train_names(resumed) == planned_names(8, 4)
+
+
+def test_other_shards_have_no_place_to_go_on_from(shards: tuple[Path, Path]) -> None:
+    module = make_module(shards)
+    state = state_of(module, position=8, step=4)
+    write_shard(shards[0], image_samples(5))
+    with pytest.raises(ShardError, match=r"(?s)not the shards .*model.init_from=CHECKPOINT"):
+        make_module(shards).load_state_dict(state)
+
+
+def test_other_validation_shards_are_said(
+    shards: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_module(shards)
+    state = state_of(module, position=8, step=4)
+    module.load_state_dict(state)
+    assert not caplog.text
+    write_shard(shards[1], image_samples(5, first=70))
+    make_module(shards).load_state_dict(state)
+    assert "data.val_shards are not those of before" in caplog.text
 
 
 def test_making_and_reading_loaders_leaves_torchs_random_state_alone(

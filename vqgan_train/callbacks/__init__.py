@@ -1,5 +1,6 @@
 """What happens beside the steps: metrics, pictures, checkpoints, progress."""
 
+from vqgan_train.callbacks.artifacts import Artifacts
 from vqgan_train.callbacks.bad_samples import BadSamples
 from vqgan_train.callbacks.batch_norm import AverageBatchNorm
 from vqgan_train.callbacks.checkpoints import Checkpoints
@@ -10,6 +11,7 @@ from vqgan_train.callbacks.progress import Progress
 from vqgan_train.callbacks.summary import Summary
 
 __all__ = [
+    "Artifacts",
     "AverageBatchNorm",
     "BadSamples",
     "Checkpoints",

@@ -9,6 +9,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from vqgan_train.run_folder import best_checkpoint, last_checkpoint
+from vqgan_train.runtime import PROVENANCE
+
 log = logging.getLogger(__name__)
 
 MONITORED = "val/loss/reconstruction"
@@ -18,14 +21,14 @@ class Checkpoints(Checkpoint):
     """Keeps the newest state and the best one.
 
     Args:
-        folder: where `last.ckpt` and `best.ckpt` go.
+        folder: the run's.
         every_steps: steps between writes of `last.ckpt`; it is also written at the end.
         provenance: plain values stored with the weights: config, versions, ...
     """
 
     def __init__(self, folder: Path, every_steps: int, provenance: dict[str, Any]) -> None:
-        self.last = folder / "last.ckpt"
-        self.best = folder / "best.ckpt"
+        self.last = last_checkpoint(folder)
+        self.best = best_checkpoint(folder)
         self.every_steps = every_steps
         self.provenance = provenance
         self.best_value = math.inf
@@ -66,7 +69,7 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Never lose the config with the run."""
-        checkpoint["vqgan_train"] = self.provenance
+        checkpoint[PROVENANCE] = self.provenance
 
     def state_dict(self) -> dict[str, Any]:
         """What was best so far."""

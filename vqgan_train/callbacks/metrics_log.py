@@ -7,7 +7,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from vqgan_train.loggers import MetricsCsv
 from vqgan_train.module import TRAINING_METRICS
 
 
@@ -33,10 +32,7 @@ class MetricsLog(Callback):
         self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; steps that will be made again lose their rows."""
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCsv):
-                logger.rewind(trainer.global_step)
+        """Start the clock."""
         self._restart_window()
 
     def on_train_batch_start(

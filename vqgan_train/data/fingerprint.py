@@ -14,8 +14,8 @@ def fingerprint(shards: Sequence[ShardIndex]) -> str:
 
     Two lists of shards have the same fingerprint where a plan draws the same byte ranges from files
     of the same names and sizes, in whatever folder they are. The images themselves are not read:
-    a file that was rewritten with other pixels in the very same bytes keeps its fingerprint. Of
-    2.27 million samples it takes 0.03 s.
+    a file that was rewritten with other pixels in the very same bytes keeps its fingerprint. 2.27
+    million samples take 0.03 s.
 
     Args:
         shards: their indices, in the order in which samples are numbered.

@@ -1,6 +1,7 @@
 """The data as Lightning sees it: loaders for this rank, and the position that a resume needs."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, coll
 from vqgan_train.data.plan import Draw, Plan
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
+
+log = logging.getLogger(__name__)
 
 PROBED_SAMPLES = 4
 
@@ -127,6 +130,15 @@ class ShardDataModule(LightningDataModule):
         images = (sample.image for sample in samples if sample.image is not None)
         return torch.stack(list(islice(images, count)))
 
+    def description(self) -> dict[str, Any]:
+        """What checkpoints say of the data: plain values."""
+        return {
+            "train_images": len(self.train_data),
+            "val_images": len(self.val_data),
+            "train_fingerprint": self.train_data.fingerprint,
+            "val_fingerprint": self.val_data.fingerprint,
+        }
+
     def position(self) -> int:
         """Training samples that all ranks together have trained on since the start of the run."""
         trainer = self._trainer()
@@ -135,10 +147,32 @@ class ShardDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of the data: plain numbers."""
-        return {"position": self.position(), "step": self._trainer().global_step}
+        return {
+            "position": self.position(),
+            "step": self._trainer().global_step,
+            "train_fingerprint": self.train_data.fingerprint,
+            "val_fingerprint": self.val_data.fingerprint,
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's position."""
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's position.
+
+        Raises:
+            ShardError: the shards are not those that the checkpoint was trained on.
+        """
+        self.setup("fit")
+        if state_dict["train_fingerprint"] != self.train_data.fingerprint:
+            raise ShardError(
+                "data.train_shards are not the shards that the checkpoint was trained on (other "
+                "files, sizes, samples or order), so its place in them means nothing. Give the "
+                "same shards in the same order; they may lie elsewhere. To train on others, start "
+                "a run from the weights: model.init_from=CHECKPOINT."
+            )
+        if state_dict["val_fingerprint"] != self.val_data.fingerprint:
+            log.warning(
+                "WARNING: data.val_shards are not those of before: from here on, validation is of "
+                "other images, and does not compare with what was."
+            )
         self._resumed_position = state_dict["position"]
         self._resumed_step = state_dict["step"]
 
@@ -159,3 +193,7 @@ class ShardDataModule(LightningDataModule):
     def _trainer(self) -> Any:
         assert self.trainer is not None, "the data module needs a trainer"
         return self.trainer
+
+
+DATA_STATE = ShardDataModule.__qualname__
+"""Where Lightning puts this module's state in a checkpoint."""

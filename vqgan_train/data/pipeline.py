@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from vqgan_train.data.fingerprint import fingerprint
 from vqgan_train.data.index import ShardIndex
 from vqgan_train.data.listing import IMAGE_FIELDS
 from vqgan_train.data.plan import Draw, Plan
@@ -49,6 +50,8 @@ class ShardDataset(Dataset[Sample]):
         self.shards = list(shards)
         self.transform = transform
         self.seed = seed
+        self.fingerprint = fingerprint(self.shards)
+        """Of the shards' names, sizes and samples, in order, wherever they lie."""
         self._firsts = np.cumsum([0, *(len(shard.starts) for shard in shards)])
 
     def __len__(self) -> int:

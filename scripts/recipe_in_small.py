@@ -1,0 +1,168 @@
+"""The model card's story with a tiny model, on any machine, in two minutes.
+
+    python scripts/recipe_in_small.py OUTPUT
+
+A stand-in for the ImageNet checkpoint as 2021 wrote it -> Part 1, killed in the middle and started
+again -> Part 2 -> a checkpoint that this package and taming-transformers read to the same tokens.
+Needs the package's `dev` extra, pip and a package index (for omegaconf 2.0.0).
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vqgan_train import VQGAN
+from vqgan_train.checkpoint import read_checkpoint
+
+PART1_IMAGES, PART2_IMAGES = 40, 80
+SECONDS_TO_FIRST_CHECKPOINT = 300
+
+ARCHITECTURE: dict[str, Any] = {
+    "channels": 32,
+    "channel_multipliers": [1, 1, 2],
+    "num_residual_blocks": 1,
+    "attention_resolutions": [64],
+    "resolution": 256,
+    "latent_channels": 32,
+    "code_dim": 16,
+    "codebook_size": 128,
+}
+DISCRIMINATOR = {"channels": 8, "num_layers": 2}
+SMALL = [
+    "data=sample_photos",
+    *(f"model.architecture.{name}={value}" for name, value in ARCHITECTURE.items()),
+    *(f"model.discriminator.{name}={value}" for name, value in DISCRIMINATOR.items()),
+    "run.checkpoint_every_steps=2",
+    "run.val_every_steps=5",
+    "run.log_every_steps=1",
+    "trainer.accelerator=cpu",
+]
+
+
+def recipe_in_small(output: Path) -> Path:
+    """Tell the story; every step that fails ends it.
+
+    Returns:
+        Part 2's last checkpoint.
+    """
+    imagenet, part1, part2 = (output / name for name in ("imagenet.ckpt", "part1", "part2"))
+    say("a checkpoint as of 2021")
+    make_imagenet_checkpoint(imagenet)
+
+    say("Part 1, killed after its first checkpoint")
+    command = training("part1", part1, PART1_IMAGES, f"model.init_from={imagenet}")
+    last = part1 / "checkpoints" / "last.ckpt"
+    kill_when_there(command, last)
+    say(f"Part 1 again, from step {read_checkpoint(last)['global_step']}")
+    subprocess.run(command, check=True)
+
+    say("Part 2")
+    subprocess.run(training("part2", part2, PART2_IMAGES, f"run.parent={last}"), check=True)
+    final = part2 / "checkpoints" / "last.ckpt"
+    check_ancestry(final, parent=last)
+    check_tokens(final)
+    return final
+
+
+def say(what: str) -> None:
+    """Print a heading."""
+    print(f"\n== {what}", flush=True)
+
+
+def make_imagenet_checkpoint(path: Path) -> None:
+    """Write the stand-in with objects of omegaconf 2.0.0 and classes of Lightning inside."""
+    script = Path(__file__).with_name("make_legacy_checkpoint.py")
+    discriminator = {"in_channels": 3, **DISCRIMINATOR}
+    sizes = [
+        f"--architecture={json.dumps(ARCHITECTURE)}",
+        f"--discriminator={json.dumps(discriminator)}",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, str(script), str(path), *sizes], check=True)
+
+
+def training(experiment: str, folder: Path, images: int, start: str) -> list[str]:
+    """The command of one part."""
+    command = [sys.executable, "-m", "vqgan_train", f"experiment={experiment}", *SMALL]
+    return [*command, f"run.output_dir={folder}", f"run.max_images={images}", start]
+
+
+def kill_when_there(command: list[str], file: Path) -> None:
+    """Run a command and kill it, as a power cut would, soon after a file has appeared."""
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + SECONDS_TO_FIRST_CHECKPOINT
+        while not file.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{file} was not written.")
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def check_ancestry(final: Path, parent: Path) -> None:
+    """The last checkpoint names its parent, and its images began where the parent's ended."""
+    content = read_checkpoint(final)
+    named = content["vqgan_train"]["parent"]
+    say(f"{final} continues {named['source']}, after {named['images']} images")
+    assert named["source"] == str(parent)
+    assert named["images"] == PART1_IMAGES
+    assert content["ShardDataModule"]["position"] == PART2_IMAGES
+    assert read_checkpoint(parent)["ShardDataModule"]["position"] == PART1_IMAGES
+
+
+def check_tokens(checkpoint: Path) -> None:
+    """This package and taming-transformers make the same tokens of the same images."""
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        ours = VQGAN.from_checkpoint(checkpoint).encode(images)
+        theirs = taming_model(checkpoint).encode(images)[2][2].view(len(images), -1)
+    equal = int((ours == theirs).sum())
+    say(f"tokens: {equal} of {ours.numel()} are those of taming-transformers")
+    assert equal == ours.numel()
+
+
+def taming_model(checkpoint: Path) -> nn.Module:
+    """The original's model, by its own `init_from_ckpt`."""
+    # taming.models.vqgan wants one function of a training script for a Lightning long gone.
+    script: Any = types.ModuleType("taming.main")
+    script.instantiate_from_config = lambda config: config["module"]
+    sys.modules["taming.main"] = script
+    from taming.models.vqgan import VQModel
+
+    names = {
+        "ch": "channels",
+        "ch_mult": "channel_multipliers",
+        "num_res_blocks": "num_residual_blocks",
+        "attn_resolutions": "attention_resolutions",
+        "resolution": "resolution",
+        "z_channels": "latent_channels",
+    }
+    settings = {theirs: ARCHITECTURE[ours] for theirs, ours in names.items()}
+    settings |= {"in_channels": 3, "out_ch": 3, "dropout": 0.0, "double_z": False}
+    sizes = ARCHITECTURE["codebook_size"], ARCHITECTURE["code_dim"]
+    model = VQModel(settings, {"module": nn.Identity()}, *sizes, ckpt_path=str(checkpoint))
+    return model.eval()
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, help="folder for the runs; must not hold them yet")
+    recipe_in_small(parser.parse_args().output)
+
+
+if __name__ == "__main__":
+    main()

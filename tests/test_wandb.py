@@ -1,0 +1,162 @@
+"""The recipe at W&B, online: the real client against a server on loopback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import load, rows, tiny_config, tiny_overrides
+from wandb_server import WandbServer
+
+from vqgan_train.train import train
+
+pytestmark = pytest.mark.slow
+
+ONLINE = ("logger=wandb", "logger.wandb.entity=us", "logger.wandb.project=cards")
+
+
+def run_of(server: WandbServer, folder: Path) -> Any:
+    return server.runs["us", "cards", (folder / "wandb_id").read_text()]
+
+
+def versions_of(server: WandbServer, folder: Path) -> list[Any]:
+    return server.artifacts["us", "cards", f"model-{(folder / 'wandb_id').read_text()}"].versions
+
+
+def steps_with(run: Any, name: str) -> list[int]:
+    """Steps at which a metric was logged, in the order of arrival."""
+    return [row["trainer/global_step"] for row in run.history if name in row]
+
+
+def part(folder: Path, name: str, *overrides: str) -> Any:
+    return tiny_config(folder, f"run.output_dir={folder / name}", *ONLINE, *overrides)
+
+
+def test_part_2_uses_the_artifact_of_part_1(wandb_server: WandbServer, tmp_path: Path) -> None:
+    train(part(tmp_path, "part1", "run.max_steps=2"))
+    identity = (tmp_path / "part1" / "wandb_id").read_text()
+    artifact = f"us/cards/model-{identity}:last"
+    train(part(tmp_path, "part2", f"run.parent=wandb://{artifact}"))
+
+    assert len(wandb_server.runs) == 2, "one run a part"
+    first, second = (run_of(wandb_server, tmp_path / name) for name in ("part1", "part2"))
+    assert (first.state, second.state) == ("finished", "finished")
+    (used,) = second.inputs
+    (last,) = [v for v in versions_of(wandb_server, tmp_path / "part1") if "last" in v.aliases]
+    assert used is last
+    assert steps_with(first, "train/loss/total") == [1, 2]
+    assert steps_with(second, "train/loss/total") == [3, 4]
+    provenance = load(tmp_path / "part2" / "checkpoints" / "last.ckpt")["vqgan_train"]
+    assert provenance["parent"]["source"] == f"wandb://{artifact}"
+    assert provenance["parent"]["provenance"]["wandb"]["id"] == identity
+    assert wandb_server.unknown == []
+
+
+def test_a_parent_on_disk_is_an_input_by_its_own_artifact(
+    wandb_server: WandbServer, tmp_path: Path
+) -> None:
+    train(part(tmp_path, "part1", "run.max_steps=2"))
+    parent = tmp_path / "part1" / "checkpoints" / "last.ckpt"
+    train(part(tmp_path, "part2", f"run.parent={parent}", "run.max_steps=3"))
+    (used,) = run_of(wandb_server, tmp_path / "part2").inputs
+    assert "last" in used.aliases
+    assert used in versions_of(wandb_server, tmp_path / "part1")
+
+
+def test_best_and_last_are_versions_and_old_ones_go(
+    wandb_server: WandbServer, tmp_path: Path
+) -> None:
+    often = ("run.checkpoint_every_steps=1", "logger.wandb.upload_every_steps=1")
+    train(part(tmp_path, "run", *often, "run.max_steps=6", "logger.wandb.keep_versions=1"))
+    versions = versions_of(wandb_server, tmp_path / "run")
+    aliases = [alias for version in versions for alias in version.aliases]
+    assert {"last", "best", "step-6"} <= set(aliases)
+    others = [v for v in versions if not {"last", "best"} & set(v.aliases)]
+    assert len(others) == 1
+    (last,) = [v for v in versions if "last" in v.aliases]
+    (content,) = last.files.values()
+    (tmp_path / "downloaded.ckpt").write_bytes(content)
+    here = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    there = load(tmp_path / "downloaded.ckpt")
+    assert there["global_step"] == here["global_step"] == 6
+    for name, weight in here["state_dict"].items():
+        assert torch.equal(weight, there["state_dict"][name])
+
+
+def test_steps_never_go_back_over_a_kill(wandb_server: WandbServer, tmp_path: Path) -> None:
+    # Two validations and three rows come after the checkpoint that the run goes on from.
+    overrides = [*ONLINE, "run.checkpoint_every_steps=3", "run.val_every_steps=2"]
+    words = tiny_overrides(tmp_path, *overrides, "run.max_steps=400")
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vqgan_train", *words], env={**os.environ, "WANDB_SERVICE": ""}
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or len(read_rows(run)) > 6)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    reached = int(read_rows(run)[-1]["step"])
+    behind = load(run / "checkpoints" / "last.ckpt")["global_step"]
+
+    train(tiny_config(tmp_path, *overrides, f"run.max_steps={reached + 3}"))
+
+    logged = run_of(wandb_server, run)
+    assert behind <= reached
+    for name in ("train/loss/total", "val/loss/pixel"):
+        steps = steps_with(logged, name)
+        assert steps == sorted(set(steps)), name
+    every = [row["trainer/global_step"] for row in logged.history]
+    assert every == sorted(every)
+    steps = steps_with(logged, "train/loss/total")
+    assert steps == list(range(1, reached + 4))
+    table = {int(row["step"]): float(row["train/loss/total"]) for row in rows(run)[1:]}
+    there = {
+        r["trainer/global_step"]: r["train/loss/total"]
+        for r in logged.history
+        if "train/loss/total" in r
+    }
+    assert there == pytest.approx(table, rel=1e-12), "the second try is equal to the first"
+
+
+def read_rows(run: Path) -> list[dict[str, str]]:
+    return rows(run) if (run / "metrics.csv").exists() else []
+
+
+def wait_until(holds: Any, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_server_that_refuses_uploads_costs_no_step(
+    wandb_server: WandbServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("storage is full")
+
+    monkeypatch.setattr("vqgan_train.wandb_run.WandbRun.upload_checkpoint", refuse)
+    trainer = train(part(tmp_path, "run"))
+    assert trainer is not None
+    assert trainer.global_step == 4
+    assert "W&B did not take last.ckpt: storage is full" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_other_modes_ask_nobody_and_leave_whole_runs(
+    wandb_server: WandbServer, tmp_path: Path, mode: str
+) -> None:
+    for steps in (2, 4):
+        train(part(tmp_path, "run", f"logger.wandb.mode={mode}", f"run.max_steps={steps}"))
+    assert wandb_server.requests == []
+    assert len(rows(tmp_path / "run")) == 5

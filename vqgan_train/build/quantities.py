@@ -1,0 +1,48 @@
+"""Numbers that follow from several settings at once."""
+
+from vqgan_train.config import Config, ConfigError, LearningRateScaling
+from vqgan_train.run_start import RunStart
+from vqgan_train.runtime import require_devices
+
+
+def world_size(config: Config) -> int:
+    """How many devices train, over all nodes."""
+    trainer = config.trainer
+    return trainer.num_nodes * require_devices(trainer.accelerator.value, trainer.devices)
+
+
+def learning_rate(config: Config) -> float:
+    """The rate that is used."""
+    return (
+        config.optim.learning_rate
+        * {
+            LearningRateScaling.none: 1,
+            LearningRateScaling.device_batch: config.data.batch_size
+            * config.optim.accumulate_batches,
+            LearningRateScaling.global_batch: images_a_step(config),
+        }[config.optim.learning_rate_scaling]
+    )
+
+
+def images_a_step(config: Config) -> int:
+    """Images whose gradients make one step, over all devices."""
+    return config.data.batch_size * config.optim.accumulate_batches * world_size(config)
+
+
+def last_step(config: Config, start: RunStart) -> int:
+    """The step after which the run ends.
+
+    Raises:
+        ConfigError: the images are fewer than one step takes.
+    """
+    run = config.run
+    ends = [] if run.max_steps is None else [run.max_steps]
+    if run.max_images is not None:
+        images = start.data["position"] if start.data else 0
+        ends.append(start.step + max(0, run.max_images - images) // images_a_step(config))
+    if min(ends) == 0:
+        raise ConfigError(
+            f"run.max_images={run.max_images} is less than one step of {images_a_step(config)} "
+            "images. Raise it, or lower data.batch_size."
+        )
+    return min(ends)

@@ -1,0 +1,114 @@
+"""What a run says: before hours are spent, and at its end."""
+
+import logging
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning import Callback, Trainer
+from torch import nn
+
+from vqgan_train.build import images_a_step, learning_rate
+from vqgan_train.callbacks import Checkpoints, Summary
+from vqgan_train.config import Config
+from vqgan_train.data.module import ShardDataModule
+from vqgan_train.module import VQGANModule
+from vqgan_train.run_folder import METRICS_FILE, PICTURES
+from vqgan_train.run_start import RunStart
+
+log = logging.getLogger(__name__)
+
+
+def announce(
+    config: Config, trainer: Trainer, data: ShardDataModule, module: VQGANModule, start: RunStart
+) -> None:
+    """Say what is about to happen: the numbers that are worth a look before hours are spent."""
+    generator = module.generator
+    images = images_a_step(config)
+    steps = trainer.max_steps - start.step
+    log.info(
+        "data   %d training images, %d for validation\n"
+        "model  f%d, %d codes, %.1f M weights; discriminator %.1f M\n"
+        "run    %d steps of %d images (%.1f epochs), %d x %s, %s\n"
+        "       learning rate %g%s\n"
+        "       %s%s",
+        len(data.train_data),
+        len(data.val_data),
+        generator.downsampling,
+        generator.quantizer.codebook.num_embeddings,
+        num_weights(generator) / 1e6,
+        num_weights(module.discriminator) / 1e6,
+        steps,
+        images,
+        steps * images / len(data.train_data),
+        trainer.world_size,
+        trainer.accelerator.__class__.__name__.removesuffix("Accelerator"),
+        trainer.precision,
+        module.optimizer["lr"],
+        scaling_in_words(config),
+        config.run.output_dir,
+        f", going on from step {start.step} of {start.checkpoint}" if start.checkpoint else "",
+    )
+
+
+def scaling_in_words(config: Config) -> str:
+    """How the learning rate came about; nothing where it is the one that was set."""
+    base, rule = config.optim.learning_rate, config.optim.learning_rate_scaling.value
+    images = learning_rate(config) / base
+    return "" if rule == "none" else f" = {base:g} x {images:.0f} images ({rule})"
+
+
+def num_weights(network: nn.Module) -> int:
+    """Count the trained parameters of a network."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def report(config: Config, trainer: Trainer, folder: Path) -> None:
+    """Say how far the losses fell, where everything lies, and what to do next."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
+    (summary,) = [c for c in callbacks if isinstance(c, Summary)]
+    (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]
+    step = trainer.global_step
+    log.info(
+        "\n%s\n\n"
+        "pictures     %s\n"
+        "metrics      %s\n"
+        "checkpoints  %s\n"
+        "best         %s\n\n"
+        "To go on:  %s",
+        summary.table(step),
+        folder / PICTURES / f"step_{step:06d}.png",
+        folder / METRICS_FILE,
+        checkpoints.last,
+        f"{checkpoints.best} (step {checkpoints.best_step})"
+        if checkpoints.best.exists()
+        else "none",
+        command_to_go_on(config),
+    )
+
+
+def command_to_go_on(config: Config) -> str:
+    """Write the command that takes a run as far again, with the settings it was started with."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    run = config.run
+    longer = {
+        f"run.{name}": 2 * length
+        for name, length in (("max_steps", run.max_steps), ("max_images", run.max_images))
+        if length is not None
+    }
+    changed = tuple(f"{name}=" for name in ("run.output_dir", "run.resume", *longer))
+    words = [override for override in given if not override.startswith(changed)]
+    words += [f"run.output_dir={run.output_dir}"]
+    words += [f"{name}={length}" for name, length in longer.items()]
+    return shlex.join([_python(), "-m", "vqgan_train", *words])
+
+
+def _python() -> str:
+    """How this Python is called from this folder."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    executable = Path(sys.executable)
+    here = Path.cwd()
+    return str(executable.relative_to(here) if executable.is_relative_to(here) else executable)

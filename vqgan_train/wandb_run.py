@@ -1,0 +1,127 @@
+"""A run at Weights & Biases: one a folder, whose steps never go back."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+ARTIFACT_TYPE = "model"
+ARTIFACT_FILE = "model.ckpt"
+"""As Lightning's own logger calls checkpoints."""
+
+LAST, BEST = "last", "best"
+STEP = "trainer/global_step"
+"""Lightning's name for the step, which W&B draws everything over."""
+
+
+class WandbRun(WandbLogger):
+    """Logs each step once and in order, over any number of kills and resumes.
+
+    W&B cannot forget, and a process that is killed takes what it had not sent yet with it. So a run
+    that goes on first sends the rows of metrics.csv that did not arrive, and of the steps that it
+    makes again only what is new there. (On a CPU the second try is equal to the last bit.)
+
+    Args:
+        rows: of metrics.csv, as the last process left it.
+        resumed_step: steps after this one are made again.
+        options: those of Lightning's WandbLogger.
+    """
+
+    def __init__(
+        self, rows: Sequence[Mapping[str, str]], resumed_step: int, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._rows = {
+            int(row["step"]): {n: float(v) for n, v in row.items() if v and n != "step"}
+            for row in rows
+        }
+        self._resumed_step = resumed_step
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log what is new there, after what is missing there."""
+        for earlier, row in self._missing.items():
+            super().log_metrics(row, earlier)
+        self._missing.clear()
+        new = {name: v for name, v in metrics.items() if (step, name) not in self._arrived}
+        if new:
+            super().log_metrics(new, step)
+
+    @rank_zero_only
+    def log_image(
+        self, key: str, images: list[Any], step: int | None = None, **options: Any
+    ) -> None:
+        """Log pictures, unless W&B is past this step."""
+        if step is None or step >= self._last_step:
+            super().log_image(key, images, step, **options)
+
+    @cached_property
+    def _last_step(self) -> int:
+        """The last step of which anything arrived."""
+        if self.is_online:
+            return int(self.experiment.summary.get(STEP, -1))
+        return max(self._rows, default=-1)  # what was written to disk stays there
+
+    @cached_property
+    def _arrived(self) -> set[tuple[int, str]]:
+        """Steps and names of the metrics that W&B has."""
+        summary = self.experiment.summary if self.is_online else None
+        return {
+            (step, name)
+            for step, row in self._rows.items()
+            for name, value in row.items()
+            if step < self._last_step
+            # A step may have arrived in part. The summary holds the newest value of each metric.
+            or (step == self._last_step and (summary is None or summary.get(name) == value))
+        }
+
+    @cached_property
+    def _missing(self) -> dict[int, dict[str, float]]:
+        """Rows, or parts of them, that nobody will make again."""
+        parts = {
+            step: {name: v for name, v in row.items() if (step, name) not in self._arrived}
+            for step, row in self._rows.items()
+            if step <= self._resumed_step
+        }
+        return {step: row for step, row in parts.items() if row}
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What finds the run again; first rank only."""
+        run = self.experiment
+        return {name: getattr(run, name) or "" for name in ("entity", "project", "id", "url")}
+
+    @property
+    def is_online(self) -> bool:
+        """Whether there is a server to ask; first rank only."""
+        return not (self.experiment.offline or self.experiment.disabled)
+
+    def upload_checkpoint(self, file: Path, metadata: dict[str, Any], aliases: list[str]) -> None:
+        """Log a checkpoint as the next version of the run's artifact; the file may change later."""
+        artifact = wandb.Artifact(f"model-{self.experiment.id}", ARTIFACT_TYPE, metadata=metadata)
+        artifact.add_file(str(file), name=ARTIFACT_FILE)
+        logged = self.experiment.log_artifact(artifact, aliases=aliases)
+        if self.is_online:
+            logged.wait()  # errors of the server show here
+
+    def delete_old_checkpoints(self, keep: int) -> None:
+        """Delete versions, but the newest `keep` of those that are not called last or best."""
+        run = self.experiment
+        versions = wandb.Api().artifacts(
+            ARTIFACT_TYPE, f"{run.entity}/{run.project}/model-{run.id}"
+        )
+        old = [version for version in versions if not {LAST, BEST} & set(version.aliases)]
+        old.sort(key=lambda version: int(version.version.removeprefix("v")))
+        for version in old[: max(len(old) - keep, 0)]:
+            version.delete(delete_aliases=True)
+
+
+def artifact_of_run(identity: Mapping[str, str] | None) -> str | None:
+    """The artifact that holds the last checkpoint of an online run, by the run's identity."""
+    if not identity or not identity["url"]:
+        return None
+    return f"{identity['entity']}/{identity['project']}/model-{identity['id']}:{LAST}"

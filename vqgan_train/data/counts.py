@@ -1,8 +1,8 @@
 """How many samples remote shards hold: positions in the plan rest on it before the first step.
 
-img2dataset writes NNNNN_stats.json beside each shard, whose `successes` is the number. Where there is
-none, the shard is fetched once and indexed. Either number is kept with the cache from then on, so
-that a run that is resumed rests on the same.
+img2dataset writes NNNNN_stats.json beside each shard, whose `successes` is the number. Where there
+is none, the shard is fetched once and indexed. Either number is kept with the cache from then on,
+so that a run that is resumed rests on the same.
 """
 
 import json
@@ -133,8 +133,8 @@ def _fetch_and_count(addresses: Sequence[str], store: ShardStore) -> None:
         ShardError: some cannot be had.
     """
     log.info(
-        "%d remote shards have no NNNNN_stats.json beside them, for example %s. Each is fetched once "
-        "now to count its samples; the numbers are kept in %s.",
+        "%d remote shards have no NNNNN_stats.json beside them, for example %s. Each is fetched "
+        "once now to count its samples; the numbers are kept in %s.",
         len(addresses),
         shown(addresses[0]),
         store.cache.folder,
@@ -161,7 +161,7 @@ def _fetch_and_count(addresses: Sequence[str], store: ShardStore) -> None:
     log.info("Counting took %.0f s, %.3g GB.", seconds, num_bytes / 1e9)
     if dead:
         raise ShardError(
-            f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted, so the "
-            f"order of all others has no place for them. The first: {dead[0]}. Leave them out of "
-            "the list, or put a NNNNN_stats.json with their `successes` beside them."
+            f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted, so "
+            f"the order has no place for them. The first: {dead[0]}. Leave them out of the list, "
+            "or put a NNNNN_stats.json with their `successes` beside them."
         )

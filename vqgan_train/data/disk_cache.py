@@ -1,7 +1,7 @@
 """A folder that may only grow so large: what was not used for longest goes, but nothing in use.
 
-In use is what a process holds a lock on. The system lets go of a lock when its process ends, however
-it ends, so nothing has to be tidied up after a crash.
+In use is what a process holds a lock on. The system lets go of a lock when its process ends,
+however it ends, so nothing has to be tidied up after a crash.
 """
 
 import fcntl
@@ -92,8 +92,8 @@ class DiskCache:
                 pass
         except (OSError, NotImplementedError) as error:
             raise ShardError(
-                f"Remote shards cannot be kept in {folder} ({error}). Set data.cache_dir to a folder "
-                "on a disk of this machine."
+                f"Remote shards cannot be kept in {folder} ({error}). Set data.cache_dir to a "
+                "folder on a disk of this machine."
             ) from error
 
     def make_room(self) -> None:

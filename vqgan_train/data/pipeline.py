@@ -15,7 +15,7 @@ from vqgan_train.data.fingerprint import fingerprint
 from vqgan_train.data.index import ShardIndex
 from vqgan_train.data.listing import IMAGE_FIELDS
 from vqgan_train.data.plan import Draw, Order
-from vqgan_train.data.reading import read_sample
+from vqgan_train.data.reading import read_sample as read_sample
 from vqgan_train.data.remote import RemoteShard
 from vqgan_train.data.shards import DeadShardError
 from vqgan_train.data.transforms import ImageTransform
@@ -75,11 +75,10 @@ class ShardDataset(Dataset[Sample]):
 
     def probes(self, count: int) -> range:
         """The first samples of the first shard that can be had, of as many as there are samples."""
-        for number, shard in enumerate(self.shards[:count]):
+        for shard, first in zip(self.shards[:count], self._firsts.tolist(), strict=False):
             if isinstance(shard, ShardIndex) or shard.is_available():
-                break
-        first = int(self._firsts[number])
-        return range(first, min(first + count, len(self)))
+                return range(first, min(first + count, len(self)))
+        return range(min(count, len(self)))
 
     def shard_numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """In which shards samples are, by their numbers."""

@@ -1,4 +1,4 @@
-"""Shards that are elsewhere, as the stream sees them: so many samples, each read when it is wanted."""
+"""Shards that are elsewhere, as the stream sees them: so many samples, read when wanted."""
 
 import time
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Bringing remote files here, in a process that can be given up: fetch_url.py.
 
-Everything that hangs does so there. What is judged here is one thing for all protocols and commands:
-whether bytes arrive on the disk.
+Everything that hangs does so there. What is judged here is one thing for all protocols and
+commands: whether bytes arrive on the disk.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Samples drawn with replacement, from sources that are weighted: some are seen often, some never.
 
-A position's sample is drawn from random numbers that belong to its block of positions, so this, too,
-is a pure function of seed and position, the same for any number of ranks and workers. There are no
-epochs. After N draws of N samples, weighted by size, about 37 % of them have not been seen.
+A position's sample is drawn from random numbers that belong to its block of positions, so this,
+too, is a pure function of seed and position, the same for any number of ranks and workers. There
+are no epochs. After N draws of N samples, weighted by size, about 37 % have not been seen.
 """
 
 from collections.abc import Sequence

@@ -58,7 +58,7 @@ class WindowPlan(Order):
         return position // self.num_samples
 
     def _permute_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """An epoch's shards in order, and the places at which windows begin, with the epoch's end."""
+        """An epoch's shards in order, and the places at which windows begin, and the last ends."""
         order = np.random.default_rng((self.seed, epoch, SHARDS)).permutation(len(self.counts))
         ends = np.cumsum(self.counts[order])
         borders = np.concatenate(([0], ends[self.shuffle_shards - 1 :: self.shuffle_shards]))

@@ -18,6 +18,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from vqgan_train.cache import write_whole
+from vqgan_train.data.index import MANY_SHARDS
 from vqgan_train.data.shard_store import FIRST_PAUSE_SECONDS, ShardStore, shown
 from vqgan_train.data.shards import PIPE, DeadShardError, ShardError
 from vqgan_train.data.transfer import TransferError, fetch_small_files
@@ -75,7 +76,12 @@ def _ask_stats(addresses: Sequence[str], store: ShardStore) -> None:
     """Keep the numbers of those shards that have statistics."""
     asked = {address: stats for address in addresses if (stats := stats_address(address))}
     with (
-        tqdm(total=len(asked), desc="reading NNNNN_stats.json", unit="shard") as shown_progress,
+        tqdm(
+            total=len(asked),
+            desc="reading NNNNN_stats.json",
+            unit="shard",
+            disable=len(asked) < MANY_SHARDS,
+        ) as bar,
         TemporaryDirectory(dir=store.cache.folder, prefix="stats-") as folder,
     ):
         names = list(asked)
@@ -85,7 +91,7 @@ def _ask_stats(addresses: Sequence[str], store: ShardStore) -> None:
                 successes = _read_successes(file)
                 if successes is not None:
                     _keep(address, store, successes, "stats")
-            shown_progress.update(len(some))
+            bar.update(len(some))
 
 
 def _fetch_stats(

@@ -1,5 +1,6 @@
 """Shards that are elsewhere, as the stream sees them: so many samples, read when wanted."""
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,10 @@ from vqgan_train.data.index import ShardIndex
 from vqgan_train.data.reading import read_sample
 from vqgan_train.data.shard_store import ShardStore, file_name, shown
 from vqgan_train.data.shards import DeadShardError, ShardError
+
+log = logging.getLogger(__name__)
+
+_NAMED: set[str] = set()
 
 FETCHED_AGAIN = 3
 """How often a shard may leave the cache between its being fetched and read."""
@@ -47,6 +52,8 @@ class RemoteShard:
         """
         for _ in range(FETCHED_AGAIN):
             index = self._fetch()
+            if index.num_samples > self.num_samples:
+                self._name_surplus(index.num_samples)
             if place >= index.num_samples:
                 raise DeadShardError(
                     f"there are only {index.num_samples} of {self.num_samples} promised samples"
@@ -60,6 +67,17 @@ class RemoteShard:
         raise DeadShardError(
             f"{shown(self.address)} leaves the cache before it is read. Raise data.cache_gb."
         )
+
+    def _name_surplus(self, there: int) -> None:
+        """Say it once in each process: only the promised ones have a place in the plan."""
+        if self.address not in _NAMED:
+            _NAMED.add(self.address)
+            log.warning(
+                "%s holds %d samples, %d more than it promised, which are not trained on.",
+                shown(self.address),
+                there,
+                there - self.num_samples,
+            )
 
     def _fetch(self) -> ShardIndex:
         """Fetch it; where all room is in use, wait a while for some."""

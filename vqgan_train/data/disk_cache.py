@@ -147,7 +147,7 @@ def _remove_unless_in_use(path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
-    except BlockingIOError:
+    except OSError:  # in use, or on a file system that cannot tell
         return False
     finally:
         os.close(descriptor)

@@ -64,6 +64,7 @@ def open_to_keep(
 
 def _count(addresses: Sequence[str], store: ShardStore | None) -> list[RemoteShard]:
     assert store is not None, "remote shards need a store"
+    store.forget_dead(addresses)
     counts = count_samples(addresses, store)
     return [
         RemoteShard(address, count, store) for address, count in zip(addresses, counts, strict=True)
@@ -72,6 +73,7 @@ def _count(addresses: Sequence[str], store: ShardStore | None) -> list[RemoteSha
 
 def _fetch(addresses: Sequence[str], store: ShardStore | None) -> list[tuple[ShardIndex, Hold]]:
     assert store is not None, "remote shards need a store"
+    store.forget_dead(addresses)
     never = threading.Event()
     with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
         fetched = pool.map(lambda address: store.fetch_to_hold(address, never), addresses)

@@ -49,6 +49,9 @@ class Prefetcher:
             upcoming: numbers of the next window's.
         """
         with self._changed:
+            # Of windows smaller than the lag there may be more than one behind.
+            behind = self._holds.keys() - self._needed - set(needed) - set(upcoming)
+            self._release(behind)
             self._needed, self._upcoming = set(needed), set(upcoming)
             wanted = dict.fromkeys((*needed, *upcoming))
             self._jobs = deque(n for n in wanted if n not in self._holds and self._is_remote(n))

@@ -6,7 +6,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +98,11 @@ class ShardStore:
                 return index, Hold(index.path)
             except FileNotFoundError:  # it went in between
                 continue
+
+    def forget_dead(self, addresses: Iterable[str]) -> None:
+        """Ask dead sources anew: a run that begins may find them mended."""
+        for address in addresses:
+            (self.place(address) / "dead").unlink(missing_ok=True)
 
     def place(self, address: str) -> Path:
         """The folder in which everything about one address is."""

@@ -127,7 +127,7 @@ def _wait(
         if now - reached >= least:
             reached, since = now, time.monotonic()
         elif time.monotonic() - since > stall_seconds:
-            raise StallError(f"stalled: no more than {now - reached:.0f} in {stall_seconds:g} s")
+            raise StallError(f"stalled: nothing, or next to nothing, for {stall_seconds:g} s")
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:

@@ -16,7 +16,11 @@ def wandb_server(
     """A W&B server; the environment leads this process's client to it, and away from the user's."""
     import wandb
 
-    wandb.teardown()  # a client that is running keeps the settings that it started with
+    def stop_client() -> None:
+        wandb.finish()
+        wandb.teardown()  # a client that is running keeps the settings that it started with
+
+    stop_client()
     folder = tmp_path_factory.mktemp("wandb")
     with WandbServer(api_key="0123456789" * 4) as server:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
@@ -24,4 +28,5 @@ def wandb_server(
         for name, value in server.variables(folder).items():
             monkeypatch.setenv(name, value)
         yield server
-        wandb.teardown()
+        stop_client()
+    assert server.unknown == [], "the client asked for what the server does not know"

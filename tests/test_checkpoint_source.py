@@ -67,9 +67,11 @@ def server(
             thread.join()
 
 
-def test_a_path_is_a_path(tmp_path: Path) -> None:
-    assert fetch_checkpoint("a/last.ckpt", "model.init_from") == Path("a/last.ckpt")
-    assert fetch_checkpoint("~/last.ckpt", "model.init_from") == Path.home() / "last.ckpt"
+def test_a_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a=1.ckpt").touch()
+    assert fetch_checkpoint(f"{tmp_path}/a=1.ckpt", "model.init_from") == tmp_path / "a=1.ckpt"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch_checkpoint("~/a=1.ckpt", "model.init_from") == tmp_path / "a=1.ckpt"
 
 
 def test_a_url_is_downloaded_once_and_then_needs_no_server(checkpoint: bytes) -> None:

@@ -299,6 +299,7 @@ MISTAKES = {
     "optim.betas=[0.5]": "optim.betas is [0.5]; it must be two numbers in [0, 1)",
     "optim.betas=[0.5,1]": "optim.betas is [0.5, 1.0]",
     "optim.accumulate_batches=0": "optim.accumulate_batches is 0",
+    "optim.max_skipped_steps=0": "optim.max_skipped_steps is 0",
     "optim.clip_norm=0": "optim.clip_norm is 0.0; set more than 0, or null for none",
     "trainer.devices=0": "trainer.devices is 0; it must be a number from 1 up, or auto",
     "trainer.devices=all": "trainer.devices is 'all'",

@@ -37,6 +37,7 @@ L2 = (
     "module",
     "callbacks",
     "checkpoint_source",
+    "conversion",
     "data.module",
     "loggers",
     "run_folder",
@@ -44,6 +45,7 @@ L2 = (
     "runtime",
     "wandb_run",
 )
+
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
     "L0 cache": Room(("cache",), (), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -58,6 +60,7 @@ ROOMS = {
     "L4 check_data": Room(
         ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
     ),
+    "L4 export": Room(("export",), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)),
     "L4 command": Room(("command",), ("config",), NO_TORCH),
     "L4 main": Room(("__main__",), ("command", "config", "train"), (*NO_TORCH, *CONFIG_TOOLS)),
     "the package": Room((), ("models", "module"), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -160,6 +163,8 @@ def test_a_file_knows_only_what_its_room_may_know(file: Path) -> None:
         ("build", "from vqgan_train.train import train"),
         ("command", "from vqgan_train.train import train"),
         ("command", "import torch"),
+        ("conversion", "from vqgan_train.config import ExportConfig"),
+        ("export", "import torch"),
     ],
 )
 def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
@@ -187,7 +192,13 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import vqgan_train", "import vqgan_train.config", "import vqgan_train.__main__"],
+    [
+        "import vqgan_train",
+        "import vqgan_train.config",
+        "import vqgan_train.__main__",
+        "import vqgan_train.check_data",
+        "import vqgan_train.export",
+    ],
 )
 def test_a_typo_is_answered_before_torch_is_imported(statement: str) -> None:
     heavy = f"import sys; {statement}; print([m for m in {NO_TORCH} if m in sys.modules])"

@@ -99,6 +99,20 @@ def test_the_command_launches_two_ranks_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_ranks_continue_a_parent_of_one(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, f"run.output_dir={tmp_path / 'part1'}", "run.max_steps=2"))
+    parent = tmp_path / "part1" / "checkpoints" / "last.ckpt"
+    overrides = tiny_overrides(tmp_path, f"run.parent={parent}", "run.max_steps=4")
+    torch.multiprocessing.spawn(run_rank, (tmp_path, overrides, free_port()), nprocs=2)
+    first, second = states(tmp_path)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    assert [row["step"] for row in metrics(tmp_path / "run")] == ["3", "4"]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["ShardDataModule"]["position"] == 2 * 2 + 2 * 2 * 2
+
+
+@pytest.mark.slow
 def test_two_ranks_resume_as_if_they_had_not_stopped(two_ranks: Path, tmp_path: Path) -> None:
     for steps in (2, 4):
         port = free_port()

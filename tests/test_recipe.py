@@ -86,11 +86,18 @@ def test_part_2_goes_on_in_its_own_folder_without_part_1(
 
 
 def test_part_2_may_train_otherwise(part1: Path) -> None:
-    other = ("optim.learning_rate=1e-5", "data.batch_size=1", "run.max_steps=4")
+    other = (
+        "optim.learning_rate=1e-5",
+        "optim.betas=[0.1,0.2]",
+        "data.batch_size=1",
+        "run.max_steps=4",
+    )
     train(part(part1, "slower", *continuing(part1), *other))
     assert [float(row["train/learning_rate"]) for row in rows(part1 / "slower")] == [1e-5] * 2
     last = load(part1 / "slower" / "checkpoints" / "last.ckpt")
     assert last["ShardDataModule"]["position"] == 4 + 2
+    (group,) = last["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["betas"]) == (1e-5, (0.1, 0.2))
 
 
 def test_part_2_is_of_the_same_data_and_networks(part1: Path, tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_part_2_is_of_the_same_data_and_networks(part1: Path, tmp_path: Path) ->
         train(part(part1, "new", *continuing(part1), f"data.train_shards={other}"))
     with pytest.raises(RunFolderError, match=r"(?s)run.parent=.*codebook_size: 32 there, 64 now"):
         train(part(part1, "new", *continuing(part1), "model.architecture.codebook_size=64"))
-    with pytest.raises(CheckpointError, match="no checkpoint at"):
+    with pytest.raises(CheckpointError, match=r"run.parent=part0/.* is not there"):
         train(part(part1, "new", "run.parent=part0/checkpoints/last.ckpt"))
     assert not (part1 / "new").exists()
 
@@ -112,14 +119,40 @@ def test_images_are_counted_in_whole_steps() -> None:
         assert last_step(config, ANEW) == steps
     config.run.max_steps = 100
     assert last_step(config, ANEW) == 100
-    behind = RunStart(Path("x"), 50, {"position": 2_268_720 - 25}, None)
+    behind = RunStart(False, Path("x"), 50, {"position": 2_268_720 - 25}, None)
     assert last_step(config, behind) == 52
 
 
 def test_fewer_images_than_a_step_are_refused() -> None:
     config = tiny_config_of("data.batch_size=4", "run.max_images=3")
-    with pytest.raises(ConfigError, match=r"run.max_images=3 is less than one step of 4 images"):
+    with pytest.raises(ConfigError, match=r"run.max_images=3 leave not one step of 4 images\. Rai"):
         last_step(config, ANEW)
+
+
+def test_part_2_without_a_step_left_is_refused(part1: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run.max_images=5 .* after the 2 steps of .*last.ckpt"):
+        train(part(part1, "none", *continuing(part1), "run.max_steps=null", "run.max_images=5"))
+    assert not (part1 / "none").exists()
+
+
+def test_part_2_that_died_before_its_first_checkpoint_keeps_what_was_best_of_it(
+    part1: Path,
+) -> None:
+    # Validated at step 3, and gone before last.ckpt was written.
+    rare = ("run.val_every_steps=1", "run.checkpoint_every_steps=99")
+    train(part(part1, "died", *continuing(part1), *rare, "run.max_steps=3"))
+    checkpoints = part1 / "died" / "checkpoints"
+    (checkpoints / "last.ckpt").unlink()
+    train(part(part1, "died", *continuing(part1), *rare, "run.max_steps=5"))
+    values = {
+        int(row["step"]): float(row["val/loss/reconstruction"]) for row in rows(part1 / "died")
+    }
+    best = min(values, key=lambda step: values[step])
+    assert load(checkpoints / "best.ckpt")["global_step"] == best
+    assert load(checkpoints / "last.ckpt")["callbacks"]["Checkpoints"] == {
+        "best_value": values[best],
+        "best_step": best,
+    }
 
 
 def tiny_config_of(*overrides: str) -> Any:
@@ -170,9 +203,8 @@ def test_a_new_discriminator_trains_alone_first_and_over_a_resume_too(
 ) -> None:
     warmup = (f"model.init_from={without_discriminator}", "loss.discriminator_warmup_steps=3")
     train(tiny_config(tmp_path, *warmup, "run.max_steps=2"))
-    assert (
-        "trains alone until step 3 (loss.discriminator_warmup_steps=3)" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "release.ckpt holds no discriminator. A new one trains alone until step 3" in said
     train(tiny_config(tmp_path, *warmup, "run.max_steps=5"))
     assert felt(tmp_path / "run") == [False, False, False, True, True]
     # Meanwhile it learned.

@@ -1,6 +1,8 @@
 """The folder of a run: claimed by one, written whole."""
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,16 @@ import pytest
 import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.run_folder import OUTPUT_DIR_VARIABLE, claim_folder, start_folder, wandb_id
+from vqgan_train import run_folder
+from vqgan_train.run_folder import (
+    OUTPUT_DIR_VARIABLE,
+    RunFolderError,
+    claim_folder,
+    lock_folder,
+    require_space,
+    start_folder,
+    wandb_id,
+)
 
 SETTINGS: dict[str, Any] = {"run": {"max_steps": 4, "seed": 0}}
 
@@ -73,3 +84,41 @@ def test_the_wandb_id_is_drawn_once(tmp_path: Path) -> None:
     assert len(first) == 8
     assert wandb_id(tmp_path / "run") == first
     assert wandb_id(tmp_path / "other") != first
+
+
+def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+    hold = (
+        "import sys, time; from pathlib import Path; from vqgan_train.run_folder import lock_folder\n"
+        f"with lock_folder(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(100)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(RunFolderError, match="is in use by another run"),
+            lock_folder(tmp_path),
+        ):
+            pass
+    finally:
+        other.kill()  # as nobody can prepare for
+        other.communicate()
+    with lock_folder(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_too_small_is_said_first(tmp_path: Path) -> None:
+    require_space(tmp_path, num_weights=1000)
+    with pytest.raises(RunFolderError, match=r"take 3600000.0 GB, and the disk of run.output_dir="):
+        require_space(tmp_path, num_weights=10**14)
+
+
+def test_what_a_kill_left_behind_is_cleared(tmp_path: Path) -> None:
+    left = [tmp_path / "config.yaml.1f.partial", tmp_path / "checkpoints" / "last.ckpt.partial"]
+    left[1].parent.mkdir()
+    for file in left:
+        file.touch()
+    start_folder(tmp_path, SETTINGS)
+    assert not any(file.exists() for file in left)

@@ -1,5 +1,6 @@
 """Where in a run to go on: its own checkpoint, a given one, or the parent's."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def write_checkpoint(path: Path, step: int, parent: dict[str, Any] | None = None
     content = {
         "state_dict": {"x": torch.zeros(1)},
         "global_step": step,
+        "optimizer_states": [{"state": {}}],
+        "warm_step": 0,
         "ShardDataModule": data_state(step),
         "vqgan_train": {"config": SETTINGS, "parent": parent},
     }
@@ -58,7 +61,8 @@ def data_state(step: int) -> dict[str, Any]:
 
 
 def start_of(path: Path, step: int, parent: dict[str, Any] | None = None) -> RunStart:
-    return RunStart(path, step, data_state(step), parent)
+    """What a run has that goes on from a checkpoint."""
+    return RunStart(False, path, step, data_state(step), parent)
 
 
 def changed(group: str, **values: Any) -> dict[str, Any]:
@@ -92,6 +96,40 @@ def test_a_run_goes_on_from_its_last_checkpoint(run: Path) -> None:
 def test_a_run_that_died_before_its_first_checkpoint_starts_anew(run: Path) -> None:
     (run / "checkpoints" / "last.ckpt").unlink()
     assert found(run) == ANEW
+
+
+@pytest.mark.parametrize(("last", "best"), [(2, 1), (2, 3), (None, 1)])
+def test_the_newest_state_is_gone_on_from(run: Path, last: int | None, best: int) -> None:
+    steps = {"last.ckpt": last, "best.ckpt": best}
+    (run / "checkpoints" / "last.ckpt").unlink()
+    for name, step in steps.items():
+        if step is not None:
+            write_checkpoint(run / "checkpoints" / name, step)
+    name = max(steps, key=lambda name: steps[name] or 0)
+    assert found(run) == start_of(run / "checkpoints" / name, steps[name] or 0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "a web page", "half a state"])
+def test_a_damaged_state_is_passed_over_by_name(
+    run: Path, damage: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("vqgan_train"), "propagate", True)
+    last, best = (run / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    write_checkpoint(best, 1)
+    whole = last.read_bytes()
+    if damage == "half a state":
+        write_atomically({**torch.load(last), "optimizer_states": []}, last)
+    else:
+        last.write_bytes(
+            {"cut": whole[: len(whole) // 2], "garbage": b"\1" * 999, "empty": b""}.get(
+                damage, b"<html>"
+            )
+        )
+    assert found(run) == start_of(best, 1)
+    assert f"passed over {last}" in caplog.text
+    best.unlink()
+    with pytest.raises(RunFolderError, match=r"last.ckpt cannot be read.*begin the run anew"):
+        found(run)
 
 
 def test_never_refuses_to_go_on(run: Path) -> None:
@@ -194,7 +232,7 @@ def test_a_parent_is_continued_and_named(run: Path) -> None:
     start = found("new", parent=last, settings=changed("optim", learning_rate=1e-6))
     provenance = {"config": SETTINGS, "parent": None}
     parent = {"source": str(last), "step": 2, "images": 20, "provenance": provenance}
-    assert start == start_of(last, 2, parent)
+    assert start == start_of(last, 2, parent)._replace(is_new=True)
 
 
 def test_a_checkpoint_of_its_own_comes_before_the_parent(run: Path, tmp_path: Path) -> None:
@@ -221,8 +259,13 @@ def test_a_parent_of_another_kind_is_refused(
         found("new", parent=last, settings=settings)
 
 
+def test_a_folder_as_parent_is_answered_with_the_checkpoint_in_it(run: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is a run's folder. .*run/checkpoints/last.ckpt"):
+        found("new", parent=run)
+
+
 def test_a_parent_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint at .*part1/last.ckpt"):
+    with pytest.raises(CheckpointError, match=r"run.parent=.*part1/last.ckpt is not there"):
         found("new", parent=tmp_path / "part1" / "last.ckpt")
 
 

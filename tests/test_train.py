@@ -87,7 +87,9 @@ def test_a_trainer_of_ones_own_goes_on_from_a_checkpoint(finished: Path) -> None
     assert data.position() == 12
 
 
-def test_a_hostile_checkpoint_is_not_gone_on_from(tmp_path: Path, finished: Path) -> None:
+def test_a_hostile_checkpoint_is_not_gone_on_from(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Shell:
         def __reduce__(self) -> Any:
             return os.system, (f"touch {tmp_path / 'ran'}",)
@@ -97,8 +99,10 @@ def test_a_hostile_checkpoint_is_not_gone_on_from(tmp_path: Path, finished: Path
     torch.save({**load(last), "more": Shell()}, last)
     config = tiny_config(tmp_path, "run.max_steps=6")
     config.run.output_dir = str(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="nothing was run"):
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(RunFolderError, match="cannot be read, and there is nothing else"):
         train(config)
+    assert "nothing was run" in capsys.readouterr().out
     with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
         AtomicCheckpointIO().load_checkpoint(last)
     assert not (tmp_path / "ran").exists()

@@ -4,28 +4,29 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import load, rows, tiny_config, tiny_overrides
+from tiny_runs import load, rows, tiny_config, tiny_overrides, wait_until
 from wandb_server import WandbServer
 
 from vqgan_train.train import train
 
 pytestmark = pytest.mark.slow
 
-ONLINE = ("logger=wandb", "logger.wandb.entity=us", "logger.wandb.project=cards")
+ONLINE = ("logger=wandb", "logger.wandb.entity=tester", "logger.wandb.project=cards")
 
 
 def run_of(server: WandbServer, folder: Path) -> Any:
-    return server.runs["us", "cards", (folder / "wandb_id").read_text()]
+    return server.runs["tester", "cards", (folder / "wandb_id").read_text()]
 
 
 def versions_of(server: WandbServer, folder: Path) -> list[Any]:
-    return server.artifacts["us", "cards", f"model-{(folder / 'wandb_id').read_text()}"].versions
+    return server.artifacts[
+        "tester", "cards", f"model-{(folder / 'wandb_id').read_text()}"
+    ].versions
 
 
 def steps_with(run: Any, name: str) -> list[int]:
@@ -40,7 +41,7 @@ def part(folder: Path, name: str, *overrides: str) -> Any:
 def test_part_2_uses_the_artifact_of_part_1(wandb_server: WandbServer, tmp_path: Path) -> None:
     train(part(tmp_path, "part1", "run.max_steps=2"))
     identity = (tmp_path / "part1" / "wandb_id").read_text()
-    artifact = f"us/cards/model-{identity}:last"
+    artifact = f"tester/cards/model-{identity}:last"
     train(part(tmp_path, "part2", f"run.parent=wandb://{artifact}"))
 
     assert len(wandb_server.runs) == 2, "one run a part"
@@ -127,13 +128,6 @@ def test_steps_never_go_back_over_a_kill(wandb_server: WandbServer, tmp_path: Pa
 
 def read_rows(run: Path) -> list[dict[str, str]]:
     return rows(run) if (run / "metrics.csv").exists() else []
-
-
-def wait_until(holds: Any, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_server_that_refuses_uploads_costs_no_step(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,6 @@ from wandb_server import WandbServer
 from wandb_server.graphql import Parser, UnknownError, execute, node
 
 RUN = ("tester", "project", "run")
-MODEL = ("tester", "project", "model")
-
-
-@pytest.fixture(autouse=True)
-def _all_is_known(wandb_server: WandbServer, request: pytest.FixtureRequest) -> Any:
-    yield
-    if "asks_for_the_unknown" not in request.node.name:
-        assert wandb_server.unknown == []
 
 
 def start(id: str = "run", **settings: Any) -> wandb.Run:
@@ -39,15 +32,6 @@ def run_python(source: str, **variables: str) -> str:
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
-
-
-def log_model(run: wandb.Run, folder: Path, content: bytes, *aliases: str) -> wandb.Artifact:
-    """Log a model of one file, and wait until the server has it."""
-    file = folder / "last.ckpt"
-    file.write_bytes(content)
-    artifact = wandb.Artifact("model", type="model", metadata={"size": len(content)})
-    artifact.add_file(str(file))
-    return run.log_artifact(artifact, aliases=list(aliases)).wait(timeout=30)
 
 
 def test_a_run_arrives_whole(wandb_server: WandbServer) -> None:
@@ -91,6 +75,30 @@ def test_a_second_process_goes_on_with_the_run(wandb_server: WandbServer) -> Non
     assert kept.state == "finished"
 
 
+def test_a_run_that_is_killed_goes_on_from_what_arrived(wandb_server: WandbServer) -> None:
+    source = (
+        "import time, wandb\n"
+        "run = wandb.init(project='project', id='run', resume='allow')\n"
+        "for step in range(5): run.log({'loss': step})\n"
+        "time.sleep(60)\n"
+    )
+    environment = {**os.environ, "WANDB_SERVICE": ""}
+    with subprocess.Popen([sys.executable, "-c", source], env=environment) as process:
+        started = time.monotonic()
+        while RUN not in wandb_server.runs or len(wandb_server.runs[RUN].history) < 5:
+            assert time.monotonic() - started < 30
+            time.sleep(0.05)
+        process.kill()
+    kept = wandb_server.runs[RUN]
+    assert kept.state == "running"
+    run = start()
+    assert (run.resumed, run.starting_step, run.summary["loss"]) == (True, 5, 4)
+    run.log({"loss": 9})
+    run.finish()
+    assert [(row["_step"], row["loss"]) for row in kept.history][-2:] == [(4, 4), (5, 9)]
+    assert kept.state == "finished"
+
+
 def test_lightnings_logger_goes_on_with_the_run(wandb_server: WandbServer, tmp_path: Path) -> None:
     for step in (10, 20):
         logger = WandbLogger(id="run", resume="allow", project="project", save_dir=tmp_path)
@@ -116,84 +124,10 @@ def test_a_picture_arrives(wandb_server: WandbServer) -> None:
     assert kept.files[row["picture"]["path"]].startswith(b"\x89PNG")
 
 
-def test_versions_of_an_artifact_keep_their_content_and_pass_on_their_aliases(
-    wandb_server: WandbServer, tmp_path: Path
-) -> None:
-    run = start()
-    log_model(run, tmp_path, b"first", "last", "step-100")
-    second = log_model(run, tmp_path, b"second", "last", "step-200")
-    run.finish()
-    assert second.version == "v1"
-    model = wandb_server.artifacts[MODEL]
-    kept = [(sorted(v.aliases), v.files, v.metadata) for v in model.versions]
-    assert kept == [
-        (["step-100"], {"last.ckpt": b"first"}, {"size": 5}),
-        (["last", "latest", "step-200"], {"last.ckpt": b"second"}, {"size": 6}),
-    ]
-    assert wandb_server.runs[RUN].outputs == model.versions
-    assert {version.logged_by for version in model.versions} == {wandb_server.runs[RUN]}
-
-
-def test_the_same_content_again_is_the_same_version_with_new_aliases(
-    wandb_server: WandbServer, tmp_path: Path
-) -> None:
-    run = start()
-    log_model(run, tmp_path, b"first", "step-100")
-    log_model(run, tmp_path, b"first", "step-200")
-    run.finish()
-    (version,) = wandb_server.artifacts[MODEL].versions
-    assert sorted(version.aliases) == ["latest", "step-100", "step-200"]
-
-
-def test_an_artifact_that_is_used_is_an_input_of_the_run(
-    wandb_server: WandbServer, tmp_path: Path
-) -> None:
-    run = start()
-    log_model(run, tmp_path, b"weights", "last")
-    run.finish()
-    run = start("reader")
-    artifact = run.use_artifact("tester/project/model:last")
-    folder = Path(artifact.download(str(tmp_path / "down"), skip_cache=True))
-    run.finish()
-    assert (folder / "last.ckpt").read_bytes() == b"weights"
-    assert any("/artifact-files/" in path for verb, path in wandb_server.requests if verb == "GET")
-    (version,) = wandb_server.artifacts[MODEL].versions
-    reader = wandb_server.runs["tester", "project", "reader"]
-    assert (reader.inputs, version.used_by) == ([version], [reader])
-    assert [user.id for user in artifact.used_by()] == ["reader"]
-    assert artifact.logged_by().id == "run"
-
-
-def test_the_public_api_downloads_and_verifies(wandb_server: WandbServer, tmp_path: Path) -> None:
-    run = start()
-    log_model(run, tmp_path, b"weights", "last")
-    run.finish()
-    artifact = wandb.Api().artifact("tester/project/model:last")
-    folder = artifact.download(str(tmp_path / "whole"), skip_cache=True)
-    assert (Path(folder) / "last.ckpt").read_bytes() == b"weights"
-    artifact.verify(folder)
-    # To download does not compare checksums (0.31): what uses the file has to verify it.
-    wandb_server.artifacts[MODEL].versions[0].files["last.ckpt"] = b"heights"
-    folder = artifact.download(str(tmp_path / "damaged"), skip_cache=True)
-    with pytest.raises(ValueError, match=r"Digest mismatch for file: last.ckpt"):
-        artifact.verify(folder)
-
-
-def test_old_versions_can_be_listed_and_deleted(wandb_server: WandbServer, tmp_path: Path) -> None:
-    run = start()
-    for content in (b"first", b"second", b"third"):
-        log_model(run, tmp_path, content, "last")
-    run.finish()
-    versions = list(wandb.Api().artifacts("model", "tester/project/model"))
-    assert [version.name for version in versions] == ["model:v2", "model:v1", "model:v0"]
-    for version in versions:
-        if not version.aliases:
-            version.delete()
-    assert [version.index for version in wandb_server.artifacts[MODEL].versions] == [2]
-    with pytest.raises(wandb.CommError, match="still has the aliases"):
-        versions[0].delete()
-    versions[0].delete(delete_aliases=True)
-    assert wandb_server.artifacts[MODEL].versions == []
+def test_a_run_of_somebody_elses_is_denied(wandb_server: WandbServer) -> None:
+    with pytest.raises(wandb.CommError, match="permission denied"):
+        start(entity="somebody-else")
+    assert wandb_server.runs == {}
 
 
 def test_what_is_not_there_and_a_wrong_key_give_the_clients_errors(
@@ -242,6 +176,7 @@ def test_a_client_that_asks_for_the_unknown_is_told_and_recorded(
         wandb.Api().sweep("tester/project/sweep")
     assert wandb_server.unknown[0] == "query Of: User.wishes"
     assert "Project.sweep" in wandb_server.unknown[1]
+    wandb_server.unknown.clear()
 
 
 def test_graphql_reads_aliases_fragments_and_conditions() -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,14 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """Rows of a run's metrics, without what depends on the clock."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in TIMED} for row in csv.DictReader(file)]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait, but not for ever."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def fetch_checkpoint(source: str, setting: str) -> Path:
     """
     scheme = source.partition("://")[0] + "://" if "://" in source else ""
     if not scheme:
-        return Path(source).expanduser()
+        return _require_file(Path(source).expanduser(), setting)
     fetch = _FETCHERS.get(scheme)
     if fetch is None:
         raise CheckpointError(f"{setting}={source} is none of: {FORMS}.")
@@ -62,6 +62,19 @@ def artifact_name(source: str | None) -> str | None:
     """The W&B name, ENTITY/PROJECT/ARTIFACT:ALIAS, of a source that is an artifact."""
     is_artifact = source is not None and source.startswith(ARTIFACT_SCHEME)
     return source.removeprefix(ARTIFACT_SCHEME) if source is not None and is_artifact else None
+
+
+def _require_file(path: Path, setting: str) -> Path:
+    inside = path / "checkpoints" / "last.ckpt"
+    if inside.is_file():
+        raise CheckpointError(f"{setting}={path} is a run's folder. Give its checkpoint: {inside}.")
+    if not path.is_file():
+        found = "a folder, not a checkpoint" if path.is_dir() else "not there"
+        raise CheckpointError(
+            f"{setting}={path} is {found}. Check the path, which starts at {Path.cwd()}, or make "
+            "the run first that writes it."
+        )
+    return path
 
 
 def _from_url(source: str) -> Path:

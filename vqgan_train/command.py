@@ -84,9 +84,13 @@ def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
     keys = Counter(a.split("=", 1)[0] for a in arguments if "=" in a and not a.startswith("-"))
     for key, count in keys.items():
         if count > 1:
+            expanded = (
+                " If the shell expanded a pattern like {00..99}, put quotes around it: "
+                f"{key}='shards/{{00..99}}.tar'."
+            )
             raise OverrideError(
-                f"{key} is given {count} times; give it once. If the shell expanded a pattern like "
-                f"{{00..99}}, put quotes around it: {key}='shards/{{00..99}}.tar'."
+                f"{key} is given {count} times; give it once."
+                + (expanded if key.endswith("shards") else "")
             )
     return quoted
 

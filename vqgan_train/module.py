@@ -57,7 +57,7 @@ class VQGANModule(LightningModule):
         lpips_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # loggers have the run's settings already
         self.generator = VQGAN(**model)
         self.discriminator = PatchDiscriminator(
             in_channels=self.generator.decoder.conv_out.out_channels, **discriminator
@@ -97,7 +97,11 @@ class VQGANModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam for both players: it works on each weight alone, so this equals one for each."""
         weights = [*self.generator.parameters(), *self.discriminator.parameters()]
-        return torch.optim.Adam(weights, **self.optimizer)
+        # Fused: the one whose kernels can leave a step out (callbacks/non_finite.py).
+        adam = torch.optim.Adam(weights, **self.optimizer, fused=True)
+        # fp16's GradScaler would leave unscaling to it, and clipping would see scaled gradients.
+        adam._step_supports_amp_scaling = False
+        return adam
 
     def on_train_start(self) -> None:
         """Use the optimizer's settings as they are given, not as a parent's checkpoint has them."""
@@ -120,7 +124,9 @@ class VQGANModule(LightningModule):
             discriminator_factor=float(self.global_step >= self.discriminator_start_step),
         )
         logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
-        return {"loss": terms.backward, "terms": logged}
+        # A loss that is not finite makes its gradient so: then all ranks leave the step out.
+        judged = terms.backward * torch.where(logged.sum().isfinite(), 1.0, torch.nan)
+        return {"loss": judged, "terms": logged}
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""

@@ -3,17 +3,20 @@
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.cache import write_whole
+from vqgan_train.checkpoint import remove_partial
 from vqgan_train.runtime import is_first_rank
 
 CONFIG_FILE = "config.yaml"
@@ -33,6 +36,14 @@ CHANGEABLE = re.compile(
 The seed orders the data: with another one a run would repeat some samples and skip others. Shards
 may have moved; whether they are the same ones is told by their fingerprint.
 """
+
+LOCK_FILE = ".lock"
+LOCK_SECONDS = 10
+"""A job that was ended may need some to go."""
+
+CHECKPOINTS_AT_ONCE = 3
+BYTES_A_WEIGHT = 12
+"""last, best and one in the making; float32, and Adam's two moments."""
 
 DIFFERENCES_SHOWN = 8
 
@@ -81,11 +92,12 @@ def require_same_run(path: Path, settings: Mapping[str, Any]) -> None:
         stored = None
     if not isinstance(stored, Mapping):
         raise RunFolderError(f"{file} holds no settings of a run. Choose another run.output_dir.")
-    require_same_settings(f"run.output_dir={path} holds another run", stored, settings)
+    advice = "Choose another folder, or set these as they were."
+    require_same_settings(f"run.output_dir={path} holds another run", stored, settings, advice)
 
 
 def require_same_settings(
-    problem: str, stored: Mapping[str, Any], settings: Mapping[str, Any]
+    problem: str, stored: Mapping[str, Any], settings: Mapping[str, Any], advice: str
 ) -> None:
     """Check that two runs' settings differ in nothing but what is `CHANGEABLE`.
 
@@ -93,6 +105,7 @@ def require_same_settings(
         problem: the beginning of the message.
         stored: nested plain values.
         settings: likewise, of the run that is to go on.
+        advice: the end of the message.
 
     Raises:
         RunFolderError: they do; the message names each with both values.
@@ -109,7 +122,7 @@ def require_same_settings(
             f"{problem}:\n"
             + "\n".join(different[:DIFFERENCES_SHOWN])
             + (f"\n  and {more} more" if more > 0 else "")
-            + "\nChoose another folder, or set these as they were."
+            + f"\n{advice}"
         )
 
 
@@ -129,14 +142,60 @@ def claim_folder(output_dir: str | None) -> Path:
     raise AssertionError("there is always a next number")
 
 
+@contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """Keep other runs out of a folder until this one has ended, however it ends.
+
+    Raises:
+        RunFolderError: another run is in it.
+    """
+    if not is_first_rank():
+        yield
+        return
+    lock = FileLock(path / LOCK_FILE)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise RunFolderError(
+            f"run.output_dir={path} is in use by another run. Wait for it to end, stop it, or "
+            "choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        (path / LOCK_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def require_space(path: Path, num_weights: int) -> None:
+    """Check that the checkpoints of a run fit onto its disk.
+
+    Args:
+        path: the run's folder.
+        num_weights: parameters that are trained.
+
+    Raises:
+        RunFolderError: they do not.
+    """
+    kept = sum(file.stat().st_size for file in (path / CHECKPOINTS).glob("*.ckpt"))
+    needed = CHECKPOINTS_AT_ONCE * BYTES_A_WEIGHT * num_weights - kept
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise RunFolderError(
+            f"The checkpoints of this run take {needed / 1e9:.1f} GB, and the disk of "
+            f"run.output_dir={path} has {free / 1e9:.1f} GB left. Make room, or choose another."
+        )
+
+
 @rank_zero_only
 def start_folder(path: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder and write config.yaml, whole or not at all.
+    """Make the folder and write config.yaml, whole or not at all; clear what a kill left behind.
 
     Raises:
         RunFolderError: the folder cannot be written.
     """
     try:
+        remove_partial(path)
         with write_whole(path / CONFIG_FILE) as file:
             file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
     except OSError as error:

@@ -70,6 +70,7 @@ def report(config: Config, trainer: Trainer, folder: Path) -> None:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     (summary,) = [c for c in callbacks if isinstance(c, Summary)]
     (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]
+    data: ShardDataModule = trainer.datamodule  # type: ignore[attr-defined]  # undeclared there
     step = trainer.global_step
     log.info(
         "\n%s\n\n"
@@ -85,17 +86,33 @@ def report(config: Config, trainer: Trainer, folder: Path) -> None:
         f"{checkpoints.best} (step {checkpoints.best_step})"
         if checkpoints.best.exists()
         else "none",
-        command_to_go_on(config),
+        command_to_go_on(config, step, data.position()),
     )
 
 
-def command_to_go_on(config: Config) -> str:
-    """Write the command that takes a run as far again, with the settings it was started with."""
+def report_finished(config: Config, start: RunStart) -> None:
+    """Say that there is nothing left to do."""
+    images = start.data["position"] if start.data else 0
+    command = command_to_go_on(config, start.step, images)
+    log.info("The run made its %d steps. To go on:  %s", start.step, command)
+
+
+def command_to_go_on(config: Config, steps: int, images: int) -> str:
+    """Write the command that takes a run as far again, with the settings it was started with.
+
+    Args:
+        config: all settings.
+        steps: that were made.
+        images: that were seen in them.
+    """
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     run = config.run
     longer = {
-        f"run.{name}": 2 * length
-        for name, length in (("max_steps", run.max_steps), ("max_images", run.max_images))
+        f"run.{name}": 2 * reached
+        for name, length, reached in (
+            ("max_steps", run.max_steps, steps),
+            ("max_images", run.max_images, images),
+        )
         if length is not None
     }
     changed = tuple(f"{name}=" for name in ("run.output_dir", "run.resume", *longer))

@@ -1,14 +1,16 @@
 """Where a run begins: anew, from a checkpoint of its own, or where its parent stopped."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint import CheckpointError, read_checkpoint
 from vqgan_train.checkpoint_source import fetch_checkpoint
-from vqgan_train.data.module import DATA_STATE
+from vqgan_train.data.module import DATA_STATE, DATA_STATE_KEYS
 from vqgan_train.run_folder import (
     RunFolderError,
+    best_checkpoint,
     holds_run,
     last_checkpoint,
     require_same_run,
@@ -16,15 +18,20 @@ from vqgan_train.run_folder import (
 )
 from vqgan_train.runtime import PROVENANCE, is_first_rank
 
+log = logging.getLogger(__name__)
+
 
 class RunStart(NamedTuple):
     """What a run has behind it."""
 
+    is_new: bool
+    """Whether the run itself has made no step yet: it begins anew, or where its parent stopped."""
+
     checkpoint: Path | None
-    """The state to go on from. None: the run begins anew."""
+    """The state to go on from. None: there is none."""
 
     step: int
-    """Optimizer steps."""
+    """Optimizer steps, the parent's included."""
 
     data: Mapping[str, Any] | None
     """The data module's state."""
@@ -34,7 +41,16 @@ class RunStart(NamedTuple):
     in the latter its own parent."""
 
 
-ANEW = RunStart(None, 0, None, None)
+ANEW = RunStart(True, None, 0, None, None)
+
+STATE = {
+    "global_step": int,
+    "optimizer_states": list,
+    "warm_step": int,
+    PROVENANCE: dict,
+    DATA_STATE: dict,
+}
+"""What a checkpoint must hold for a run to go on from it, beside the weights."""
 
 
 def find_start(
@@ -63,8 +79,9 @@ def find_start(
                 "another folder, or go on with run.resume=auto."
             )
         require_same_run(folder, settings)
-    if resume == "auto" and folder is not None and last_checkpoint(folder).exists():
-        return _going_on(last_checkpoint(folder), "run.output_dir")
+    own = _newest_of(folder) if resume == "auto" and folder is not None else None
+    if own is not None:
+        return own
     if parent is not None:
         return _from_parent(parent, settings)
     return ANEW
@@ -81,56 +98,77 @@ def _from_given(checkpoint: Path, folder: Path | None, settings: Mapping[str, An
             "Choose a new folder."
         )
     content = _read_run(checkpoint, "run.resume")
-    stored = content[PROVENANCE]["config"]
-    require_same_settings(f"run.resume={checkpoint} is of another run", stored, settings)
-    return _start(checkpoint, content, content[PROVENANCE]["parent"])
+    require_same_settings(
+        f"run.resume={checkpoint} is of another run",
+        content[PROVENANCE]["config"],
+        settings,
+        "Set these as they were.",
+    )
+    return _going_on(checkpoint, content)
 
 
-def _going_on(checkpoint: Path, setting: str) -> RunStart:
-    content = _read_run(checkpoint, setting)
-    return _start(checkpoint, content, content[PROVENANCE]["parent"])
+def _newest_of(folder: Path) -> RunStart | None:
+    """The newest state in a run's folder that can be read; None if none was written yet.
+
+    Raises:
+        RunFolderError: there are some, and none can be read.
+    """
+    written = [path for path in (last_checkpoint(folder), best_checkpoint(folder)) if path.exists()]
+    states, damaged = [], []
+    for path in written:
+        try:
+            states.append(_going_on(path, _read_run(path, "run.output_dir")))
+        except (CheckpointError, RunFolderError) as error:
+            log.warning("WARNING: passed over %s: %s", path, error)
+            damaged.append(str(path))
+    if damaged and not states:
+        raise RunFolderError(
+            f"{' and '.join(damaged)} cannot be read, and there is nothing else to go on from. "
+            "Restore a copy, or move them away to begin the run anew."
+        )
+    return max(states, key=lambda state: state.step, default=None)
+
+
+def _going_on(checkpoint: Path, content: Mapping[str, Any]) -> RunStart:
+    parent = content[PROVENANCE]["parent"]
+    return RunStart(False, checkpoint, content["global_step"], content[DATA_STATE], parent)
 
 
 def _from_parent(source: str, settings: Mapping[str, Any]) -> RunStart:
     checkpoint = fetch_checkpoint(source, "run.parent")
     content = _read_run(checkpoint, "run.parent")
-    _require_same_kind(source, content[PROVENANCE]["config"], settings)
-    parent = {
-        "source": source,
-        "step": content["global_step"],
-        "images": content[DATA_STATE]["position"],
-        "provenance": content[PROVENANCE],
+    step, data, provenance = (content[key] for key in ("global_step", DATA_STATE, PROVENANCE))
+    require_same_settings(
+        f"run.parent={source} cannot be continued like this",
+        _what_must_stay(provenance["config"]),
+        _what_must_stay(settings),
+        f"Set these as they were, or start from its weights alone: model.init_from={source}.",
+    )
+    images = data["position"]
+    parent = {"source": source, "step": step, "images": images, "provenance": provenance}
+    return RunStart(True, checkpoint, step, data, parent)
+
+
+def _what_must_stay(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run may train otherwise than its parent, but the same networks, in the same data order."""
+    run, model = settings.get("run", {}), settings.get("model", {})
+    return {
+        "run": {"seed": run.get("seed")},
+        "model": {name: model.get(name) for name in ("architecture", "discriminator")},
     }
-    return _start(checkpoint, content, parent)
-
-
-def _require_same_kind(source: str, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """A run may train otherwise than its parent, but the same networks, in the same order of data.
-
-    Raises:
-        RunFolderError: the networks or the seed differ.
-    """
-    kinds = [
-        {
-            "run": {"seed": each["run"]["seed"]},
-            "model": {name: each["model"][name] for name in ("architecture", "discriminator")},
-        }
-        for each in (stored, settings)
-    ]
-    require_same_settings(f"run.parent={source} cannot be continued like this", *kinds)
 
 
 def _read_run(checkpoint: Path, setting: str) -> dict[str, Any]:
     content = read_checkpoint(checkpoint)
-    if not {PROVENANCE, DATA_STATE, "global_step"} <= content.keys():
+    is_whole = all(isinstance(content.get(key), kind) for key, kind in STATE.items())
+    if not (
+        is_whole
+        and content["optimizer_states"]
+        and {"config", "parent"} <= content[PROVENANCE].keys()
+        and content[DATA_STATE].keys() >= DATA_STATE_KEYS
+    ):
         raise RunFolderError(
             f"{setting}={checkpoint} holds no run of vqgan_train to go on with. To start from its "
             f"weights, set model.init_from={checkpoint}."
         )
     return content
-
-
-def _start(
-    checkpoint: Path, content: Mapping[str, Any], parent: Mapping[str, Any] | None
-) -> RunStart:
-    return RunStart(checkpoint, int(content["global_step"]), content[DATA_STATE], parent)

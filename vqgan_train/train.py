@@ -1,9 +1,7 @@
 """Fine-tune, or train, one VQGAN."""
 
-import logging
-
 import wandb
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 
 from vqgan_train.build import (
     build_data,
@@ -13,14 +11,15 @@ from vqgan_train.build import (
     last_step,
     require_wandb,
 )
+from vqgan_train.callbacks import Artifacts
 from vqgan_train.config import Config, plain_settings
-from vqgan_train.run_folder import claim_folder, start_folder
-from vqgan_train.run_report import announce, command_to_go_on, report
-from vqgan_train.run_start import find_start
+from vqgan_train.data.module import ShardDataModule
+from vqgan_train.module import VQGANModule
+from vqgan_train.run_folder import claim_folder, lock_folder, require_space, start_folder
+from vqgan_train.run_report import announce, num_weights, report, report_finished
+from vqgan_train.run_start import RunStart, find_start
 from vqgan_train.runtime import configure_logging, require_devices
 from vqgan_train.wandb_run import WandbRun
-
-log = logging.getLogger(__name__)
 
 
 def train(config: Config) -> Trainer | None:
@@ -43,25 +42,45 @@ def train(config: Config) -> Trainer | None:
     data.require_readable()
     if start.data is not None:
         data.load_state_dict(start.data)
+        data.compare_validation(start.data)
+    max_steps = last_step(config, start)
     module = build_module(config)
     if start.checkpoint is None:
         initialise(module, config)
-    if start.step >= last_step(config, start):
-        log.info("The run made its %d steps. To go on:  %s", start.step, command_to_go_on(config))
-        return None
     folder = claim_folder(run.output_dir)
     run.output_dir = str(folder)
-    trainer = build_trainer(config, folder, start, data.description())
     start_folder(folder, plain_settings(config))
-    announce(config, trainer, data, module, start)
+    require_space(folder, num_weights(module))
+    with lock_folder(folder):
+        trainer = build_trainer(config, folder, start, data.description())
+        if start.step >= max_steps:
+            finish_uploads(trainer, start.step)
+            report_finished(config, start)
+            return None
+        announce(config, trainer, data, module, start)
+        make_steps(trainer, module, data, start)
+        report(config, trainer, folder)
+    return trainer
+
+
+def make_steps(
+    trainer: Trainer, module: VQGANModule, data: ShardDataModule, start: RunStart
+) -> None:
+    """Make the steps that are left."""
     try:
         if start.checkpoint is None:
             trainer.validate(module, data, verbose=False)  # what to measure progress against
         trainer.fit(module, data, ckpt_path=start.checkpoint)
     finally:
         close_loggers(trainer)
-    report(config, trainer, folder)
-    return trainer
+
+
+def finish_uploads(trainer: Trainer, step: int) -> None:
+    """Upload what a run could not, that was killed at its very end."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
+    for artifacts in (c for c in callbacks if isinstance(c, Artifacts) and trainer.is_global_zero):
+        artifacts.finish_interrupted(step)
+    close_loggers(trainer)
 
 
 def close_loggers(trainer: Trainer) -> None:

@@ -13,6 +13,9 @@ ARTIFACT_TYPE = "model"
 ARTIFACT_FILE = "model.ckpt"
 """As Lightning's own logger calls checkpoints."""
 
+LOGGED_FILE, UPLOADED_FILE = "wandb_logged", "wandb_uploaded"
+"""In a run's folder: the step that was logged last, and the one of the newest artifact."""
+
 LAST, BEST = "last", "best"
 STEP = "trainer/global_step"
 """Lightning's name for the step, which W&B draws everything over."""
@@ -28,13 +31,16 @@ class WandbRun(WandbLogger):
     Args:
         rows: of metrics.csv, as the last process left it.
         resumed_step: steps after this one are made again.
+        folder: the run's, in which is noted how far W&B and its artifact are.
         options: those of Lightning's WandbLogger.
     """
 
     def __init__(
-        self, rows: Sequence[Mapping[str, str]], resumed_step: int, **options: Any
+        self, rows: Sequence[Mapping[str, str]], resumed_step: int, folder: Path, **options: Any
     ) -> None:
-        super().__init__(**options)
+        super().__init__(save_dir=folder, **options)
+        self._logged = folder / LOGGED_FILE
+        self._uploaded = folder / UPLOADED_FILE
         self._rows = {
             int(row["step"]): {n: float(v) for n, v in row.items() if v and n != "step"}
             for row in rows
@@ -50,6 +56,7 @@ class WandbRun(WandbLogger):
         new = {name: v for name, v in metrics.items() if (step, name) not in self._arrived}
         if new:
             super().log_metrics(new, step)
+            self._logged.write_text(str(step))
 
     @rank_zero_only
     def log_image(
@@ -61,10 +68,10 @@ class WandbRun(WandbLogger):
 
     @cached_property
     def _last_step(self) -> int:
-        """The last step of which anything arrived."""
+        """The last step of which anything arrived; offline, which was written down."""
         if self.is_online:
             return int(self.experiment.summary.get(STEP, -1))
-        return max(self._rows, default=-1)  # what was written to disk stays there
+        return int(self._logged.read_text()) if self._logged.exists() else -1
 
     @cached_property
     def _arrived(self) -> set[tuple[int, str]]:
@@ -100,13 +107,22 @@ class WandbRun(WandbLogger):
         """Whether there is a server to ask; first rank only."""
         return not (self.experiment.offline or self.experiment.disabled)
 
-    def upload_checkpoint(self, file: Path, metadata: dict[str, Any], aliases: list[str]) -> None:
-        """Log a checkpoint as the next version of the run's artifact; the file may change later."""
+    @property
+    def uploaded_step(self) -> int:
+        """Step of the newest `last` that is at W&B for certain; -1 before there is one."""
+        return int(self._uploaded.read_text()) if self._uploaded.exists() else -1
+
+    @uploaded_step.setter
+    def uploaded_step(self, step: int) -> None:
+        self._uploaded.write_text(str(step))
+
+    def upload_checkpoint(
+        self, file: Path, metadata: dict[str, Any], aliases: list[str]
+    ) -> wandb.Artifact:
+        """Send a checkpoint off as the next version of the artifact; the file may change later."""
         artifact = wandb.Artifact(f"model-{self.experiment.id}", ARTIFACT_TYPE, metadata=metadata)
         artifact.add_file(str(file), name=ARTIFACT_FILE)
-        logged = self.experiment.log_artifact(artifact, aliases=aliases)
-        if self.is_online:
-            logged.wait()  # errors of the server show here
+        return self.experiment.log_artifact(artifact, aliases=aliases)
 
     def delete_old_checkpoints(self, keep: int) -> None:
         """Delete versions, but the newest `keep` of those that are not called last or best."""
@@ -120,8 +136,8 @@ class WandbRun(WandbLogger):
             version.delete(delete_aliases=True)
 
 
-def artifact_of_run(identity: Mapping[str, str] | None) -> str | None:
-    """The artifact that holds the last checkpoint of an online run, by the run's identity."""
+def artifact_of_run(identity: Mapping[str, str] | None, step: int) -> str | None:
+    """The artifact that holds the checkpoint of a step of an online run, by the run's identity."""
     if not identity or not identity["url"]:
         return None
-    return f"{identity['entity']}/{identity['project']}/model-{identity['id']}:{LAST}"
+    return f"{identity['entity']}/{identity['project']}/model-{identity['id']}:step-{step}"

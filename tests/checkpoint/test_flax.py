@@ -11,9 +11,12 @@ import torch
 from factories import TINY_ARCHITECTURE, tiny_images
 from numpy.typing import NDArray
 from reference import VQModel, peer_vqgan
+from tiny_exports import ARCHITECTURES as EXPORTED
+from tiny_exports import original_weights, same_bits, tiny_networks
 from torch import Tensor
 
 from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+from vqgan_train.checkpoint.flax_msgpack import write_flax_msgpack
 from vqgan_train.models import VQGAN
 
 ARCHITECTURE = {
@@ -85,6 +88,64 @@ def test_a_flax_model_gives_the_tokens_of_the_original(tmp_path: Path, peer: VQM
     images = tiny_images()
     expected = peer.encode(images)[2][2]
     assert torch.equal(VQGAN.from_checkpoint(path).encode(images), expected.view(len(images), -1))
+
+
+def numpy_tree(path: Path) -> Any:
+    """What Flax itself reads, without our reader."""
+    serialization = pytest.importorskip("flax.serialization", reason="flax is not installed")
+    return serialization.msgpack_restore(path.read_bytes())
+
+
+def leaves(tree: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], NDArray[Any]]:
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {p: leaf for key in tree for p, leaf in leaves(tree[key], (*path, key)).items()}
+
+
+def test_flax_reads_what_is_written(tmp_path: Path, peer: VQModel) -> None:
+    path = tmp_path / "flax_model.msgpack"
+    write_flax_msgpack(peer.state_dict(), path)
+    expected, found = leaves(flax_tree(peer.state_dict(), "(C)")), leaves(numpy_tree(path))
+    assert found.keys() == expected.keys()
+    for key, array in expected.items():
+        assert found[key].dtype == np.float32
+        np.testing.assert_array_equal(found[key], array)
+
+
+def test_the_bytes_are_those_that_flax_writes(tmp_path: Path, peer: VQModel) -> None:
+    serialization = pytest.importorskip("flax.serialization", reason="flax is not installed")
+    path = tmp_path / "flax_model.msgpack"
+    write_flax_msgpack(peer.state_dict(), path)
+    tree = flax_tree(peer.state_dict(), "(C)")
+    assert path.read_bytes() == serialization.msgpack_serialize(tree)
+
+
+@pytest.mark.parametrize("overrides", EXPORTED.values(), ids=EXPORTED.keys())
+def test_weights_survive_the_way_to_flax_and_back(
+    tmp_path: Path, overrides: dict[str, Any]
+) -> None:
+    weights = original_weights(tiny_networks(discriminator=False, **overrides))
+    path = tmp_path / "flax_model.msgpack"
+    write_flax_msgpack(weights, path)
+    assert same_bits(read_checkpoint(path)["state_dict"], weights)
+
+
+def test_a_file_of_before_flax_0_3_6_becomes_a_new_one(tmp_path: Path, peer: VQModel) -> None:
+    old = write_flax(flax_tree(peer.state_dict(), "(1, 1, 1, C)"), tmp_path / "old.msgpack")
+    write_flax_msgpack(read_checkpoint(old)["state_dict"], tmp_path / "new.msgpack")
+    write_flax_msgpack(peer.state_dict(), tmp_path / "expected.msgpack")
+    new, expected = (tmp_path / f"{name}.msgpack" for name in ("new", "expected"))
+    assert new.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_survive_too(tmp_path: Path, dtype: torch.dtype) -> None:
+    weights = {"encoder.conv_in.weight": torch.randn(4, 3, 2, 2).to(dtype)}
+    path = tmp_path / "flax_model.msgpack"
+    write_flax_msgpack(weights, path)
+    found = read_checkpoint(path)["state_dict"]["encoder.conv_in.weight"]
+    assert found.dtype == dtype
+    assert torch.equal(found, weights["encoder.conv_in.weight"])
 
 
 def test_the_file_has_the_names_and_layout_of_vqgan_jax(peer: VQModel) -> None:

@@ -1,26 +1,21 @@
 """The real sizes and the real old objects, which take longer."""
 
 import importlib.util
-import io
 import sys
-import tarfile
 import time
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 from factories import FULL_ARCHITECTURE
-from PIL import Image, ImageOps
+from real_photos import real_photos
 from reference import VQModel, peer_vqgan
-from torch import Tensor
 
 from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.models import VQGAN
 
 ROOT = Path(__file__).parents[2]
-PHOTOS = ROOT.parent / "shared" / "photos" / "00000.tar"
 NUM_PHOTOS = 3
 
 
@@ -50,23 +45,6 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def photos() -> Tensor:
-    """Some real photos (N, 3, 256, 256) in [-1, 1]."""
-    if not PHOTOS.exists():
-        pytest.skip(f"there are no photos at {PHOTOS}")
-    images = []
-    with tarfile.open(PHOTOS) as tar:
-        for member in tar:
-            if member.name.endswith((".jpg", ".jpeg", ".png")) and (
-                file := tar.extractfile(member)
-            ):
-                image = Image.open(io.BytesIO(file.read())).convert("RGB")
-                images.append(np.asarray(ImageOps.fit(image, (256, 256))))
-            if len(images) == NUM_PHOTOS:
-                break
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 @pytest.mark.slow
 def test_the_full_model_loads_in_ten_seconds_and_less_than_twice_its_size(path: Path) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest yet
@@ -84,7 +62,7 @@ def test_the_full_model_loads_in_ten_seconds_and_less_than_twice_its_size(path: 
 def test_the_full_model_gives_the_tokens_of_the_original_on_photos(
     path: Path, peer: VQModel
 ) -> None:
-    images = photos()
+    images = real_photos(NUM_PHOTOS)
     expected = peer.encode(images)[2][2].view(len(images), -1)
     assert len(expected.unique()) > 100, "too few tokens to tell models apart"
     assert torch.equal(VQGAN.from_checkpoint(path).encode(images), expected)

@@ -9,7 +9,7 @@ import torch
 from factories import TINY_ARCHITECTURE, tiny_discriminator, tiny_vqgan
 from torch import Tensor
 
-from vqgan_train.build import initialise
+from vqgan_train.build.networks import load_weights
 from vqgan_train.checkpoint import (
     CheckpointError,
     LoadReport,
@@ -129,29 +129,29 @@ def test_from_checkpoint_refuses_weights_that_no_vqgan_has(tmp_path: Path) -> No
 
 def test_training_starts_from_all_weights_of_a_file(tmp_path: Path) -> None:
     weights, module = our_weights(), fresh_module()
-    report = initialise(module, saved(weights, tmp_path / "a.ckpt"))
+    report = load_weights(module, saved(weights, tmp_path / "a.ckpt"))
     assert report.fits
     assert all(torch.equal(module.state_dict()[name], w) for name, w in weights.items())
 
 
-def test_a_file_without_discriminator_is_a_loud_warning(
+def test_a_file_without_discriminator_is_reported_and_leaves_it_as_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("vqgan_train"), "propagate", True)
     module = fresh_module()
     before = {n: w.clone() for n, w in module.discriminator.state_dict().items()}
     path = saved(without(our_weights(), "discriminator."), tmp_path / "a.ckpt")
-    with caplog.at_level(logging.WARNING, logger="vqgan_train"):
-        report = initialise(module, path)
+    with caplog.at_level(logging.INFO, logger="vqgan_train"):
+        report = load_weights(module, path)
     assert report.discriminator_is_new
-    assert "a.ckpt holds no discriminator" in caplog.text
+    assert "none in the file" in caplog.text
     assert all(torch.equal(module.discriminator.state_dict()[n], w) for n, w in before.items())
 
 
 def test_a_discriminator_of_other_size_is_an_error_with_both_numbers(tmp_path: Path) -> None:
     path = saved(our_weights(), tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match="num_layers is 3, but 2 in the weights"):
-        initialise(fresh_module(num_layers=3), path)
+        load_weights(fresh_module(num_layers=3), path)
 
 
 def test_a_generator_with_a_gap_does_not_start_training(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_generator_with_a_gap_does_not_start_training(tmp_path: Path) -> None:
     module = fresh_module()
     before = module.generator.encoder.conv_in.weight.clone()
     with pytest.raises(CheckpointError, match=r"1 missing \(quantize\.embedding\.weight\)"):
-        initialise(module, path)
+        load_weights(module, path)
     assert torch.equal(module.generator.encoder.conv_in.weight, before)
 
 

@@ -226,6 +226,13 @@ def test_images_that_cannot_be_read_are_no_copies(tmp_path: Path) -> None:
     assert findings.counts[Kind.unreadable] == 2
 
 
+def test_images_that_begin_alike_are_no_copies(tmp_path: Path) -> None:
+    encoded = image_bytes(100, 100)
+    assert len(encoded) > 2**14
+    findings = findings_of([write_images(tmp_path / "a.tar", encoded, encoded + b"\0")])
+    assert findings.counts[Kind.same_content] == 0
+
+
 @pytest.mark.parametrize(
     ("stems", "missing"),
     [

@@ -2,6 +2,7 @@ import io
 import logging
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from factories import image_samples, read_with_webdataset, write_shard
 
 from vqgan_train.data import index as index_module
 from vqgan_train.data.index import ShardIndex, index_shard, index_shards
+from vqgan_train.data.listing import MOST_PADDING_BYTES
 from vqgan_train.data.pipeline import read_sample
 from vqgan_train.data.shards import ShardError
 
 END_MARKER_BYTES = 10_240
+FIELDS = ("jpg", "txt", "json")
 
 
 def write_tar(
@@ -400,3 +403,16 @@ def test_progress_is_shown_for_many_shards_only(
     assert capsys.readouterr().err == ""
     index_shards(paths)
     assert "indexing shards: 100%" in capsys.readouterr().err
+
+
+def test_memory_does_not_grow_with_names(tmp_path: Path) -> None:
+    """A shard may hold a million samples."""
+    path = write_names(
+        tmp_path / "a.tar", *[f"{n}.{field}" for n in range(3000) for field in FIELDS]
+    )
+    index_shard(path)
+    tracemalloc.start()
+    index_shard(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - MOST_PADDING_BYTES < 3000 * 100

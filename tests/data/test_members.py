@@ -158,7 +158,8 @@ def test_any_changed_byte(tmp_path: Path) -> None:
         add(tar, "c.jpg", 10)
     content = path.read_bytes()[:9216]
     random = np.random.default_rng(0)
-    for place in range(1024, 5120):
+    headers = *range(1024, 1600), *range(2048, 2570), *range(3584, 4106)
+    for place in headers:
         changed = bytearray(content)
         changed[place] = random.choice([0, 32, 48, 49, 56, 95, 128, 255, random.integers(256)])
         path.write_bytes(changed)

@@ -194,10 +194,10 @@ def test_other_validation_shards_are_said(
 ) -> None:
     module = make_module(shards)
     state = state_of(module, position=8, step=4)
-    module.load_state_dict(state)
+    module.compare_validation(state)
     assert not caplog.text
     write_shard(shards[1], image_samples(5, first=70))
-    make_module(shards).load_state_dict(state)
+    make_module(shards).compare_validation(state)
     assert "data.val_shards are not those of before" in caplog.text
 
 

@@ -37,7 +37,10 @@ class Mutations:
 
     def upsert_run(self, input: Input) -> Node:
         told = {name: value for name, value in input.items() if value is not None}
-        key = (*self.store.home(told.get("entityName"), told.get("modelName")), told["name"])
+        entity, project = self.store.home(told.get("entityName"), told.get("modelName"))
+        if entity != self.store.entity:
+            raise PermissionError("permission denied")
+        key = (entity, project, told["name"])
         is_new = key not in self.store.runs
         run = self.store.runs.setdefault(key, Run(*key, name=key[-1]))
         run.state = "running"

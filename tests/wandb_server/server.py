@@ -28,14 +28,14 @@ class WandbServer:
 
     Args:
         api_key: the only key that it lets in; 40 characters.
-        entity: the user, and the entity where a client names none.
+        entity: the user, who alone has projects here.
     """
 
     def __init__(self, api_key: str, entity: str = "tester") -> None:
         self.api_key = api_key
         self.store = Store(entity)
         self.unknown: list[str] = []
-        """What a client asked for and this server does not know; empty in a good test."""
+        """What a client asked for and this server does not know: the fixture wants it empty."""
         self.requests: list[tuple[str, Any]] = []
         """Every GraphQL operation with its variables; of the rest, method and path."""
         self.lock = threading.Lock()
@@ -69,6 +69,7 @@ class WandbServer:
             "WANDB_DISABLE_CODE": "true",
             "WANDB_DISABLE_GIT": "true",
             "WANDB_X_DISABLE_STATS": "true",
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",  # whole seconds; 15 by default
             "NETRC": str(folder / "netrc"),
             "NO_PROXY": "127.0.0.1",
             **{f"WANDB_{name}": str(folder / name.lower()) for name in folders},
@@ -178,6 +179,8 @@ class Handler(BaseHTTPRequestHandler):
             return HTTPStatus.UNAUTHORIZED, errors("user is not logged in")
         try:
             return HTTPStatus.OK, self.wandb.answer(self.command, path, body)
+        except PermissionError as error:
+            return HTTPStatus.FORBIDDEN, errors(str(error))
         except Exception as error:  # whatever it is, the test has to see it
             self.wandb.unknown.append(f"{self.command} {self.path}: {error!r}")
             return HTTPStatus.NOT_FOUND, errors(repr(error))

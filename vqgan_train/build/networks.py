@@ -49,21 +49,22 @@ def initialise(module: VQGANModule, config: Config) -> None:
     model, discriminator_is_new = config.model, True
     if model.init_from is not None:
         path = fetch_checkpoint(model.init_from, "model.init_from")
-        discriminator_is_new = _load_weights(module, path).discriminator_is_new
+        discriminator_is_new = load_weights(module, path).discriminator_is_new
     elif model.code_scale is not None:
         module.generator.quantizer.draw_codes(model.code_scale)
-    warmup = config.loss.discriminator_warmup_steps
-    if discriminator_is_new and warmup:
-        module.warm_up_discriminator(warmup)
+    if discriminator_is_new:
+        module.warm_up_discriminator(config.loss.discriminator_warmup_steps)
+    if discriminator_is_new and model.init_from is not None:
         log.warning(
-            "WARNING: the discriminator has no trained weights. It trains alone until step %d "
-            "(loss.discriminator_warmup_steps=%d); the generator feels it from then on.",
+            "WARNING: %s holds no discriminator. A new one trains alone until step %d "
+            "(loss.discriminator_warmup_steps=%d).",
+            model.init_from,
             module.warm_step,
-            warmup,
+            config.loss.discriminator_warmup_steps,
         )
 
 
-def _load_weights(module: VQGANModule, path: Path) -> LoadReport:
+def load_weights(module: VQGANModule, path: Path) -> LoadReport:
     """Take a checkpoint's generator, and its discriminator if it has one."""
     weights = weights_under_our_names(read_checkpoint(path)["state_dict"], path)
     report = LoadReport.compare(module.state_dict(), weights)

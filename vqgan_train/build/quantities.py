@@ -33,16 +33,19 @@ def last_step(config: Config, start: RunStart) -> int:
     """The step after which the run ends.
 
     Raises:
-        ConfigError: the images are fewer than one step takes.
+        ConfigError: it would end before its first step, and is not a finished run started again.
     """
     run = config.run
     ends = [] if run.max_steps is None else [run.max_steps]
     if run.max_images is not None:
         images = start.data["position"] if start.data else 0
         ends.append(start.step + max(0, run.max_images - images) // images_a_step(config))
-    if min(ends) == 0:
+    is_finished_run_again = not start.is_new and run.resume == "auto"
+    if min(ends) <= start.step and not is_finished_run_again:
         raise ConfigError(
-            f"run.max_images={run.max_images} is less than one step of {images_a_step(config)} "
-            "images. Raise it, or lower data.batch_size."
+            f"run.max_steps={run.max_steps} and run.max_images={run.max_images} leave not one step "
+            f"of {images_a_step(config)} images"
+            + (f" after the {start.step} steps of {start.checkpoint}." if start.step else ".")
+            + " Raise them, or lower data.batch_size."
         )
     return min(ends)

@@ -70,7 +70,9 @@ def _build_callbacks(
     loggers: list[Logger],
     start: RunStart,
 ) -> list[Callback]:
-    metrics = callbacks.MetricsLog(config.run.log_every_steps)
+    every_steps = config.run.log_every_steps
+    non_finite = callbacks.SkipNonFinite(config.optim.max_skipped_steps, every_steps)
+    metrics = callbacks.MetricsLog(every_steps, non_finite)
     checkpoints = callbacks.Checkpoints(folder, config.run.checkpoint_every_steps, made_by)
     artifacts = [
         _build_artifacts(config, checkpoints, logger, start)
@@ -79,11 +81,13 @@ def _build_callbacks(
     ]
     return [
         callbacks.BadSamples(config.data.max_bad_fraction),
+        non_finite,
         metrics,
         callbacks.Progress(metrics),
         callbacks.AverageBatchNorm(),
         callbacks.LastValidation(),
         callbacks.Pictures(folder / PICTURES, config.run.num_pictures),
+        callbacks.StopSignals(checkpoints),
         checkpoints,
         *artifacts,
         callbacks.Summary(),
@@ -102,13 +106,13 @@ def _build_loggers(config: Config, folder: Path, start: RunStart) -> list[Logger
     run = WandbRun(
         rows,
         resumed_step,
+        folder,
         id=wandb_id(folder),
         resume="allow",
         project=wandb_config.project,
         entity=wandb_config.entity,
         name=wandb_config.name or folder.name,
         mode=wandb_config.mode.value,
-        save_dir=folder,
         config=plain_settings(config),
     )
     return [metrics, run]
@@ -118,18 +122,21 @@ def _build_artifacts(
     config: Config, checkpoints: callbacks.Checkpoints, run: WandbRun, start: RunStart
 ) -> callbacks.Artifacts:
     assert config.logger.wandb is not None
-    parent = start.parent["provenance"].get("wandb") if start.parent else None
-    used = (
-        artifact_name(config.model.init_from),
-        artifact_name(config.run.parent) or artifact_of_run(parent),
-    )
     return callbacks.Artifacts(
         checkpoints,
         run,
         every_steps=config.logger.wandb.upload_every_steps,
         keep_versions=config.logger.wandb.keep_versions,
-        used=[name for name in used if name is not None],
+        used=_used_artifacts(config, start) if start.is_new else [],
     )
+
+
+def _used_artifacts(config: Config, start: RunStart) -> list[str]:
+    """What a new run starts from at W&B; later, `last` may be another version."""
+    used = [artifact_name(config.model.init_from), artifact_name(config.run.parent)]
+    if start.parent is not None and used[1] is None:
+        used[1] = artifact_of_run(start.parent["provenance"].get("wandb"), start.parent["step"])
+    return [name for name in used if name is not None]
 
 
 def require_wandb(config: WandbConfig | None) -> None:

@@ -6,8 +6,10 @@ from vqgan_train.callbacks.batch_norm import AverageBatchNorm
 from vqgan_train.callbacks.checkpoints import Checkpoints
 from vqgan_train.callbacks.last_validation import LastValidation
 from vqgan_train.callbacks.metrics_log import MetricsLog
+from vqgan_train.callbacks.non_finite import NonFiniteError, SkipNonFinite
 from vqgan_train.callbacks.pictures import Pictures
 from vqgan_train.callbacks.progress import Progress
+from vqgan_train.callbacks.stop_signals import StopSignals
 from vqgan_train.callbacks.summary import Summary
 
 __all__ = [
@@ -17,7 +19,10 @@ __all__ = [
     "Checkpoints",
     "LastValidation",
     "MetricsLog",
+    "NonFiniteError",
     "Pictures",
     "Progress",
+    "SkipNonFinite",
+    "StopSignals",
     "Summary",
 ]

@@ -8,7 +8,8 @@ import wandb
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from vqgan_train.callbacks.checkpoints import MONITORED, Checkpoints
+from vqgan_train.callbacks.checkpoints import Checkpoints
+from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.wandb_run import BEST, LAST, WandbRun
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,11 @@ class Artifacts(Checkpoint):
         self.every_steps = every_steps
         self.keep_versions = keep_versions
         self.used = used
-        self._last_step = self._best_step = -1
-        """Of what was uploaded."""
+        self._sent_step = self._best_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Name the run in its checkpoints, and what it started from at W&B."""
-        self._last_step = trainer.global_step  # written, and uploaded, before
+        self._sent_step = trainer.global_step
         if not trainer.is_global_zero:
             return
         self.checkpoints.provenance["wandb"] = self.run.identity
@@ -59,35 +59,50 @@ class Artifacts(Checkpoint):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Upload between two steps, right after last.ckpt was written."""
-        if self.every_steps is not None and trainer.global_step % self.every_steps == 0:
-            self._upload(trainer)
+        """Upload between two steps, right after last.ckpt was written; nobody waits for it."""
+        is_due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
+        if is_due and trainer.is_global_zero and trainer.global_step != self._sent_step:
+            self._sent_step = trainer.global_step
+            _attempt("take the checkpoints", self._send, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Upload the end."""
-        self._upload(trainer)
+        if trainer.is_global_zero:
+            self.finish(trainer.global_step)
 
-    def _upload(self, trainer: Trainer) -> None:
-        last, best = self.checkpoints.last, self.checkpoints.best
-        step, best_step = trainer.global_step, self.checkpoints.best_step
-        if not trainer.is_global_zero or step == self._last_step:
-            return
+    def finish_interrupted(self, step: int) -> None:
+        """Upload the end of a run that was killed before it had done so."""
+        if self.checkpoints.best.exists():
+            self.checkpoints.best_step = read_checkpoint(self.checkpoints.best)["global_step"]
+        self.finish(step)
+
+    def finish(self, step: int) -> None:
+        """Upload the end of a run, and see it arrive, unless it is there already."""
+        if step > self.run.uploaded_step:
+            _attempt("take the checkpoints", self._send_and_wait, step)
+
+    def _send(self, step: int) -> wandb.Artifact:
+        best, best_step = self.checkpoints.best, self.checkpoints.best_step
         if best.exists() and best_step != self._best_step:
+            self.run.upload_checkpoint(best, {"step": best_step}, [BEST, f"step-{best_step}"])
             self._best_step = best_step
-            metadata = {"step": best_step, MONITORED: self.checkpoints.best_value}
-            aliases = [BEST, f"step-{best_step}"]
-            _attempt("take best.ckpt", self.run.upload_checkpoint, best, metadata, aliases)
-        self._last_step = step
         aliases = [LAST, f"step-{step}"]
-        _attempt("take last.ckpt", self.run.upload_checkpoint, last, {"step": step}, aliases)
+        sent = self.run.upload_checkpoint(self.checkpoints.last, {"step": step}, aliases)
         if self.keep_versions is not None and self.run.is_online:
-            keep = self.keep_versions
-            _attempt("delete old versions", self.run.delete_old_checkpoints, keep)
+            self.run.delete_old_checkpoints(self.keep_versions)
+        return sent
+
+    def _send_and_wait(self, step: int) -> None:
+        sent = self._send(step)
+        if self.run.is_online:
+            sent.wait()  # what the server refuses shows here
+        self.run.uploaded_step = step
 
 
 def _attempt(what: str, action: Callable[..., Any], *arguments: Any) -> None:
     """Ask W&B for something that training can do without."""
     try:
         action(*arguments)
-    except (wandb.Error, ValueError, OSError) as error:
+    # Its errors are of many kinds, and none of them may end a run.
+    except Exception as error:
         log.warning("W&B did not %s: %s", what, error)

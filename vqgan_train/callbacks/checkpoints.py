@@ -44,18 +44,22 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Save between two steps: by now the last one's metrics and validation are out."""
         if trainer.global_step % self.every_steps == 0:
-            self._save_last(trainer)
+            self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
-        self._save_last(trainer)
+        self.save_last(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Say what is left to go on from."""
-        saved = [str(file) for file in (self.last, self.best) if file.exists()]
-        kept = f"{saved[0]} is what to go on from" if saved else "nothing was saved yet"
+        steps = {self.last: self._saved_step, self.best: self.best_step}
+        saved = [file for file in steps if file.exists()]
+        kept = "nothing was saved yet"
+        if saved:
+            newest = max(saved, key=lambda file: steps[file])
+            kept = f"{newest} is what to go on from, step {steps[newest]}"
         log.info("\nStopped at step %d; %s.", trainer.global_step, kept)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,7 +84,8 @@ class Checkpoints(Checkpoint):
         if self.best.exists():
             self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
 
-    def _save_last(self, trainer: Trainer) -> None:
+    def save_last(self, trainer: Trainer) -> None:
+        """Save between two steps, unless this very state was saved before."""
         if trainer.global_step != self._saved_step:
             trainer.save_checkpoint(self.last)
             self._saved_step = trainer.global_step

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from vqgan_train.callbacks.non_finite import SkipNonFinite
 from vqgan_train.module import TRAINING_METRICS
 
 
@@ -18,10 +19,12 @@ class MetricsLog(Callback):
 
     Args:
         every_steps: steps between rows of training metrics.
+        non_finite: counts the skipped steps.
     """
 
-    def __init__(self, every_steps: int) -> None:
+    def __init__(self, every_steps: int, non_finite: SkipNonFinite) -> None:
         self.every_steps = every_steps
+        self.non_finite = non_finite
         self.latest: dict[str, float] = {}
         """The training metrics logged last."""
         self._terms: list[Tensor] = []
@@ -84,6 +87,7 @@ class MetricsLog(Callback):
         seconds = time.perf_counter() - self._window_started_at
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
         return metrics | {
+            "train/skipped_steps": float(self.non_finite.skipped),
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "train/epoch": data.position() / len(data.train_data),
             "train/images_per_second": self._images * trainer.world_size / seconds,

@@ -6,21 +6,29 @@ from vqgan_train.checkpoint.architecture import (
     generator_architecture,
     network_differences,
 )
-from vqgan_train.checkpoint.errors import CheckpointError
+from vqgan_train.checkpoint.errors import CheckpointError, ExportError
+from vqgan_train.checkpoint.export_folder import whole_export
 from vqgan_train.checkpoint.file_kind import file_kind
+from vqgan_train.checkpoint.formats import FORMATS, Format
 from vqgan_train.checkpoint.names import to_original, to_ours
 from vqgan_train.checkpoint.reading import (
+    Networks,
     read_checkpoint,
     read_generator,
+    read_networks,
     weights_under_our_names,
 )
 from vqgan_train.checkpoint.report import LoadReport, require_generator
 from vqgan_train.checkpoint.stand_ins import StandIn
-from vqgan_train.checkpoint.writing import write_atomically
+from vqgan_train.checkpoint.writing import remove_partial, write_atomically
 
 __all__ = [
+    "FORMATS",
     "CheckpointError",
+    "ExportError",
+    "Format",
     "LoadReport",
+    "Networks",
     "StandIn",
     "architecture_differences",
     "discriminator_architecture",
@@ -29,9 +37,12 @@ __all__ = [
     "network_differences",
     "read_checkpoint",
     "read_generator",
+    "read_networks",
+    "remove_partial",
     "require_generator",
     "to_original",
     "to_ours",
     "weights_under_our_names",
+    "whole_export",
     "write_atomically",
 ]

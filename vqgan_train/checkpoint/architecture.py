@@ -14,8 +14,8 @@ from torch import Tensor
 NOMINAL_RESOLUTION = 256
 """Weights show which levels have attention, not at which resolution; f16 counts from 256."""
 
-UNREADABLE = frozenset(["dropout", "resample_with_convolution"])
-"""Arguments of `VQGAN` that weights do not tell, or not always."""
+UNREADABLE: Mapping[str, Any] = {"dropout": 0.0, "resample_with_convolution": True}
+"""Arguments of `VQGAN` that weights do not tell, or not always, with the original's values."""
 
 END_CONVOLUTIONS = 2
 """The first and the last of a discriminator, which are not counted as its layers."""
@@ -68,6 +68,8 @@ def discriminator_architecture(weights: Mapping[str, Tensor]) -> dict[str, int]:
     """
     first = weights["layers.0.weight"]
     convolutions = sum(weight.dim() == first.dim() for weight in weights.values())
+    if convolutions <= END_CONVOLUTIONS:
+        raise LookupError("a strided layer of the discriminator")
     return {
         "in_channels": first.shape[1],
         "channels": first.shape[0],

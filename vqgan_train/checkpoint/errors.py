@@ -1,8 +1,12 @@
-"""What is raised for a file that cannot be used."""
+"""What is raised for files that cannot be used, or cannot be written."""
 
 
 class CheckpointError(ValueError):
     """A file cannot be used as a checkpoint; the message says why and what to do."""
+
+
+class ExportError(ValueError):
+    """Weights cannot be written as asked; the message says why and what to do."""
 
 
 def shown(name: object) -> str:

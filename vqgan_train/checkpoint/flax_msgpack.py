@@ -1,15 +1,8 @@
-"""Flax's files: nested dicts of arrays in msgpack, in Flax's names and layout.
-
-They differ from the original's like this (patil-suraj/vqgan-jax):
-
-    encoder.down.0.block.1.conv1.weight OIHW  encoder/down_0/block_1/conv1/kernel HWIO
-    encoder.norm_out.weight (C)               encoder/norm_out/scale (C) or (1, 1, 1, C)
-    quantize.embedding.weight                 quantize/embedding/embedding
-"""
+"""Flax's files: nested dicts of arrays in msgpack, in Flax's names and layout."""
 
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vqgan_train.checkpoint.errors import shown
+from vqgan_train.checkpoint.flax_layout import original_layout, original_name, to_flax
 from vqgan_train.checkpoint.tensors import MAX_DIMENSIONS
 
 ARRAY = 1
@@ -31,8 +25,6 @@ DTYPES = {
 }
 MAX_CONTAINERS = 10_000
 """An empty array is one byte in the file and 56 in memory; the f16-16384 model has 250 dicts."""
-
-WEIGHT_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 
 def read_flax_msgpack(path: Path) -> dict[str, Tensor]:
@@ -48,11 +40,34 @@ def read_flax_msgpack(path: Path) -> dict[str, Tensor]:
             raise ValueError("something follows its weights")
     weights: dict[str, Tensor] = {}
     for flax_path, array in _leaves(tree, ()):
-        name = _original_name(flax_path)
+        name = original_name(flax_path)
         if name in weights:
             raise ValueError(f"it has the weight {shown(name)} twice")
-        weights[name] = _original_layout(flax_path, array)
+        weights[name] = original_layout(flax_path, array)
     return weights
+
+
+def write_flax_msgpack(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write the generator's weights as `flax.serialization.msgpack_serialize` does, to the byte.
+
+    Args:
+        weights: under the original's names, of the types in `DTYPES`.
+        path: the file, which is overwritten.
+    """
+    tree: dict[str, Any] = {}
+    for (*modules, leaf), array in sorted(to_flax(weights).items(), key=itemgetter(0)):
+        branch = tree
+        for module in modules:
+            branch = branch.setdefault(module, {})
+        branch[leaf] = array
+    path.write_bytes(msgpack.packb(tree, default=_packed, strict_types=True))
+
+
+def _packed(array: Tensor) -> msgpack.ExtType:
+    dtype = str(array.dtype).removeprefix("torch.")
+    assert dtype in DTYPES
+    content = array.flatten().view(torch.uint8).numpy().tobytes()
+    return msgpack.ExtType(ARRAY, msgpack.packb((tuple(array.shape), dtype, content)))
 
 
 class _Unpacking:
@@ -109,21 +124,3 @@ def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             yield from _leaves(branch, (*path, str(key)))
     else:
         raise ValueError(f"{shown('/'.join(path)) or 'it'} is a {type(tree).__name__}, no array")
-
-
-def _original_name(path: tuple[str, ...]) -> str:
-    *modules, weight = path or ("",)
-    names = []
-    for before, module in zip(["", *modules], modules, strict=False):
-        # mid.block_1 is called so by the original too.
-        numbered = re.fullmatch(r"(down|up|block|attn)_([0-9]+)", module)
-        names.append(f"{numbered[1]}.{numbered[2]}" if numbered and before != "mid" else module)
-    return ".".join([*names, WEIGHT_NAMES.get(weight, weight)])
-
-
-def _original_layout(path: tuple[str, ...], array: Tensor) -> Tensor:
-    if path[-1] == "kernel" and array.dim() == 4:
-        return array.permute(3, 2, 0, 1).contiguous()
-    if path[-1] in ("scale", "bias") and array.shape[:-1] == (1, 1, 1):
-        return array.flatten()
-    return array

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -13,6 +13,7 @@ from vqgan_train.checkpoint.architecture import (
     architecture_differences,
     generator_architecture,
 )
+from vqgan_train.checkpoint.diffusers_layout import from_diffusers, is_diffusers
 from vqgan_train.checkpoint.errors import CheckpointError, shown
 from vqgan_train.checkpoint.file_kind import FileKind, file_kind
 from vqgan_train.checkpoint.flax_msgpack import read_flax_msgpack
@@ -23,6 +24,8 @@ from vqgan_train.checkpoint.torch_zip import read_torch_zip
 from vqgan_train.checkpoint.weights import STATE_DICT
 
 GENERATOR = "generator."
+DISCRIMINATOR = "discriminator."
+COUNTER = ".num_batches_tracked"
 PERCEPTUAL = "loss.perceptual_loss."
 """LPIPS, which the original stores in its checkpoints and we never do."""
 
@@ -35,9 +38,22 @@ OTHER_MODELS = {
     "transformer.": "of a transformer",
     "quantize.embed.": "of a VQGAN with Gumbel quantization (f8), another model",
     "loss.logvar": "of a KL-VAE, which has no codebook",
-    "encoder.down_blocks.": "in the names of diffusers; its VQModel is not read",
+    "encoder.down_blocks.": "of a model of diffusers without a codebook, such as its KL-VAE",
     "module.": "saved from within a wrapper (DataParallel)",
 }
+
+
+class Networks(NamedTuple):
+    """What a checkpoint holds besides the state of a training."""
+
+    architecture: dict[str, Any]
+    """The arguments of `VQGAN`."""
+
+    generator: dict[str, Tensor]
+    """The tokenizer's weights under our names without the leading `generator.`, float32."""
+
+    discriminator: dict[str, Tensor]
+    """Likewise, BatchNorm's counters as they are; empty if there is none."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -48,8 +64,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Returns:
         A dictionary with at least `state_dict`: the weights, in memory of their own, under the
-        file's names (Flax's under the original's). Beside them plain values; settings of omegaconf
-        are plain too; all other objects, an optimizer's tensors among them, are `StandIn`s.
+        file's names (those of Flax and of diffusers' VQModel under the original's). Beside them
+        plain values; settings of omegaconf are plain too; all other objects, an optimizer's tensors
+        among them, are `StandIn`s.
 
     Raises:
         CheckpointError: the file is missing, damaged, hostile or no checkpoint.
@@ -60,6 +77,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = _READERS[file_kind(path)](path)
         _require_honest_size(content[STATE_DICT], path)
+        if is_diffusers(content[STATE_DICT]):
+            content[STATE_DICT] = from_diffusers(content[STATE_DICT])
         return content
     except ValueError as error:
         raise CheckpointError(f"{path} is not a checkpoint that can be used: {error}.") from error
@@ -79,12 +98,22 @@ def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         The arguments of `VQGAN`, and its weights under our names, float32.
 
     Raises:
+        CheckpointError: as `read_networks`.
+    """
+    networks = read_networks(path)
+    return networks.architecture, networks.generator
+
+
+def read_networks(path: Path) -> Networks:
+    """Read the tokenizer of a checkpoint, and the discriminator that may lie beside it.
+
+    Raises:
         CheckpointError: as `read_checkpoint`; the weights are not those of a VQGAN; or the file's
             own settings say something else than its weights.
     """
     checkpoint = read_checkpoint(path)
     ours = weights_under_our_names(checkpoint.pop(STATE_DICT), path)
-    weights = {n.removeprefix(GENERATOR): w for n, w in ours.items() if n.startswith(GENERATOR)}
+    weights = _part(ours, GENERATOR)
     try:
         found = generator_architecture(weights)
     except (LookupError, ArithmeticError) as error:
@@ -95,7 +124,7 @@ def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     differences = architecture_differences(given, found)
     if differences:
         raise CheckpointError(f"The settings in {path} are not its weights': {differences}.")
-    return {**found, **given}, {name: _as_float32(weight) for name, weight in weights.items()}
+    return Networks({**UNREADABLE, **found, **given}, weights, _part(ours, DISCRIMINATOR))
 
 
 def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -132,9 +161,17 @@ def _is_setting(value: Any) -> bool:
     return all(isinstance(entry, (int, float)) and entry >= 0 for entry in entries)
 
 
-def _as_float32(weight: Tensor) -> Tensor:
+def _part(ours: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): _alone(weight if name.endswith(COUNTER) else weight.float())
+        for name, weight in ours.items()
+        if name.startswith(prefix)
+    }
+
+
+def _alone(weight: Tensor) -> Tensor:
     """A weight in memory that it shares with nothing."""
-    plain = weight.float().contiguous()
+    plain = weight.contiguous()
     return plain if plain.untyped_storage().nbytes() == plain.nbytes else plain.clone()
 
 

@@ -14,6 +14,7 @@ from vqgan_train.config.composing import (
     to_config,
 )
 from vqgan_train.config.data import DataConfig
+from vqgan_train.config.export import ExportConfig, ExportFormat
 from vqgan_train.config.model import (
     ArchitectureConfig,
     DiscriminatorConfig,
@@ -40,6 +41,8 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DiscriminatorConfig",
+    "ExportConfig",
+    "ExportFormat",
     "LearningRateScaling",
     "LoggerConfig",
     "LossConfig",

@@ -124,6 +124,9 @@ class OptimConfig:
     clip_norm: float | None
     """Largest norm of the gradient of all weights together. null: no clipping."""
 
+    max_skipped_steps: int
+    """Steps in a row, skipped because loss or gradient was not finite, at which the run stops."""
+
     def __post_init__(self) -> None:
         require(
             self.learning_rate > 0,
@@ -133,7 +136,11 @@ class OptimConfig:
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             f"optim.betas is {self.betas}; it must be two numbers in [0, 1).",
         )
-        require_at_least(1, optim__accumulate_batches=self.accumulate_batches)
+        require_at_least(
+            1,
+            optim__accumulate_batches=self.accumulate_batches,
+            optim__max_skipped_steps=self.max_skipped_steps,
+        )
         require(
             self.clip_norm is None or self.clip_norm > 0,
             f"optim.clip_norm is {self.clip_norm}; set more than 0, or null for none.",

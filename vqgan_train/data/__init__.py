@@ -2,7 +2,7 @@
 
 from vqgan_train.data.fingerprint import fingerprint
 from vqgan_train.data.index import ShardIndex, index_shard, index_shards
-from vqgan_train.data.photos import pack_sample_photos
+from vqgan_train.data.photos import pack_sample_photos, sample_views
 from vqgan_train.data.pipeline import PlannedBatches, ShardDataset, collate
 from vqgan_train.data.plan import Plan
 from vqgan_train.data.shards import ShardError, expand_shards, expand_sources
@@ -22,4 +22,5 @@ __all__ = [
     "index_shard",
     "index_shards",
     "pack_sample_photos",
+    "sample_views",
 ]

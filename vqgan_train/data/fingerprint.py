@@ -15,8 +15,8 @@ def fingerprint(shards: Sequence[ShardIndex | RemoteShard]) -> str:
 
     Two lists of shards have the same fingerprint where a plan draws the same byte ranges from files
     of the same names and sizes, in whatever folder they are. The images themselves are not read:
-    a file that was rewritten with other pixels in the very same bytes keeps its fingerprint. 2.27
-    million samples take 0.03 s.
+    a file that was rewritten with other pixels in the very same bytes keeps its fingerprint. Of
+    2.27 million samples it takes 0.03 s.
 
     Of a remote shard it knows the name and the number of samples only: what lies elsewhere is not
     fetched for this, and is not the same data as its copy here.

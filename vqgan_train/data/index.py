@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import zipfile
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vqgan_train.cache import cache_folder, cache_lock, write_whole
-from vqgan_train.data.listing import Listing, list_shard
+from vqgan_train.data.listing import Field, Listing, walk_shard
 from vqgan_train.data.shards import ShardError
 
 log = logging.getLogger(__name__)
@@ -84,12 +85,14 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """Read a shard's headers; see listing.py for what becomes of damage.
+    """Read a shard's headers; see `listing.walk_shard` for what becomes of damage.
 
     Raises:
         ShardError: the file cannot be read, is no tar, or no sample in it has an image.
     """
-    return index_listing(list_shard(path))
+    ranges = _Ranges()
+    num_bytes, problem = walk_shard(path, ranges.take, lambda _other: None)
+    return ranges.to_index(path, num_bytes, problem)
 
 
 def index_listing(listing: Listing) -> ShardIndex:
@@ -98,21 +101,36 @@ def index_listing(listing: Listing) -> ShardIndex:
     Raises:
         ShardError: no sample in it has an image.
     """
-    kept = [sample for sample in listing.samples if any(field.is_image for field in sample)]
-    if not kept:
-        raise ShardError(
-            f"{listing.path} holds no sample with an image "
-            f"({listing.problem or 'no member is called KEY.jpg'}). "
-            "Remove it from the list, or write it again."
-        )
-    return ShardIndex(
-        listing.path,
-        listing.num_bytes,
-        np.array([sample[0].member.start for sample in kept], dtype=np.int64),
-        np.array([sample[-1].member.end for sample in kept], dtype=np.int64),
-        len(listing.samples) - len(kept),
-        listing.problem,
-    )
+    ranges = _Ranges()
+    for sample in listing.samples:
+        ranges.take(sample)
+    return ranges.to_index(listing.path, listing.num_bytes, listing.problem)
+
+
+class _Ranges:
+    """Grows by 16 bytes a sample."""
+
+    def __init__(self) -> None:
+        self.starts = array("q")
+        self.ends = array("q")
+        self.without_image = 0
+
+    def take(self, sample: list[Field]) -> None:
+        if any(field.is_image for field in sample):
+            self.starts.append(sample[0].member.start)
+            self.ends.append(sample[-1].member.end)
+        else:
+            self.without_image += 1
+
+    def to_index(self, path: Path, num_bytes: int, problem: str) -> ShardIndex:
+        if not self.starts:
+            raise ShardError(
+                f"{path} holds no sample with an image "
+                f"({problem or 'no member is called KEY.jpg'}). "
+                "Remove it from the list, or write it again."
+            )
+        starts, ends = (np.array(places, np.int64) for places in (self.starts, self.ends))
+        return ShardIndex(path, num_bytes, starts, ends, self.without_image, problem)
 
 
 def load_index(path: Path) -> ShardIndex:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from vqgan_train.data.opening import open_to_keep, open_to_stream
 from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
-from vqgan_train.data.plan import ALL_ONCE, Draw, Order
+from vqgan_train.data.plan import ALL_ONCE, Draw, Order, require_same_order
 from vqgan_train.data.prefetch import PrefetchedBatches
 from vqgan_train.data.remote import RemoteShard
 from vqgan_train.data.shard_store import ShardStore
@@ -181,7 +181,7 @@ class ShardDataModule(LightningDataModule):
         """Go on from a checkpoint's position.
 
         Raises:
-            ShardError: the shards are not those that the checkpoint was trained on.
+            ShardError: the shards, or their order, are not those of the checkpoint.
         """
         self.setup("fit")
         if state_dict["train_fingerprint"] != self.train_data.fingerprint:
@@ -191,21 +191,17 @@ class ShardDataModule(LightningDataModule):
                 "same shards in the same order; they may lie elsewhere. To train on others, start "
                 "a run from the weights: model.init_from=CHECKPOINT."
             )
+        require_same_order(state_dict.get("order", ALL_ONCE), self.plan)
+        self._resumed_position = state_dict["position"]
+        self._resumed_step = state_dict["step"]
+
+    def compare_validation(self, state_dict: Mapping[str, Any]) -> None:
+        """Say so where validation was of other images before."""
         if state_dict["val_fingerprint"] != self.val_data.fingerprint:
             log.warning(
                 "WARNING: data.val_shards are not those of before: from here on, validation is of "
                 "other images, and does not compare with what was."
             )
-        order = state_dict.get("order", ALL_ONCE)  # older checkpoints know no other
-        if order != self.plan.name:
-            raise ShardError(
-                f"The checkpoint was trained on its data in another order ({order}; now it is "
-                f"{self.plan.name}), so its place means nothing. Set data.sampling, "
-                "data.shuffle_shards and data.source_weights as they were, or start a run from the "
-                "weights: model.init_from=CHECKPOINT."
-            )
-        self._resumed_position = state_dict["position"]
-        self._resumed_step = state_dict["step"]
 
     def _require_agreement(self) -> None:
         """Compare what the first rank counted with what this one did.
@@ -242,3 +238,5 @@ class ShardDataModule(LightningDataModule):
 
 DATA_STATE = ShardDataModule.__qualname__
 """Where Lightning puts this module's state in a checkpoint."""
+
+DATA_STATE_KEYS = {"position", "step", "train_fingerprint", "val_fingerprint"}

@@ -50,6 +50,11 @@ def pack_sample_photos() -> tuple[Path, Path]:
     return shards
 
 
+def sample_views() -> list[Image.Image]:
+    """The views of photos in val.tar, RGB, `TILE` pixels a side, without going through a file."""
+    return [view for _, view in _validation_views()]
+
+
 def _write(shard: Path, pictures: Iterator[tuple[str, Image.Image]]) -> None:
     with write_whole(shard) as partial, TarWriter(partial, mtime=0) as tar:
         for key, picture in pictures:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vqgan_train.data.shards import ShardError
+
 
 class Draw(NamedTuple):
     """One sample at one time: where its augmentation is seeded from, too."""
@@ -55,7 +57,27 @@ class Order(ABC):
         return Draw(self.time(position), int(self.samples(window)[position - window.start]))
 
 
+def require_same_order(before: str, plan: Order) -> None:
+    """Check that a position of one order is to be gone on from in the same.
+
+    Args:
+        before: the name of the order in which the position was reached.
+        plan: that in which it is to be used.
+
+    Raises:
+        ShardError: they differ.
+    """
+    if before != plan.name:
+        raise ShardError(
+            f"The checkpoint was trained on its data in another order ({before}; now it is "
+            f"{plan.name}), so its place means nothing. Set data.sampling, data.shuffle_shards and "
+            "data.source_weights as they were, or start a run from the weights: "
+            "model.init_from=CHECKPOINT."
+        )
+
+
 ALL_ONCE = "exactly_once, shuffled over all shards"
+"""Of checkpoints that do not say: they were written when there was no other."""
 
 
 @dataclass(slots=True)

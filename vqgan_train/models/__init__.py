@@ -1,7 +1,16 @@
 """The networks: VQGAN (encoder, quantizer, decoder) and the PatchGAN discriminator. Torch only."""
 
+from vqgan_train.models.agreement import Agreement, agreement
 from vqgan_train.models.discriminator import PatchDiscriminator
 from vqgan_train.models.quantizer import Quantized, VectorQuantizer
 from vqgan_train.models.vqgan import VQGAN, Generated
 
-__all__ = ["VQGAN", "Generated", "PatchDiscriminator", "Quantized", "VectorQuantizer"]
+__all__ = [
+    "VQGAN",
+    "Agreement",
+    "Generated",
+    "PatchDiscriminator",
+    "Quantized",
+    "VectorQuantizer",
+    "agreement",
+]

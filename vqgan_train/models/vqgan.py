@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -109,13 +109,28 @@ class VQGAN(nn.Module):
         Raises:
             CheckpointError: the file cannot be read, or does not hold all of a tokenizer.
         """
-        architecture, weights = read_generator(Path(path))
+        return cls.from_weights(*read_generator(Path(path)), Path(path))
+
+    @classmethod
+    def from_weights(
+        cls, architecture: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
+    ) -> Self:
+        """Build a tokenizer around weights, in evaluation mode on the CPU.
+
+        Args:
+            architecture: the arguments of this class.
+            weights: under our names, float32; they are taken as they are, not copied.
+            path: where they come from, for messages.
+
+        Raises:
+            CheckpointError: they are not all there, or not those of the architecture.
+        """
         try:
             with torch.device("meta"):  # no memory, and no time for random weights
                 model = cls(**architecture)
         except (ArithmeticError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} holds no VQGAN that can be built: {error}.") from error
-        require_generator(model.state_dict(), weights, Path(path))
+        require_generator(model.state_dict(), weights, path)
         model.load_state_dict(weights, assign=True)
         return model.eval()
 

@@ -1,0 +1,138 @@
+"""What other programs want to know beside the weights: the architecture in their own terms.
+
+`architecture` holds all arguments of `VQGAN`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vqgan_train.checkpoint.errors import ExportError
+
+NORM_GROUPS = 32
+
+DDCONFIG = {
+    "channels": "ch",
+    "out_channels": "out_ch",
+    "channel_multipliers": "ch_mult",
+    "num_residual_blocks": "num_res_blocks",
+    "attention_resolutions": "attn_resolutions",
+    "in_channels": "in_channels",
+    "resolution": "resolution",
+    "latent_channels": "z_channels",
+    "dropout": "dropout",
+    "resample_with_convolution": "resamp_with_conv",
+}
+"""Our names of settings, and taming's in its `ddconfig`."""
+
+CODEBOOK = {"codebook_size": "n_embed", "code_dim": "embed_dim"}
+"""Likewise, beside `ddconfig`."""
+
+ANOTHER_FORMAT = "Take another format, such as safetensors."
+
+RECIPE_LOSS = {
+    "codebook_weight": 1.0,
+    "disc_conditional": False,
+    "disc_start": 0,
+    "disc_weight": 0.75,
+}
+"""The loss that the released f16-16384 weights were trained with, besides its discriminator."""
+
+RECIPE_LEARNING_RATE = 4.5e-6
+"""For one image; taming's main.py multiplies it by the batch."""
+
+TRANSFORMERS = "4.25.1"
+"""The version that DALL-E mini pins; the published config.json names one, and nobody reads it."""
+
+
+def taming_config(
+    architecture: Mapping[str, Any], discriminator: Mapping[str, int] | None
+) -> dict[str, Any]:
+    """What `taming.main.instantiate_from_config` builds a VQModel from, under `model`.
+
+    Args:
+        architecture: of the tokenizer.
+        discriminator: arguments of `PatchDiscriminator`; None is for a VQModel without losses,
+            which needs no LPIPS and cannot be trained.
+    """
+    losses = "taming.modules.losses.vqperceptual"
+    lossconfig: dict[str, Any] = {"target": f"{losses}.DummyLoss"}
+    if discriminator is not None:
+        lossconfig = {
+            "target": f"{losses}.VQLPIPSWithDiscriminator",
+            "params": {
+                **RECIPE_LOSS,
+                "disc_in_channels": discriminator["in_channels"],
+                "disc_ndf": discriminator["channels"],
+                "disc_num_layers": discriminator["num_layers"],
+            },
+        }
+    params = {
+        **_renamed(architecture, CODEBOOK),
+        "ddconfig": {**_renamed(architecture, DDCONFIG), "double_z": False},
+        "lossconfig": lossconfig,
+    }
+    target = "taming.models.vqgan.VQModel"
+    model = {"base_learning_rate": RECIPE_LEARNING_RATE, "target": target, "params": params}
+    return {"model": model}
+
+
+def flax_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """What vqgan-jax's VQGANConfig reads, with the keys of the published model's config.json."""
+    return {
+        **_renamed(architecture, {**DDCONFIG, **CODEBOOK}),
+        "double_z": False,
+        "give_pre_end": False,
+        "num_resolutions": len(architecture["channel_multipliers"]),
+        # transformers cut four letters off VQModel.
+        "architectures": ["del"],
+        "transformers_version": TRANSFORMERS,
+    }
+
+
+def diffusers_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """What diffusers' VQModel is built from.
+
+    Raises:
+        ExportError: VQModel cannot be this architecture.
+    """
+    multipliers = architecture["channel_multipliers"]
+    if len(multipliers) > 1 and not architecture["resample_with_convolution"]:
+        raise ExportError(
+            "diffusers' VQModel always resamples by convolution, but this model averages and "
+            "repeats pixels (resample_with_convolution is false), so diffusers cannot hold it. "
+            + ANOTHER_FORMAT
+        )
+    if multipliers[0] != 1:
+        raise ExportError(
+            "The first convolution of diffusers' VQModel is as wide as its first level, but this "
+            f"model's has {architecture['channels']} channels before a level of {multipliers[0]} "
+            f"times as many, so diffusers cannot hold it. {ANOTHER_FORMAT}"
+        )
+    resolutions = [architecture["resolution"] // 2**level for level in range(len(multipliers))]
+    kinds = [
+        "Attn{}2D" if resolution in architecture["attention_resolutions"] else "{}2D"
+        for resolution in resolutions
+    ]
+    return {
+        "_class_name": "VQModel",
+        "act_fn": "silu",
+        "block_out_channels": [architecture["channels"] * m for m in multipliers],
+        "down_block_types": [kind.format("DownEncoderBlock") for kind in kinds],
+        "up_block_types": [kind.format("UpDecoderBlock") for kind in reversed(kinds)],
+        "in_channels": architecture["in_channels"],
+        "out_channels": architecture["out_channels"],
+        "latent_channels": architecture["latent_channels"],
+        "layers_per_block": architecture["num_residual_blocks"],
+        "lookup_from_codebook": True,  # so that decode takes tokens
+        "mid_block_add_attention": True,
+        "norm_num_groups": NORM_GROUPS,
+        "norm_type": "group",
+        "num_vq_embeddings": architecture["codebook_size"],
+        "sample_size": architecture["resolution"],
+        "scaling_factor": 1.0,  # for diffusion in its latents; this model was trained with none
+        "vq_embed_dim": architecture["code_dim"],
+    }
+
+
+def _renamed(architecture: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {theirs: architecture[ours] for ours, theirs in names.items()}

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from faulty_server import FaultyServer, stall_after, status
-from tiny_runs import tiny_config, write_shard
+from tiny_runs import compose_config, tiny_overrides, write_shard
 
 from vqgan_train.data import shard_store
 from vqgan_train.data.shards import ShardError
@@ -35,9 +39,9 @@ def server(tmp_path: Path) -> Iterator[FaultyServer]:
         yield served
 
 
-def run(folder: Path, source: object, *overrides: str) -> list[dict[str, str]]:
-    """Train on shards of a source; what metrics.csv says, without timings."""
-    config = tiny_config(
+def settings(folder: Path, source: object, *overrides: str) -> list[str]:
+    """Overrides of a tiny run on shards of a source."""
+    return tiny_overrides(
         folder,
         f"data.train_shards='{source}/{{000..{NUM_SHARDS - 1:03d}}}.tar'",
         f"data.val_shards={source}/val.tar",
@@ -50,11 +54,31 @@ def run(folder: Path, source: object, *overrides: str) -> list[dict[str, str]]:
         "run.val_every_steps=8",
         *overrides,
     )
-    train(config)
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    """What metrics.csv says, without timings."""
     with (folder / "run" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     timed = ("second", "memory")
     return [{k: v for k, v in row.items() if not any(t in k for t in timed)} for row in rows]
+
+
+def run(folder: Path, source: object, *overrides: str) -> list[dict[str, str]]:
+    train(compose_config(*settings(folder, source, *overrides)))
+    return metrics(folder)
+
+
+def start_command(folder: Path, source: object, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vqgan_train", *settings(folder, source, *overrides)]
+    return subprocess.Popen(
+        [word.replace("'", "") for word in command],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_a_run_on_remote_shards_equals_one_on_the_same_shards_here(
@@ -99,3 +123,54 @@ def test_too_many_dead_shards_end_a_run(server: FaultyServer, tmp_path: Path) ->
         server.always[f"{number:03d}.tar"] = status(404)
     with pytest.raises(ShardError, match=r"(?s)could be read|could not be read"):
         run(tmp_path, server.url, "data.batch_size=12")
+
+
+@pytest.mark.slow
+def test_two_ranks_of_two_workers_share_downloads_and_train_as_on_local_shards(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    found = []
+    for name, source in (("there", server.url), ("here", server.folder)):
+        folder = tmp_path / name
+        folder.mkdir()
+        overrides = ("trainer.devices=2", "data.num_workers=2", "run.max_steps=24")
+        command = start_command(folder, source, *overrides)
+        said, _ = command.communicate(timeout=300)
+        assert command.returncode == 0, said
+        found.append(metrics(folder))
+    assert found[0] == found[1]
+    assert len(found[0]) == 25
+    assert set(server.requests.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_leaves_no_download_behind(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    server.always["val.tar"] = stall_after(1000)
+    mark = f"sleep 98.{os.getpid()}"  # no other process's
+    shards = f"data.train_shards=pipe:{mark}; cat {server.folder}/" + "{000..005}.tar"
+    overrides = ("data.stall_seconds=100", shards, "data.val_shards=" + server.url + "/val.tar")
+    command = start_command(tmp_path, server.url, *overrides)
+    wait_for(lambda: bool(processes_with(mark)))
+    command.kill()
+    command.communicate(timeout=30)
+    wait_for(lambda: not processes_with(mark))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.1)
+
+
+def processes_with(text: str) -> list[str]:
+    """Processes that have a text in their command line, the run itself left out."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if text in " ".join(words) and "vqgan_train" not in words:
+                found.append(process.name)
+    return found

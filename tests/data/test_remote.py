@@ -14,8 +14,11 @@ from faulty_server import FaultyServer, drop_after, other, stall_after, status
 
 from vqgan_train.data import shard_store
 from vqgan_train.data.counts import stats_address
+from vqgan_train.data.disk_cache import CacheFullError, DiskCache
 from vqgan_train.data.module import ShardDataModule
+from vqgan_train.data.pipeline import PlannedBatches
 from vqgan_train.data.plan import Order
+from vqgan_train.data.prefetch import PrefetchedBatches
 from vqgan_train.data.shard_store import ShardStore
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
@@ -132,11 +135,13 @@ def test_ranks_of_a_machine_draw_everything_once_and_fetch_it_once(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     ranks = [
-        read(make_module(server, tmp_path, global_rank=rank, world_size=3, max_steps=5))[0]
+        make_module(
+            server, tmp_path, global_rank=rank, world_size=3, max_steps=10
+        ).train_dataloader()
         for rank in range(3)
     ]
-    names = [name for step in range(5) for rank in ranks for name in rank[2 * step : 2 * step + 2]]
-    assert names == planned(0, TOTAL)
+    steps = list(zip(*ranks, strict=True))
+    assert [n for step in steps for batch in step for n in batch["name"]] == planned(0, 2 * TOTAL)
     assert set(server.requests.values()) == {1}
 
 
@@ -272,6 +277,72 @@ def test_only_this_window_and_the_next_are_fetched(server: FaultyServer, tmp_pat
         time.sleep(0.05)
     time.sleep(0.3)
     assert requested(server) == near
+
+
+def test_the_shards_of_this_window_and_the_next_are_held(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    module = make_module(server, tmp_path)
+    batches = iter(module.train_dataloader())
+    next(batches)
+    kept = tmp_path / "kept"
+    give_up_at = time.monotonic() + 20
+    while len(list(kept.glob("*/0*.tar"))) < 4 and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    cache = DiskCache(kept, max_bytes=0)  # another run's, greedy for room
+    with pytest.raises(CacheFullError):
+        cache.make_room()
+    assert len(list(kept.glob("*/*.tar"))) == 5  # and validation
+    del batches
+    module._holds.clear()
+    cache.make_room()
+    assert not list(kept.glob("*/*.tar"))
+
+
+def test_a_rank_wants_the_shards_that_it_draws_from(server: FaultyServer, tmp_path: Path) -> None:
+    module = make_module(server, tmp_path)
+    plan = WindowPlan(SIZES, 4, 2)
+    for position, ranks, batch_size in ((0, 4, 1), (7, 3, 2), (0, 1, 5)):
+        for rank in range(ranks):
+            batches = PrefetchedBatches(
+                plan,
+                module.train_data,
+                lag=1,
+                position=position,
+                num_batches=40,
+                batch_size=batch_size,
+                rank=rank,
+                world_size=ranks,
+            )
+            window = plan.window(position + 2)
+            drawn = PlannedBatches(
+                plan,
+                position=position,
+                num_batches=40,
+                batch_size=batch_size,
+                rank=rank,
+                world_size=ranks,
+            )
+            stride = ranks * batch_size
+            expected = dict.fromkeys(
+                shard_of(draw.sample)
+                for number, batch in enumerate(drawn)
+                for place, draw in enumerate(batch)
+                if position + number * stride + rank * batch_size + place in window
+            )
+            assert batches.shards_in(window) == list(expected)
+
+
+def test_what_is_damaged_in_the_cache_is_bad_samples(server: FaultyServer, tmp_path: Path) -> None:
+    module = make_module(server, tmp_path, max_steps=TOTAL // 2)
+    store = ShardStore(tmp_path / "kept", 10**8, 1.5, 2)
+    damaged = store.fetch(f"{server.url}/002.tar").path
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    good, bad = read(module)
+    assert good == planned(0, TOTAL, without=range(8, 15))
+    assert len(bad) == 7
+    assert "002.tar cannot be read: " in bad[0]
 
 
 def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_path: Path) -> None:

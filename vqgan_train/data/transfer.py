@@ -20,6 +20,9 @@ from vqgan_train.data import fetch_url
 LEAST_BYTES_PER_SECOND = 2**14
 """What comes slower does not come: a shard of 300 MB would take 5 hours."""
 
+BLOCK_BYTES = 512
+"""The unit of `st_blocks`."""
+
 LOOK_EVERY_SECONDS = 0.05
 
 
@@ -52,7 +55,12 @@ def fetch_file(
 
     def progress() -> float:
         each_look()
-        return file.stat().st_size if file.exists() else 0
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            return 0
+        # Some libraries make a file as long as it will be, and then fill it.
+        return stat.st_size + stat.st_blocks * BLOCK_BYTES
 
     least = stall_seconds * LEAST_BYTES_PER_SECOND
     for failure in _fetch([(address, file)], progress, least, stall_seconds):

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from factories import image_samples, write_shard
 from faulty_server import FaultyServer, drop_after, other, stall_after, status
 
 from vqgan_train.data import shard_store
-from vqgan_train.data.counts import stats_address
+from vqgan_train.data.counts import COUNT_FILE, stats_address
 from vqgan_train.data.disk_cache import CacheFullError, DiskCache
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.data.pipeline import PlannedBatches
@@ -63,11 +64,25 @@ def make_module(
     batch_size: int = 2,
     num_workers: int = 0,
     machine: str = "kept",
+    http: bool = False,
+    stall_seconds: float = 20,
     weights: Sequence[float] | None = None,
     **trainer: Any,
 ) -> ShardDataModule:
-    """A data module in the hands of a trainer that only has numbers."""
-    numbers = range(len(SIZES))
+    """A data module in the hands of a trainer that only has numbers.
+
+    With `http` shards and statistics come from the server. Else commands bring them, which is
+    quicker, and the numbers of samples are known.
+    """
+    store = ShardStore(tmp_path / machine, max_bytes, stall_seconds, attempts=2)
+    names = [f"{number:03d}" for number in range(len(SIZES))]
+    if http:
+        addresses, val = [f"{server.url}/{name}.tar" for name in names], f"{server.url}/val.tar"
+    else:
+        addresses, val = [by_command(server, name) for name in names], by_command(server, "val")
+        for address, size in zip(addresses, SIZES, strict=True):
+            store.place(address).mkdir(exist_ok=True)
+            (store.place(address) / COUNT_FILE).write_text(json.dumps({"samples": size}))
 
     def make_plan(counts: Sequence[int]) -> Order:
         if weights is not None:
@@ -75,9 +90,9 @@ def make_module(
         return WindowPlan(counts, 4, shuffle_shards)
 
     module = ShardDataModule(
-        train_shards=shards or [f"{server.url}/{number:03d}.tar" for number in numbers],
-        val_shards=[f"{server.url}/val.tar"],
-        store=ShardStore(tmp_path / machine, max_bytes, stall_seconds=1.5, attempts=2),
+        train_shards=shards or addresses,
+        val_shards=[val],
+        store=store,
         make_plan=make_plan,
         train_transform=TRANSFORM,
         val_transform=TRANSFORM,
@@ -120,15 +135,29 @@ def planned(position: int, count: int, *, without: Sequence[int] = ()) -> list[s
     ]
 
 
+def by_command(server: FaultyServer, name: str) -> str:
+    return f"pipe:echo {name} >> {server.folder}/log; cat {server.folder}/{name}.tar"
+
+
+def fetches(server: FaultyServer) -> Counter[str]:
+    """How often each training shard was asked for, of the server or by a command."""
+    log = server.folder / "log"
+    names = log.read_text().split() if log.exists() else []
+    both = server.requests + Counter(f"{name}.tar" for name in names)
+    return Counter({n: c for n, c in both.items() if n.endswith(".tar") and n != "val.tar"})
+
+
 def requested(server: FaultyServer) -> set[str]:
-    return {name for name in server.requests if name.endswith(".tar")} - {"val.tar"}
+    return set(fetches(server))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_the_stream_is_the_plan(server: FaultyServer, tmp_path: Path, num_workers: int) -> None:
-    module = make_module(server, tmp_path, num_workers=num_workers)
+@pytest.mark.parametrize(("num_workers", "http"), [(0, False), (2, False), (2, True)])
+def test_the_stream_is_the_plan(
+    server: FaultyServer, tmp_path: Path, num_workers: int, http: bool
+) -> None:
+    module = make_module(server, tmp_path, num_workers=num_workers, http=http)
     assert read(module) == (planned(0, 2 * TOTAL), [])
-    assert set(server.requests.values()) == {1}
+    assert set(fetches(server).values()) == {1}
 
 
 def test_ranks_of_a_machine_draw_everything_once_and_fetch_it_once(
@@ -142,7 +171,7 @@ def test_ranks_of_a_machine_draw_everything_once_and_fetch_it_once(
     ]
     steps = list(zip(*ranks, strict=True))
     assert [n for step in steps for batch in step for n in batch["name"]] == planned(0, 2 * TOTAL)
-    assert set(server.requests.values()) == {1}
+    assert set(fetches(server).values()) == {1}
 
 
 def test_a_resumed_run_goes_on_and_fetches_what_it_needs(
@@ -152,7 +181,7 @@ def test_a_resumed_run_goes_on_and_fetches_what_it_needs(
     module.trainer.global_step = 12
     state = module.state_dict()
     assert state["position"] == 24
-    server.requests.clear()
+    (server.folder / "log").unlink()
     # Another machine, in the last window of the epoch.
     resumed = make_module(server, tmp_path, machine="other", max_steps=12 + (TOTAL - 24) // 2)
     resumed.load_state_dict(state)
@@ -178,11 +207,11 @@ def test_with_replacement_draws_from_what_has_weight(server: FaultyServer, tmp_p
 
 
 def test_statistics_say_how_many_samples_there_are(server: FaultyServer, tmp_path: Path) -> None:
-    module = make_module(server, tmp_path)
+    module = make_module(server, tmp_path, http=True)
     assert not requested(server)
     assert [shard.num_samples for shard in module.train_data.shards] == list(SIZES)
     server.requests.clear()
-    make_module(server, tmp_path)
+    make_module(server, tmp_path, http=True)
     assert not server.requests
 
 
@@ -195,7 +224,7 @@ def test_what_has_no_statistics_is_fetched_and_counted(
     server.faults["000_stats.json"] = [status(500)]
     server.faults["002_stats.json"] = [drop_after(3)]
     with caplog.at_level(logging.INFO):
-        module = make_module(server, tmp_path)
+        module = make_module(server, tmp_path, http=True)
     assert [shard.num_samples for shard in module.train_data.shards] == list(SIZES)
     assert requested(server) == {"001.tar", "003.tar", "004.tar"}
     assert "3 remote shards have no NNNNN_stats.json" in caplog.text
@@ -208,14 +237,14 @@ def test_what_cannot_be_counted_is_an_error_before_the_run(
     (server.folder / "002_stats.json").unlink()
     server.always["002.tar"] = status(500)
     with pytest.raises(ShardError, match=r"(?s)1 of 1 remote shards cannot be counted.*002.tar"):
-        make_module(server, tmp_path)
+        make_module(server, tmp_path, http=True)
 
 
 def test_a_dead_shard_is_bad_samples_and_no_one_elses_place_changes(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     server.always["002.tar"] = status(404)
-    module = make_module(server, tmp_path, num_workers=2, max_steps=TOTAL // 2)
+    module = make_module(server, tmp_path, http=True, num_workers=2, max_steps=TOTAL // 2)
     module.require_readable()
     good, bad = read(module)
     dead = range(8, 15)
@@ -226,20 +255,24 @@ def test_a_dead_shard_is_bad_samples_and_no_one_elses_place_changes(
     assert server.requests["002.tar"] == 2
 
 
+@pytest.mark.slow
 def test_a_shard_that_stalls_is_no_hang(server: FaultyServer, tmp_path: Path) -> None:
     server.always["002.tar"] = stall_after(3000)
-    module = make_module(server, tmp_path, num_workers=2, max_steps=TOTAL // 2)
+    module = make_module(
+        server, tmp_path, http=True, stall_seconds=3, num_workers=2, max_steps=TOTAL // 2
+    )
     started_at = time.monotonic()
     good, bad = read(module)
-    assert time.monotonic() - started_at < 15
+    assert time.monotonic() - started_at < 25
     assert (len(good), len(bad)) == (TOTAL - 7, 7)
 
 
+@pytest.mark.slow
 def test_a_first_shard_that_is_dead_does_not_stop_a_run(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     server.always["000.tar"] = other(b"no tar")
-    make_module(server, tmp_path).require_readable()
+    make_module(server, tmp_path, http=True).require_readable()
 
 
 def test_fewer_samples_than_promised_are_bad_ones(server: FaultyServer, tmp_path: Path) -> None:
@@ -251,12 +284,13 @@ def test_fewer_samples_than_promised_are_bad_ones(server: FaultyServer, tmp_path
     ]
 
 
+@pytest.mark.slow
 def test_more_samples_than_promised_are_said(
     server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     promise(server.folder, 5, 3)
     write_shard(server.folder / "005.tar", image_samples(5, first=25))
-    good, bad = read(make_module(server, tmp_path, max_steps=(TOTAL - 2) // 2))
+    good, bad = read(make_module(server, tmp_path, http=True, max_steps=(TOTAL - 2) // 2))
     assert sorted(good) == sorted(planned(0, TOTAL, without=(28, 29)))
     assert not bad
     assert "005.tar holds 5 samples, 2 more than it promised" in caplog.text
@@ -337,7 +371,7 @@ def test_a_rank_wants_the_shards_that_it_draws_from(server: FaultyServer, tmp_pa
 def test_what_is_damaged_in_the_cache_is_bad_samples(server: FaultyServer, tmp_path: Path) -> None:
     module = make_module(server, tmp_path, max_steps=TOTAL // 2)
     store = ShardStore(tmp_path / "kept", 10**8, 1.5, 2)
-    damaged = store.fetch(f"{server.url}/002.tar").path
+    damaged = store.fetch(by_command(server, "002")).path
     damaged.write_bytes(bytes(damaged.stat().st_size))
     good, bad = read(module)
     assert good == planned(0, TOTAL, without=range(8, 15))
@@ -345,6 +379,7 @@ def test_what_is_damaged_in_the_cache_is_bad_samples(server: FaultyServer, tmp_p
     assert "002.tar cannot be read: " in bad[0]
 
 
+@pytest.mark.slow
 def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_path: Path) -> None:
     """Room for two windows and validation, not for all: shards go and come again."""
     sizes = sorted((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
@@ -360,13 +395,14 @@ def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_pat
         assert any(path.name == "val.tar" for path in kept)
     assert good == planned(0, 3 * TOTAL)
     assert most <= bound
-    assert sum(server.requests[name] for name in requested(server)) > len(SIZES)
+    assert fetches(server).total() > len(SIZES)
 
 
 def test_a_cache_too_small_for_a_window_is_said(server: FaultyServer, tmp_path: Path) -> None:
     val = (server.folder / "val.tar").stat().st_size
     one = max((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
-    module = make_module(server, tmp_path, max_bytes=val + one + 1000, batch_size=1)
+    bound = val + one + 1000
+    module = make_module(server, tmp_path, max_bytes=bound, batch_size=1, stall_seconds=2)
     with pytest.raises(ShardError, match=r"(?s)all in use.*Raise data.cache_gb, or lower"):
         read(module)
 
@@ -376,7 +412,7 @@ def test_a_dead_validation_shard_is_an_error_before_the_run(
 ) -> None:
     server.always["val.tar"] = status(404)
     with pytest.raises(ShardError, match=r"(?s)val.tar cannot be had.*data.val_shards"):
-        make_module(server, tmp_path)
+        make_module(server, tmp_path, http=True)
 
 
 def test_machines_that_count_otherwise_do_not_train(server: FaultyServer, tmp_path: Path) -> None:
@@ -386,7 +422,7 @@ def test_machines_that_count_otherwise_do_not_train(server: FaultyServer, tmp_pa
 
 
 def test_shards_here_and_elsewhere_mix(server: FaultyServer, tmp_path: Path) -> None:
-    shards: list[Any] = [f"{server.url}/{number:03d}.tar" for number in range(len(SIZES))]
+    shards: list[Any] = [by_command(server, f"{number:03d}") for number in range(len(SIZES))]
     for number in (0, 3):
         shards[number] = server.folder / f"{number:03d}.tar"
     assert read(make_module(server, tmp_path, shards=shards))[0] == planned(0, 2 * TOTAL)

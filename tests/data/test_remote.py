@@ -13,7 +13,7 @@ import pytest
 from factories import image_samples, write_shard
 from faulty_server import FaultyServer, drop_after, other, stall_after, status
 
-from vqgan_train.data import shard_store
+from vqgan_train.data import prefetch, shard_store
 from vqgan_train.data.counts import COUNT_FILE, stats_address
 from vqgan_train.data.disk_cache import CacheFullError, DiskCache
 from vqgan_train.data.module import ShardDataModule
@@ -398,7 +398,10 @@ def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_pat
     assert fetches(server).total() > len(SIZES)
 
 
-def test_a_cache_too_small_for_a_window_is_said(server: FaultyServer, tmp_path: Path) -> None:
+def test_a_cache_too_small_for_a_window_is_said(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "ROOM_FOR_SURE_SECONDS", 0.5)
     val = (server.folder / "val.tar").stat().st_size
     one = max((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     bound = val + one + 1000

@@ -7,7 +7,6 @@ so that a run that is resumed rests on the same.
 
 import json
 import logging
-import random
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from vqgan_train.cache import write_whole
 from vqgan_train.data.index import MANY_SHARDS
-from vqgan_train.data.shard_store import FIRST_PAUSE_SECONDS, ShardStore, shown
+from vqgan_train.data.shard_store import ShardStore, pause_seconds, shown
 from vqgan_train.data.shards import PIPE, DeadShardError, ShardError
 from vqgan_train.data.transfer import TransferError, fetch_small_files
 
@@ -102,7 +101,7 @@ def _fetch_stats(
     left = dict(asked)
     for attempt in range(store.attempts):
         if attempt:
-            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1))
+            time.sleep(pause_seconds(attempt))
         for address in left:
             files[address].unlink(missing_ok=True)
         pairs = [(stats, files[address]) for address, stats in left.items()]

@@ -1,6 +1,7 @@
 """The next window's shards come while this one is read."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,6 +18,8 @@ SHARDS_AT_ONCE = 4
 """Downloads of a rank at the same time."""
 
 ROOM_AGAIN_SECONDS = 1.0
+ROOM_FOR_SURE_SECONDS = 30.0
+"""So long a full cache may keep a window's shards from coming before it is too small."""
 
 
 class Prefetcher:
@@ -34,6 +37,7 @@ class Prefetcher:
         self._needed: set[int] = set()
         self._upcoming: set[int] = set()
         self._holds: dict[int, Hold] = {}
+        self._full_since: float | None = None
         self._error: ShardError | None = None
         self._threads = [
             threading.Thread(target=self._work, daemon=True) for _ in range(SHARDS_AT_ONCE)
@@ -78,7 +82,8 @@ class Prefetcher:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(1)  # one may be waiting for another process's download
-        self._release(set(self._holds))
+        with self._changed:
+            self._release(set(self._holds))
 
     def _is_remote(self, number: int) -> bool:
         return isinstance(self._shards[number], RemoteShard)
@@ -109,6 +114,7 @@ class Prefetcher:
         assert isinstance(shard, RemoteShard)
         _, hold = shard.store.fetch_to_hold(shard.address, self._stop)
         with self._changed:
+            self._full_since = None
             wanted = number in self._needed or number in self._upcoming
             if wanted and number not in self._holds and not self._stop.is_set():
                 self._holds[number] = hold
@@ -125,10 +131,18 @@ class Prefetcher:
                 self._jobs.appendleft(number)
                 return
             if number in self._needed:
-                self._error = error
+                self._jobs.appendleft(number)
+                self._wait_for_others(error)
             elif number in self._upcoming:
                 self._jobs.append(number)
         self._stop.wait(ROOM_AGAIN_SECONDS)
+
+    def _wait_for_others(self, error: CacheFullError) -> None:
+        """Ranks on this machine that are a little behind hold their last window a little longer."""
+        now = time.monotonic()
+        self._full_since = self._full_since or now
+        if now - self._full_since > ROOM_FOR_SURE_SECONDS:
+            self._error = error
 
 
 class PrefetchedBatches(PlannedBatches):

@@ -74,7 +74,7 @@ class ShardStore:
             try:
                 touch(known.path)
             except FileNotFoundError:
-                del self._known[address]
+                self._known.pop(address, None)
             else:
                 return known
         try:
@@ -132,8 +132,7 @@ class ShardStore:
         reason, broken_at, attempt = "", -1, 0
         for attempt in range(self.attempts):
             if attempt:
-                pause = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
-                stop.wait(pause * random.uniform(0.5, 1))  # not all ranks in the same moment
+                stop.wait(pause_seconds(attempt))
             try:
                 index = self._transfer(address, stop)
             except CacheFullError:
@@ -199,6 +198,13 @@ class ShardStore:
         write_index(kept, self.place(address) / "index.npz")
         index.path.replace(kept.path)
         return kept
+
+
+def pause_seconds(attempt: int) -> float:
+    """How long to wait before an attempt, counted from 0; not all ranks in the same moment."""
+    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
+    # Of the system's random numbers: Python's own belong to the run and its seed.
+    return longest * random.SystemRandom().uniform(0.5, 1)
 
 
 def file_name(address: str) -> str:

@@ -1,4 +1,4 @@
-"""The model card's story with a tiny model, on any machine, in two minutes.
+"""The model card's story with a tiny model, on any machine, in minutes.
 
     python scripts/recipe_in_small.py OUTPUT
 
@@ -8,7 +8,6 @@ Needs the package's `dev` extra, pip and a package index (for omegaconf 2.0.0).
 """
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -21,26 +20,13 @@ import torch
 from torch import nn
 
 from vqgan_train import VQGAN
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint import discriminator_architecture, read_checkpoint, read_networks
 
 PART1_IMAGES, PART2_IMAGES = 40, 80
 SECONDS_TO_FIRST_CHECKPOINT = 300
 
-ARCHITECTURE: dict[str, Any] = {
-    "channels": 32,
-    "channel_multipliers": [1, 1, 2],
-    "num_residual_blocks": 1,
-    "attention_resolutions": [64],
-    "resolution": 256,
-    "latent_channels": 32,
-    "code_dim": 16,
-    "codebook_size": 128,
-}
-DISCRIMINATOR = {"channels": 8, "num_layers": 2}
-SMALL = [
+SHORT = [
     "data=sample_photos",
-    *(f"model.architecture.{name}={value}" for name, value in ARCHITECTURE.items()),
-    *(f"model.discriminator.{name}={value}" for name, value in DISCRIMINATOR.items()),
     "run.checkpoint_every_steps=2",
     "run.val_every_steps=5",
     "run.log_every_steps=1",
@@ -59,14 +45,18 @@ def recipe_in_small(output: Path) -> Path:
     make_imagenet_checkpoint(imagenet)
 
     say("Part 1, killed after its first checkpoint")
-    command = training("part1", part1, PART1_IMAGES, f"model.init_from={imagenet}")
+    small = [*SHORT, *sizes_of(imagenet)]
+    command = training("part1", part1, PART1_IMAGES, f"model.init_from={imagenet}", *small)
     last = part1 / "checkpoints" / "last.ckpt"
     kill_when_there(command, last)
-    say(f"Part 1 again, from step {read_checkpoint(last)['global_step']}")
+    reached = read_checkpoint(last)
+    require(reached["ShardDataModule"]["position"] < PART1_IMAGES, "Part 1 was killed too late")
+    say(f"Part 1 again, from step {reached['global_step']}")
     subprocess.run(command, check=True)
 
     say("Part 2")
-    subprocess.run(training("part2", part2, PART2_IMAGES, f"run.parent={last}"), check=True)
+    command = training("part2", part2, PART2_IMAGES, f"run.parent={last}", *small)
+    subprocess.run(command, check=True)
     final = part2 / "checkpoints" / "last.ckpt"
     check_ancestry(final, parent=last)
     check_tokens(final)
@@ -78,22 +68,37 @@ def say(what: str) -> None:
     print(f"\n== {what}", flush=True)
 
 
+def require(holds: bool, problem: str) -> None:
+    """End the story where it went wrong."""
+    if not holds:
+        sys.exit(problem)
+
+
 def make_imagenet_checkpoint(path: Path) -> None:
     """Write the stand-in with objects of omegaconf 2.0.0 and classes of Lightning inside."""
     script = Path(__file__).with_name("make_legacy_checkpoint.py")
-    discriminator = {"in_channels": 3, **DISCRIMINATOR}
-    sizes = [
-        f"--architecture={json.dumps(ARCHITECTURE)}",
-        f"--discriminator={json.dumps(discriminator)}",
-    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, str(script), str(path), *sizes], check=True)
+    subprocess.run([sys.executable, str(script), str(path)], check=True)
 
 
-def training(experiment: str, folder: Path, images: int, start: str) -> list[str]:
+def sizes_of(checkpoint: Path) -> list[str]:
+    """The settings of both networks, as their weights have them."""
+    networks = read_networks(checkpoint)
+    return [
+        f"model.{network}.{name}={value}"
+        for network, sizes in (
+            ("architecture", networks.architecture),
+            ("discriminator", discriminator_architecture(networks.discriminator)),
+        )
+        for name, value in sizes.items()
+        if name not in ("in_channels", "out_channels")
+    ]
+
+
+def training(experiment: str, folder: Path, images: int, *overrides: str) -> list[str]:
     """The command of one part."""
-    command = [sys.executable, "-m", "vqgan_train", f"experiment={experiment}", *SMALL]
-    return [*command, f"run.output_dir={folder}", f"run.max_images={images}", start]
+    command = [sys.executable, "-m", "vqgan_train", f"experiment={experiment}"]
+    return [*command, f"run.output_dir={folder}", f"run.max_images={images}", *overrides]
 
 
 def kill_when_there(command: list[str], file: Path) -> None:
@@ -115,10 +120,10 @@ def check_ancestry(final: Path, parent: Path) -> None:
     content = read_checkpoint(final)
     named = content["vqgan_train"]["parent"]
     say(f"{final} continues {named['source']}, after {named['images']} images")
-    assert named["source"] == str(parent)
-    assert named["images"] == PART1_IMAGES
-    assert content["ShardDataModule"]["position"] == PART2_IMAGES
-    assert read_checkpoint(parent)["ShardDataModule"]["position"] == PART1_IMAGES
+    images = content["ShardDataModule"]["position"]
+    require(named["source"] == str(parent), "Part 2 names another parent")
+    require(named["images"] == PART1_IMAGES, f"Part 1 saw {named['images']} images")
+    require(images == PART2_IMAGES, f"both parts saw {images} images")
 
 
 def check_tokens(checkpoint: Path) -> None:
@@ -129,7 +134,7 @@ def check_tokens(checkpoint: Path) -> None:
         theirs = taming_model(checkpoint).encode(images)[2][2].view(len(images), -1)
     equal = int((ours == theirs).sum())
     say(f"tokens: {equal} of {ours.numel()} are those of taming-transformers")
-    assert equal == ours.numel()
+    require(equal == ours.numel(), "the tokens differ")
 
 
 def taming_model(checkpoint: Path) -> nn.Module:
@@ -148,9 +153,10 @@ def taming_model(checkpoint: Path) -> nn.Module:
         "resolution": "resolution",
         "z_channels": "latent_channels",
     }
-    settings = {theirs: ARCHITECTURE[ours] for theirs, ours in names.items()}
+    architecture = read_networks(checkpoint).architecture
+    settings = {theirs: architecture[ours] for theirs, ours in names.items()}
     settings |= {"in_channels": 3, "out_ch": 3, "dropout": 0.0, "double_z": False}
-    sizes = ARCHITECTURE["codebook_size"], ARCHITECTURE["code_dim"]
+    sizes = architecture["codebook_size"], architecture["code_dim"]
     model = VQModel(settings, {"module": nn.Identity()}, *sizes, ckpt_path=str(checkpoint))
     return model.eval()
 

@@ -1,15 +1,22 @@
 """A VQGAN in Flax (linen), as vqgan-jax reads its files: what an exported msgpack is proved with.
 
-Written from the architecture's description. Images are NHWC. Modules have the names of the file's
-nested dicts.
+    python flax_vqgan.py EXPORT GIVEN.npz MADE.npz
+
+encodes `images` (B, H, W, C) and decodes `tokens` (B, N) of `height` rows. Written from the
+architecture's description. Modules have the names of the file's nested dicts.
 """
 
+import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from flax import serialization
 
 Array = jax.Array
 
@@ -193,3 +200,22 @@ class FlaxVQGAN(nn.Module):
         codes = self.quantize.lookup(tokens)
         latents = codes.reshape(len(codes), height, -1, codes.shape[-1])
         return self.decoder(self.post_quant_conv(latents))
+
+
+def run(export: Path, given: Path, made: Path) -> None:
+    """Encode and decode what is given with the exported model."""
+    config = json.loads((export / "config.json").read_text())
+    params = serialization.msgpack_restore((export / "flax_model.msgpack").read_bytes())
+    model = FlaxVQGAN(config)
+    with np.load(given) as arrays:
+        images, tokens, height = arrays["images"], arrays["tokens"], int(arrays["height"])
+    assert shapes(params) == shapes(model.expected(images)), "not the model of the config"
+    encode = jax.jit(lambda weights, x: model.apply({"params": weights}, x, method="encode"))
+    decode = jax.jit(
+        lambda weights, t: model.apply({"params": weights}, t, height, method="decode")
+    )
+    np.savez(made, tokens=encode(params, images), images=decode(params, tokens))
+
+
+if __name__ == "__main__":
+    run(*map(Path, sys.argv[1:]))

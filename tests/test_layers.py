@@ -46,6 +46,16 @@ L2 = (
     "wandb_run",
 )
 
+PREPARING = (
+    "pack",
+    "prepare_cc3m",
+    "prepare_yfcc",
+    "prepare_yfcc_links",
+    "select",
+    "download",
+    "make_selection",
+)
+
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
     "L0 cache": Room(("cache",), (), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -54,6 +64,7 @@ ROOMS = {
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
     "L1 metrics": Room(("metrics",), (), PLAIN),
+    "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
     "L4 train": Room(("train", "run_report"), (*L1, *L2, "config", "build"), ()),
@@ -61,6 +72,9 @@ ROOMS = {
         ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
     ),
     "L4 export": Room(("export",), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L4 preparing": Room(
+        PREPARING, ("cache", "data", "preparation", "config", "command"), TRAINING_TOOLS
+    ),
     "L4 command": Room(("command",), ("config",), NO_TORCH),
     "L4 main": Room(("__main__",), ("command", "config", "train"), (*NO_TORCH, *CONFIG_TOOLS)),
     "the package": Room((), ("models", "module"), (*NO_TORCH, *CONFIG_TOOLS)),
@@ -198,6 +212,7 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
         "import vqgan_train.__main__",
         "import vqgan_train.check_data",
         "import vqgan_train.export",
+        "from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select",
     ],
 )
 def test_a_typo_is_answered_before_torch_is_imported(statement: str) -> None:

@@ -1,6 +1,7 @@
 """The recipe at W&B, online: the real client against a server on loopback."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import torch
 from tiny_runs import load, rows, tiny_config, tiny_overrides, wait_until
 from wandb_server import WandbServer
 
+from vqgan_train.checkpoint import CheckpointError
+from vqgan_train.config import plain_settings
 from vqgan_train.train import train
+from vqgan_train.wandb_run import WandbRun
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +31,10 @@ def versions_of(server: WandbServer, folder: Path) -> list[Any]:
     return server.artifacts[
         "tester", "cards", f"model-{(folder / 'wandb_id').read_text()}"
     ].versions
+
+
+def aliases_of_step(versions: list[Any], step: int) -> list[str]:
+    return [a for v in versions if f"step-{step}" in v.aliases for a in v.aliases]
 
 
 def steps_with(run: Any, name: str) -> list[int]:
@@ -58,17 +66,6 @@ def test_part_2_uses_the_artifact_of_part_1(wandb_server: WandbServer, tmp_path:
     assert wandb_server.unknown == []
 
 
-def test_a_parent_on_disk_is_an_input_by_its_own_artifact(
-    wandb_server: WandbServer, tmp_path: Path
-) -> None:
-    train(part(tmp_path, "part1", "run.max_steps=2"))
-    parent = tmp_path / "part1" / "checkpoints" / "last.ckpt"
-    train(part(tmp_path, "part2", f"run.parent={parent}", "run.max_steps=3"))
-    (used,) = run_of(wandb_server, tmp_path / "part2").inputs
-    assert "last" in used.aliases
-    assert used in versions_of(wandb_server, tmp_path / "part1")
-
-
 def test_best_and_last_are_versions_and_old_ones_go(
     wandb_server: WandbServer, tmp_path: Path
 ) -> None:
@@ -77,8 +74,9 @@ def test_best_and_last_are_versions_and_old_ones_go(
     versions = versions_of(wandb_server, tmp_path / "run")
     aliases = [alias for version in versions for alias in version.aliases]
     assert {"last", "best", "step-6"} <= set(aliases)
-    others = [v for v in versions if not {"last", "best"} & set(v.aliases)]
-    assert len(others) == 1
+    (other,) = [v for v in versions if not {"last", "best"} & set(v.aliases)]
+    newest = "step-4" if "best" in aliases_of_step(versions, 5) else "step-5"
+    assert newest in other.aliases
     (last,) = [v for v in versions if "last" in v.aliases]
     (content,) = last.files.values()
     (tmp_path / "downloaded.ckpt").write_bytes(content)
@@ -130,20 +128,100 @@ def read_rows(run: Path) -> list[dict[str, str]]:
     return rows(run) if (run / "metrics.csv").exists() else []
 
 
-def test_a_server_that_refuses_uploads_costs_no_step(
+def test_a_parent_on_disk_is_an_input_by_the_version_of_its_step(
+    wandb_server: WandbServer, tmp_path: Path
+) -> None:
+    often = (
+        "run.checkpoint_every_steps=1",
+        "logger.wandb.upload_every_steps=1",
+        "logger.wandb.keep_versions=null",
+    )
+    train(part(tmp_path, "part1", *often, "run.max_steps=2"))
+    parent = tmp_path / "step2.ckpt"
+    shutil.copy(tmp_path / "part1" / "checkpoints" / "last.ckpt", parent)
+    train(part(tmp_path, "part1", *often, "run.max_steps=4"))
+    for steps in (3, 4):  # the second time it only goes on
+        train(part(tmp_path, "part2", f"run.parent={parent}", f"run.max_steps={steps}"))
+    (used,) = run_of(wandb_server, tmp_path / "part2").inputs
+    assert "step-2" in used.aliases
+    assert "last" not in used.aliases
+
+
+def test_a_damaged_artifact_is_not_continued(
+    wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(part(tmp_path, "part1", "run.max_steps=1"))
+    (version,) = versions_of(wandb_server, tmp_path / "part1")[-1:]
+    ((name, content),) = version.files.items()
+    version.files[name] = content[:-100] + bytes(100)
+    for cache in ("WANDB_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(cache, str(tmp_path / "elsewhere" / cache))
+    shutil.copytree(lpips_cache(), tmp_path / "elsewhere/XDG_CACHE_HOME/vqgan_train/lpips")
+    identity = (tmp_path / "part1" / "wandb_id").read_text()
+    with pytest.raises(CheckpointError, match=r"run.parent=wandb://.* could not be fetched"):
+        train(part(tmp_path, "part2", f"run.parent=wandb://tester/cards/model-{identity}:last"))
+    assert not (tmp_path / "part2").exists()
+
+
+def lpips_cache() -> Path:
+    return Path.home() / ".cache" / "vqgan_train" / "lpips"
+
+
+def test_the_run_has_its_settings_and_nothing_else(
+    wandb_server: WandbServer, tmp_path: Path
+) -> None:
+    config = part(tmp_path, "run", "run.max_steps=1")
+    train(config)
+    there = run_of(wandb_server, tmp_path / "run").config
+    assert {name: value for name, value in there.items() if name != "_wandb"} == plain_settings(
+        config
+    )
+
+
+def test_uploads_that_fail_cost_no_step_and_are_made_up_for(
     wandb_server: WandbServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise ValueError("storage is full")
+    class StorageFullError(Exception):
+        pass
 
-    monkeypatch.setattr("vqgan_train.wandb_run.WandbRun.upload_checkpoint", refuse)
-    trainer = train(part(tmp_path, "run"))
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StorageFullError("storage is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(WandbRun, "upload_checkpoint", refuse)
+        trainer = train(part(tmp_path, "run"))
     assert trainer is not None
     assert trainer.global_step == 4
-    assert "W&B did not take last.ckpt: storage is full" in capsys.readouterr().out
+    assert "W&B did not take the checkpoints: storage is full" in capsys.readouterr().out
+    assert wandb_server.artifacts == {}
+
+    assert train(part(tmp_path, "run")) is None, "there is nothing left to do but that"
+    aliases = {a for v in versions_of(wandb_server, tmp_path / "run") for a in v.aliases}
+    assert {"last", "best", "step-4"} <= aliases
+    before = len(wandb_server.requests)
+    assert train(part(tmp_path, "run")) is None
+    assert len(wandb_server.requests) == before, "and then not even that"
+
+
+def test_offline_runs_hold_each_step_once_when_they_are_synced(
+    wandb_server: WandbServer, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(tiny_config(tmp_path, "run.max_steps=1"))  # without W&B
+    for steps in (2, 4):
+        train(part(tmp_path, "run", "logger.wandb.mode=offline", f"run.max_steps={steps}"))
+    assert wandb_server.requests == []
+    folders = sorted(str(folder) for folder in (run / "wandb").glob("offline-run-*"))
+    subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--yes", *folders],
+        env={**os.environ, "WANDB_SERVICE": ""},
+        check=True,
+    )
+    assert steps_with(run_of(wandb_server, run), "train/loss/total") == [1, 2, 3, 4]
+    assert steps_with(run_of(wandb_server, run), "val/loss/pixel") == [0, 1, 2, 4]
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])

@@ -167,6 +167,7 @@ def lock_folder(path: Path) -> Iterator[None]:
         lock.release()
 
 
+@rank_zero_only
 def require_space(path: Path, num_weights: int) -> None:
     """Check that the checkpoints of a run fit onto its disk.
 

@@ -63,6 +63,7 @@ class Artifacts(Checkpoint):
         is_due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
         if is_due and trainer.is_global_zero and trainer.global_step != self._sent_step:
             self._sent_step = trainer.global_step
+            _attempt("delete old versions", self._delete_old)
             _attempt("take the checkpoints", self._send, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,6 +81,7 @@ class Artifacts(Checkpoint):
         """Upload the end of a run, and see it arrive, unless it is there already."""
         if step > self.run.uploaded_step:
             _attempt("take the checkpoints", self._send_and_wait, step)
+            _attempt("delete old versions", self._delete_old)
 
     def _send(self, step: int) -> wandb.Artifact:
         best, best_step = self.checkpoints.best, self.checkpoints.best_step
@@ -87,16 +89,17 @@ class Artifacts(Checkpoint):
             self.run.upload_checkpoint(best, {"step": best_step}, [BEST, f"step-{best_step}"])
             self._best_step = best_step
         aliases = [LAST, f"step-{step}"]
-        sent = self.run.upload_checkpoint(self.checkpoints.last, {"step": step}, aliases)
-        if self.keep_versions is not None and self.run.is_online:
-            self.run.delete_old_checkpoints(self.keep_versions)
-        return sent
+        return self.run.upload_checkpoint(self.checkpoints.last, {"step": step}, aliases)
 
     def _send_and_wait(self, step: int) -> None:
         sent = self._send(step)
         if self.run.is_online:
             sent.wait()  # what the server refuses shows here
         self.run.uploaded_step = step
+
+    def _delete_old(self) -> None:
+        if self.keep_versions is not None and self.run.is_online:
+            self.run.delete_old_checkpoints(self.keep_versions)
 
 
 def _attempt(what: str, action: Callable[..., Any], *arguments: Any) -> None:

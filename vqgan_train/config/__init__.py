@@ -15,12 +15,15 @@ from vqgan_train.config.composing import (
 )
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.export import ExportConfig, ExportFormat
+from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
     ArchitectureConfig,
     DiscriminatorConfig,
     LossConfig,
     ModelConfig,
 )
+from vqgan_train.config.pack import PackConfig
+from vqgan_train.config.prepare_yfcc import PrepareYfccConfig
 from vqgan_train.config.run import (
     Accelerator,
     Config,
@@ -33,6 +36,7 @@ from vqgan_train.config.run import (
     WandbConfig,
     WandbMode,
 )
+from vqgan_train.config.select import PeopleConfig, SelectConfig
 
 __all__ = [
     "Accelerator",
@@ -44,12 +48,17 @@ __all__ = [
     "ExportConfig",
     "ExportFormat",
     "LearningRateScaling",
+    "LinksConfig",
     "LoggerConfig",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
+    "PackConfig",
+    "PeopleConfig",
     "Precision",
+    "PrepareYfccConfig",
     "RunConfig",
+    "SelectConfig",
     "Settings",
     "TrainerConfig",
     "WandbConfig",

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from vqgan_train.config.checks import require, require_at_least
-from vqgan_train.config.data import as_list
+from vqgan_train.config.checks import as_list, require, require_at_least
 
 
 class Images(Enum):
@@ -43,8 +42,8 @@ class CheckDataConfig:
     """Images a device and batch."""
 
     def __post_init__(self) -> None:
-        self.shards = as_list(self.shards)
         require(self.shards is not None, "shards is null; name at least one tar file.")
+        self.shards = as_list(self.shards)
         require_at_least(0, num_workers=self.num_workers)
         require_at_least(
             1, image_size=self.image_size, ranks=self.ranks, batch_size=self.batch_size

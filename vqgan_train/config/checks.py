@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class ConfigError(ValueError):
     """A setting is impossible; the message names it, what it is and what to change."""
@@ -20,3 +23,9 @@ def require_at_least(minimum: float, **values: float | None) -> None:
         require(
             value is None or value >= minimum, f"{key} is {value}; it must be at least {minimum}."
         )
+
+
+def as_list(paths: Any) -> list[str]:
+    """One path or pattern, or several, as a list."""
+    several = isinstance(paths, Sequence | set) and not isinstance(paths, str)
+    return [str(path) for path in paths] if several else [str(paths)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import as_list, require, require_at_least
 
 
 class Sampling(Enum):
@@ -73,8 +73,8 @@ class DataConfig:
     """Unreadable samples, as a fraction of all, at which the run stops. 0: at the first."""
 
     def __post_init__(self) -> None:
-        self.train_shards = as_list(self.train_shards)
-        self.val_shards = as_list(self.val_shards)
+        self.train_shards = None if self.train_shards is None else as_list(self.train_shards)
+        self.val_shards = None if self.val_shards is None else as_list(self.val_shards)
         require_at_least(1, data__batch_size=self.batch_size, data__image_size=self.image_size)
         require_at_least(0, data__num_workers=self.num_workers)
         require_at_least(1, data__attempts=self.attempts)
@@ -120,14 +120,3 @@ class DataConfig:
             f"data.source_weights is {weights}; it must be a list of numbers, 0 or more, one for "
             f"each of the {len(self.train_shards or [])} patterns in data.train_shards.",
         )
-
-
-def as_list(shards: Any) -> list[str] | None:
-    """One pattern of shards or several, as the command line gives them; None where none are."""
-    if shards is None:
-        return None
-    return (
-        [str(spec) for spec in shards]
-        if isinstance(shards, Sequence | set) and not isinstance(shards, str)
-        else [str(shards)]
-    )

@@ -5,12 +5,11 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
-from webdataset import TarWriter
 
-from vqgan_train.cache import cache_folder, cache_lock, write_whole
+from vqgan_train.cache import cache_folder, cache_lock
+from vqgan_train.data.writing import write_shard
 
 TILE = 256
 """Side of every packed picture, in pixels."""
@@ -46,7 +45,7 @@ def pack_sample_photos() -> tuple[Path, Path]:
     with cache_lock("sample_photos"):
         for shard, pictures in zip(shards, (_training_tiles(), _validation_views()), strict=True):
             if not shard.exists():
-                _write(shard, pictures)
+                write_shard(shard, (_sample(key, picture) for key, picture in pictures))
     return shards
 
 
@@ -55,13 +54,7 @@ def sample_views() -> list[Image.Image]:
     return [view for _, view in _validation_views()]
 
 
-def _write(shard: Path, pictures: Iterator[tuple[str, Image.Image]]) -> None:
-    with write_whole(shard) as partial, TarWriter(partial, mtime=0) as tar:
-        for key, picture in pictures:
-            tar.write(_sample(key, picture))
-
-
-def _sample(key: str, picture: Image.Image) -> dict[str, Any]:
+def _sample(key: str, picture: Image.Image) -> dict[str, str | bytes]:
     encoded = io.BytesIO()
     picture.save(encoded, format="JPEG", quality=95)
     return {"__key__": key, "jpg": encoded.getvalue(), "txt": key.replace("_", " ")}

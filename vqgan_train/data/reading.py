@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from pathlib import Path
 from typing import Any
 
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -16,15 +17,23 @@ def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
     Raises:
         ShardError: the shard is another file than the one that was indexed.
     """
-    start, end = int(shard.starts[place]), int(shard.ends[place])
-    with shard.path.open("rb") as file:
+    return read_range(shard.path, int(shard.starts[place]), int(shard.ends[place]))
+
+
+def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
+    """Read the fields of the sample that lies between two bytes of a shard.
+
+    Raises:
+        ShardError: no sample begins there.
+    """
+    with path.open("rb") as file:
         file.seek(start)
         stream = io.BytesIO(file.read(end - start))
-    members = tar_file_expander([{"url": str(shard.path), "stream": stream}])
+    members = tar_file_expander([{"url": str(path), "stream": stream}])
     try:
         return next(iter(group_by_keys(members)))
     except (tarfile.TarError, StopIteration) as error:
         raise ShardError(
-            f"{shard.path} has changed since it was indexed: no sample begins at byte {start}. "
+            f"{path} has changed since it was indexed: no sample begins at byte {start}. "
             "Leave shards alone while a run reads them, and start it again."
         ) from error

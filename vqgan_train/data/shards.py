@@ -50,31 +50,37 @@ def is_remote(pattern: str) -> bool:
     return "://" in pattern or pattern.startswith(PIPE)
 
 
-def expand_shards(patterns: Sequence[str]) -> list[Path]:
+def expand_shards(
+    patterns: Sequence[str], *, noun: str = "shards", ending: str = ".tar"
+) -> list[Path]:
     """List the shards that patterns name, in the order given; a glob's matches sorted.
 
     Args:
         patterns: paths of tar files, with `*`, `?`, `[...]` or `{000..099}` in them.
+        noun: what to call them, where they are other files.
+        ending: how their names end.
 
     Raises:
         ShardError: nothing is named, a file does not exist, is named twice, or is remote.
     """
     shards = [Path(path) for pattern in patterns for path in _expand(pattern)]
     if not shards:
-        raise ShardError("No shards are given. Name at least one tar file.")
+        raise ShardError(f"No {noun} are given. Name at least one file.")
     folders = [str(shard) for shard in shards if shard.is_dir()]
     if folders:
-        raise ShardError(f"{folders[0]} is a folder. Name the shards in it: {folders[0]}/*.tar.")
+        raise ShardError(
+            f"{folders[0]} is a folder. Name the {noun} in it: {folders[0]}/*{ending}."
+        )
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
         raise ShardError(
-            f"{len(missing)} of {len(shards)} shards do not exist: {_some(missing)}. Check the "
+            f"{len(missing)} of {len(shards)} {noun} do not exist: {_some(missing)}. Check the "
             f"pattern {_some(patterns)}; relative paths start at {Path.cwd()}."
         )
     counts = Counter(shard.resolve() for shard in shards)
     twice = [str(shard) for shard, count in counts.items() if count > 1]
     if twice:
-        raise ShardError(f"Shards are named more than once: {_some(twice)}. Name each once.")
+        raise ShardError(f"Some {noun} are named more than once: {_some(twice)}. Name each once.")
     return shards
 
 

@@ -1,0 +1,296 @@
+"""pack: folders of images become shards, the same ones every time, after a kill too."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import image_bytes, read_with_webdataset
+from PIL import Image
+
+from vqgan_train.config import PackConfig
+from vqgan_train.data import index_shards
+from vqgan_train.data.pipeline import image_bytes as image_in
+from vqgan_train.pack import pack
+from vqgan_train.preparation import PreparationError
+
+
+def config(folder: Path, **changes: Any) -> PackConfig:
+    settings: dict[str, Any] = {
+        "inputs": folder / "in",
+        "output": str(folder / "out"),
+        "samples_per_shard": 4,
+        "captions": None,
+        "captions_path_column": "file_name",
+        "captions_text_column": "text",
+        "num_workers": 0,
+    }
+    return PackConfig(**{**settings, **changes})
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def encoded(file_format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((30, 20), 50).convert("RGB").save(file, file_format, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def many_kinds(tmp_path: Path) -> dict[str, bytes]:
+    """Good images by name: formats, depths, dots, blanks, upper case, wrong names."""
+    images = {
+        "a.v1.jpg": encoded("JPEG"),
+        "b/C.JPG": encoded("JPEG", quality=50),
+        "b/c.png": encoded("PNG"),
+        "b/d/deep one.webp": encoded("WEBP"),
+        "b/e.gif": encoded("GIF"),
+        "b/f.bmp": encoded("BMP"),
+        "b/g.tiff": encoded("TIFF"),
+        "b/h.jpeg": encoded("PNG"),  # a PNG that is called JPEG
+        "c/übung.jpg": encoded("JPEG", quality=20),
+    }
+    for name, content in images.items():
+        write(tmp_path / "in" / name, content)
+    return images
+
+
+def read(output: Path) -> list[dict[str, Any]]:
+    return [s for shard in sorted(output.glob("*.tar")) for s in read_with_webdataset(shard)]
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
+
+
+def test_bytes_are_kept_and_fields_are_what_they_hold(
+    tmp_path: Path, many_kinds: dict[str, bytes]
+) -> None:
+    pack(config(tmp_path))
+    samples = read(tmp_path / "out")
+    found = {json.loads(s["json"])["file"]: s for s in samples}
+    assert {name: image_in(sample) for name, sample in found.items()} == many_kinds
+    assert list(found) == sorted(many_kinds, key=lambda name: (name.split("/")[:-1], name))
+    assert [s["__key__"] for s in samples] == [f"{number:09d}" for number in range(9)]
+    assert "png" in found["b/h.jpeg"]
+    assert "tif" in found["b/g.tiff"]
+    assert json.loads(found["b/c.png"]["json"]) == {"file": "b/c.png", "width": 30, "height": 20}
+    assert sum(len(i.starts) for i in index_shards(sorted((tmp_path / "out").glob("*.tar")))) == 9
+    assert [len(read_with_webdataset(p)) for p in sorted((tmp_path / "out").glob("*.tar"))] == [
+        4, 4, 1,
+    ]  # fmt: skip
+
+
+def test_what_training_could_not_read_is_left_out_counted_and_named(
+    tmp_path: Path, many_kinds: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {
+        "a/cut.jpg": encoded("JPEG")[:-60],
+        "a/page.jpg": b"<html>",
+        "a/empty.png": b"",
+        "a/line.png": image_bytes(1, 600),
+    }
+    for name, content in bad.items():
+        write(tmp_path / "in" / name, content)
+    (tmp_path / "in" / "a" / "dangling.jpg").symlink_to("nowhere")
+    write(tmp_path / "in" / "a" / "notes.doc", "x")
+    pack(config(tmp_path))
+    said = capsys.readouterr().out
+    assert "packed            9 of 14 images, 0 captions" in said
+    assert "left out          5: 2 x no image format that PIL knows" in said
+    assert "other files       1 x .doc" in said
+    named = (tmp_path / "out" / "left_out.tsv").read_text().splitlines()
+    assert {line.split("\t")[1] for line in named} == {
+        str(tmp_path / "in" / name) for name in [*bad, "a/dangling.jpg"]
+    }
+    assert "600 x 1 pixels is too long to crop a square from\t" in "\n".join(named)
+    assert len(read(tmp_path / "out")) == len(many_kinds)
+
+
+def test_a_shard_of_which_nothing_can_be_read_leaves_its_report(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / "in" / f"{number}.jpg", b"no")
+    write(tmp_path / "in" / "5.jpg", encoded("JPEG"))
+    pack(config(tmp_path))
+    assert {p.name for p in (tmp_path / "out").glob("0*")} == {
+        "00000.json", "00001.json", "00001.tar",
+    }  # fmt: skip
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "1.jpg", b"no")
+    with pytest.raises(PreparationError, match=r"None of the 1 pictures .* 1 x no image format"):
+        pack(config(tmp_path))
+
+
+def test_captions_come_from_texts_beside_the_images(
+    tmp_path: Path, many_kinds: dict[str, bytes]
+) -> None:
+    write(tmp_path / "in" / "a.v1.txt", " one line \n")
+    write(tmp_path / "in" / "b" / "c.txt", b"caf\xe9")  # not UTF-8
+    pack(config(tmp_path))
+    texts = {json.loads(s["json"])["file"]: s.get("txt") for s in read(tmp_path / "out")}
+    assert texts["a.v1.jpg"] == b"one line"
+    assert texts["b/c.png"] == "caf\ufffd".encode()
+    assert texts["b/e.gif"] is None
+
+
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_captions_come_from_a_table(
+    tmp_path: Path,
+    many_kinds: dict[str, bytes],
+    ending: str,
+    separator: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [("text", "file_name"), ('"with, comma\tand tab"', "./b/c.png"), ("lost", "z.png")]
+    table = write(tmp_path / f"c.{ending}", "\ufeff" + "\n".join(map(separator.join, rows)))
+    write(tmp_path / "in" / "b" / "e.txt", "not this")
+    pack(config(tmp_path, captions=str(table)))
+    texts = {json.loads(s["json"])["file"]: s.get("txt") for s in read(tmp_path / "out")}
+    assert {name: text for name, text in texts.items() if text} == {
+        "b/c.png": b"with, comma\tand tab"
+    }
+    assert "no image for      1 captions, for example z.png" in capsys.readouterr().out
+
+
+def test_two_runs_and_any_number_of_workers_write_the_same_bytes(
+    tmp_path: Path, many_kinds: dict[str, bytes]
+) -> None:
+    pack(config(tmp_path))
+    pack(config(tmp_path, output=str(tmp_path / "again"), num_workers=1))
+    first, again = contents(tmp_path / "out"), contents(tmp_path / "again")
+    del first["report.txt"], again["report.txt"]  # it names the folder
+    assert first == again
+
+
+def test_a_second_run_reads_no_image_and_says_the_same(
+    tmp_path: Path,
+    many_kinds: dict[str, bytes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(tmp_path / "in" / "bad.jpg", b"")
+    pack(config(tmp_path))
+    said = capsys.readouterr().out
+    monkeypatch.setattr("vqgan_train.preparation.folders._load", None)
+    pack(config(tmp_path))
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"samples_per_shard": 5}, "samples_per_shard was 4, is 5"),
+        ({"inputs": "in/b"}, "images was 9, is 7"),
+    ],
+)
+def test_another_job_does_not_go_on_in_the_same_folder(
+    tmp_path: Path,
+    many_kinds: dict[str, bytes],
+    change: dict[str, Any],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack(config(tmp_path))
+    with pytest.raises(PreparationError, match=told):
+        pack(config(tmp_path, **change))
+
+
+def test_an_image_that_changed_is_noticed(tmp_path: Path, many_kinds: dict[str, bytes]) -> None:
+    pack(config(tmp_path))
+    os.utime(tmp_path / "in" / "b" / "c.png", ns=(0, 0))
+    with pytest.raises(PreparationError, match="images_fingerprint was"):
+        pack(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        (["nowhere"], "There is no folder nowhere. Relative paths start at"),
+        (["in", "in/b"], "in/b is in in: its images would be packed twice"),
+        (["in", "in"], "in is in in"),
+        (["empty"], "There is no image file in empty; other files: {'.md': 1}. Names of images"),
+    ],
+)
+def test_inputs_that_make_no_sense_are_refused(
+    tmp_path: Path,
+    many_kinds: dict[str, bytes],
+    inputs: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "empty" / "a.md", "x")
+    with pytest.raises(PreparationError, match="^" + told.replace("{", r"\{")):
+        pack(config(tmp_path, inputs=inputs))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("file_name,caption\n", "has the columns file_name, caption, and no text"),
+        ("file_name,text\na.jpg,1\n./a.jpg,2\n", "names a.jpg twice"),
+        (b"file_name,text\n\xff,1\n", "cannot be read: 'utf-8' codec"),
+        (None, "cannot be read: .*No such file"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(
+    tmp_path: Path, many_kinds: dict[str, bytes], table: str | bytes | None, told: str
+) -> None:
+    file = tmp_path / "table.csv"
+    if table is not None:
+        write(file, table)
+    with pytest.raises(PreparationError, match=told):
+        pack(config(tmp_path, captions=str(file)))
+
+
+def test_a_folder_that_is_something_else_is_left_alone(
+    tmp_path: Path, many_kinds: dict[str, bytes]
+) -> None:
+    write(tmp_path / "out" / "thesis.txt", "x")
+    with pytest.raises(PreparationError, match="holds files that no such job began"):
+        pack(config(tmp_path))
+    with pytest.raises(PreparationError, match=r"table\.csv is a file"):
+        pack(config(tmp_path, output=str(write(tmp_path / "table.csv", ""))))
+
+
+@pytest.mark.slow
+def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    for number in range(48):
+        write(tmp_path / "in" / f"{number}.png", image_bytes(700, 700, seed=number))
+    reference = tmp_path / "reference"
+    pack(config(tmp_path, output=str(reference)))
+    expected = contents(reference)
+    command = [
+        sys.executable, "-m", "vqgan_train.pack", "inputs=in", "output=out",
+        "samples_per_shard=4", "num_workers=1",
+    ]  # fmt: skip
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        before = len(list((tmp_path / "out").glob("0*.tar")))
+        while len(list((tmp_path / "out").glob("0*.tar"))) <= before:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for shard in (tmp_path / "out").glob("*.tar"):  # what has its name is whole
+            assert shard.read_bytes() == expected[shard.name]
+    assert len(list((tmp_path / "out").glob("*.tar"))) < 12
+    subprocess.run(command, cwd=tmp_path, stderr=subprocess.DEVNULL, check=True)
+    found = contents(tmp_path / "out")
+    for name in ("report.txt", "job.json"):
+        del found[name], expected[name]
+    assert found == expected

@@ -1,0 +1,231 @@
+"""Image files in folders of any depth: which there are, and what their captions say."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from vqgan_train.data.listing import IMAGE_FIELDS
+from vqgan_train.preparation.errors import PreparationError
+from vqgan_train.preparation.job import fingerprint, stamp
+from vqgan_train.preparation.packing import PackReport, in_chunks, pack_shard, stored_report
+from vqgan_train.preparation.picture import Picture
+from vqgan_train.preparation.workers import run_tasks
+
+SHOWN_AT_MOST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """What lies in the folders."""
+
+    images: int
+    """Files that are called like images."""
+
+    others: Counter[str]
+    """All others, by what their names end with."""
+
+    fingerprint: str
+    """Changes when an image comes, goes or changes."""
+
+
+class ImageFile(NamedTuple):
+    """One file and where it is from."""
+
+    number: int
+    """Its place among all, which becomes its key."""
+
+    folder: Path
+    name: str
+    """Its path below the folder, with `/`."""
+
+    caption: str | None
+    """What a table says; None: look for a text file beside it."""
+
+
+class _PackTask(NamedTuple):
+    shard: Path
+    source: str
+    files: list[ImageFile]
+
+
+def look_through(folders: Sequence[Path]) -> FoundFiles:
+    """Count what is in folders.
+
+    Raises:
+        PreparationError: a folder is missing, or there is no image in any.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise PreparationError(
+                f"There is no folder {folder}. Relative paths start at {Path.cwd()}."
+            )
+    _require_apart(folders)
+    images: Counter[bool] = Counter()
+    others: Counter[str] = Counter()
+
+    def stamps() -> Iterator[object]:
+        for path in _walk(folders):
+            if is_image_file(path):
+                images[True] += 1
+                yield stamp(path) if path.exists() else str(path)
+            else:
+                others[path.suffix.lower() or path.name] += 1
+
+    seen = fingerprint(stamps())
+    if not images:
+        raise PreparationError(
+            f"There is no image file in {', '.join(map(str, folders))}; other files: "
+            f"{dict(others.most_common(SHOWN_AT_MOST))}. Names of images end with "
+            f"{', '.join(sorted(IMAGE_FIELDS))}."
+        )
+    return FoundFiles(images[True], others, seen)
+
+
+def _require_apart(folders: Sequence[Path]) -> None:
+    for one, other in permutations(folders, 2):
+        if other.resolve().is_relative_to(one.resolve()):
+            raise PreparationError(
+                f"{other} is in {one}: its images would be packed twice. Name one of them."
+            )
+
+
+def image_files(folders: Sequence[Path], captions: Mapping[str, str] | None) -> Iterator[ImageFile]:
+    """List the image files of folders, sorted in each.
+
+    Args:
+        folders: are searched in the order given.
+        captions: by a file's path below its folder. None: text files beside the images.
+    """
+    number = 0
+    for folder in folders:
+        for path in _walk([folder]):
+            if is_image_file(path):
+                name = path.relative_to(folder).as_posix()
+                caption = captions.get(name, "") if captions is not None else None
+                yield ImageFile(number, folder, name, caption)
+                number += 1
+
+
+def pack_folders(
+    files: Iterator[ImageFile],
+    output: Path,
+    *,
+    source: str,
+    samples_per_shard: int,
+    num_workers: int,
+    bar: "tqdm[Any]",
+) -> PackReport:
+    """Pack image files into shards 00000.tar, 00001.tar, ... and report on each beside it.
+
+    Args:
+        files: in their order.
+        output: folder of the shards; those that are there are kept.
+        source: fingerprint of all the files.
+        samples_per_shard: files a shard, at most.
+        num_workers: processes; 0 works in this one.
+        bar: the progress bar.
+    """
+    chunks = in_chunks(files, samples_per_shard)
+    tasks = (
+        _PackTask(output / f"{number:05d}.tar", source, chunk)
+        for number, chunk in enumerate(chunks)
+    )
+    report = PackReport()
+    for part in run_tasks(
+        _pack,
+        tasks,
+        stored=lambda task: stored_report(task.shard, task.source),
+        num_workers=num_workers,
+        bar=bar,
+        size_of=lambda part: part.seen,
+    ):
+        report.add(part)
+    return report
+
+
+def _pack(task: _PackTask) -> PackReport:
+    return pack_shard(task.shard, task.files, _name, _load, source=task.source)
+
+
+def _name(file: ImageFile) -> str:
+    return printable(str(file.folder / file.name))
+
+
+def _load(file: ImageFile) -> Picture:
+    path = file.folder / file.name
+    caption = _text_beside(path) if file.caption is None else file.caption
+    return Picture(
+        key=f"{file.number:09d}",
+        encoded=path.read_bytes(),
+        caption=caption or None,
+        metadata={"file": printable(file.name)},
+    )
+
+
+def _text_beside(image: Path) -> str:
+    text = image.with_suffix(".txt")
+    return text.read_text("utf-8", errors="replace").strip() if text.is_file() else ""
+
+
+def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, str]:
+    """Read captions from a table with a header: CSV, or TSV if it is called so.
+
+    Returns:
+        The captions by what the path column says.
+
+    Raises:
+        PreparationError: it cannot be read, lacks a column, or names a file twice.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t" if table.suffix == ".tsv" else ",")
+            columns = list(rows.fieldnames or [])
+            missing = {path_column, text_column} - set(columns)
+            if missing:
+                raise PreparationError(
+                    f"{table} has the columns {', '.join(columns)}, and no {', '.join(missing)}. "
+                    "Set captions_path_column and captions_text_column."
+                )
+            captions: dict[str, str] = {}
+            for row in rows:
+                name = Path(row[path_column] or "").as_posix()
+                if name in captions:
+                    raise PreparationError(f"{table} names {name} twice. Leave one line of it.")
+                captions[name] = (row[text_column] or "").strip()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PreparationError(f"The captions in {table} cannot be read: {error}") from error
+    return captions
+
+
+def without_image(captions: Mapping[str, str], files: Iterator[ImageFile]) -> set[str]:
+    """Names in a table of captions that no image file has."""
+    return set(captions).difference(file.name for file in files)
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is called like an image."""
+    return path.suffix[1:].lower() in IMAGE_FIELDS
+
+
+def printable(name: str) -> str:
+    """A file's name as text, with what is no UTF-8 replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _walk(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        for parent, subfolders, names in os.walk(folder, onerror=_refuse):
+            subfolders.sort()
+            yield from map(partial(Path, parent), sorted(names))
+
+
+def _refuse(error: OSError) -> None:
+    raise PreparationError(f"The folder {error.filename} cannot be read: {error.strerror}.")

@@ -1,0 +1,122 @@
+"""Pictures into shards of a folder, some of which may be there from a run that was killed."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from vqgan_train.cache import write_whole
+from vqgan_train.data.pipeline import UNREADABLE, reason
+from vqgan_train.data.writing import write_shard
+from vqgan_train.preparation.errors import PreparationError
+from vqgan_train.preparation.picture import Picture, sample_of
+
+Item = TypeVar("Item")
+REPORT = ".json"
+"""The ending of a shard's report."""
+
+
+@dataclass(slots=True)
+class PackReport:
+    """What became of the pictures of one shard, or of many."""
+
+    source: str = ""
+    """Fingerprint of the files that they were made of."""
+
+    seen: int = 0
+    packed: int = 0
+    with_caption: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Of each that was left out its name and the reason."""
+
+    def add(self, other: "PackReport") -> None:
+        """Count in another shard."""
+        self.seen += other.seen
+        self.packed += other.packed
+        self.with_caption += other.with_caption
+        self.left_out |= other.left_out
+
+    def reasons(self) -> Counter[str]:
+        """How often each reason was met."""
+        return Counter(self.left_out.values())
+
+
+def stored_report(shard: Path, source: str) -> PackReport | None:
+    """The report of a shard that was packed before, to the end and of the same files."""
+    file = shard.with_suffix(REPORT)
+    report = PackReport(**json.loads(file.read_text())) if file.exists() else None
+    return report if report is not None and report.source == source else None
+
+
+def pack_shard(
+    shard: Path,
+    items: Sequence[Item],
+    name_of: Callable[[Item], str],
+    load: Callable[[Item], Picture],
+    *,
+    source: str,
+) -> PackReport:
+    """Write one shard, and then its report beside it.
+
+    Args:
+        shard: the tar file; where nothing can be read, there is only the report.
+        items: what the pictures are made of.
+        name_of: what an item is called, for a person.
+        load: reads one; raises one of UNREADABLE if it cannot.
+        source: fingerprint of the files that the items are from.
+
+    Returns:
+        What became of them.
+    """
+    report = PackReport(source, seen=len(items))
+    samples = _readable_samples(items, name_of, load, report)
+    first = next(samples, None)
+    if first is not None:
+        report.packed = write_shard(shard, _joined(first, samples))
+    with write_whole(shard.with_suffix(REPORT)) as partial:
+        partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
+    return report
+
+
+def _readable_samples(
+    items: Sequence[Item],
+    name_of: Callable[[Item], str],
+    load: Callable[[Item], Picture],
+    report: PackReport,
+) -> Iterator[dict[str, str | bytes]]:
+    for item in items:
+        try:
+            sample = sample_of(load(item))
+        except UNREADABLE as error:
+            report.left_out[name_of(item)] = reason(error)
+            continue
+        report.with_caption += bool(sample.get("txt"))
+        yield sample
+
+
+def _joined(first: Item, rest: Iterable[Item]) -> Iterator[Item]:
+    yield first
+    yield from rest
+
+
+def require_pictures(folder: Path, report: PackReport) -> None:
+    """Refuse an end without any picture.
+
+    Raises:
+        PreparationError: nothing could be packed.
+    """
+    if not report.packed:
+        reasons = ", ".join(f"{count} x {why}" for why, count in report.reasons().most_common(3))
+        raise PreparationError(
+            f"None of the {report.seen} pictures for {folder} could be packed: {reasons}."
+        )
+
+
+def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Cut a stream into lists of `size`, the last one shorter."""
+    stream = iter(items)
+    while chunk := list(islice(stream, size)):
+        yield chunk

@@ -269,6 +269,11 @@ MISTAKES = {
     "data.batch_size=0": "data.batch_size is 0",
     "data.num_workers=-1": "data.num_workers is -1; it must be at least 0",
     "data.image_size=0": "data.image_size is 0",
+    "data.attempts=0": "data.attempts is 0; it must be at least 1",
+    "data.cache_gb=0": "data.cache_gb is 0.0; it must be more than 0",
+    "data.stall_seconds=0": "data.stall_seconds is 0.0; it must be more than 0",
+    "data.shuffle_shards=0": "data.shuffle_shards is 0; it must be at least 1",
+    "data.sampling=twice": "expected one of [exactly_once, with_replacement]",
     "data.max_bad_fraction=1": "data.max_bad_fraction is 1.0; it must be in [0, 1)",
     "data.max_bad_fraction=-0.1": "data.max_bad_fraction is -0.1",
     "model.code_scale=0": "model.code_scale is 0.0; set more than 0, or null",
@@ -309,6 +314,14 @@ MISTAKES = {
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
     "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",
     "data.image_size=64 data.resize=63": "data.resize is 63, smaller than data.image_size=64",
+    "data.source_weights=[1]": "data.source_weights is set, but data.sampling=exactly_once draws",
+    "data=webdataset data.train_shards=[a.tar,b.tar] data.val_shards=v.tar "
+    "data.sampling=with_replacement data.source_weights=[1,-2]": "data.source_weights is [1, -2]; "
+    "it must be a list of numbers, 0 or more, one for each of the 2 patterns",
+    "data=webdataset data.train_shards=[a.tar,b.tar] data.val_shards=v.tar "
+    "data.sampling=with_replacement data.source_weights=[1,2,3]": "one for each of the 2 patterns",
+    "data=webdataset data.train_shards=[a.tar,b.tar] data.val_shards=v.tar "
+    "data.sampling=with_replacement data.source_weights=[0,0]": "data.source_weights is [0, 0]",
     "data.train_shards=t.tar": "data.train_shards is ['t.tar'], data.val_shards is None: set both",
     "loss.discriminator_start_step=20 loss.adversarial_start_step=10": "start_step is 10, before "
     "loss.discriminator_start_step=20",

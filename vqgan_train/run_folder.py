@@ -28,7 +28,8 @@ OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
 """Tells the processes that the first rank launches which folder it chose."""
 
 CHANGEABLE = re.compile(
-    r"(?!run\.(seed|parent)$)(run|trainer|logger)\.|data\.(num_workers|train_shards|val_shards)$"
+    r"(?!run\.(seed|parent)$)(run|trainer|logger)\.|data\.(num_workers|train_shards|val_shards"
+    r"|cache_dir|cache_gb|stall_seconds|attempts)$"
 )
 """Settings that may differ when a run goes on: how long and where, not what is trained on what.
 

@@ -8,7 +8,7 @@ import torch
 from factories import image_bytes, image_samples, write_shard
 
 from vqgan_train.data.module import ShardDataModule
-from vqgan_train.data.plan import Draw, Plan
+from vqgan_train.data.plan import ALL_ONCE, Draw, Plan
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
 
@@ -43,6 +43,8 @@ def make_module(
     module = ShardDataModule(
         train_shards=[shards[0]],
         val_shards=[shards[1]],
+        store=None,
+        make_plan=lambda counts: Plan(sum(counts), seed=4),
         train_transform=TRANSFORM,
         val_transform=TRANSFORM,
         batch_size=batch_size,
@@ -68,6 +70,7 @@ def state_of(module: ShardDataModule, *, position: int, step: int) -> dict[str, 
     return {
         "position": position,
         "step": step,
+        "order": ALL_ONCE,
         "train_fingerprint": module.train_data.fingerprint,
         "val_fingerprint": module.val_data.fingerprint,
     }

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vqgan_train.data.shards import ShardError, expand_shards
+from vqgan_train.data.shards import ShardError, expand_shards, expand_sources
 
 
 @pytest.fixture
@@ -116,3 +116,38 @@ def test_remote_shards_are_refused_by_name(url: str) -> None:
 def test_unbalanced_braces_are_an_error(pattern: str) -> None:
     with pytest.raises(ShardError, match=r"The braces in .* do not match"):
         expand_shards([pattern])
+
+
+def test_sources_keep_what_each_pattern_names(folder: Path) -> None:
+    patterns = [
+        "https://host/{00..02}.tar?key=x",
+        str(folder / "00[01].tar"),
+        "pipe:curl -s 'https://host/{7,8}.tar' | awk '{print}'",
+        "s3://bucket/a.tar",
+    ]
+    assert expand_sources(patterns) == [
+        [f"https://host/0{number}.tar?key=x" for number in range(3)],
+        [folder / "000.tar", folder / "001.tar"],
+        [f"pipe:curl -s 'https://host/{number}.tar' | awk '{{print}}'" for number in (7, 8)],
+        ["s3://bucket/a.tar"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ([], "No shards are given"),
+        (["https://host/*.tar"], r"has a glob in it.*Write braces"),
+        (["s3://bucket/0[12].tar"], "has a glob in it"),
+        (["https://host/{0..9.tar"], "braces in .* do not match"),
+        (["https://host/{1,2}.tar", "https://host/2.tar"], "named more than once: https://host/2"),
+        (["{000,001}.tar", "./00[12].tar"], "named more than once"),
+        (["https://host/1.tar", "nosuch.tar"], "1 of 1 shards do not exist"),
+    ],
+)
+def test_sources_that_cannot_be_meant_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, patterns: list[str], message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(ShardError, match=message):
+        expand_sources(patterns)

@@ -1,19 +1,38 @@
 """The data, from its settings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from vqgan_train.cache import cache_folder
 from vqgan_train.config import Config, DataConfig
-from vqgan_train.data import ImageTransform, ShardError, expand_shards, pack_sample_photos
+from vqgan_train.config.data import Sampling
+from vqgan_train.data import ImageTransform, ShardError, expand_sources, pack_sample_photos
 from vqgan_train.data.module import ShardDataModule
+from vqgan_train.data.plan import Order, Plan
+from vqgan_train.data.shard_store import ShardStore
+from vqgan_train.data.weighted import WeightedPlan
+from vqgan_train.data.windows import WindowPlan
+
+Sources = list[list[Path | str]]
+"""The shards of each pattern: paths, and addresses of remote ones."""
 
 
 def build_data(config: Config) -> ShardDataModule:
     """Find the shards and say how to read them."""
     data = config.data
     train, val = _find_shards(data)
+    sizes = [len(source) for source in train]
+
+    def make_plan(counts: Sequence[int]) -> Order:
+        return build_plan(data, config.run.seed, counts, sizes)
+
+    train_shards = [shard for source in train for shard in source]
+    val_shards = [shard for source in val for shard in source]
     return ShardDataModule(
-        train_shards=train,
-        val_shards=val,
+        train_shards=train_shards,
+        val_shards=val_shards,
+        store=_build_store(data, [*train_shards, *val_shards]),
+        make_plan=make_plan,
         train_transform=ImageTransform(
             data.resize, data.image_size, data.random_crop, data.random_flip
         ),
@@ -26,12 +45,36 @@ def build_data(config: Config) -> ShardDataModule:
     )
 
 
-def _find_shards(data: DataConfig) -> tuple[list[Path], list[Path]]:
+def build_plan(data: DataConfig, seed: int, counts: Sequence[int], sources: Sequence[int]) -> Order:
+    """Choose the order of training samples.
+
+    Args:
+        data: how to draw.
+        seed: the run's.
+        counts: samples in each shard.
+        sources: shards of each pattern.
+    """
+    if data.sampling is Sampling.with_replacement:
+        return WeightedPlan(counts, sources, data.source_weights, seed, data.shuffle_shards)
+    if data.shuffle_shards is not None:
+        return WindowPlan(counts, seed, data.shuffle_shards)
+    return Plan(sum(counts), seed)
+
+
+def _build_store(data: DataConfig, shards: Sequence[Path | str]) -> ShardStore | None:
+    if all(isinstance(shard, Path) for shard in shards):
+        return None
+    folder = Path(data.cache_dir).expanduser() if data.cache_dir else cache_folder("shards")
+    return ShardStore(folder, int(data.cache_gb * 1e9), data.stall_seconds, data.attempts)
+
+
+def _find_shards(data: DataConfig) -> tuple[Sources, Sources]:
     if data.train_shards is None:
         photos = pack_sample_photos()
-        return [photos[0]], [photos[1]]
-    train, val = expand_shards(data.train_shards), expand_shards(data.val_shards)
-    shared = sorted(set(train) & set(val))
+        return [[photos[0]]], [[photos[1]]]
+    train, val = expand_sources(data.train_shards), expand_sources(data.val_shards)
+    in_both = set().union(*train) & set().union(*val)
+    shared = sorted(str(shard) for shard in in_both)
     if shared:
         raise ShardError(
             f"data.train_shards and data.val_shards share {len(shared)} shards, for example "

@@ -23,6 +23,9 @@ from vqgan_train.data.shards import ShardError
 
 log = logging.getLogger(__name__)
 
+UNREADABLE_INDEX = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+"""What reading a file that holds no index raises."""
+
 MANY_SHARDS = 20
 """Progress is shown from this many shards on."""
 
@@ -46,6 +49,16 @@ class ShardIndex:
 
     problem: str
     """What is wrong with the file; empty if nothing is."""
+
+    @property
+    def name(self) -> str:
+        """The file's, without its folder."""
+        return self.path.name
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return len(self.starts)
 
 
 def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
@@ -129,18 +142,10 @@ def load_index(path: Path) -> ShardIndex:
     stamp = path.stat()
     file = _cache_file(path, stamp)
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-            return ShardIndex(
-                path,
-                stamp.st_size,
-                stored["starts"],
-                stored["ends"],
-                int(stored["without_image"]),
-                str(stored["problem"]),
-            )
+        return read_index(file, path)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_INDEX as error:
         log.warning("The index %s is unreadable (%s) and made again.", file, error)
     index = index_shard(path)
     _store(index, file)
@@ -152,6 +157,40 @@ def keep_index(index: ShardIndex) -> None:
     _store(index, _cache_file(index.path, index.path.stat()))
 
 
+def read_index(file: Path, shard: Path) -> ShardIndex:
+    """Read what `write_index` wrote of a shard.
+
+    Raises:
+        FileNotFoundError: there is no such index, or no such shard.
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: it is unreadable.
+    """
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+        return ShardIndex(
+            shard,
+            shard.stat().st_size,
+            stored["starts"],
+            stored["ends"],
+            int(stored["without_image"]),
+            str(stored["problem"]),
+        )
+
+
+def write_index(index: ShardIndex, file: Path) -> None:
+    """Write an index, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with write_whole(file) as partial:
+        np.savez(
+            partial,
+            starts=index.starts,
+            ends=index.ends,
+            without_image=index.without_image,
+            problem=index.problem,
+        )
+
+
 def _cache_file(path: Path, stamp: os.stat_result) -> Path:
     identity = f"{path.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}"
     return cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
@@ -159,13 +198,6 @@ def _cache_file(path: Path, stamp: os.stat_result) -> Path:
 
 def _store(index: ShardIndex, file: Path) -> None:
     try:
-        with write_whole(file) as partial:
-            np.savez(
-                partial,
-                starts=index.starts,
-                ends=index.ends,
-                without_image=index.without_image,
-                problem=index.problem,
-            )
+        write_index(index, file)
     except OSError as error:
         log.warning("The index of %s could not be kept at %s: %s", index.path, file, error)

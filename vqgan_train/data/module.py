@@ -1,7 +1,7 @@
 """The data as Lightning sees it: loaders for this rank, and the position that a resume needs."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vqgan_train.data.index import index_shards
+from vqgan_train.data.opening import open_to_keep, open_to_stream
 from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
-from vqgan_train.data.plan import Draw, Plan
+from vqgan_train.data.plan import ALL_ONCE, Draw, Order, require_same_order
+from vqgan_train.data.prefetch import PrefetchedBatches
+from vqgan_train.data.remote import RemoteShard
+from vqgan_train.data.shard_store import ShardStore
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
 
@@ -21,13 +24,18 @@ log = logging.getLogger(__name__)
 
 PROBED_SAMPLES = 4
 
+BATCHES_AHEAD = 2
+"""Of a loader process: torch's default."""
+
 
 class ShardDataModule(LightningDataModule):
     """Training and validation images from shards.
 
     Args:
-        train_shards: tar files.
-        val_shards: tar files.
+        train_shards: tar files, and addresses of remote ones.
+        val_shards: likewise.
+        store: where remote shards are kept; None if there are none.
+        make_plan: the order of training samples, from the number of samples in each shard.
         train_transform: for training images.
         val_transform: for validation images.
         batch_size: images a device and batch.
@@ -38,8 +46,10 @@ class ShardDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        train_shards: Sequence[Path],
-        val_shards: Sequence[Path],
+        train_shards: Sequence[Path | str],
+        val_shards: Sequence[Path | str],
+        store: ShardStore | None,
+        make_plan: Callable[[Sequence[int]], Order],
         train_transform: ImageTransform,
         val_transform: ImageTransform,
         batch_size: int,
@@ -49,6 +59,8 @@ class ShardDataModule(LightningDataModule):
         super().__init__()
         self.train_shards = list(train_shards)
         self.val_shards = list(val_shards)
+        self.store = store
+        self.make_plan = make_plan
         self.train_transform = train_transform
         self.val_transform = val_transform
         self.batch_size = batch_size
@@ -71,23 +83,33 @@ class ShardDataModule(LightningDataModule):
         if self._is_set_up:
             return
         self._is_set_up = True
-        self.train_data = ShardDataset(
-            index_shards(self.train_shards), self.train_transform, self.seed
-        )
-        self.val_data = ShardDataset(index_shards(self.val_shards), self.val_transform, self.seed)
+        train = open_to_stream(self.train_shards, self.store)
+        self.plan = self.make_plan([shard.num_samples for shard in train])
+        self.train_data = ShardDataset(train, self.train_transform, self.seed)
+        # Validation comes back to all of its shards again and again: they are held.
+        val, self._holds = open_to_keep(self.val_shards, self.store)
+        self.val_data = ShardDataset(val, self.val_transform, self.seed)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Batches from here to the last step of the run, over as many epochs as that takes."""
+        """Batches from here to the last step of the run, over as many epochs as that takes.
+
+        Raises:
+            ShardError: the machines of the run do not agree on the shards.
+        """
         trainer = self._trainer()
         steps_left = max(trainer.max_steps - self._resumed_step, 0)
-        batches = PlannedBatches(
-            Plan(len(self.train_data), self.seed),
-            position=self._resumed_position,
-            num_batches=steps_left * trainer.accumulate_grad_batches,
-            batch_size=self.batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
+        share = {
+            "position": self._resumed_position,
+            "num_batches": steps_left * trainer.accumulate_grad_batches,
+            "batch_size": self.batch_size,
+            "rank": trainer.global_rank,
+            "world_size": trainer.world_size,
+        }
+        if not any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
+            return self._loader(self.train_data, PlannedBatches(self.plan, **share))
+        self._require_agreement()
+        lag = BATCHES_AHEAD * self.num_workers + 1
+        batches = PrefetchedBatches(self.plan, self.train_data, lag=lag, **share)
         return self._loader(self.train_data, batches)
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -117,7 +139,7 @@ class ShardDataModule(LightningDataModule):
             ShardError: none of them is an image.
         """
         for setting, data in (("train", self.train_data), ("val", self.val_data)):
-            samples = [data[Draw(0, sample)] for sample in range(min(len(data), PROBED_SAMPLES))]
+            samples = [data[Draw(0, sample)] for sample in data.probes(PROBED_SAMPLES)]
             if all(sample.image is None for sample in samples):
                 raise ShardError(
                     f"None of the first {len(samples)} samples of data.{setting}_shards could be "
@@ -150,6 +172,7 @@ class ShardDataModule(LightningDataModule):
         return {
             "position": self.position(),
             "step": self._trainer().global_step,
+            "order": self.plan.name,
             "train_fingerprint": self.train_data.fingerprint,
             "val_fingerprint": self.val_data.fingerprint,
         }
@@ -158,7 +181,7 @@ class ShardDataModule(LightningDataModule):
         """Go on from a checkpoint's position.
 
         Raises:
-            ShardError: the shards are not those that the checkpoint was trained on.
+            ShardError: the shards, or their order, are not those of the checkpoint.
         """
         self.setup("fit")
         if state_dict["train_fingerprint"] != self.train_data.fingerprint:
@@ -168,6 +191,7 @@ class ShardDataModule(LightningDataModule):
                 "same shards in the same order; they may lie elsewhere. To train on others, start "
                 "a run from the weights: model.init_from=CHECKPOINT."
             )
+        require_same_order(state_dict.get("order", ALL_ONCE), self.plan)
         self._resumed_position = state_dict["position"]
         self._resumed_step = state_dict["step"]
 
@@ -177,6 +201,20 @@ class ShardDataModule(LightningDataModule):
             log.warning(
                 "WARNING: data.val_shards are not those of before: from here on, validation is of "
                 "other images, and does not compare with what was."
+            )
+
+    def _require_agreement(self) -> None:
+        """Compare what the first rank counted with what this one did.
+
+        Raises:
+            ShardError: on all ranks, if one of them counted otherwise.
+        """
+        strategy = self._trainer().strategy
+        first = strategy.broadcast(self.train_data.fingerprint)
+        if not strategy.reduce_boolean_decision(first == self.train_data.fingerprint, all=True):
+            raise ShardError(
+                "The machines of this run do not agree on how many samples the remote shards hold. "
+                "Remove the count.json files in data.cache_dir on all of them, and start again."
             )
 
     def _loader(

@@ -1,24 +1,24 @@
 """Reading what the plan says: byte ranges of shards, grouped by WebDataset, batched by torch."""
 
-import io
 import struct
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.data.fingerprint import fingerprint
 from vqgan_train.data.index import ShardIndex
 from vqgan_train.data.listing import IMAGE_FIELDS
-from vqgan_train.data.plan import Draw, Plan
-from vqgan_train.data.shards import ShardError
+from vqgan_train.data.plan import Draw, Order
+from vqgan_train.data.reading import read_range as read_range
+from vqgan_train.data.reading import read_sample as read_sample
+from vqgan_train.data.remote import RemoteShard
+from vqgan_train.data.shards import DeadShardError
 from vqgan_train.data.transforms import ImageTransform
 
 UNREADABLE = (
@@ -42,32 +42,52 @@ class ShardDataset(Dataset[Sample]):
     """Random access to the samples of many shards.
 
     Args:
-        shards: their indices.
+        shards: indices of those that are here, and those that are fetched when they are read.
         transform: from bytes to tensor.
         seed: seeds the transform, together with epoch and sample.
     """
 
-    def __init__(self, shards: Sequence[ShardIndex], transform: ImageTransform, seed: int) -> None:
+    def __init__(
+        self, shards: Sequence[ShardIndex | RemoteShard], transform: ImageTransform, seed: int
+    ) -> None:
         self.shards = list(shards)
         self.transform = transform
         self.seed = seed
         self.fingerprint = fingerprint(self.shards)
         """Of the shards' names, sizes and samples, in order, wherever they lie."""
-        self._firsts = np.cumsum([0, *(len(shard.starts) for shard in shards)])
+        self._firsts = np.cumsum([0, *(shard.num_samples for shard in shards)])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
     def __getitem__(self, draw: Draw) -> Sample:
-        number = int(np.searchsorted(self._firsts, draw.sample, side="right")) - 1
-        shard = self.shards[number]
-        fields = read_sample(shard, draw.sample - int(self._firsts[number]))
-        name = f"{shard.path.name}/{fields['__key__']}"
+        number = int(self.shard_numbers(np.array(draw.sample)))
+        shard, place = self.shards[number], draw.sample - int(self._firsts[number])
+        try:
+            fields = _read(shard, place)
+        except DeadShardError as error:
+            return Sample(f"{shard.name}/sample {place}: {error}", None)
+        name = f"{shard.name}/{fields['__key__']}"
         random = np.random.default_rng((self.seed, *draw))
         try:
             return Sample(name, self.transform(image_bytes(fields), random))
         except UNREADABLE as error:
             return Sample(f"{name}: {reason(error)}", None)
+
+    def probes(self, count: int) -> range:
+        """The first samples of the first shard that can be had, of as many as there are samples."""
+        for shard, first in zip(self.shards[:count], self._firsts.tolist(), strict=False):
+            if isinstance(shard, ShardIndex) or shard.is_available():
+                return range(first, min(first + count, len(self)))
+        return range(min(count, len(self)))
+
+    def shard_numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """In which shards samples are, by their numbers."""
+        return np.searchsorted(self._firsts, samples, side="right") - 1
+
+
+def _read(shard: ShardIndex | RemoteShard, place: int) -> dict[str, Any]:
+    return read_sample(shard, place) if isinstance(shard, ShardIndex) else shard.read(place)
 
 
 def reason(error: Exception) -> str:
@@ -75,34 +95,6 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "no image format that PIL knows"
     return str(error) or type(error).__name__
-
-
-def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
-    """Read one sample's fields: `__key__` and bytes under `jpg`, `txt`, `json`, ...
-
-    Raises:
-        ShardError: the shard is another file than the one that was indexed.
-    """
-    return read_range(shard.path, int(shard.starts[place]), int(shard.ends[place]))
-
-
-def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
-    """Read the fields of the sample that lies between two bytes of a shard.
-
-    Raises:
-        ShardError: no sample begins there.
-    """
-    with path.open("rb") as file:
-        file.seek(start)
-        stream = io.BytesIO(file.read(end - start))
-    members = tar_file_expander([{"url": str(path), "stream": stream}])
-    try:
-        return next(iter(group_by_keys(members)))
-    except (tarfile.TarError, StopIteration) as error:
-        raise ShardError(
-            f"{path} has changed since it was indexed: no sample begins at byte {start}. "
-            "Leave shards alone while a run reads them, and start it again."
-        ) from error
 
 
 def image_bytes(fields: Mapping[str, Any]) -> bytes:
@@ -135,7 +127,7 @@ class PlannedBatches(Sampler[list[Draw]]):
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Order,
         *,
         position: int,
         num_batches: int,

@@ -11,8 +11,43 @@ GLOB_CHARACTERS = "*?["
 SHOWN_AT_MOST = 5
 
 
+PIPE = "pipe:"
+
+
 class ShardError(ValueError):
     """Shards are missing, empty or damaged; the message names them and what to do."""
+
+
+class DeadShardError(ShardError):
+    """A remote shard, or a sample in it, cannot be had; a run goes on without."""
+
+
+def expand_sources(patterns: Sequence[str]) -> list[list[Path | str]]:
+    """List the shards of each pattern: paths, and addresses of remote ones.
+
+    Args:
+        patterns: of paths as in `expand_shards`; or `scheme://...` or `pipe:COMMAND`, with braces.
+
+    Raises:
+        ShardError: as in `expand_shards`; or there is a glob in an address.
+    """
+    local = [pattern for pattern in patterns if not is_remote(pattern)]
+    if local or not patterns:
+        expand_shards(local)  # what is wrong with all of them together
+    sources: list[list[Path | str]] = [
+        [*_expand_address(pattern)] if is_remote(pattern) else [*expand_shards([pattern])]
+        for pattern in patterns
+    ]
+    counts = Counter(shard for source in sources for shard in source)
+    twice = [str(shard) for shard, count in counts.items() if count > 1]
+    if twice:
+        raise ShardError(f"Shards are named more than once: {_some(twice)}. Name each once.")
+    return sources
+
+
+def is_remote(pattern: str) -> bool:
+    """Whether a pattern is an address or a command, and no path."""
+    return "://" in pattern or pattern.startswith(PIPE)
 
 
 def expand_shards(
@@ -50,15 +85,12 @@ def expand_shards(
 
 
 def _expand(pattern: str) -> Iterator[str]:
-    if "://" in pattern or pattern.startswith("pipe:"):
+    if is_remote(pattern):
         raise ShardError(
-            f"{pattern} is remote; only shards on disks of this machine are read. Copy them first."
+            f"{pattern} is remote; here, only shards on disks of this machine are read. Copy them "
+            "first."
         )
-    try:
-        candidates = list(braceexpand(str(Path(pattern).expanduser())))
-    except ValueError as error:
-        raise ShardError(f"The braces in {pattern} do not match. Write {{000..099}}.") from error
-    for candidate in candidates:
+    for candidate in _expand_braces(str(Path(pattern).expanduser())):
         if any(character in candidate for character in GLOB_CHARACTERS):
             matches = sorted(glob.glob(candidate, recursive=True))  # noqa: PTH207 - absolute patterns too
             if not matches:
@@ -69,6 +101,23 @@ def _expand(pattern: str) -> Iterator[str]:
             yield from matches
         else:
             yield candidate
+
+
+def _expand_address(pattern: str) -> list[str]:
+    is_command = pattern.startswith(PIPE)
+    if not is_command and any(character in pattern for character in "*["):
+        raise ShardError(
+            f"{pattern} has a glob in it, and a remote folder is not listed. Write braces: "
+            "{000..099}."
+        )
+    return _expand_braces(pattern)
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:
+        raise ShardError(f"The braces in {pattern} do not match. Write {{000..099}}.") from error
 
 
 def _some(names: Sequence[str]) -> str:

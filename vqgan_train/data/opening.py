@@ -1,0 +1,87 @@
+"""Lists of shards, here and elsewhere, become what the stream reads."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vqgan_train.data.counts import count_samples
+from vqgan_train.data.disk_cache import Hold
+from vqgan_train.data.index import MANY_SHARDS, ShardIndex, index_shards
+from vqgan_train.data.remote import RemoteShard
+from vqgan_train.data.shard_store import ShardStore
+from vqgan_train.data.shards import DeadShardError, ShardError
+
+SHARDS_AT_ONCE = 4
+
+
+def open_to_stream(
+    shards: Sequence[Path | str], store: ShardStore | None
+) -> list[ShardIndex | RemoteShard]:
+    """Index what is here, count what is elsewhere; nothing is kept of the latter.
+
+    Args:
+        shards: paths, and addresses of remote ones.
+        store: for the latter.
+
+    Raises:
+        ShardError: a shard on this machine cannot be read, a remote one not be counted, or there
+            are no samples.
+    """
+    local = iter(index_shards([shard for shard in shards if isinstance(shard, Path)]))
+    addresses = [shard for shard in shards if isinstance(shard, str)]
+    remote = iter(_count(addresses, store)) if addresses else iter(())
+    opened = [next(local) if isinstance(shard, Path) else next(remote) for shard in shards]
+    if not any(shard.num_samples for shard in opened):
+        raise ShardError(f"The {len(shards)} shards hold no samples, by their statistics.")
+    return opened
+
+
+def open_to_keep(
+    shards: Sequence[Path | str], store: ShardStore | None
+) -> tuple[list[ShardIndex], list[Hold]]:
+    """Index all, those that are elsewhere after fetching them.
+
+    Args:
+        shards: paths, and addresses of remote ones.
+        store: for the latter.
+
+    Returns:
+        The indices, and what keeps remote shards in the cache for as long as it lives.
+
+    Raises:
+        ShardError: a shard cannot be read, had or kept.
+    """
+    local = iter(index_shards([shard for shard in shards if isinstance(shard, Path)]))
+    addresses = [shard for shard in shards if isinstance(shard, str)]
+    fetched = _fetch(addresses, store) if addresses else []
+    remote = iter(index for index, _ in fetched)
+    opened = [next(local) if isinstance(shard, Path) else next(remote) for shard in shards]
+    return opened, [hold for _, hold in fetched]
+
+
+def _count(addresses: Sequence[str], store: ShardStore | None) -> list[RemoteShard]:
+    assert store is not None, "remote shards need a store"
+    store.forget_dead(addresses)
+    counts = count_samples(addresses, store)
+    return [
+        RemoteShard(address, count, store) for address, count in zip(addresses, counts, strict=True)
+    ]
+
+
+def _fetch(addresses: Sequence[str], store: ShardStore | None) -> list[tuple[ShardIndex, Hold]]:
+    assert store is not None, "remote shards need a store"
+    store.forget_dead(addresses)
+    never = threading.Event()
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+        fetched = pool.map(lambda address: store.fetch_to_hold(address, never), addresses)
+        few = len(addresses) < MANY_SHARDS
+        try:
+            return list(tqdm(fetched, "fetching shards", len(addresses), unit="shard", disable=few))
+        except DeadShardError as error:
+            raise ShardError(
+                f"{error}. Validation is of the same images every time, so it needs all of its "
+                "shards. Mend the source, or leave the shard out of data.val_shards."
+            ) from error

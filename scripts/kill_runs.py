@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
-    os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
         results = kill_runs(Path(folder), arguments.kills, random.Random(arguments.seed))
     text = json.dumps(results, indent=2)
     print(text)

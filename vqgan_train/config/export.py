@@ -9,6 +9,7 @@ from enum import Enum
 from vqgan_train.config.checks import require, require_at_least
 
 HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_IDENTIFIER = re.compile(r"[a-z0-9.-]+")
 OTHER_LICENSE = "other"
 """The hub's word for one that it has no word for."""
 
@@ -52,6 +53,11 @@ class CardConfig:
     """How they were found out."""
 
     def __post_init__(self) -> None:
+        require(
+            self.license is None or HUB_IDENTIFIER.fullmatch(self.license) is not None,
+            f"card.license is {self.license!r}; give the hub's identifier, such as mit, or other "
+            "with card.license_name and card.license_link.",
+        )
         named = (self.license_name is not None, self.license_link is not None)
         require(
             named == (self.license == OTHER_LICENSE,) * 2,

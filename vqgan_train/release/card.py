@@ -13,7 +13,7 @@ from vqgan_train.release.lineage import Lineage
 from vqgan_train.release.part_card import part_of_card
 from vqgan_train.release.records import Records
 from vqgan_train.release.tables import has_same_validation, losses_table, validation_table
-from vqgan_train.release.template import fill, inline
+from vqgan_train.release.template import fill, inline, read_template
 
 SAMPLE_PHOTOS = "the sample photos of scikit-image"
 SECONDS_AN_HOUR, SECONDS_A_MINUTE = 3600, 60
@@ -61,7 +61,7 @@ def model_card(subject: Subject, choices: Choices) -> str:
         **_measured(subject),
         **_chosen(choices),
     }
-    return fill("card.md", values)
+    return fill(read_template("card.md"), values)
 
 
 def _parameters(networks: Networks) -> dict[str, str | None]:

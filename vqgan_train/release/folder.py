@@ -10,6 +10,7 @@ from vqgan_train.checkpoint import FORMATS, ExportError, whole_export
 from vqgan_train.conversion import Conversion, origin, whole_networks, write_compared
 from vqgan_train.release.card import Subject, model_card
 from vqgan_train.release.choices import Choices
+from vqgan_train.release.errors import NOT_THERE, HolesError
 from vqgan_train.release.front_matter import front_matter
 from vqgan_train.release.lineage import Part, read_lineage
 from vqgan_train.release.records import Records, find_records
@@ -64,7 +65,11 @@ def write_release(checkpoint: Path, folder: Path, choices: Choices) -> Release:
             _write_part(part, its_records, partial / TRAINING / f"part{part.number}")
         pictures = _copy(records[-1].pictures, partial / PICTURES)
         subject = Subject(lineage, records, networks, made_from, pictures)
-        _write_card(model_card(subject, choices), front_matter(lineage, choices), partial / CARD)
+        try:
+            card, matter = model_card(subject, choices), front_matter(lineage, choices)
+        except NOT_THERE as error:
+            raise HolesError(checkpoint, error) from error
+        _write_card(card, matter, partial / CARD)
         files = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
     return Release(
         folder=folder,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.data.module import DATA_STATE
-from vqgan_train.release.errors import ReleaseError
+from vqgan_train.release.errors import NOT_THERE, HolesError, ReleaseError
 from vqgan_train.runtime import PROVENANCE
 
 
@@ -81,12 +81,8 @@ def read_lineage(checkpoint: Path) -> Lineage:
             },
             learning_rate=float(content["hyper_parameters"]["optimizer"]["lr"]),
         )
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ReleaseError(
-            f"{checkpoint} does not say all that a run of this version of vqgan_train would "
-            f"({type(error).__name__}: {error}), so a model card would have holes. Release it with "
-            "the version that wrote it, or export the weights alone: format=safetensors, for one."
-        ) from error
+    except NOT_THERE as error:
+        raise HolesError(checkpoint, error) from error
 
 
 def _chain(link: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

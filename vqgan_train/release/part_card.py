@@ -4,7 +4,7 @@ import re
 
 from vqgan_train.release.lineage import Part
 from vqgan_train.release.records import Records
-from vqgan_train.release.template import fill, inline
+from vqgan_train.release.template import fill, inline, read_template
 
 WEB_ADDRESS = re.compile(r"https?://[^\s()<>]+")
 
@@ -59,4 +59,4 @@ def part_of_card(part: Part, records: Records, learning_rate: float | None) -> s
         "config_file": f"training/part{part.number}/config.yaml",
         "metrics_file": f"training/part{part.number}/metrics.csv" if records.metrics else None,
     }
-    return fill("part.md", values)
+    return fill(read_template("part.md"), values)

@@ -1,6 +1,7 @@
 """What the folder of a run tells of it beside its checkpoints: metrics and pictures."""
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,8 @@ Row = Mapping[str, float]
 VALIDATED = "val/loss/reconstruction"
 TRAINED = "train/loss/reconstruction"
 """Are in every row of a validation, and of training."""
+
+GRID = re.compile(r"step_([0-9]+)\.png")
 
 STEP_SECONDS = "train/step_seconds"
 
@@ -87,5 +90,6 @@ def _numbers(row: Mapping[str, str]) -> Row:
 
 
 def _newest_pictures(folder: Path, step: int) -> Path | None:
-    grids = {int(file.stem.removeprefix("step_")): file for file in folder.glob("step_*.png")}
-    return max(((s, file) for s, file in grids.items() if s <= step), default=(0, None))[1]
+    drawn = {file: GRID.fullmatch(file.name) for file in folder.glob("*.png")}
+    steps = {file: int(name[1]) for file, name in drawn.items() if name}
+    return max((file for file in steps if steps[file] <= step), key=steps.__getitem__, default=None)

@@ -15,18 +15,22 @@ from string import Template
 CONDITION = re.compile(r"\?(?P<no>!?)(?P<name>\w+) ?")
 
 
+def read_template(name: str) -> str:
+    """Read one of the templates beside this file."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
 def fill(template: str, values: Mapping[str, str | None]) -> str:
-    """Fill one of the templates beside this file.
+    """Put values into a template.
 
     Args:
-        template: its name.
+        template: the text.
         values: for every place that it names; None: there is no value.
 
     Raises:
         KeyError: the template names a place that is not among the values.
     """
-    text = files(__package__).joinpath(template).read_text(encoding="utf-8")
-    lines = [_line(line, values) for line in text.splitlines()]
+    lines = [_line(line, values) for line in template.splitlines()]
     filled = "\n".join(line for line in lines if line is not None)
     return re.sub(r"\n{3,}", "\n\n", filled) + "\n"
 

@@ -20,7 +20,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 from tiny_exports import tiny_networks, write_checkpoint
 from tiny_releases import NOTHING_SAID, RUN_URLS, change, copy_of, make_parts
-from tiny_runs import load, rows
+from tiny_runs import load, rows, tiny_config
+from wandb_server import WandbServer
 
 from vqgan_train import conversion
 from vqgan_train.checkpoint import CheckpointError, ExportError, read_networks
@@ -29,6 +30,7 @@ from vqgan_train.release import Choices, ReleaseError, write_release
 from vqgan_train.release.card import Subject, model_card
 from vqgan_train.release.lineage import read_lineage
 from vqgan_train.release.records import find_records
+from vqgan_train.train import train
 
 SAID = Choices(
     repository="tester/cards",
@@ -163,11 +165,32 @@ def test_it_tells_both_parts_with_their_runs(card: str, last: Path) -> None:
     assert {row["train/learning_rate"] for row in rows(last.parents[1])} == {"0.0005"}
     for part in (first, second):
         assert "Loss: L1 + 1 x LPIPS (VGG16) + 1 x codebook loss + 0.75 x adaptive" in part
-        assert "resized to 20 pixels, then a square of 16 from a random place. Half of" in part
+        assert "resized to 20 pixels, then a square of 16 cropped at a random place. Half" in part
         assert provenance["git_revision"].removesuffix("-dirty") in part
         assert f"torch {provenance['packages']['torch']}, " in part
         assert "`trainer.accelerator=cpu`, `devices=auto`, `num_nodes=1`" in part
     assert "The model is of step 6." in card
+
+
+@pytest.mark.slow
+def test_a_run_at_wandb_is_linked(wandb_server: WandbServer, tmp_path: Path) -> None:
+    online = ("logger=wandb", "logger.wandb.entity=tester", "logger.wandb.project=cards")
+    train(tiny_config(tmp_path, *online, "run.max_steps=2"))
+    card = release_of(tmp_path / "run" / "checkpoints" / "best.ckpt", tmp_path / "out")
+    run_id = (tmp_path / "run" / "wandb_id").read_text()
+    (link,) = re.findall(r"logged as \[this run\]\((.*?)\)\.", card)
+    assert re.fullmatch(rf"https?://\S+/tester/cards/runs/{run_id}", link)
+
+
+@pytest.mark.slow
+def test_a_run_that_wandb_never_saw_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(tiny_config(tmp_path, "logger=wandb", "logger.wandb.mode=offline", "run.max_steps=2"))
+    card = release_of(tmp_path / "run" / "checkpoints" / "best.ckpt", tmp_path / "out")
+    run_id = (tmp_path / "run" / "wandb_id").read_text()
+    assert re.search(rf"logged offline as the W&B run `[\w/]*{run_id}`\.", card)
 
 
 VALIDATION = {
@@ -356,6 +379,7 @@ def test_later_steps_are_of_another_model(last: Path, tmp_path: Path) -> None:
     assert table(card, "In training, as the mean over a step's images:")["step"] == ["1", "4"]
     drawn = own.parents[1] / "images" / "step_000004.png"
     assert filecmp.cmp(drawn, tmp_path / "out" / "pictures.png", shallow=False)
+    assert "differences between them, at step 4." in card
 
 
 def test_without_part_1_the_checkpoint_remembers_how_it_began(last: Path, tmp_path: Path) -> None:
@@ -378,7 +402,7 @@ def test_without_its_run_a_checkpoint_says_what_it_knows(last: Path, tmp_path: P
     alone = shutil.copy(last, tmp_path / "alone.ckpt")
     card = release_of(alone, tmp_path / "out")
     assert "so how well this model does is not known here." in card
-    assert "Half of them mirrored." in card
+    assert "Half of them were mirrored." in card
     assert "pictures.png" not in card
     assert flowing(card).count("learning rate 0.0005 (") == 1
     assert not (tmp_path / "out" / "pictures.png").exists()
@@ -435,6 +459,18 @@ def test_a_run_with_holes_is_refused(last: Path, tmp_path: Path, hole: tuple[str
     with pytest.raises(ReleaseError, match=rf"KeyError: '{hole[-1]}'.* would have holes"):
         write_release(path, tmp_path / "out", NOTHING_SAID)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_that_continued_itself_is_refused(last: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(last, tmp_path / "last.ckpt"))
+
+    def edit(content: dict[str, Any]) -> None:
+        parent = content["vqgan_train"]["parent"]
+        parent["provenance"]["parent"] = parent
+
+    change(path, edit)
+    with pytest.raises(ReleaseError, match="more than 100 runs after one another"):
+        write_release(path, tmp_path / "out", NOTHING_SAID)
 
 
 # What it says to do.

@@ -109,6 +109,7 @@ def _data(lineage: Lineage, records: Sequence[Records], choices: Choices) -> dic
 def _measured(subject: Subject) -> dict[str, str | None]:
     """How well the model does, and how long that took."""
     parts, records = subject.lineage.parts, subject.records
+    drawn = records[-1].pictures_step
     validation = validation_table(subject.lineage, records)
     is_other = any(not has_same_validation(part, parts[-1]) for part in parts)
     seconds = [
@@ -123,6 +124,7 @@ def _measured(subject: Subject) -> dict[str, str | None]:
         "other_validation": "" if is_other else None,
         "losses": losses_table(records),
         "pictures": subject.pictures,
+        "pictures_step": None if drawn is None else f"{drawn:,}",
     }
 
 

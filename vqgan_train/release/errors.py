@@ -23,5 +23,5 @@ class HolesError(ReleaseError):
         )
 
 
-NOT_THERE = (LookupError, TypeError, AttributeError, ValueError)
+NOT_THERE = (ArithmeticError, LookupError, TypeError, AttributeError, ValueError)
 """What reading plain values raises that are not what they should be."""

@@ -10,6 +10,10 @@ from vqgan_train.release.errors import NOT_THERE, HolesError, ReleaseError
 from vqgan_train.runtime import PROVENANCE
 
 
+MOST_PARTS = 100
+"""A file may say that a run continued itself."""
+
+
 class Part(NamedTuple):
     """One run."""
 
@@ -88,9 +92,12 @@ def read_lineage(checkpoint: Path) -> Lineage:
 def _chain(link: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The last run, the one that it continued, and so on."""
     following: Mapping[str, Any] | None = link
-    while following is not None:
+    for _ in range(MOST_PARTS):
+        if following is None:
+            return
         yield following
         following = following["provenance"]["parent"]
+    raise ValueError(f"more than {MOST_PARTS} runs after one another")
 
 
 def _part(number: int, before: Mapping[str, Any] | None, link: Mapping[str, Any]) -> Part:

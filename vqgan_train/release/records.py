@@ -41,6 +41,8 @@ class Records(NamedTuple):
     pictures: Path | None
     """The newest grid, likewise."""
 
+    pictures_step: int | None
+
     def first(self, metric: str) -> Row | None:
         """The first row that has a metric."""
         return next((row for row in self.rows if metric in row), None)
@@ -63,7 +65,7 @@ class Records(NamedTuple):
         return seconds
 
 
-NOTHING = Records(None, (), None)
+NOTHING = Records(None, (), None, None)
 
 
 def find_records(part: Part) -> Records:
@@ -78,10 +80,12 @@ def find_records(part: Part) -> Records:
         log.warning("Left out metrics and pictures of Part %d: %s", part.number, error)
         return NOTHING
     rows = [_numbers(row) for row in MetricsCsv(metrics).read()]
+    pictures_step, pictures = _newest_pictures(folder / PICTURES, part.end[0])
     return Records(
         metrics=metrics if metrics.is_file() else None,
         rows=tuple(row for row in rows if row["step"] <= part.end[0]),
-        pictures=_newest_pictures(folder / PICTURES, part.end[0]),
+        pictures=pictures,
+        pictures_step=pictures_step,
     )
 
 
@@ -89,7 +93,7 @@ def _numbers(row: Mapping[str, str]) -> Row:
     return {name: float(value) for name, value in row.items() if value}
 
 
-def _newest_pictures(folder: Path, step: int) -> Path | None:
-    drawn = {file: GRID.fullmatch(file.name) for file in folder.glob("*.png")}
-    steps = {file: int(name[1]) for file, name in drawn.items() if name}
-    return max((file for file in steps if steps[file] <= step), key=steps.__getitem__, default=None)
+def _newest_pictures(folder: Path, step: int) -> tuple[int, Path] | tuple[None, None]:
+    grids = {file: GRID.fullmatch(file.name) for file in folder.glob("*.png")}
+    drawn = [(int(name[1]), file) for file, name in grids.items() if name]
+    return max((grid for grid in drawn if grid[0] <= step), default=(None, None))

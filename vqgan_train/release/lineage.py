@@ -9,7 +9,6 @@ from vqgan_train.data.module import DATA_STATE
 from vqgan_train.release.errors import NOT_THERE, HolesError, ReleaseError
 from vqgan_train.runtime import PROVENANCE
 
-
 MOST_PARTS = 100
 """A file may say that a run continued itself."""
 

@@ -11,6 +11,8 @@ from typing import Any, Self
 REPOSITORY = r"/api/models/[^/]+/[^/]+"
 """Where a client asks whether there is one."""
 
+WEIGHTS = (".safetensors", ".msgpack", ".ckpt")
+
 COMMIT = "c" * 40
 
 
@@ -27,6 +29,9 @@ class HubServer:
         """What was asked for each, by USER/REPO."""
         self.files: dict[str, bytes] = {}
         """Of the last commit."""
+        self.num_commits = 0
+        self.blobs: dict[str, bytes] = {}
+        """Files that are kept apart, as the hub does with weights, by their hash."""
         self.cards: list[str] = []
         """That were to be checked."""
         self.refused = ""
@@ -41,10 +46,18 @@ class HubServer:
                 hub.answer(self, b"")
 
             def do_POST(self) -> None:
-                length = self.headers.get("Content-Length")
-                hub.answer(self, self.rfile.read(int(length)) if length else self.chunks())
+                hub.answer(self, self.body())
 
-            def chunks(self) -> bytes:
+            def do_PUT(self) -> None:
+                hub.blobs[self.path.removeprefix("/blobs/")] = self.body()
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def body(self) -> bytes:
+                length = self.headers.get("Content-Length")
+                if length:
+                    return self.rfile.read(int(length))
                 body = b""
                 while size := int(self.rfile.readline(), 16):
                     body += self.rfile.read(size)
@@ -107,11 +120,27 @@ class HubServer:
                 return {"files": [self.upload_mode(file) for file in json.loads(body)["files"]]}
             if path == f"/api/models/{name}/commit/main":
                 lines = [json.loads(line) for line in body.splitlines()]
-                files = [line["value"] for line in lines if line["key"] == "file"]
-                self.files = {file["path"]: base64.b64decode(file["content"]) for file in files}
+                self.num_commits += 1
+                self.files = {
+                    line["value"]["path"]: self.content(line["key"], line["value"])
+                    for line in lines
+                    if line["key"] != "header"
+                }
                 address = f"{self.address}/{name}/commit/{COMMIT}"
                 return {"success": True, "commitOid": COMMIT, "commitUrl": address}
+            if path == f"/{name}.git/info/lfs/objects/batch":
+                objects = json.loads(body)["objects"]
+                return {"transfer": "basic", "objects": [self.place(entry) for entry in objects]}
         return None
 
+    def place(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Where a large file is to be put."""
+        upload = {"href": f"{self.address}/blobs/{entry['oid']}", "header": {}}
+        return {"oid": entry["oid"], "size": entry["size"], "actions": {"upload": upload}}
+
+    def content(self, kind: str, file: dict[str, Any]) -> bytes:
+        return self.blobs[file["oid"]] if kind == "lfsFile" else base64.b64decode(file["content"])
+
     def upload_mode(self, file: dict[str, Any]) -> dict[str, Any]:
-        return {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+        mode = "lfs" if file["path"].endswith(WEIGHTS) else "regular"
+        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}

@@ -9,6 +9,9 @@ from hub_server import HubServer
 
 from vqgan_train.release import Hub, ReleaseError
 
+# The client's own, of its HTTP library.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 TOKEN = "hf_tests"
 
 
@@ -21,6 +24,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
     with HubServer(TOKEN) as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
+        # Weights go by way of git-lfs, then, which this server knows.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         yield server
     assert server.unknown == [], "the client asked for what the server does not know"
 
@@ -31,12 +36,13 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "release"
     (folder / "training").mkdir(parents=True)
     (folder / "README.md").write_text("---\ntags:\n- a\n---\n# Card\n")
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 100)
     (folder / "training" / "config.yaml").write_text("a: 1\n")
     (folder / "secret.txt").write_text("not for you")
     return folder
 
 
-FILES = ("README.md", "training/config.yaml")
+FILES = ("README.md", "model.safetensors", "training/config.yaml")
 
 
 @pytest.mark.parametrize("private", [True, False])
@@ -47,6 +53,8 @@ def test_the_files_of_a_release_are_one_commit(hub: HubServer, folder: Path, pri
     # Older clients say it in another way.
     assert (asked.get("visibility") == "private" or asked.get("private", False)) is private
     assert hub.files == {name: (folder / name).read_bytes() for name in FILES}
+    assert hub.num_commits == 1
+    assert len(hub.blobs) == 1, "weights go a way of their own"
     assert hub.cards == [(folder / "README.md").read_text()], "the hub checks the card first"
 
 

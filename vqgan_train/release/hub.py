@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
 from vqgan_train.release.errors import ReleaseError
 
@@ -48,15 +48,17 @@ class Hub:
         """
         try:
             self._api.create_repo(self.repository, private=self.private, exist_ok=True)
-            self._api.upload_folder(
-                repo_id=self.repository,
-                folder_path=folder,
-                allow_patterns=list(files),
+            # Not upload_folder, which makes several commits of large files: a card would be there
+            # before its weights.
+            self._api.create_commit(
+                self.repository,
+                [CommitOperationAdd(name, folder / name) for name in files],
                 commit_message="Release by vqgan_train",
             )
         except Exception as error:
+            reason = f"{error} {error.__cause__ or ''}".strip()
             raise ReleaseError(
-                f"push_to_hub={self.repository} was refused: {error}\nThe release is in {folder}. "
+                f"push_to_hub={self.repository} was refused: {reason}\nThe release is in {folder}. "
                 "Give the same command again to upload it: what is there stays."
             ) from error
         return f"{self._api.endpoint}/{self.repository}"

@@ -35,14 +35,15 @@ from vqgan_train.config import (
     config_dir,
     plain_settings,
     register_schema,
-    setting_names,
     to_config,
 )
-from vqgan_train.conversion import convert
-from vqgan_train.models import VQGAN
+from vqgan_train.conversion import Conversion, convert
+from vqgan_train.models import VQGAN, Agreement
+from vqgan_train.release import Choices, Release
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "export.md").read_text()
+ALL_FORMATS = [*FORMATS, "release"]
 GIVEN = ("checkpoint=last.ckpt", "output=out", "format=flax")
 LARGEST_DIFFERENCE = 1e-3
 LEAST_EQUAL_TOKENS = 0.999
@@ -58,21 +59,28 @@ def compose_export(*overrides: str) -> ExportConfig:
 
 
 def test_the_formats_that_can_be_asked_for_are_those_that_there_are() -> None:
-    assert [kind.value for kind in ExportFormat] == list(FORMATS)
-    for name in FORMATS:
+    assert [kind.value for kind in ExportFormat] == ALL_FORMATS
+    for name in ALL_FORMATS:
         assert compose_export(*GIVEN[:2], f"format={name}").format.value == name
 
 
 def test_all_settings_are_read_and_must_be_given() -> None:
-    assert plain_settings(compose_export(*GIVEN)) == dict(item.split("=") for item in GIVEN)
+    settings = plain_settings(compose_export(*GIVEN))
+    card = settings.pop("card")
+    assert card == {**dict.fromkeys(card), "datasets": []}, "nothing is said unless it is given"
+    assert card.keys() | {"repository"} == set(Choices._fields), "card is passed on as it is"
+    assert settings == {
+        **dict(item.split("=") for item in GIVEN),
+        "push_to_hub": None,
+        "private": True,
+    }
     source = Path(command.__file__).read_text()
+    assert all(f"config.{name}" in source for name in (*settings, "card"))
     for missing in GIVEN:
         name = missing.split("=")[0]
-        assert f"config.{name}" in source
         with pytest.raises(MissingMandatoryValue) as raised:
             compose_export(*(setting for setting in GIVEN if setting != missing))
         assert explain(raised.value, ExportConfig).startswith(f"{name} has no value yet.")
-    assert set(setting_names(ExportConfig)) == {item.split("=")[0] for item in GIVEN}
 
 
 @pytest.mark.parametrize(
@@ -80,8 +88,17 @@ def test_all_settings_are_read_and_must_be_given() -> None:
     [
         ("checkpoint=", "checkpoint is empty; give the path of a file"),
         ("output=", "output is empty; give a folder"),
-        ("format=onnx", "expected one of [flax, safetensors, taming, diffusers]"),
+        ("format=onnx", "expected one of [flax, safetensors, taming, diffusers, release]"),
         ("fromat=flax", "Did you mean format?"),
+        ("card.licence=mit", "Did you mean card.license"),
+        ("card.license=MIT", "card.license is 'MIT'; give the hub's identifier, such as mit"),
+        ("card.license=other", "name and link belong to card.license=other, which needs both"),
+        ("card.license_name=ours", "name and link belong to card.license=other, which needs both"),
+        ("card.emissions_grams=-1", "card.emissions_grams is -1.0; it must be at least 0"),
+        ("card.emissions_grams=3", "card.emissions_source is None: give both, or neither"),
+        ("card.hardware=GPU", "card belong to a release, but format is flax. Take format=release"),
+        ("push_to_hub=user/repo", "push_to_hub and card belong to a release, but format is flax"),
+        ("push_to_hub=repo", "push_to_hub is 'repo'; give USER/REPO"),
     ],
 )
 def test_a_mistake_is_refused_with_what_to_change(override: str, message: str) -> None:
@@ -141,6 +158,61 @@ def test_an_error_is_shown_without_a_traceback_and_leaves_nothing(
     shown = capsys.readouterr().err
     assert shown.startswith("\nError: The first convolution of diffusers' VQModel")
     assert "Traceback" not in shown
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_release_is_pushed_only_if_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uploads: list[tuple[str, bool, Path, tuple[str, ...]]] = []
+
+    class RecordingHub:
+        def __init__(self, repository: str, *, private: bool) -> None:
+            self.repository, self.private = repository, private
+
+        def upload(self, folder: Path, files: tuple[str, ...]) -> str:
+            uploads.append((self.repository, self.private, folder, files))
+            return f"hub/{self.repository}"
+
+    def write(checkpoint: Path, folder: Path, choices: Choices) -> Release:
+        (folder / "training").mkdir(parents=True)
+        (folder / "README.md").write_text(f"{choices.repository} {choices.license}")
+        (folder / "training" / "metrics.csv").write_text("step\n")
+        made = Conversion((), 3, 1234, 32, True, Agreement(64, 63, 0.5))
+        return Release(folder, ("README.md", "training/metrics.csv"), {"flax": made}, 2, 1)
+
+    monkeypatch.setattr("vqgan_train.release.Hub", RecordingHub)
+    monkeypatch.setattr("vqgan_train.release.write_release", write)
+    given = ("checkpoint=last.ckpt", "format=release", "card.license=mit")
+    assert run_export(monkeypatch, *given, f"output={tmp_path / 'a'}") == 0
+    assert uploads == []
+    assert capsys.readouterr().out == (
+        f"wrote    {tmp_path}/a/README.md (8 bytes)\n"
+        f"         {tmp_path}/a/training/metrics.csv (5 bytes)\n"
+        "\nflax\n"
+        "weights  3 arrays, 1,234 numbers; read back, equal to the bit\n"
+        "codes    32\n"
+        "tokens   63 of 64 equal on test images\n"
+        "images   decoded, they differ by 0.5 at most\n"
+        "\nparts    2, metrics of 1\n"
+        "hub      nothing was uploaded\n"
+    )
+    pushed = (f"output={tmp_path / 'b'}", "push_to_hub=user/repo", "private=false")
+    assert run_export(monkeypatch, *given, *pushed) == 0
+    files = ("README.md", "training/metrics.csv")
+    assert uploads == [("user/repo", False, tmp_path / "b", files)]
+    assert "hub      uploaded to hub/user/repo\n" in capsys.readouterr().out
+    assert (tmp_path / "b" / "README.md").read_text() == "user/repo mit"
+
+
+def test_without_a_token_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vqgan_train.release.hub.get_token", lambda: None)
+    path = write_checkpoint(tmp_path / "last.ckpt", tiny_networks())
+    given = (f"checkpoint={path}", f"output={tmp_path / 'out'}", "format=release")
+    assert run_export(monkeypatch, *given, "push_to_hub=user/repo") == USER_ERROR
+    assert "Error: push_to_hub=user/repo needs a token" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -230,14 +302,15 @@ def test_jax_gives_the_same_on_photos_at_full_size(full: Path) -> None:
     assert_jax_gives_the_same(full, full.parent / "flax", in_both_ranges(real_photos(1)))
 
 
-# The page.
+# The page. What it says of a release is in tests/test_release.py.
 
 COMMANDS = re.findall(r"^    python -m vqgan_train\.export (.*)$", PAGE, re.MULTILINE)
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_page_has_a_command_and_a_snippet_for_every_format() -> None:
-    assert [command.split("format=")[1] for command in COMMANDS] == list(FORMATS)
+    formats = [re.findall(r"format=(\w+)", command)[0] for command in COMMANDS]
+    assert list(dict.fromkeys(formats)) == ALL_FORMATS
     for name in FORMATS:
         assert any(f"export/{name}/" in code or f'export/{name}"' in code for code in SNIPPETS)
 
@@ -249,7 +322,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(conversion, "PROBE_SIDE", 32)
-        for line in COMMANDS:
+        for line in (line for line in COMMANDS if "format=release" not in line):
             path = Path(re.findall(r"checkpoint=(\S+)", line)[0])
             if not path.exists():
                 path.parent.mkdir(parents=True)

@@ -40,6 +40,7 @@ L2 = (
     "conversion",
     "data.module",
     "loggers",
+    "release",
     "run_folder",
     "run_start",
     "runtime",

@@ -47,7 +47,9 @@ def installed(wheel: Path) -> Path:
 def test_the_wheel_holds_package_and_conf_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    sources = {str(f.relative_to(ROOT)) for f in (ROOT / "vqgan_train").rglob("*.py")}
+    package = ROOT / "vqgan_train"
+    files = [*package.rglob("*.py"), *package.rglob("*.md")]
+    sources = {str(file.relative_to(ROOT)) for file in files}
     conf = {f"vqgan_train/{f.relative_to(ROOT)}" for f in (ROOT / "conf").rglob("*.yaml")}
     assert conf
     assert names == sources | conf

@@ -64,20 +64,37 @@ def convert(checkpoint: Path, target: Format, folder: Path) -> Conversion:
             is not what was read. Then nothing is left of it.
     """
     with whole_export(folder) as partial:
-        networks = _whole_networks(checkpoint)
-        target.write(networks, _origin(checkpoint), partial)
-        names = sorted(file.name for file in partial.iterdir())
-        written = partial / target.weights_file
-        read_back = read_networks(written)
-        num_weights = _require_equal(_kept(networks, target), _kept(read_back, target), written)
-        agreed = _require_agreement(networks, read_back, written)
+        networks = whole_networks(checkpoint)
+        made = write_compared(networks, origin(checkpoint), target, partial)
+    return made._replace(files=tuple(folder / file.name for file in made.files))
+
+
+def write_compared(
+    networks: Networks, made_from: Mapping[str, str], target: Format, folder: Path
+) -> Conversion:
+    """Write networks in a format, read them back, and compare.
+
+    Args:
+        networks: from `whole_networks`.
+        made_from: from `origin`.
+        target: the format.
+        folder: where to; it is there, and no file of the format's names is.
+
+    Raises:
+        ExportError: the format cannot hold them, or what was written is not what was given.
+    """
+    there = set(folder.iterdir())
+    target.write(networks, made_from, folder)
+    written = folder / target.weights_file
+    read_back = read_networks(written)
+    num_weights = _require_equal(_kept(networks, target), _kept(read_back, target), written)
     return Conversion(
-        files=tuple(folder / name for name in names),
+        files=tuple(sorted(set(folder.iterdir()) - there)),
         num_weights=num_weights,
         num_parameters=sum(weight.numel() for weight in _kept(networks, target).values()),
         codebook_size=networks.architecture["codebook_size"],
         without_discriminator=bool(networks.discriminator) and not target.has_discriminator,
-        agreement=agreed,
+        agreement=_require_agreement(networks, read_back, written),
     )
 
 
@@ -90,8 +107,12 @@ def probe_images(model: VQGAN) -> Tensor:
     return images[:, [channel % images.shape[1] for channel in range(channels)]]
 
 
-def _whole_networks(checkpoint: Path) -> Networks:
-    """Read networks of which nothing is missing, and nothing infinite."""
+def whole_networks(checkpoint: Path) -> Networks:
+    """Read networks of which nothing is missing, and nothing infinite.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or is not like that.
+    """
     networks = read_networks(checkpoint)
     VQGAN.from_weights(networks.architecture, networks.generator, checkpoint)
     if networks.discriminator:
@@ -121,7 +142,7 @@ def _require_discriminator(weights: Mapping[str, Tensor], path: Path) -> None:
     LoadReport.compare(expected, found).require_fit(path, advice)
 
 
-def _origin(checkpoint: Path) -> dict[str, str]:
+def origin(checkpoint: Path) -> dict[str, str]:
     """Where an export comes from, the same whenever it is made."""
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -75,6 +75,21 @@ def test_what_fails_midway_leaves_nothing(tmp_path: Path, error: BaseException) 
     assert not list(tmp_path.iterdir())
 
 
+def test_folders_inside_of_it_arrive_too_and_are_not_overwritten(tmp_path: Path) -> None:
+    def write_inside(content: str, **more: str) -> None:
+        with whole_export(tmp_path / "export") as partial:
+            (partial / "inner").mkdir()
+            for name, text in {"weights": content, **more}.items():
+                (partial / "inner" / name).write_text(text)
+
+    write_inside("1")
+    write_inside("1", config="2")
+    assert contents(tmp_path / "export" / "inner") == {"weights": "1", "config": "2"}
+    with pytest.raises(ExportError, match=r"holds another inner/weights\. Nothing was written"):
+        write_inside("3", more="4")
+    assert contents(tmp_path / "export" / "inner") == {"weights": "1", "config": "2"}
+
+
 def test_the_folder_that_one_is_in_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "here"
     here.mkdir()

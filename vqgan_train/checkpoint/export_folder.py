@@ -14,6 +14,8 @@ from vqgan_train.checkpoint.errors import ExportError
 def whole_export(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into; its files move to `folder` when the block ends well.
 
+    Those in folders inside of it too.
+
     `folder` is made if need be. What else lies in it stays; a file that is there already, and the
     same to the byte, is left as it is.
 
@@ -34,15 +36,14 @@ def whole_export(folder: Path) -> Iterator[Path]:
 
 
 def _move(partial: Path, folder: Path) -> None:
-    written = sorted(partial.iterdir())
-    there = [file for file in written if (folder / file.name).exists()]
-    other = [f.name for f in there if not filecmp.cmp(f, folder / f.name, shallow=False)]
+    written = {file.relative_to(partial): file for file in partial.rglob("*") if file.is_file()}
+    there = [name for name in sorted(written) if (folder / name).exists()]
+    other = [str(n) for n in there if not filecmp.cmp(written[n], folder / n, shallow=False)]
     if other:
         raise ExportError(
             f"output is {folder}, which holds another {' and '.join(other)}. Nothing was written. "
             "Give another folder, or remove what is there."
         )
-    folder.mkdir(exist_ok=True)
-    for file in written:
-        if file not in there:
-            file.replace(folder / file.name)
+    for name in sorted(written.keys() - there):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        written[name].replace(folder / name)

@@ -14,7 +14,7 @@ from vqgan_train.config.composing import (
     to_config,
 )
 from vqgan_train.config.data import DataConfig
-from vqgan_train.config.export import ExportConfig, ExportFormat
+from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
     ArchitectureConfig,
@@ -41,6 +41,7 @@ from vqgan_train.config.select import PeopleConfig, SelectConfig
 __all__ = [
     "Accelerator",
     "ArchitectureConfig",
+    "CardConfig",
     "Config",
     "ConfigError",
     "DataConfig",

@@ -1,0 +1,84 @@
+"""The way to Hugging Face's hub; the hub is on loopback."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+
+from vqgan_train.release import Hub, ReleaseError
+
+# The client's own, of its HTTP library.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+TOKEN = "hf_tests"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub that this process is signed in to."""
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    with HubServer(TOKEN) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
+        # Weights go by way of git-lfs, then, which this server knows.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        yield server
+    assert server.unknown == [], "the client asked for what the server does not know"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A release, and beside it what is not part of it."""
+    folder = tmp_path / "release"
+    (folder / "training").mkdir(parents=True)
+    (folder / "README.md").write_text("---\ntags:\n- a\n---\n# Card\n")
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 100)
+    (folder / "training" / "config.yaml").write_text("a: 1\n")
+    (folder / "secret.txt").write_text("not for you")
+    return folder
+
+
+FILES = ("README.md", "model.safetensors", "training/config.yaml")
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_the_files_of_a_release_are_one_commit(hub: HubServer, folder: Path, private: bool) -> None:
+    address = Hub("tester/cards", private=private).upload(folder, FILES)
+    assert address == f"{hub.address}/tester/cards"
+    (asked,) = hub.repositories.values()
+    # Older clients say it in another way.
+    assert (asked.get("visibility") == "private" or asked.get("private", False)) is private
+    assert hub.files == {name: (folder / name).read_bytes() for name in FILES}
+    assert hub.num_commits == 1
+    assert len(hub.blobs) == 1, "weights go a way of their own"
+    assert hub.cards == [(folder / "README.md").read_text()], "the hub checks the card first"
+
+
+def test_without_a_token_nothing_is_begun(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ReleaseError, match=r"push_to_hub=tester/cards needs a token .* HF_TOKEN"):
+        Hub("tester/cards", private=True)
+    assert hub.repositories == {}
+
+
+def test_a_token_that_the_hub_does_not_know_is_refused(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    with pytest.raises(ReleaseError, match=r"(?s)did not take the token .*Nothing was written"):
+        Hub("tester/cards", private=True)
+
+
+@pytest.mark.parametrize("path", ["/api/repos/create", "/api/models/tester/cards/commit/main"])
+def test_what_the_hub_refuses_is_said_with_how_to_go_on(
+    hub: HubServer, folder: Path, path: str
+) -> None:
+    hub.refused = path
+    uploading = Hub("tester/cards", private=True)
+    with pytest.raises(ReleaseError, match=rf"(?s)refused: .*403.*The release is in {folder}\."):
+        uploading.upload(folder, FILES)
+    assert hub.files == {}

@@ -76,8 +76,9 @@ def _decode_jpeg(encoded: bytes) -> Tensor:
 def resize_shorter_side(image: Tensor, size: int) -> Tensor:
     """Scale (3, H, W) uint8 so that its shorter side is `size`, the longer one rounded.
 
-    Bilinear without antialiasing, as OpenCV does it: what the original's data pipeline used. One
-    value in eight is 1 higher than there: OpenCV cuts bits off where this rounds.
+    Bilinear without antialiasing, as OpenCV does it: what the original's data pipeline used. On
+    photos one value in five is one grey level beside: both compute with integers, torch rounds
+    after each of the two directions and OpenCV cuts bits off at the end.
 
     Raises:
         ValueError: the image is a line.
@@ -88,8 +89,7 @@ def resize_shorter_side(image: Tensor, size: int) -> Tensor:
     target = round(height * scale), round(width * scale)
     if target == (height, width):
         return image
-    scaled = F.interpolate(image[None].float(), target, mode="bilinear", align_corners=False)[0]
-    return scaled.round().to(torch.uint8)
+    return F.interpolate(image[None], target, mode="bilinear", align_corners=False)[0]
 
 
 def require_croppable(height: int, width: int) -> None:

@@ -104,7 +104,7 @@ def require_croppable(height: int, width: int) -> None:
 
 def to_model_range(image: Tensor) -> Tensor:
     """uint8 0..255 to float32 [-1, 1]."""
-    return image.float() / 127.5 - 1
+    return image.contiguous().to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 def to_uint8(image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vqgan_train.data.index import index_shards
+from vqgan_train.data.index import ShardIndex, index_shards
 from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
 from vqgan_train.data.plan import Draw, Plan
 from vqgan_train.data.shards import ShardError
@@ -129,6 +129,10 @@ class ShardDataModule(LightningDataModule):
         samples = (self.val_data[Draw(0, sample)] for sample in range(len(self.val_data)))
         images = (sample.image for sample in samples if sample.image is not None)
         return torch.stack(list(islice(images, count)))
+
+    def bad_shards(self) -> list[ShardIndex]:
+        """The shards that something is wrong with; dead ones among them have no samples."""
+        return [s for s in (*self.train_data.shards, *self.val_data.shards) if s.problem]
 
     def description(self) -> dict[str, Any]:
         """What checkpoints say of the data: plain values."""

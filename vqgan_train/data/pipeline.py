@@ -61,7 +61,11 @@ class ShardDataset(Dataset[Sample]):
     def __getitem__(self, draw: Draw) -> Sample:
         number = int(np.searchsorted(self._firsts, draw.sample, side="right")) - 1
         shard = self.shards[number]
-        fields = read_sample(shard, draw.sample - int(self._firsts[number]))
+        place = draw.sample - int(self._firsts[number])
+        try:
+            fields = read_sample(shard, place)
+        except (ShardError, OSError) as error:  # the shard has gone, or is another one by now
+            return Sample(f"{shard.path.name}/sample {place}: {error}", None)
         name = f"{shard.path.name}/{fields['__key__']}"
         random = np.random.default_rng((self.seed, *draw))
         try:
@@ -98,7 +102,7 @@ def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
     members = tar_file_expander([{"url": str(path), "stream": stream}])
     try:
         return next(iter(group_by_keys(members)))
-    except (tarfile.TarError, StopIteration) as error:
+    except (tarfile.TarError, ValueError, RecursionError, StopIteration) as error:
         raise ShardError(
             f"{path} has changed since it was indexed: no sample begins at byte {start}. "
             "Leave shards alone while a run reads them, and start it again."
@@ -106,8 +110,15 @@ def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
 
 
 def image_bytes(fields: Mapping[str, Any]) -> bytes:
-    """The first image of a sample, encoded: the one that a model is trained on."""
-    return next(value for key, value in fields.items() if key in IMAGE_FIELDS)
+    """The first image of a sample, encoded: the one that a model is trained on.
+
+    Raises:
+        LookupError: it has none.
+    """
+    for key, value in fields.items():
+        if key in IMAGE_FIELDS:
+            return value
+    raise LookupError("no image in it any more: the shard has changed since it was indexed")
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
     python scripts/bench_data.py 'SHARDS' [--rounds 9] [--images 400]
 
-One process with one thread, the sides taking turns in one run. Ours is what training uses, with all
-its checks: random places of shards in the order of a plan, WebDataset's grouping, decoding, scaling,
-batches. The original's is what its data set of files did: PIL, albumentations, batches; its images lie
-in a folder, all in the page cache. Without albumentations (the extra `benchmarks`) its side is left
-out, and the output says so. Writes docs/benchmarks/data.json and the table made from it.
+One process with one thread, the sides taking turns in one run. Ours is what training uses, with
+all its checks: random places of shards in the order of a plan, WebDataset's grouping, decoding,
+scaling, batches. The original's is what its data set of files did: PIL, albumentations, batches;
+its images lie in a folder, all in the page cache. Without albumentations (the extra `benchmarks`)
+its side is left out, and the output says so. Writes docs/benchmarks/data.json and the table.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import torch
 from pages import ROOT, machine, put, table, write_json
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from vqgan_train.data import (
@@ -164,9 +164,7 @@ def _make_sides(
 
 def _grey_levels(ours: DataLoader[Any], original: DataLoader[Any]) -> int:
     pairs = zip(ours, original, strict=True)
-    most: Tensor = max(
-        (a["image"] - b["image"].permute(0, 3, 1, 2)).abs().max() for a, b in pairs
-    )
+    most: Tensor = max((a["image"] - b["image"].permute(0, 3, 1, 2)).abs().max() for a, b in pairs)
     return round(float(most) * 127.5)
 
 
@@ -200,7 +198,8 @@ def to_table(results: dict[str, Any]) -> str:
         f"{settings['median_height']:.0f}, {settings['mean_bytes'] / 1000:.0f} kB), "
         f"{settings['rounds']} turns each, taking turns; medians, the last column of each turn's "
         f"ratio. One process, one thread, {settings['clock']}. {where['date']}, "
-        f"{where['processor']}, {where['cores']} cores, load {where['load_average'][0]}; {versions}.",
+        f"{where['processor']}, {where['cores']} cores, load {where['load_average'][0]}; "
+        f"{versions}.",
         *(f"Left out: {reason}." for reason in results["left_out"]),
     ]
     levels = results["most_grey_levels_between_ours_and_original"]

@@ -108,7 +108,7 @@ def test_pixels_are_albumentations_within_one_grey_level(case: tuple[int, int, i
 
 
 def test_scaling_is_rounded_interpolation_within_one_grey_level() -> None:
-    """torch's kernel for bytes: the same on every processor, which the one for floats is not."""
+    """By torch's kernel for bytes, whose pixels are the same on every processor."""
     for seed, (height, width, size) in enumerate([(97, 60, 50), (60, 97, 80), (300, 401, 64)]):
         image = as_tensor(rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
         found = resize_shorter_side(image, size)

@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vqgan_train.data import ShardError
+from vqgan_train.data.check import shown
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class BadSamples(Callback):
         if not batch["name"]:
             raise ShardError(
                 "Not one image of a training batch could be read, for example "
-                f"{batch['bad'][0]}. Check that the shards hold images, or raise data.batch_size."
+                f"{shown(batch['bad'][0])}. Check that the shards hold images, or raise "
+                "data.batch_size."
             )
 
     def on_train_batch_end(
@@ -102,10 +104,10 @@ class BadSamples(Callback):
         for name in batch["bad"]:
             self.bad += 1
             if self.bad <= NAMED_AT_FIRST or self.bad % 100 == 0:
-                log.warning("Left out unreadable sample %d: %s", self.bad, name)
+                log.warning("Left out unreadable sample %d: %s", self.bad, shown(name))
         if batch["bad"] and self.bad > self.max_fraction * max(self.seen, 100):
             raise ShardError(
                 f"{self.bad} of {self.seen} samples could not be read, more than "
-                f"data.max_bad_fraction={self.max_fraction} allows. The last: {batch['bad'][-1]}. "
-                "Mend the shards, or allow more."
+                f"data.max_bad_fraction={self.max_fraction} allows. The last: "
+                f"{shown(batch['bad'][-1])}. Mend the shards, or allow more."
             )

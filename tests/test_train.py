@@ -17,7 +17,7 @@ from vqgan_train.run_folder import RunFolderError
 from vqgan_train.runtime import AtomicCheckpointIO
 from vqgan_train.train import train
 
-GOLDEN_LOSSES = (0.99133, 0.88369, 0.83001, 0.81392, 0.80266)
+GOLDEN_LOSSES = (0.98934, 0.87392, 0.84330, 0.86482, 0.82124)
 """Of the tiny run, on a CPU. What moves them changes what is trained: its commit says why."""
 
 

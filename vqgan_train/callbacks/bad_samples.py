@@ -1,4 +1,4 @@
-"""Unreadable samples: counted, named, and the end of the run when there are too many."""
+"""Unreadable samples and shards: counted, named, and the end of the run when too many."""
 
 import logging
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vqgan_train.data import ShardError
+from vqgan_train.data.check import shown
 
 log = logging.getLogger(__name__)
 
@@ -14,10 +15,11 @@ NAMED_AT_FIRST = 10
 
 
 class BadSamples(Callback):
-    """Counts this rank's samples that could not be read.
+    """Counts this rank's samples that could not be read, and the shards with something wrong.
 
     Args:
         max_fraction: of the images a rank has seen, once it has seen 100; beyond it the run stops.
+            Dead shards, which hold nothing that could be read, may be as large a part of all.
     """
 
     def __init__(self, max_fraction: float) -> None:
@@ -25,6 +27,21 @@ class BadSamples(Callback):
         self.bad = 0
         self.seen = 0
         self._validated = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse to begin without a large part of the data.
+
+        Raises:
+            ShardError: there are too many dead shards.
+        """
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        dead = [shard for shard in data.bad_shards() if not shard.num_samples]
+        shards = len(data.train_shards) + len(data.val_shards)
+        if len(dead) > self.max_fraction * max(shards, 100):
+            raise ShardError(
+                f"{len(dead)} of {shards} shards hold nothing to read, more than "
+                f"data.max_bad_fraction={self.max_fraction} allows. The first: {dead[0].problem}"
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -37,7 +54,8 @@ class BadSamples(Callback):
         if not batch["name"]:
             raise ShardError(
                 "Not one image of a training batch could be read, for example "
-                f"{batch['bad'][0]}. Check that the shards hold images, or raise data.batch_size."
+                f"{shown(batch['bad'][0])}. Check that the shards hold images, or raise "
+                "data.batch_size."
             )
 
     def on_train_batch_end(
@@ -68,6 +86,9 @@ class BadSamples(Callback):
         self._validated = True
         bad = float(self.bad)
         pl_module.log("data/bad_samples", bad, logger=False, reduce_fx="sum", sync_dist=True)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        shards = float(len(data.bad_shards()))
+        pl_module.log("data/bad_shards", shards, logger=False, reduce_fx="max", sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, so that a resumed run goes on counting."""
@@ -83,10 +104,10 @@ class BadSamples(Callback):
         for name in batch["bad"]:
             self.bad += 1
             if self.bad <= NAMED_AT_FIRST or self.bad % 100 == 0:
-                log.warning("Left out unreadable sample %d: %s", self.bad, name)
+                log.warning("Left out unreadable sample %d: %s", self.bad, shown(name))
         if batch["bad"] and self.bad > self.max_fraction * max(self.seen, 100):
             raise ShardError(
                 f"{self.bad} of {self.seen} samples could not be read, more than "
-                f"data.max_bad_fraction={self.max_fraction} allows. The last: {batch['bad'][-1]}. "
-                "Mend the shards, or allow more."
+                f"data.max_bad_fraction={self.max_fraction} allows. The last: "
+                f"{shown(batch['bad'][-1])}. Mend the shards, or allow more."
             )

@@ -11,6 +11,12 @@ COMPARED = {
     "val/psnr": "PSNR",
     "val/codebook/used": "codes used",
 }
+LEFT_OUT = {
+    "data/bad_samples": "unreadable samples",
+    "data/bad_shards": "damaged or dead shards",
+}
+"""What the run went on without, on all ranks; shown if there is some."""
+
 IN_DECIBELS = {"val/psnr"}
 """Of these a percentage would mean nothing."""
 
@@ -21,11 +27,13 @@ class Summary(Callback):
     def __init__(self) -> None:
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
+        self.left_out: dict[str, float] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember."""
         self.last = {name: float(trainer.callback_metrics[name]) for name in COMPARED}
         self.first = self.first or self.last
+        self.left_out = {name: float(trainer.callback_metrics[name]) for name in LEFT_OUT}
 
     def state_dict(self) -> dict[str, Any]:
         """The first validation, so that a resumed run compares with it too."""
@@ -44,6 +52,9 @@ class Summary(Callback):
             if name in IN_DECIBELS:
                 change = f"{after - before:+.1f} dB"
             lines.append(f"{label:<30}{_short(before):>10}{_short(after):>14}{change:>10}")
+        for name, count in self.left_out.items():
+            if count:
+                lines.append(f"{LEFT_OUT[name]:<30}{'':>10}{_short(count):>14}{'':>10}")
         return "\n".join(lines)
 
 

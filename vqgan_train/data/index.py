@@ -57,19 +57,26 @@ class ShardIndex:
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """N. 0: the shard is dead, and `problem` says why."""
         return len(self.starts)
 
 
 def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     """Index shards, from the cache where they have not changed since.
 
+    One that cannot be read or holds no image is named, and stays in the list without samples.
+
     Raises:
-        ShardError: a shard cannot be read or holds no image.
+        ShardError: that is so of all of them.
     """
     shown = tqdm(paths, "indexing shards", unit="shard", disable=len(paths) < MANY_SHARDS)
     with cache_lock("index"):
-        indices = [load_index(path) for path in shown]
+        indices = [_load_or_bury(path) for path in shown]
+    if not any(index.num_samples for index in indices):
+        raise ShardError(
+            f"Not one of {len(indices)} shards holds a sample with an image. The first is "
+            f"{indices[0].problem}"
+        )
     for index in indices:
         if index.problem:
             log.warning("%s: %s", index.path, index.problem)
@@ -82,6 +89,16 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
             left_out[0].path,
         )
     return indices
+
+
+def _load_or_bury(path: Path) -> ShardIndex:
+    """Take a shard's index, or one without samples if there is nothing to train on in it."""
+    try:
+        return load_index(path)
+    except (ShardError, OSError) as error:
+        nowhere = np.empty(0, np.int64)
+        num_bytes = path.stat().st_size if path.exists() else 0
+        return ShardIndex(path, num_bytes, nowhere, nowhere, 0, f"dead: {error}")
 
 
 def index_shard(path: Path) -> ShardIndex:

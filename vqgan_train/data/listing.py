@@ -100,7 +100,7 @@ def walk_shard(
                     sample = []
                 sample.append(field)
             is_whole, problem = _look_at_end(path, tar.offset)
-    except (tarfile.TarError, ArithmeticError, ValueError) as error:
+    except (tarfile.TarError, ArithmeticError, ValueError, RecursionError) as error:
         is_whole, problem = False, f"damaged ({error}); the samples after the damage are lost"
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error}") from error

@@ -60,7 +60,9 @@ def read_members(tar: tarfile.TarFile, path: Path) -> Iterator[Member]:
     with path.open("rb") as file:
         while (info := tar.next()) is not None:
             if info.size < 0:  # tarfile would go back, and read the same header for ever
-                raise tarfile.ReadError(f"{info.name} has a negative size")
+                raise tarfile.ReadError(f"{info.name!a} has a negative size")
+            if info.issparse():  # a few bytes that say they are terabytes of zeros
+                raise tarfile.ReadError(f"{info.name!a} is a sparse file")
             # Else tarfile remembers every member of a shard of any size.
             tar.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
             yield Member(

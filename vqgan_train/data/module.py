@@ -11,6 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vqgan_train.data.index import ShardIndex
 from vqgan_train.data.opening import open_to_keep, open_to_stream
 from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
 from vqgan_train.data.plan import ALL_ONCE, Draw, Order, require_same_order
@@ -151,6 +152,11 @@ class ShardDataModule(LightningDataModule):
         samples = (self.val_data[Draw(0, sample)] for sample in range(len(self.val_data)))
         images = (sample.image for sample in samples if sample.image is not None)
         return torch.stack(list(islice(images, count)))
+
+    def bad_shards(self) -> list[ShardIndex]:
+        """Those on disk that something is wrong with; dead ones among them have no samples."""
+        every = (*self.train_data.shards, *self.val_data.shards)
+        return [shard for shard in every if isinstance(shard, ShardIndex) and shard.problem]
 
     def description(self) -> dict[str, Any]:
         """What checkpoints say of the data: plain values."""

@@ -18,7 +18,7 @@ from vqgan_train.data.plan import Draw, Order
 from vqgan_train.data.reading import read_range as read_range
 from vqgan_train.data.reading import read_sample as read_sample
 from vqgan_train.data.remote import RemoteShard
-from vqgan_train.data.shards import DeadShardError
+from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
 
 UNREADABLE = (
@@ -65,7 +65,7 @@ class ShardDataset(Dataset[Sample]):
         shard, place = self.shards[number], draw.sample - int(self._firsts[number])
         try:
             fields = _read(shard, place)
-        except DeadShardError as error:
+        except (ShardError, OSError) as error:  # it is dead, has gone, or is another one by now
             return Sample(f"{shard.name}/sample {place}: {error}", None)
         name = f"{shard.name}/{fields['__key__']}"
         random = np.random.default_rng((self.seed, *draw))
@@ -98,8 +98,15 @@ def reason(error: Exception) -> str:
 
 
 def image_bytes(fields: Mapping[str, Any]) -> bytes:
-    """The first image of a sample, encoded: the one that a model is trained on."""
-    return next(value for key, value in fields.items() if key in IMAGE_FIELDS)
+    """The first image of a sample, encoded: the one that a model is trained on.
+
+    Raises:
+        LookupError: it has none.
+    """
+    for key, value in fields.items():
+        if key in IMAGE_FIELDS:
+            return value
+    raise LookupError("no image in it any more: the shard has changed since it was indexed")
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
     members = tar_file_expander([{"url": str(path), "stream": stream}])
     try:
         return next(iter(group_by_keys(members)))
-    except (tarfile.TarError, StopIteration) as error:
+    except (tarfile.TarError, ValueError, RecursionError, StopIteration) as error:
         raise ShardError(
             f"{path} has changed since it was indexed: no sample begins at byte {start}. "
             "Leave shards alone while a run reads them, and start it again."

@@ -1,0 +1,229 @@
+"""Images a second and core, from shard to tensor: ours, the original's way, decoding alone.
+
+    python scripts/bench_data.py 'SHARDS' [--rounds 9] [--images 400]
+
+One process with one thread, the sides taking turns in one run. Ours is what training uses, with
+all its checks: random places of shards in the order of a plan, WebDataset's grouping, decoding,
+scaling, batches. The original's is what its data set of files did: PIL, albumentations, batches;
+its images lie in a folder, all in the page cache. Without albumentations (the extra `benchmarks`)
+its side is left out, and the output says so. Writes docs/benchmarks/data.json and the table.
+"""
+
+import argparse
+import importlib.util
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its version
+
+import numpy as np
+import simplejpeg
+import torch
+from pages import ROOT, machine, put, table, write_json
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from vqgan_train.data import (
+    ImageTransform,
+    Plan,
+    PlannedBatches,
+    ShardDataset,
+    collate,
+    expand_shards,
+    index_shards,
+)
+from vqgan_train.data.pipeline import image_bytes, read_sample
+from vqgan_train.data.plan import Draw
+
+RESULTS = ROOT / "docs" / "benchmarks" / "data.json"
+PAGE = ROOT / "docs" / "benchmarks" / "README.md"
+PACKAGES = (
+    "torch", "pillow", "simplejpeg", "numpy", "webdataset", "albumentations",
+    "opencv-python-headless",
+)  # fmt: skip
+NAMES = {
+    "ours": "ours: shards to batches of tensors",
+    "original": "the original's: files, PIL, albumentations",
+    "pil": "ceiling: PIL decodes, nothing else",
+    "simplejpeg": "ceiling: simplejpeg decodes, nothing else",
+}
+SIZE, BATCH_SIZE, SEED = 256, 8, 0
+
+Side = Callable[[], int]
+"""Goes through all images once, and says how many it went through."""
+
+
+class FilesOfTheOriginal(Dataset[dict[str, Any]]):
+    """Images as taming/data/base.py reads them: RGB, shorter side to 256, centre crop, [-1, 1]."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        import albumentations
+        import cv2
+
+        cv2.setNumThreads(1)
+        self.paths = list(paths)
+        self.scale_and_crop = albumentations.Compose(
+            [albumentations.SmallestMaxSize(SIZE), albumentations.CenterCrop(SIZE, SIZE)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        path = self.paths[number]
+        image = Image.open(path)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        pixels = np.array(image).astype(np.uint8)
+        pixels = self.scale_and_crop(image=pixels)["image"]
+        return {"image": (pixels / 127.5 - 1.0).astype(np.float32), "file_path_": str(path)}
+
+
+def measure(patterns: Sequence[str], rounds: int, most_images: int) -> dict[str, Any]:
+    """Let the sides take turns.
+
+    Args:
+        patterns: of shards.
+        rounds: turns of each side.
+        most_images: that are read in a turn.
+    """
+    torch.set_num_threads(1)
+    transform = ImageTransform(SIZE, SIZE, random_crop=False, random_flip=False)
+    data = ShardDataset(index_shards(expand_shards(patterns)), transform, SEED)
+    images = min(len(data), most_images) // BATCH_SIZE * BATCH_SIZE
+    draws = Plan(len(data), SEED).draws(0, images)
+    encoded = [*_encoded(data, draws)]
+    with tempfile.TemporaryDirectory() as folder:
+        sides, difference = _make_sides(data, draws, encoded, Path(folder))
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for name in tqdm([*sides] * (rounds + 1), "measuring", unit="turn"):
+            started_at = time.process_time()
+            assert sides[name]() == images
+            seconds[name].append(time.process_time() - started_at)
+    # The first turn of each warms caches.
+    speeds = {name: [round(images / s, 1) for s in took[1:]] for name, took in seconds.items()}
+    sizes = [Image.open(io.BytesIO(content)).size for content in encoded]
+    return {
+        "machine": machine(PACKAGES),
+        "settings": {
+            "images_a_turn": images,
+            "rounds": rounds,
+            "image_size": SIZE,
+            "batch_size": BATCH_SIZE,
+            "num_workers": 0,
+            "threads": 1,
+            "clock": "seconds of the processor",
+            "median_width": statistics.median(width for width, _ in sizes),
+            "median_height": statistics.median(height for _, height in sizes),
+            "mean_bytes": round(statistics.mean(map(len, encoded))),
+        },
+        "images_a_second_and_core": speeds,
+        "left_out": [] if "original" in sides else ["original: albumentations is not installed"],
+        "most_grey_levels_between_ours_and_original": difference,
+    }
+
+
+def _encoded(data: ShardDataset, draws: Sequence[Draw]) -> Iterator[bytes]:
+    places = [(shard, place) for shard in data.shards for place in range(len(shard.starts))]
+    for draw in draws:
+        yield image_bytes(read_sample(*places[draw.sample]))
+
+
+def _make_sides(
+    data: ShardDataset, draws: Sequence[Draw], encoded: Sequence[bytes], folder: Path
+) -> tuple[dict[str, Side], int | None]:
+    """The sides, and how far apart ours and the original's are in grey levels."""
+    plan = Plan(len(data), SEED)
+    batches = PlannedBatches(
+        plan, position=0, num_batches=len(draws) // BATCH_SIZE, batch_size=BATCH_SIZE,
+        rank=0, world_size=1,
+    )  # fmt: skip
+    ours = DataLoader(data, batch_sampler=batches, collate_fn=collate)
+    sides: dict[str, Side] = {"ours": lambda: sum(len(b["name"]) for b in ours)}
+    difference = None
+    if importlib.util.find_spec("albumentations") is not None:
+        paths = [folder / f"{number:06d}" for number in range(len(encoded))]
+        for path, content in zip(paths, encoded, strict=True):
+            path.write_bytes(content)
+        original = DataLoader(FilesOfTheOriginal(paths), BATCH_SIZE)
+        sides["original"] = lambda: sum(len(b["image"]) for b in original)
+        difference = _grey_levels(ours, original)
+    sides["pil"] = lambda: sum(_decode_by_pil(content) for content in encoded)
+    sides["simplejpeg"] = lambda: sum(_decode_by_simplejpeg(content) for content in encoded)
+    return sides, difference
+
+
+def _grey_levels(ours: DataLoader[Any], original: DataLoader[Any]) -> int:
+    pairs = zip(ours, original, strict=True)
+    most: Tensor = max((a["image"] - b["image"].permute(0, 3, 1, 2)).abs().max() for a, b in pairs)
+    return round(float(most) * 127.5)
+
+
+def _decode_by_pil(content: bytes) -> int:
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+    return 1
+
+
+def _decode_by_simplejpeg(content: bytes) -> int:
+    simplejpeg.decode_jpeg(content, "RGB")
+    return 1
+
+
+def to_table(results: dict[str, Any]) -> str:
+    """Write results as Markdown."""
+    speeds = results["images_a_second_and_core"]
+    ours = speeds["ours"]
+    rows = []
+    for name, label in NAMES.items():
+        if name in speeds:
+            ratios = [mine / other for mine, other in zip(ours, speeds[name], strict=True)]
+            spread = f"{min(speeds[name]):.0f} to {max(speeds[name]):.0f}"
+            ratio = f"{statistics.median(ratios):.2f}" if name != "ours" else ""
+            rows.append((label, f"{statistics.median(speeds[name]):.0f}", spread, ratio))
+    head = ("from original-size photos to 256 x 256", "images/s a core", "all turns", "ours / this")
+    where, settings = results["machine"], results["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    notes = [
+        f"{settings['images_a_turn']} photos a turn (median {settings['median_width']:.0f} x "
+        f"{settings['median_height']:.0f}, {settings['mean_bytes'] / 1000:.0f} kB), "
+        f"{settings['rounds']} turns each, taking turns; medians, the last column of each turn's "
+        f"ratio. One process, one thread, {settings['clock']}. {where['date']}, "
+        f"{where['processor']}, {where['cores']} cores, load {where['load_average'][0]}; "
+        f"{versions}.",
+        *(f"Left out: {reason}." for reason in results["left_out"]),
+    ]
+    levels = results["most_grey_levels_between_ours_and_original"]
+    if levels is not None:
+        notes.append(f"Pixels of ours and the original's differ by {levels} of 255 at most.")
+    return "\n\n".join([table(head, rows), *notes])
+
+
+def main() -> None:
+    """Read the command line, measure, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("shards", nargs="+", help="path, glob or brace pattern of tar files")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--dry-run", action="store_true", help="print, and write nothing")
+    arguments = parser.parse_args()
+    results = measure(arguments.shards, arguments.rounds, arguments.images)
+    print(to_table(results))
+    if not arguments.dry_run:
+        write_json(RESULTS, results)
+        put(PAGE, "data", to_table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Read faulty shards and images with the code that training uses, and count what happens.
+
+    python scripts/fault_table.py [--every N]
+
+Every fault has to be converted, or left out and named, or refused with a message; an exception of
+another kind, a hang (10 s), a loss that nothing tells of or a wrong image is a bug, and the script
+fails. Writes docs/benchmarks/faults.json and the table in docs/faults.md; a few minutes.
+`--every N` takes every Nth of the cases, prints, and writes nothing.
+"""
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from faults import ShardFault, image_faults, picture, shard_faults, small_members
+from pages import ROOT, machine, put, table, write_json
+from tqdm import tqdm
+from webdataset import TarWriter
+
+from vqgan_train.data import ImageTransform, ShardDataset, ShardError, expand_shards, index_shards
+from vqgan_train.data.plan import Draw
+
+RESULTS = ROOT / "docs" / "benchmarks" / "faults.json"
+PAGE = ROOT / "docs" / "faults.md"
+PACKAGES = ("torch", "pillow", "simplejpeg", "webdataset")
+
+TRANSFORM = ImageTransform(16, 16, random_crop=False, random_flip=False)
+MOST_SECONDS = 10
+OUTCOMES = {
+    "converted": "read",
+    "named": "left out, named",
+    "refused": "refused before the run",
+    "bug": "exceptions, hangs, silent losses",
+}
+SECTIONS = {"images": "Images", "shards": "Shards"}
+
+log = logging.getLogger("vqgan_train.data.index")
+
+
+class HangError(BaseException):
+    """It took too long. No Exception, so that nothing takes it for a broken image."""
+
+
+def measure(every: int = 1) -> dict[str, Any]:
+    """Try all faults, or every Nth case of each."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name, _cache_in(Path(name)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = Path(name)
+        for fault, images in tqdm(image_faults().items(), "images"):
+            outcomes = _try_images(folder, [*islice(images, 0, None, every)])
+            rows.append(_row("images", fault, outcomes))
+        for fault, shards in tqdm(shard_faults().items(), "shards"):
+            outcomes = (_try_shard(folder, shard) for shard in islice(shards, 0, None, every))
+            rows.append(_row("shards", fault, outcomes))
+    return {"machine": machine(PACKAGES), "every": every, "rows": rows}
+
+
+def _row(section: str, fault: str, outcomes: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    messages: dict[str, str] = {}
+    for outcome, message in outcomes:
+        counts[outcome] += 1
+        messages.setdefault(outcome, message)
+    return {
+        "section": section,
+        "fault": fault,
+        "tried": counts.total(),
+        **{outcome: counts[outcome] for outcome in OUTCOMES},
+        "messages": {k: v[:200] for k, v in messages.items() if v},
+    }
+
+
+@contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    try:
+        yield
+    finally:
+        del os.environ["XDG_CACHE_HOME"]
+        if before is not None:
+            os.environ["XDG_CACHE_HOME"] = before
+
+
+@contextmanager
+def _no_hang() -> Iterator[None]:
+    def give_up(_number: int, _frame: FrameType | None) -> None:
+        raise HangError(f"more than {MOST_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _try_images(folder: Path, images: Sequence[bytes]) -> Iterator[tuple[str, str]]:
+    """Read one shard of all of them."""
+    path = folder / "images.tar"
+    with TarWriter(str(path), mtime=0) as writer:
+        for number, content in enumerate(images):
+            writer.write({"__key__": f"{number:06d}", "jpg": content, "txt": b"a caption"})
+    data = ShardDataset(index_shards([path]), TRANSFORM, seed=0)
+    assert len(data) == len(images)
+    for number in range(len(images)):
+        try:
+            with _no_hang():
+                yield _outcome_of(*data[Draw(0, number)], key=f"images.tar/{number:06d}")
+        except (Exception, HangError) as error:
+            yield "bug", f"{type(error).__name__}: {error}"
+
+
+def _outcome_of(name: str, image: torch.Tensor | None, key: str) -> tuple[str, str]:
+    if image is None:
+        has_reason = re.fullmatch(rf"{re.escape(key)}: .+", name, re.DOTALL)
+        return ("named" if has_reason else "bug"), name
+    is_whole = image.shape == (3, 16, 16) and bool(image.isfinite().all())
+    return ("converted" if is_whole and name == key else "bug"), ""
+
+
+def _try_shard(folder: Path, fault: ShardFault) -> tuple[str, str]:
+    """Read a shard beside a good one, as a run would: listed, indexed, perhaps changed, read."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    bad, good = place / "bad.tar", place / "good.tar"
+    with TarWriter(str(good), mtime=0) as writer:
+        writer.write({"__key__": "good", "png": picture("PNG")})
+    if fault.content is not None:
+        bad.write_bytes(fault.content)
+    told: list[str] = []
+    try:
+        with _no_hang(), _listening(told):
+            shards = index_shards(expand_shards([str(bad), str(good)]))
+            if fault.meanwhile is not None:
+                fault.meanwhile(bad)
+            data = ShardDataset(shards, TRANSFORM, seed=0)
+            samples = [data[Draw(0, number)] for number in range(len(data))]
+    except ShardError as error:
+        return ("refused" if "bad.tar" in str(error) else "bug"), str(error)
+    except (Exception, HangError) as error:
+        return "bug", f"{type(error).__name__}: {error}"
+    if {path.name for path in place.iterdir()} - {"bad.tar", "good.tar"}:
+        return "bug", "a file appeared"
+    told += [sample.name for sample in samples if sample.image is None]
+    images = [s.image for s in samples if s.image is not None and s.name.startswith("bad.tar/")]
+    return _judge(fault, images, [text for text in told if "bad.tar" in text], samples[-1].image)
+
+
+def _judge(
+    fault: ShardFault, images: Sequence[torch.Tensor], told: Sequence[str], good: object
+) -> tuple[str, str]:
+    """Whether all that was lost was told, and all that was read is right."""
+    whole = len([name for name in small_members() if name.endswith(".png")])
+    if good is None:
+        return "bug", "the shard beside it was lost too"
+    if any(not torch.equal(image, torch.full_like(image, -1)) for image in images[:whole]):
+        return "bug", "an image is another one"
+    if fault.images is not None and len(images) != fault.images:
+        return "bug", f"{len(images)} images instead of {fault.images}: {told}"
+    if not told and len(images) < whole:
+        return "bug", f"only {len(images)} images, and nothing told"
+    return ("named", told[0]) if told else ("converted", "")
+
+
+@contextmanager
+def _listening(told: list[str]) -> Iterator[None]:
+    """Collect what the index says."""
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    propagate, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
+
+
+def to_table(results: dict[str, Any]) -> str:
+    """Write results as Markdown."""
+    head = ("what was tried", "times", *OUTCOMES.values())
+    lines: list[tuple[object, ...]] = []
+    for section, title in SECTIONS.items():
+        rows = [row for row in results["rows"] if row["section"] == section]
+        lines.append((f"**{title}**", *_counts(rows)))
+        lines += [(row["fault"], *_counts([row])) for row in rows]
+    where = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    return f"{table(head, lines)}\n\n{where['date']}, Python {where['python']}, {versions}."
+
+
+def _counts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"{sum(row[column] for row in rows):,}" for column in ("tried", *OUTCOMES)]
+
+
+def main() -> None:
+    """Read the command line, try, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--every", type=int, default=1, help="take every Nth case, write nothing")
+    every = parser.parse_args().every
+    results = measure(every)
+    print(to_table(results))
+    bugs = [row for row in results["rows"] if row["bug"]]
+    for row in bugs:
+        print(f"BUG {row['fault']}: {row['messages']['bug']}", file=sys.stderr)
+    if every == 1:
+        write_json(RESULTS, results)
+        put(PAGE, "readers", to_table(results))
+    sys.exit(bool(bugs))
+
+
+if __name__ == "__main__":
+    main()

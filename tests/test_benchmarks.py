@@ -1,0 +1,151 @@
+"""The scripts that measure: tables are what their JSON says, and a small part of each runs."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from factories import image_bytes, write_shard
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import a script as Python does that runs it."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("bench_data", "data"), ("bench_memory", "memory"), ("fault_table", "readers")],
+)
+def test_the_table_is_what_the_json_says(
+    name: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, pages = script(name, monkeypatch), script("pages", monkeypatch)
+    results = json.loads(module.RESULTS.read_text())
+    assert pages.held(module.PAGE, table) == module.to_table(results)
+
+
+def test_a_table_is_put_between_its_markers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = script("pages", monkeypatch)
+    page = tmp_path / "page.md"
+    markers = "<!-- a: made by a script -->\n{}<!-- end of a -->\n"
+    page.write_text(
+        f"before\n{markers.format('old')}after\n{markers.format('').replace(' a', ' b')}"
+    )
+    pages.put(page, "a", "new")
+    pages.put(page, "a", "newer")
+    assert page.read_text().startswith(f"before\n{markers.format('newer' + chr(10))}after\n")
+    assert pages.held(page, "a") == "newer"
+    with pytest.raises(ValueError, match="has no lines"):
+        pages.put(page, "c", "")
+
+
+def test_ours_is_at_least_as_fast_as_the_originals_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the figures that are published: how fast this machine is at this moment says little."""
+    module = script("bench_data", monkeypatch)
+    speeds = json.loads(module.RESULTS.read_text())["images_a_second_and_core"]
+    ratios = sorted(a / b for a, b in zip(speeds["ours"], speeds["original"], strict=True))
+    assert ratios[len(ratios) // 2] >= 1
+
+
+def test_the_benchmark_measures_and_says_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("bench_data", monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _name: None)
+    samples = [
+        {"__key__": f"{n}", "jpg": image_bytes(280, 300, seed=n, file_format="JPEG")}
+        for n in range(9)
+    ]
+    shard = write_shard(tmp_path / "a.tar", samples)
+    results = module.measure([str(shard)], rounds=2, most_images=400)
+    assert results["settings"]["images_a_turn"] == 8
+    speeds = results["images_a_second_and_core"]
+    assert {name: len(turns) for name, turns in speeds.items()} == {
+        "ours": 2, "pil": 2, "simplejpeg": 2,
+    }  # fmt: skip
+    assert "Left out: original: albumentations is not installed." in module.to_table(results)
+
+
+def test_the_original_reads_what_ours_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("albumentations", reason="the extra `benchmarks` is not installed")
+    module = script("bench_data", monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    samples = [
+        {"__key__": f"{n}", "jpg": image_bytes(280, 300, seed=n, file_format="JPEG")}
+        for n in range(8)
+    ]
+    shard = write_shard(tmp_path / "a.tar", samples)
+    results = module.measure([str(shard)], rounds=1, most_images=8)
+    assert results["most_grey_levels_between_ours_and_original"] == 1
+
+
+def test_a_part_of_the_fault_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("fault_table", monkeypatch)
+    published = json.loads(module.RESULTS.read_text())
+    assert published["every"] == 1
+    results = module.measure(every=211)
+    names = [(row["section"], row["fault"]) for row in results["rows"]]
+    assert names == [(row["section"], row["fault"]) for row in published["rows"]]
+    for row in [*results["rows"], *published["rows"]]:
+        assert row["bug"] == 0, row["messages"]
+        assert row["tried"] == row["converted"] + row["named"] + row["refused"] > 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("named", "nothing told"),
+        ("image", "another one"),
+        ("error", "KeyError"),
+        ("hang", "HangError"),
+    ],
+)
+def test_the_fault_table_sees_bugs(
+    broken: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, faults = script("fault_table", monkeypatch), script("faults", monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "MOST_SECONDS", 1)
+    read = module.ShardDataset.__getitem__
+
+    def read_badly(data: Any, draw: Any) -> Any:
+        if broken == "error":
+            raise KeyError(draw)
+        while broken == "hang":
+            pass
+        sample = read(data, draw)
+        return sample._replace(image=sample.image + (broken == "image"))
+
+    monkeypatch.setattr(module.ShardDataset, "__getitem__", read_badly)
+    if broken == "named":
+        monkeypatch.setattr(module.log, "disabled", True)
+    small = faults.tar(faults.small_members())
+    outcome, text = module._try_shard(tmp_path, faults.ShardFault(small[:4000], images=None))
+    assert outcome == "bug"
+    assert message in text
+
+
+def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once more on this machine, with few small photos and readers that stay."""
+    module = script("bench_memory", monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    samples = [
+        {"__key__": f"{n}", "jpg": image_bytes(200, 220, seed=n, file_format="JPEG")}
+        for n in range(40)
+    ]
+    shard = write_shard(tmp_path / "a.tar", samples)
+    results = module.measure([str(shard)], num_workers=2, images_an_epoch=160)
+    assert all(growth < 0.05 for growth in module.growths(results).values()), results

@@ -1,6 +1,6 @@
 """A folder that may only grow so large: what was not used for longest goes, but nothing in use.
 
-In use is what a process holds a lock on; what it will use soon is spared, too, but goes before that.
+In use is what a process holds a lock on; what it will use soon is spared, too, but goes before it.
 The system lets go of a lock when its process ends, however it ends, so nothing has to be tidied up
 after a crash.
 """
@@ -162,8 +162,14 @@ def _is_held(path: Path) -> bool:
     except OSError:
         return True
     finally:
-        os.close(descriptor)
+        _unlock_and_close(descriptor)
     return False
+
+
+def _unlock_and_close(descriptor: int) -> None:
+    # A loader process that was forked meanwhile has the descriptor, too: closing would not unlock.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _remove_unless_in_use(path: Path, spare_soon: bool) -> bool:
@@ -179,5 +185,5 @@ def _remove_unless_in_use(path: Path, spare_soon: bool) -> bool:
     except OSError:  # in use, or on a file system that cannot tell
         return False
     finally:
-        os.close(descriptor)
+        _unlock_and_close(descriptor)
     return True

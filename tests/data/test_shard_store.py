@@ -1,8 +1,10 @@
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import image_samples, write_shard
@@ -19,7 +21,14 @@ from faulty_server import (
 )
 
 from vqgan_train.data import shard_store
-from vqgan_train.data.disk_cache import CacheFullError, Hold
+from vqgan_train.data.disk_cache import (
+    LOCK,
+    SOON,
+    CacheFullError,
+    DiskCache,
+    Hold,
+    hold_soon,
+)
 from vqgan_train.data.index import index_shard
 from vqgan_train.data.reading import read_sample
 from vqgan_train.data.shard_store import ShardStore, file_name, shown
@@ -269,6 +278,38 @@ def test_a_shard_in_use_never_goes(server: FaultyServer, tmp_path: Path) -> None
             store.cache.make_room()
     store.cache.make_room()
     assert not held.path.exists()
+
+
+def test_a_forked_process_that_has_the_descriptors_keeps_nothing_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loader process may be forked at any moment, and lives long."""
+    original, copies = os.open, []
+
+    def open_twice(*args: Any) -> int:
+        descriptor = original(*args)
+        copies.append(os.dup(descriptor))
+        return descriptor
+
+    cache = DiskCache(tmp_path / "kept", max_bytes=0)
+    shard = tmp_path / "kept" / "one" / "000.tar"
+    shard.parent.mkdir()
+    shard.write_bytes(b"shard")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_twice)
+        Hold(shard).release()
+        hold = hold_soon(shard)
+        with pytest.raises(CacheFullError):
+            cache.make_room(urgent=False)
+        hold.release()
+        with Hold(shard), pytest.raises(CacheFullError):
+            cache.make_room(urgent=False)
+    for path in (shard, shard.with_name(SOON), tmp_path / "kept" / LOCK):
+        descriptor = os.open(path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+    for copy in copies:
+        os.close(copy)
 
 
 def test_what_went_from_the_cache_is_fetched_again(server: FaultyServer, tmp_path: Path) -> None:

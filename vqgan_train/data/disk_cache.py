@@ -1,7 +1,8 @@
 """A folder that may only grow so large: what was not used for longest goes, but nothing in use.
 
-In use is what a process holds a lock on. The system lets go of a lock when its process ends,
-however it ends, so nothing has to be tidied up after a crash.
+In use is what a process holds a lock on; what it will use soon is spared, too, but goes before it.
+The system lets go of a lock when its process ends, however it ends, so nothing has to be tidied up
+after a crash.
 """
 
 import fcntl
@@ -21,6 +22,9 @@ PARTIAL = ".partial"
 
 LOCK = "room.lock"
 """One process at a time removes files."""
+
+SOON = "soon"
+"""Beside a file: who holds a lock on it will use the file."""
 
 TOUCH_EVERY_SECONDS = 60
 
@@ -96,8 +100,11 @@ class DiskCache:
                 "folder on a disk of this machine."
             ) from error
 
-    def make_room(self) -> None:
+    def make_room(self, *, urgent: bool = True) -> None:
         """Remove files until the others are within bounds, those that are being written included.
+
+        Args:
+            urgent: what is to be used soon goes, too, though last.
 
         Raises:
             CacheFullError: all that is left is in use.
@@ -105,12 +112,11 @@ class DiskCache:
         if self._taken()[0] <= self.max_bytes:
             return
         with FileLock(self.folder / LOCK):
-            taken, files = self._taken()
-            for _, size, path in sorted(files):
-                if taken <= self.max_bytes:
-                    return
-                if _remove_unless_in_use(path):
-                    taken -= size
+            for spare_soon in (True, False) if urgent else (True,):
+                taken, files = self._taken()
+                for _, size, path in sorted(files):
+                    if taken > self.max_bytes and _remove_unless_in_use(path, spare_soon):
+                        taken -= size
         if taken > self.max_bytes:
             raise CacheFullError(
                 f"{self.folder} holds {taken / 1e9:.3g} GB that are all in use, more than "
@@ -139,7 +145,36 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
-def _remove_unless_in_use(path: Path) -> bool:
+def hold_soon(path: Path) -> Hold:
+    """Have a file spared, as long as nobody needs its room now; it may go, or not be there yet."""
+    mark = path.with_name(SOON)
+    mark.touch()
+    return Hold(mark)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        _unlock_and_close(descriptor)
+    return False
+
+
+def _unlock_and_close(descriptor: int) -> None:
+    # A loader process that was forked meanwhile has the descriptor, too: closing would not unlock.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _remove_unless_in_use(path: Path, spare_soon: bool) -> bool:
+    if spare_soon and _is_held(path.with_name(SOON)):
+        return False
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -150,5 +185,5 @@ def _remove_unless_in_use(path: Path) -> bool:
     except OSError:  # in use, or on a file system that cannot tell
         return False
     finally:
-        os.close(descriptor)
+        _unlock_and_close(descriptor)
     return True

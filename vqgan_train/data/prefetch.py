@@ -4,10 +4,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
-from vqgan_train.data.disk_cache import CacheFullError, Hold
+from vqgan_train.data.disk_cache import CacheFullError, Hold, hold_soon
 from vqgan_train.data.pipeline import PlannedBatches, ShardDataset
 from vqgan_train.data.plan import Draw, Order
 from vqgan_train.data.remote import RemoteShard
@@ -37,6 +38,11 @@ class Prefetcher:
         self._needed: set[int] = set()
         self._upcoming: set[int] = set()
         self._holds: dict[int, Hold] = {}
+        """Of this window's shards."""
+
+        self._soon: dict[int, Hold] = {}
+        """Of the next window's, and for a moment of the last one's: they go if room is needed."""
+
         self._full_since: float | None = None
         self._error: ShardError | None = None
         self._threads = [
@@ -53,18 +59,23 @@ class Prefetcher:
             upcoming: numbers of the next window's.
         """
         with self._changed:
+            last, self._needed, self._upcoming = self._needed, set(needed), set(upcoming)
+            for number in self._soon.keys() & self._needed:
+                self._hold(number)
+            for number in self._holds.keys() - self._needed:
+                self._hold_soon(number)
+                self._holds.pop(number).release()
             # Of windows smaller than the lag there may be more than one behind.
-            behind = self._holds.keys() - self._needed - set(needed) - set(upcoming)
-            self._release(behind)
-            self._needed, self._upcoming = set(needed), set(upcoming)
-            wanted = dict.fromkeys((*needed, *upcoming))
-            self._jobs = deque(n for n in wanted if n not in self._holds and self._is_remote(n))
+            self._forget(self._soon.keys() - last - self._upcoming)
+            jobs = [n for n in needed if n not in self._holds]
+            jobs += [n for n in upcoming if n not in self._soon and n not in self._needed]
+            self._jobs = deque(n for n in jobs if self._is_remote(n))
             self._changed.notify_all()
 
     def leave_previous(self) -> None:
         """Let go of what neither this window nor the next needs."""
         with self._changed:
-            self._release(self._holds.keys() - self._needed - self._upcoming)
+            self._forget(self._soon.keys() - self._upcoming)
 
     def require_room(self) -> None:
         """Say whether the cache is too small.
@@ -83,14 +94,31 @@ class Prefetcher:
         for thread in self._threads:
             thread.join(1)  # one may be waiting for another process's download
         with self._changed:
-            self._release(set(self._holds))
+            self._forget(self._soon.keys())
+            for number in list(self._holds):
+                self._holds.pop(number).release()
 
     def _is_remote(self, number: int) -> bool:
         return isinstance(self._shards[number], RemoteShard)
 
-    def _release(self, numbers: Iterable[int]) -> None:
+    def _remote(self, number: int) -> RemoteShard:
+        shard = self._shards[number]
+        assert isinstance(shard, RemoteShard)
+        return shard
+
+    def _hold(self, number: int) -> None:
+        """Hold a shard; one that went meanwhile is fetched again."""
+        shard = self._remote(number)
+        with suppress(FileNotFoundError):
+            self._holds[number] = Hold(shard.store.path(shard.address))
+
+    def _hold_soon(self, number: int) -> None:
+        shard = self._remote(number)
+        self._soon[number] = hold_soon(shard.store.path(shard.address))
+
+    def _forget(self, numbers: Iterable[int]) -> None:
         for number in list(numbers):
-            self._holds.pop(number).release()
+            self._soon.pop(number).release()
 
     def _work(self) -> None:
         while True:
@@ -110,26 +138,21 @@ class Prefetcher:
                 self._find_room(number, error)
 
     def _fetch(self, number: int) -> None:
-        shard = self._shards[number]
-        assert isinstance(shard, RemoteShard)
-        _, hold = shard.store.fetch_to_hold(shard.address, self._stop)
-        with self._changed:
+        shard = self._remote(number)
+        urgent = number in self._needed
+        _, hold = shard.store.fetch_to_hold(shard.address, self._stop, urgent=urgent)
+        with self._changed, hold:
             self._full_since = None
-            wanted = number in self._needed or number in self._upcoming
-            if wanted and number not in self._holds and not self._stop.is_set():
-                self._holds[number] = hold
-            else:
-                hold.release()
+            if self._stop.is_set():
+                return
+            if number in self._needed:
+                self._hold(number)
+            elif number in self._upcoming:
+                self._hold_soon(number)
 
     def _find_room(self, number: int, error: CacheFullError) -> None:
-        """What is needed now goes before what was and what will be; the rest waits for room."""
+        """Try again later; say so if it stays like that and is needed now."""
         with self._changed:
-            spare = self._holds.keys() - self._needed
-            if number in self._needed and spare:
-                self._jobs.extend(n for n in spare if n in self._upcoming)
-                self._release(spare)
-                self._jobs.appendleft(number)
-                return
             if number in self._needed:
                 self._jobs.appendleft(number)
                 self._wait_for_others(error)

@@ -57,12 +57,15 @@ class ShardStore:
         self.attempts = attempts
         self._known: dict[str, ShardIndex] = {}
 
-    def fetch(self, address: str, stop: threading.Event | None = None) -> ShardIndex:
+    def fetch(
+        self, address: str, stop: threading.Event | None = None, *, urgent: bool = True
+    ) -> ShardIndex:
         """Have a shard here, and where its samples are. It stays as long as there is room.
 
         Args:
             address: pipe:COMMAND, or what fsspec opens.
             stop: ends the transfer when it is set.
+            urgent: it may take the room of what is to be used soon.
 
         Raises:
             DeadShardError: it cannot be had.
@@ -80,24 +83,31 @@ class ShardStore:
         try:
             self.place(address).mkdir(exist_ok=True)
             with FileLock(self.place(address) / "lock"):
-                index = self._kept(address) or self._download(address, stop or threading.Event())
+                stop = stop or threading.Event()
+                index = self._kept(address) or self._download(address, stop, urgent)
         except OSError as error:  # of the cache's disk: transfers raise their own
             raise DeadShardError(f"{shown(address)} cannot be kept here: {error}") from error
         self._known[address] = index
         return index
 
-    def fetch_to_hold(self, address: str, stop: threading.Event) -> tuple[ShardIndex, Hold]:
+    def fetch_to_hold(
+        self, address: str, stop: threading.Event, *, urgent: bool = True
+    ) -> tuple[ShardIndex, Hold]:
         """Have a shard here, and keep it as long as the hold lives.
 
         Raises:
             DeadShardError, CacheFullError, StoppedError: as `fetch` does.
         """
         while True:
-            index = self.fetch(address, stop)
+            index = self.fetch(address, stop, urgent=urgent)
             try:
                 return index, Hold(index.path)
             except FileNotFoundError:  # it went in between
                 continue
+
+    def path(self, address: str) -> Path:
+        """Where the shard is, if it is here."""
+        return self.place(address) / file_name(address)
 
     def forget_dead(self, addresses: Iterable[str]) -> None:
         """Ask dead sources anew: a run that begins may find them mended."""
@@ -109,7 +119,7 @@ class ShardStore:
         return self.cache.folder / hashlib.sha256(address.encode()).hexdigest()[:24]
 
     def _kept(self, address: str) -> ShardIndex | None:
-        shard = self.place(address) / file_name(address)
+        shard = self.path(address)
         try:
             touch(shard)
             return read_index(self.place(address) / "index.npz", shard)
@@ -126,7 +136,7 @@ class ShardStore:
             shard.unlink(missing_ok=True)
             return None
 
-    def _download(self, address: str, stop: threading.Event) -> ShardIndex:
+    def _download(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
         """Try until it is here; remember if it cannot be had."""
         self._raise_if_dead(address)
         reason, broken_at, attempt = "", -1, 0
@@ -134,7 +144,7 @@ class ShardStore:
             if attempt:
                 stop.wait(pause_seconds(attempt))
             try:
-                index = self._transfer(address, stop)
+                index = self._transfer(address, stop, urgent)
             except CacheFullError:
                 raise
             except (TransferError, ShardError) as error:
@@ -161,17 +171,18 @@ class ShardStore:
         except FileNotFoundError:
             pass
 
-    def _transfer(self, address: str, stop: threading.Event) -> ShardIndex:
+    def _transfer(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
         """Make one attempt, whose file is left under its partial name."""
         partial = self.place(address) / f"{file_name(address)}{PARTIAL}"
         partial.write_bytes(b"")
         with Hold(partial):
-            fetch_file(address, partial, self.stall_seconds, self._watchman(partial, stop))
+            look = self._watchman(partial, stop, urgent)
+            fetch_file(address, partial, self.stall_seconds, look)
             index = index_shard(partial)
-            self.cache.make_room()
+            self.cache.make_room(urgent=urgent)
         return index
 
-    def _watchman(self, partial: Path, stop: threading.Event) -> Callable[[], None]:
+    def _watchman(self, partial: Path, stop: threading.Event, urgent: bool) -> Callable[[], None]:
         """What is looked after while bytes come: that somebody wants them, and that they fit."""
         looked_at = time.monotonic()
 
@@ -186,13 +197,13 @@ class ShardStore:
             if partial.exists() and partial.stat().st_size > self.cache.max_bytes / 2:
                 partial.unlink()
                 raise EndlessError("it is larger than half of data.cache_gb, or has no end")
-            self.cache.make_room()
+            self.cache.make_room(urgent=urgent)
 
         return look
 
     def _keep(self, address: str, index: ShardIndex) -> ShardIndex:
         """Give a shard its name, its index first: who sees the shard finds the index, too."""
-        kept = replace(index, path=self.place(address) / file_name(address))
+        kept = replace(index, path=self.path(address))
         if kept.problem:
             log.warning("%s: %s", shown(address), kept.problem)
         write_index(kept, self.place(address) / "index.npz")

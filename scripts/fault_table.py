@@ -136,7 +136,11 @@ def _outcome_of(name: str, image: torch.Tensor | None, key: str) -> tuple[str, s
 
 def _try_shard(folder: Path, fault: ShardFault) -> tuple[str, str]:
     """Read a shard beside a good one, as a run would: listed, indexed, perhaps changed, read."""
-    place = Path(tempfile.mkdtemp(dir=folder))
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        return _try_shard_in(Path(place), fault)
+
+
+def _try_shard_in(place: Path, fault: ShardFault) -> tuple[str, str]:
     bad, good = place / "bad.tar", place / "good.tar"
     with TarWriter(str(good), mtime=0) as writer:
         writer.write({"__key__": "good", "png": picture("PNG")})

@@ -1,12 +1,13 @@
 """Unreadable samples: named, counted, and too many of them end the run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from factories import image_samples, write_shard
-from tiny_runs import tiny_config, tiny_overrides
+from tiny_runs import rows, tiny_config, tiny_overrides
 
 from vqgan_train.callbacks import BadSamples, bad_samples
 from vqgan_train.data import ShardError
@@ -73,6 +74,50 @@ def test_a_run_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert trainer.global_step == 5
     out = capsys.readouterr().out
     assert "Left out unreadable sample 1: train.tar/000003: " in out
+
+
+def test_names_that_nothing_can_show_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(bad_samples.log, "warning", lambda text, *args: lines.append(text % args))
+    see(BadSamples(0.9), batch(9, "a.tar/\x1b[2J\n\udcff: broken"))
+    assert lines == [r"Left out unreadable sample 1: 'a.tar/\x1b[2J\n\udcff: broken'"]
+
+
+def test_a_run_goes_on_without_dead_and_vanishing_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_overrides(tmp_path)
+    write_shard(tmp_path / "train-0.tar", image_samples(9))
+    (tmp_path / "train-1.tar").touch()
+    write_shard(tmp_path / "train-2.tar", image_samples(1, first=50))
+    step = VQGANModule.training_step
+
+    def lose_a_shard(module: VQGANModule, batch: dict[str, Any]) -> Any:
+        (tmp_path / "train-2.tar").unlink(missing_ok=True)
+        return step(module, batch)
+
+    monkeypatch.setattr(VQGANModule, "training_step", lose_a_shard)
+    shards = f"data.train_shards='{tmp_path}/train-*.tar'"
+    train(tiny_config(tmp_path, shards, "run.max_steps=10", "data.max_bad_fraction=0.1"))
+    out = capsys.readouterr().out
+    assert "train-1.tar: dead: " in out
+    assert "train-2.tar/sample 0: " in out
+    assert re.search(r"^unreadable samples +[12] *$", out, re.MULTILINE)
+    assert re.search(r"^damaged or dead shards +1 *$", out, re.MULTILINE)
+    last = rows(tmp_path / "run")[-1]
+    assert float(last["data/bad_samples"]) >= 1
+    assert float(last["data/bad_shards"]) == 1
+
+
+def test_too_many_dead_shards_end_a_run_before_it_trains(tmp_path: Path) -> None:
+    tiny_overrides(tmp_path)
+    write_shard(tmp_path / "train-0.tar", image_samples(9))
+    for number in (1, 2):
+        (tmp_path / f"train-{number}.tar").touch()
+    shards = f"data.train_shards='{tmp_path}/train-*.tar'"
+    with pytest.raises(ShardError, match=r"2 of 4 shards hold nothing .*train-1\.tar holds no"):
+        train(tiny_config(tmp_path, shards))
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_run_with_too_many_ends_before_it_trains_on_what_is_left(tmp_path: Path) -> None:

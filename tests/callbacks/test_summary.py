@@ -24,6 +24,18 @@ def test_the_table_compares_first_and_last() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
+def test_what_was_left_out_is_shown_if_there_is_some() -> None:
+    summary = summary_of(2.0, 1.5)
+    summary.left_out = {"data/bad_samples": 0.0, "data/bad_shards": 0.0}
+    plain = summary.table(700).splitlines()
+    summary.left_out = {"data/bad_samples": 12.0, "data/bad_shards": 1.0}
+    *lines, samples, shards = summary.table(700).splitlines()
+    assert lines == plain
+    assert samples.split() == ["unreadable", "samples", "12"]
+    assert shards.split() == ["damaged", "or", "dead", "shards", "1"]
+    assert len(samples) == len(shards) == len(lines[0])
+
+
 def test_codes_used_are_whole_numbers() -> None:
     assert "16384" in summary_of(16_384.0, 16_384.0).table(1).splitlines()[5]
 

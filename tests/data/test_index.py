@@ -261,6 +261,45 @@ def test_what_is_no_tar_is_an_error_that_names_it(tmp_path: Path, content: bytes
         index_shard(path)
 
 
+def test_dead_shards_stay_in_the_list_and_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = write_shard(tmp_path / "good.tar", image_samples(3))
+    dead = [tmp_path / f"{name}.tar" for name in ("empty", "captions", "html", "gone")]
+    dead[0].touch()
+    write_names(dead[1], "a.txt")
+    dead[2].write_bytes(b"<html>404</html>" * 99)
+    shards = index_shards([dead[0], good, *dead[1:]])
+    assert [shard.num_samples for shard in shards] == [0, 3, 0, 0, 0]
+    for path in dead:
+        assert f"{path}: dead: " in caplog.text
+    with pytest.raises(ShardError, match=r"Not one of 4 shards .*empty\.tar holds no sample"):
+        index_shards(dead)
+
+
+def test_a_sparse_member_is_damage(tmp_path: Path) -> None:
+    """512 bytes that say they are 4 TB of zeros."""
+    path = write_names(tmp_path / "a.tar", "a.jpg", "b.jpg")
+    member = tarfile.TarInfo("c.jpg")
+    member.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(2**42)}
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(member)
+    index = index_shard(path)
+    assert index.problem.startswith("damaged ('c.jpg' is a sparse file)")
+    assert index.num_samples == 1  # the damage might go through the sample before it
+
+
+def test_headers_without_end_are_damage(tmp_path: Path) -> None:
+    path = write_names(tmp_path / "a.tar", "a.jpg", "b.jpg")
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 5
+    start = int(index_shard(path).ends[-1])
+    block = member.tobuf(tarfile.GNU_FORMAT) + b"c.jpg".ljust(512, b"\0")
+    path.write_bytes(path.read_bytes()[:start] + block * 5000)
+    index = index_shard(path)
+    assert (index.num_samples, index.problem[:8]) == (1, "damaged ")
+
+
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "folder.tar").mkdir()
     with pytest.raises(ShardError, match=r"folder\.tar cannot be read"):

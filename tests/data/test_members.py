@@ -22,7 +22,9 @@ Outcome = tuple[list[Member], int, str]
 def with_tarfile_alone(tar: tarfile.TarFile, _path: Path) -> Iterator[Member]:
     for info in tar:
         if info.size < 0:
-            raise tarfile.ReadError(f"{info.name} has a negative size")
+            raise tarfile.ReadError(f"{info.name!a} has a negative size")
+        if info.issparse():
+            raise tarfile.ReadError(f"{info.name!a} is a sparse file")
         yield Member(info.name, info.isreg(), info.offset, info.offset_data, info.size, tar.offset)
 
 

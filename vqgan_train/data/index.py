@@ -72,7 +72,7 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     shown = tqdm(paths, "indexing shards", unit="shard", disable=len(paths) < MANY_SHARDS)
     with cache_lock("index"):
         indices = [_load_or_bury(path) for path in shown]
-    if not any(index.num_samples for index in indices):
+    if indices and not any(index.num_samples for index in indices):
         raise ShardError(
             f"Not one of {len(indices)} shards holds a sample with an image. The first is "
             f"{indices[0].problem}"

@@ -78,6 +78,23 @@ def read_members(tar: tarfile.TarFile, path: Path) -> Iterator[Member]:
                 yield member
 
 
+def read_plain_files(piece: bytes) -> list[tuple[str, bytes]] | None:
+    """Read the names and contents in a piece of a tar, from a header on to the end of a member.
+
+    Returns:
+        None if a header is not of the plain kind: tarfile has to look at it.
+    """
+    files = []
+    place = 0
+    while place < len(piece):
+        member = _read_plain(place, piece[place : place + 3 * BLOCK_BYTES])
+        if member is None or member.end > len(piece):
+            return None
+        files.append((member.name, piece[member.content : member.content + member.num_bytes]))
+        place = member.end
+    return files
+
+
 def _read_plain(start: int, blocks: bytes) -> Member | None:
     """Understand a member whose headers are of the plain kind.
 

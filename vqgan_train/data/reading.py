@@ -2,12 +2,15 @@
 
 import io
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.data.index import ShardIndex
+from vqgan_train.data.listing import METADATA
+from vqgan_train.data.members import read_plain_files
 from vqgan_train.data.shards import ShardError
 
 
@@ -28,12 +31,23 @@ def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
     """
     with path.open("rb") as file:
         file.seek(start)
-        stream = io.BytesIO(file.read(end - start))
-    members = tar_file_expander([{"url": str(path), "stream": stream}])
+        piece = file.read(end - start)
     try:
-        return next(iter(group_by_keys(members)))
+        return next(iter(group_by_keys(_members(piece, str(path)))))
     except (tarfile.TarError, ValueError, RecursionError, StopIteration) as error:
         raise ShardError(
             f"{path} has changed since it was indexed: no sample begins at byte {start}. "
             "Leave shards alone while a run reads them, and start it again."
         ) from error
+
+
+def _members(piece: bytes, url: str) -> Iterable[dict[str, Any]]:
+    """What WebDataset finds in a piece of a shard, an end marker included; at once if it is plain.
+
+    tarfile, which WebDataset asks, takes a tenth of the time of a training image.
+    """
+    files = read_plain_files(piece)
+    if not files:
+        return tar_file_expander([{"url": url, "stream": io.BytesIO(piece)}])
+    named = [(name, data) for name, data in files if not METADATA.match(name)]
+    return [*({"fname": name, "data": data, "__url__": url} for name, data in named), {}]

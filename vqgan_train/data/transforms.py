@@ -30,7 +30,11 @@ class ImageTransform:
     random_flip: bool
 
     def __call__(self, encoded: bytes, random: np.random.Generator) -> Tensor:
-        """Turn an encoded image into (3, image_size, image_size) float32 in [-1, 1].
+        """As `pixels`, but float32 in [-1, 1]: what a model is trained on."""
+        return to_model_range(self.pixels(encoded, random))
+
+    def pixels(self, encoded: bytes, random: np.random.Generator) -> Tensor:
+        """Turn an encoded image into (3, image_size, image_size) uint8.
 
         Args:
             encoded: the file's bytes.
@@ -46,7 +50,7 @@ class ImageTransform:
         image = image[:, top : top + self.image_size, left : left + self.image_size]
         if self.random_flip and random.random() < 0.5:
             image = image.flip(2)
-        return to_model_range(image)
+        return image
 
 
 def decode(encoded: bytes) -> Tensor:

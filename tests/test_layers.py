@@ -71,6 +71,7 @@ ROOMS = {
     "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
+    "L2 images": Room(("images",), ("data", "tokens"), PLAIN),
     "L4 train": Room(("train", "run_report"), (*L1, *L2, "config", "build"), ()),
     "L4 check_data": Room(
         ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)

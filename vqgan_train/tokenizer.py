@@ -1,5 +1,6 @@
 """A checkpoint's tokenizer on a device, and what tells it from others."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,8 +60,6 @@ class Tokenizer(NamedTuple):
                 f"image_size is {image_size}, but the model of {self.checkpoint} makes a token of "
                 f"{factor} x {factor} pixels: take a multiple of {factor}, such as {near}."
             )
-        from vqgan_train import __version__
-
         return TokenMetadata(
             pixel_range=pixel_range,
             checkpoint=self.checkpoint,
@@ -73,7 +72,7 @@ class Tokenizer(NamedTuple):
             resize=resize,
             crop="center",
             precision=self.precision,
-            version=__version__,
+            version=version("vqgan_train"),
         )
 
 

@@ -56,11 +56,22 @@ class ImageTransform:
 def decode(encoded: bytes) -> Tensor:
     """Decode what PIL knows to RGB: (3, H, W) uint8. As in the original, EXIF turns nothing."""
     with Image.open(io.BytesIO(encoded)) as image:
-        if image.mode.startswith("I;16"):
-            # PIL clips 16-bit grey to 255, which is white; of 16-bit RGB it takes the high byte.
-            grey = torch.from_numpy((np.array(image) >> 8).astype(np.uint8))
-            return grey.expand(3, -1, -1)
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return picture_pixels(image)
+
+
+def picture_pixels(image: Image.Image) -> Tensor:
+    """A picture of PIL in any mode as RGB: (3, H, W) uint8."""
+    if image.mode.startswith("I;16"):
+        # PIL clips 16-bit grey to 255, which is white; of 16-bit RGB it takes the high byte.
+        grey = torch.from_numpy((np.array(image) >> 8).astype(np.uint8))
+        return grey.expand(3, -1, -1)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def crop_centre(image: Tensor, size: int) -> Tensor:
+    """The square of `size` pixels a side in the centre of (C, H, W), whose sides are no shorter."""
+    top, left = ((side - size) // 2 for side in image.shape[1:])
+    return image[:, top : top + size, left : left + size]
 
 
 def resize_shorter_side(image: Tensor, size: int) -> Tensor:

@@ -159,8 +159,8 @@ def test_tokens_are_those_of_the_original(tmp_path: Path, pixel_range: str) -> N
     shard = write_shard(tmp_path / "shard.tar", samples)
     output = tmp_path / "out"
     assert run_encode(path, output, f"shards={shard}", f"pixel_range={pixel_range}") == 0
-    pixels = torch.stack([decode(picture) for picture in pictures]).float() / 255
-    images = pixels * 2 - 1 if pixel_range == "signed" else pixels
+    pixels = torch.stack([decode(picture) for picture in pictures]).float()
+    images = pixels / 127.5 - 1 if pixel_range == "signed" else pixels / 255
     assert len(np.unique(tokens_of(output))) > 20
     assert np.array_equal(tokens_of(output), original_tokens(model, images))
 
@@ -180,8 +180,9 @@ def test_tokens_of_photos_are_those_of_the_original_at_full_size(tmp_path: Path)
     transform = ImageTransform(256, 256, random_crop=False, random_flip=False)
     draws_nothing = np.random.default_rng(0)
     pixels = [transform.pixels(encoded_image(photo), draws_nothing) for photo in photos]
-    unit = torch.stack(pixels).float() / 255
-    for pixel_range, images in {"signed": unit * 2 - 1, "unit": unit}.items():
+    photo_pixels = torch.stack(pixels).float()
+    both = {"signed": photo_pixels / 127.5 - 1, "unit": photo_pixels / 255}
+    for pixel_range, images in both.items():
         output = tmp_path / pixel_range
         sizes = ("resize=256", "image_size=256", f"pixel_range={pixel_range}")
         assert run_encode(path, output, f"shards={shard}", *sizes) == 0
@@ -402,11 +403,7 @@ def test_what_is_done_is_not_done_again(
         written.append(part)
         write(output, part, *rest)
 
-    monkeypatch.setattr(
-        encoding.Output,
-        "write",
-        lambda self, part, *rest: [written.append(part), write(self, part, *rest)],
-    )
+    monkeypatch.setattr(encoding.Output, "write", write_and_tell)
     assert run_encode(checkpoint, output, shards) == 0
     assert written == ["002"]
     assert contents(output) == before

@@ -110,10 +110,15 @@ def decode_files(
         while batch := list(islice(numbered, _batch(batch_size, bar))):
             pictures = _decode([row for _, row in batch], metadata, tokenizer, file)
             for (number, row), picture in zip(batch, pictures, strict=True):
-                name = f"{number:06d}_{row.labels.key.replace('/', '_')}.png"
+                name = picture_name(number, row.labels.key)
                 with write_whole(folder / file.stem / name) as partial:
                     picture.save(partial, format="PNG")
             bar.update(len(batch))
+
+
+def picture_name(number: int, key: str) -> str:
+    """What the picture of a row is called; two rows of a file may have the same key."""
+    return f"{number:06d}_{key.replace('/', '_')}.png"
 
 
 def _batch(batch_size: int, bar: "tqdm[Any]") -> int:

@@ -80,7 +80,7 @@ def _pixels(picture: Any) -> list[Tensor]:
         if picture.ndim == 2:
             picture = np.stack([picture] * 3, axis=2)
         if picture.dtype == np.uint8 and picture.ndim in (3, 4) and picture.shape[-1] == 3:
-            tensor = torch.from_numpy(np.ascontiguousarray(picture))
+            tensor = torch.from_numpy(picture.copy())  # which may be read-only
             return list(tensor.movedim(-1, -3).reshape(-1, 3, *picture.shape[-3:-1]))
         raise _refused("numpy arrays are (H, W, 3), (H, W) or (B, H, W, 3), uint8", picture)
     if isinstance(picture, Tensor):

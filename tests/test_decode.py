@@ -46,11 +46,12 @@ def test_every_setting_is_read() -> None:
     assert [name for name in setting_names(DecodeConfig) if f"config.{name}" not in source] == []
 
 
-@pytest.mark.parametrize("token_format", FORMATS)
-@pytest.mark.parametrize("pixel_range", ["signed", "unit"])
+@pytest.mark.parametrize(
+    ("token_format", "pixel_range"), list(zip(FORMATS, ("signed", "unit", "unit"), strict=True))
+)
 @torch.inference_mode()
 def test_pictures_are_what_the_model_decodes_in_the_range_of_the_tokens(
-    tmp_path: Path, checkpoint: Path, pixel_range: str, token_format: str
+    tmp_path: Path, checkpoint: Path, token_format: str, pixel_range: str
 ) -> None:
     tokens = encoded(tmp_path, checkpoint, f"pixel_range={pixel_range}", f"format={token_format}")
     output = tmp_path / "pictures"

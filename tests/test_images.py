@@ -128,16 +128,20 @@ def test_a_model_on_another_device_takes_the_same_images(monkeypatch: pytest.Mon
     assert moved.decode(torch.zeros(2, 256, dtype=torch.int64)).device.type == "meta"
 
 
+def plain_vqgan() -> VQGAN:
+    """One level without attention: what takes the compiler least time."""
+    return tiny_vqgan(channel_multipliers=[1], attention_resolutions=[]).eval()
+
+
 @torch.no_grad()
-def test_encode_and_decode_compile_into_one_graph(model: VQGAN) -> None:
-    assert_compiles(model, tiny_images(2, 16, 16), backend="aot_eager")
+def test_encode_and_decode_compile_into_one_graph() -> None:
+    assert_compiles(plain_vqgan(), tiny_images(2, 8, 8), backend="eager")
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_encode_and_decode_compile_to_machine_code() -> None:
-    model = tiny_vqgan(channel_multipliers=[1], attention_resolutions=[]).eval()
-    assert_compiles(model, tiny_images(1, 8, 8), backend="inductor")
+    assert_compiles(plain_vqgan(), tiny_images(1, 8, 8), backend="inductor")
 
 
 def assert_compiles(model: VQGAN, images: Tensor, backend: str) -> None:

@@ -36,7 +36,7 @@ def main() -> None:
 @torch.no_grad()
 def rows(model: VQGAN, image_size: int) -> dict[str, list[Image.Image]]:
     """Pictures under what they are."""
-    views = sample_views()
+    views = sample_views()[::2]
     signed, unit = (
         to_model_input(views, pixel_range=pixel_range, image_size=image_size)
         for pixel_range in ("signed", "unit")

@@ -172,7 +172,7 @@ def test_tokens_of_photos_are_those_of_the_original_at_full_size(tmp_path: Path)
     model = peer_vqgan(**FULL_ARCHITECTURE).eval()
     path = save_peer(model, tmp_path / "peer.ckpt")
     (index,) = index_shards([PHOTOS])
-    photos = [read_sample(index, place) for place in range(4)]
+    photos = [read_sample(index, place) for place in range(2)]
     shard = write_shard(
         tmp_path / "shard.tar",
         [{k: v for k, v in photo.items() if not k.startswith("__u")} for photo in photos],
@@ -187,7 +187,7 @@ def test_tokens_of_photos_are_those_of_the_original_at_full_size(tmp_path: Path)
         sizes = ("resize=256", "image_size=256", f"pixel_range={pixel_range}")
         assert run_encode(path, output, f"shards={shard}", *sizes) == 0
         tokens = tokens_of(output)
-        assert tokens.shape == (4, 256)
+        assert tokens.shape == (2, 256)
         assert len(np.unique(tokens)) > 50
         assert np.array_equal(tokens, original_tokens(model, images))
 
@@ -250,6 +250,17 @@ def test_every_sample_has_its_own_tokens_in_every_format(
         assert np.array_equal(tokens_of(output), expected)
         said = {open_tokens(file)[0].to_json() for file in token_files(output)}
         assert len(said) == 1
+
+
+def test_a_shorter_precision_changes_few_tokens_and_is_written_down(
+    tmp_path: Path, checkpoint: Path, shards: str
+) -> None:
+    for precision in ("fp32", "bf16"):
+        assert run_encode(checkpoint, tmp_path / precision, shards, f"precision={precision}") == 0
+    exact, short = tokens_of(tmp_path / "fp32"), tokens_of(tmp_path / "bf16")
+    assert 0.9 < (exact == short).mean() < 1
+    (metadata, _) = open_tokens(tmp_path / "bf16" / "001.parquet")
+    assert metadata.precision == "bf16"
 
 
 # Where samples come from.
@@ -457,15 +468,15 @@ def finish(process: subprocess.Popen[str]) -> None:
 @pytest.mark.slow
 def test_killed_in_the_middle_and_started_again_it_writes_the_same_bytes(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(tmp_path)
-    samples = 40
-    for number in range(6):
+    samples, num_shards = 40, 4
+    for number in range(num_shards):
         items = image_samples(samples, first=number * samples)
         write_shard(tmp_path / "shards" / f"{number:05d}.tar", items)
     shards = f"shards={tmp_path}/shards/*.tar"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(checkpoint, whole, shards, "parquet"))
     kills = 0
-    for part in ("001", "002", "004"):
+    for part in ("001", "003"):
         process = start(checkpoint, killed, shards, "parquet")
         while not (killed / f"{part}.parquet").exists() and process.poll() is None:
             time.sleep(0.002)
@@ -474,10 +485,10 @@ def test_killed_in_the_middle_and_started_again_it_writes_the_same_bytes(tmp_pat
         process.communicate()
         done = {file.name for file in token_files(killed)}
         assert all((whole / name).read_bytes() == (killed / name).read_bytes() for name in done)
-    assert kills >= 2
+    assert kills
     finish(start(checkpoint, killed, shards, "parquet"))
     assert contents(killed) == contents(whole)
-    assert len(rows_of(killed)) == 6 * samples
+    assert len(rows_of(killed)) == num_shards * samples
 
 
 def test_a_file_that_is_half_written_never_has_its_name(

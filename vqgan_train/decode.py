@@ -17,6 +17,7 @@ def decode(config: DecodeConfig) -> None:
     """Open the files, compare the checkpoint with theirs, write pictures."""
     from tqdm import tqdm
 
+    from vqgan_train.checkpoint_source import fetch_checkpoint
     from vqgan_train.decoding import decode_files, find_token_files, open_all
     from vqgan_train.tokenizer import load_tokenizer
     from vqgan_train.tokens.devices import choose_device
@@ -24,7 +25,8 @@ def decode(config: DecodeConfig) -> None:
     from vqgan_train.tokens.share import share_of_process
 
     device = choose_device(config.accelerator.value, share_of_process(os.environ).local_rank)
-    checkpoint, folder = (Path(path).expanduser() for path in (config.checkpoint, config.output))
+    checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
+    folder = Path(config.output).expanduser()
     files = find_token_files(config.tokens)
     tokenizer = load_tokenizer(checkpoint, device, config.precision.value)
     opened = open_all(files, tokenizer, allow_other=config.allow_other_checkpoint)

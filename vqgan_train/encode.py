@@ -27,6 +27,7 @@ def main() -> None:
 
 def encode(config: EncodeConfig) -> None:
     """Find the samples, encode those of this process that are not done, say what became of them."""
+    from vqgan_train.checkpoint_source import fetch_checkpoint
     from vqgan_train.encoding import Output, begin, encode_parts, left_to_do, outcome
     from vqgan_train.tokenizer import load_tokenizer
     from vqgan_train.tokens.devices import choose_device
@@ -37,7 +38,8 @@ def encode(config: EncodeConfig) -> None:
     device = choose_device(config.accelerator.value, share.local_rank)
     token_format = FORMATS[config.format.value]
     require_installed(token_format)
-    tokenizer = load_tokenizer(Path(config.checkpoint).expanduser(), device, config.precision.value)
+    checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
+    tokenizer = load_tokenizer(checkpoint, device, config.precision.value)
     metadata = tokenizer.describe(
         pixel_range=config.pixel_range.value, resize=config.resize, image_size=config.image_size
     )

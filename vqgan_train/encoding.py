@@ -16,6 +16,9 @@ from vqgan_train.tokens.metadata import TokenMetadata
 from vqgan_train.tokens.share import Share
 from vqgan_train.tokens.sources import Source
 
+NAMED_AT_MOST = 20
+"""Images that are named as soon as they could not be read; the folder's ledger names all."""
+
 
 class Output(NamedTuple):
     """Where tokens go, and as what."""
@@ -91,7 +94,7 @@ def encode_parts(
         parts: names of those to encode.
         batch_size: images at once.
         num_workers: processes that read and decode images; 0 does so in this one.
-        bar: the progress bar, moved by each sample; what cannot be read is named above it.
+        bar: the progress bar, moved by each sample; the first bad ones are named above it.
 
     Raises:
         ShardError: a shard has changed since it was indexed.
@@ -107,7 +110,7 @@ def encode_parts(
         num_workers=num_workers,
     )
     rows: list[Row] = []
-    report = PartReport()
+    report, num_bad = PartReport(), 0
     for batch in batches:
         rows += _rows(batch, tokenizer, metadata.pixel_range)
         report.add(_report(batch))
@@ -115,8 +118,9 @@ def encode_parts(
             output.write(batch.part, rows, report)
             rows, report = [], PartReport()
         bar.update(len(batch.labels) + len(batch.bad))
-        for name in batch.bad:
+        for name in batch.bad[: max(0, NAMED_AT_MOST - num_bad)]:
             bar.write(f"cannot be read: {name}", file=sys.stderr)
+        num_bad += len(batch.bad)
 
 
 def outcome(source: Source, output: Output) -> Outcome:

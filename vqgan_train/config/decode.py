@@ -15,7 +15,7 @@ class DecodeConfig:
     """Files of tokens, and the pictures that they become."""
 
     checkpoint: str
-    """The tokenizer that made the tokens, in any format that it was exported to."""
+    """The tokenizer that made the tokens, in any format; a path or an address."""
 
     tokens: Any
     """A folder of token files, or files by path, glob or brace pattern, or a list of those."""

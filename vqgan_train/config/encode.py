@@ -47,7 +47,7 @@ class EncodeConfig:
     """What to say where a setting was not given."""
 
     checkpoint: str
-    """The tokenizer: ours, or one of taming-transformers, safetensors, Flax or diffusers."""
+    """The tokenizer: a file that export reads, or its address; see model.init_from."""
 
     output: str
     """Folder for the files; new, empty, or that of the same command before, which then goes on."""

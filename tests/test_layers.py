@@ -32,18 +32,21 @@ class Room(NamedTuple):
     """What they may not import of all else."""
 
 
-L1 = ("cache", "models", "losses", "data", "checkpoint", "metrics")
+L1 = ("cache", "models", "losses", "data", "checkpoint", "metrics", "tokens")
 L2 = (
     "module",
     "callbacks",
     "checkpoint_source",
     "conversion",
     "data.module",
+    "decoding",
+    "encoding",
     "loggers",
     "release",
     "run_folder",
     "run_start",
     "runtime",
+    "tokenizer",
     "wandb_run",
 )
 
@@ -66,13 +69,18 @@ ROOMS = {
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
+    "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),
     "L2": Room(L2, L1, CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
+    "L2 images": Room(("images",), ("data", "tokens"), PLAIN),
     "L4 train": Room(("train", "run_report"), (*L1, *L2, "config", "build"), ()),
     "L4 check_data": Room(
         ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
     ),
     "L4 export": Room(("export",), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L4 tokens": Room(
+        ("encode", "decode"), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)
+    ),
     "L4 preparing": Room(
         PREPARING, ("cache", "data", "preparation", "config", "command"), TRAINING_TOOLS
     ),
@@ -213,6 +221,7 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
         "import vqgan_train.__main__",
         "import vqgan_train.check_data",
         "import vqgan_train.export",
+        "from vqgan_train import decode, encode",
         "from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select",
     ],
 )

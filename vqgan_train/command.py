@@ -156,7 +156,9 @@ def explain(error: Exception, schema: type) -> str:
     if unknown:
         return _explain_unknown(unknown[1], error, schema)
     if isinstance(cause, MissingMandatoryValue):
-        return f"{cause.full_key} has no value yet. Give it one: {cause.full_key}=..."
+        name = cause.full_key
+        explained = getattr(schema, "EXPLAINED", {}).get(name, "")
+        return f"{name} has no value yet. Give it one: {name}=... {explained}".rstrip()
     if isinstance(cause, OmegaConfBaseException):
         setting = f"{cause.full_key}: " if cause.full_key else ""
         return f"{setting}{str(cause.msg).splitlines()[0].rstrip('.')}."

@@ -14,6 +14,8 @@ from vqgan_train.config.composing import (
     to_config,
 )
 from vqgan_train.config.data import DataConfig
+from vqgan_train.config.decode import DecodeConfig
+from vqgan_train.config.encode import EncodeConfig, PixelRange, TokenFormat, TokenPrecision
 from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
@@ -45,7 +47,9 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "DecodeConfig",
     "DiscriminatorConfig",
+    "EncodeConfig",
     "ExportConfig",
     "ExportFormat",
     "LearningRateScaling",
@@ -56,11 +60,14 @@ __all__ = [
     "OptimConfig",
     "PackConfig",
     "PeopleConfig",
+    "PixelRange",
     "Precision",
     "PrepareYfccConfig",
     "RunConfig",
     "SelectConfig",
     "Settings",
+    "TokenFormat",
+    "TokenPrecision",
     "TrainerConfig",
     "WandbConfig",
     "WandbMode",

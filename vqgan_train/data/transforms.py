@@ -32,7 +32,11 @@ class ImageTransform:
     random_flip: bool
 
     def __call__(self, encoded: bytes, random: np.random.Generator) -> Tensor:
-        """Turn an encoded image into (3, image_size, image_size) float32 in [-1, 1].
+        """As `pixels`, but float32 in [-1, 1]: what a model is trained on."""
+        return to_model_range(self.pixels(encoded, random))
+
+    def pixels(self, encoded: bytes, random: np.random.Generator) -> Tensor:
+        """Turn an encoded image into (3, image_size, image_size) uint8.
 
         Args:
             encoded: the file's bytes.
@@ -48,7 +52,7 @@ class ImageTransform:
         image = image[:, top : top + self.image_size, left : left + self.image_size]
         if self.random_flip and random.random() < 0.5:
             image = image.flip(2)
-        return to_model_range(image)
+        return image
 
 
 def decode(encoded: bytes) -> Tensor:
@@ -57,11 +61,22 @@ def decode(encoded: bytes) -> Tensor:
         if image.format == "JPEG" and image.mode == "RGB":
             with suppress(ValueError):  # PIL has the last word, and says what is wrong
                 return _decode_jpeg(encoded)
-        if image.mode.startswith("I;16"):
-            # PIL clips 16-bit grey to 255, which is white; of 16-bit RGB it takes the high byte.
-            grey = torch.from_numpy((np.array(image) >> 8).astype(np.uint8))
-            return grey.expand(3, -1, -1)
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return picture_pixels(image)
+
+
+def picture_pixels(image: Image.Image) -> Tensor:
+    """A picture of PIL in any mode as RGB: (3, H, W) uint8."""
+    if image.mode.startswith("I;16"):
+        # PIL clips 16-bit grey to 255, which is white; of 16-bit RGB it takes the high byte.
+        grey = torch.from_numpy((np.array(image) >> 8).astype(np.uint8))
+        return grey.expand(3, -1, -1)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def crop_centre(image: Tensor, size: int) -> Tensor:
+    """The square of `size` pixels a side in the centre of (C, H, W), whose sides are no shorter."""
+    top, left = ((side - size) // 2 for side in image.shape[1:])
+    return image[:, top : top + size, left : left + size]
 
 
 def _decode_jpeg(encoded: bytes) -> Tensor:

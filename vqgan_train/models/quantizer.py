@@ -56,7 +56,7 @@ class VectorQuantizer(nn.Module):
             vectors = rearrange(latents.float(), "b d h w -> (b h w) d")
             codes = self.codebook.weight.float()
             distances = torch.addmm(codes.square().sum(dim=1), vectors, codes.T, alpha=-2)
-            return distances.argmin(dim=1).view(len(latents), -1)
+            return distances.argmin(dim=1).view(latents.shape[0], -1)
 
     def lookup(self, tokens: Tensor, height: int) -> Tensor:
         """Codes (B, D, height, N/height) of tokens (B, N) int64."""

@@ -144,16 +144,32 @@ class VQGAN(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Tokens (B, H/f * W/f) int64, row by row, of images (B, in_channels, H, W) in [-1, 1].
 
+        The images are moved to the weights' device and dtype.
+
         Raises:
             ValueError: a side is not a multiple of f, or the shape is not that of images.
         """
-        return self.quantizer.nearest(self._latents(images))
+        return self.quantizer.nearest(self._latents(images.to(self.quant_conv.weight)))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """What encoding and decoding makes of images (B, in_channels, H, W), without gradient.
+
+        Returns:
+            (B, out_channels, H, W) on the weights' device and of their dtype, about as large as the
+            pixels that were given, which are in [-1, 1] in training.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        grid = (images.shape[2] // self.downsampling, images.shape[3] // self.downsampling)
+        return self.decode(self.encode(images), grid)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Images (B, out_channels, H, W), about [-1, 1], of tokens (B, N) int64.
 
         Args:
-            tokens: as `encode` returns them.
+            tokens: as `encode` returns them; they are moved to the weights' device.
             grid: (H/f, W/f) of the images; needed where they are not square.
 
         Raises:
@@ -167,6 +183,7 @@ class VQGAN(nn.Module):
                 f"{count} tokens do not fill a grid of {height} x {width}. "
                 "Give decode the grid of the images: grid=(H // f, W // f)."
             )
+        tokens = tokens.to(self.quantizer.codebook.weight.device)
         return self._decode(self.quantizer.lookup(tokens, height))
 
     def _latents(self, images: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ def _name(file: ImageFile) -> str:
 
 def _load(file: ImageFile) -> Picture:
     path = file.folder / file.name
-    caption = _text_beside(path) if file.caption is None else file.caption
+    caption = text_beside(path) if file.caption is None else file.caption
     return Picture(
         key=f"{file.number:09d}",
         encoded=path.read_bytes(),
@@ -170,7 +170,8 @@ def _load(file: ImageFile) -> Picture:
     )
 
 
-def _text_beside(image: Path) -> str:
+def text_beside(image: Path) -> str:
+    """The caption in a text file that is called like the image; empty if there is none."""
     text = image.with_suffix(".txt")
     return text.read_text("utf-8", errors="replace").strip() if text.is_file() else ""
 

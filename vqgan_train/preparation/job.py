@@ -39,6 +39,15 @@ def require_free_or_same(folder: Path, job: Mapping[str, Any]) -> None:
     if not file.exists():
         _require_free(folder)
         return
+    require_same(folder, file, job)
+
+
+def require_same(folder: Path, file: Path, job: Mapping[str, Any]) -> None:
+    """Refuse to go on with another job than the one that a folder's job file names.
+
+    Raises:
+        PreparationError: it was another one.
+    """
     before = json.loads(file.read_text())
     now = json.loads(json.dumps(dict(job)))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

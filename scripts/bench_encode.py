@@ -1,0 +1,225 @@
+"""Images a second, from photos on a disk to files of tokens: ours and the original's way.
+
+    python scripts/bench_encode.py [SHARDS] [--images 48] [--rounds 3] [--batch-size 8]
+
+Both encode the same photos with the same random weights of f16-16384, at 256 pixels, in float32,
+on this machine's processor, taking turns in one run. Ours is `python -m vqgan_train.encode` after
+its start: shards, loader processes, parquet. The original's way is what DALL-E mini's scripts did,
+with the original's own class: image files, PIL (LANCZOS, centre crop), batches through VQModel, a
+list of lists into parquet. Writes docs/benchmarks/encode.json. Without SHARDS: photos that
+scikit-image ships.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import yaml
+from PIL import Image
+from pyarrow import parquet
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vqgan_train.checkpoint import FORMATS, read_networks, to_original
+from vqgan_train.data import expand_shards, index_shard, pack_sample_photos
+from vqgan_train.data.pipeline import image_bytes, read_sample
+from vqgan_train.data.writing import write_shard
+from vqgan_train.encoding import Output, encode_parts
+from vqgan_train.models import VQGAN
+from vqgan_train.tokenizer import load_tokenizer
+from vqgan_train.tokens.formats import FORMATS as TOKEN_FORMATS
+from vqgan_train.tokens.sources import from_shards
+
+RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks" / "encode.json"
+SIDE = 256
+ARCHITECTURE: dict[str, Any] = {
+    "channels": 128,
+    "channel_multipliers": [1, 1, 2, 2, 4],
+    "num_residual_blocks": 2,
+    "attention_resolutions": [16],
+    "resolution": 256,
+    "latent_channels": 256,
+    "code_dim": 256,
+    "codebook_size": 16_384,
+}
+PACKAGES = ("torch", "pillow", "pyarrow", "taming-transformers-rom1504")
+
+
+def make_weights(folder: Path) -> Path:
+    """Write random weights as the original does."""
+    torch.manual_seed(0)
+    weights = {f"generator.{n}": w for n, w in VQGAN(**ARCHITECTURE).state_dict().items()}
+    checkpoint = folder / "random.ckpt"
+    torch.save({"state_dict": to_original(weights)}, checkpoint)
+    return checkpoint
+
+
+def make_photos(shards: Sequence[Path], count: int, folder: Path) -> tuple[Path, list[Path]]:
+    """Put the first photos into one shard, and into files."""
+    samples: list[dict[str, Any]] = []
+    for shard in shards:
+        index = index_shard(shard)
+        for place in range(min(len(index.starts), count - len(samples))):
+            fields = read_sample(index, place)
+            samples.append({"__key__": f"{len(samples):06d}", "jpg": image_bytes(fields)})
+    write_shard(folder / "photos.tar", samples)
+    files = [folder / "files" / f"{sample['__key__']}.jpg" for sample in samples]
+    for file, sample in zip(files, samples, strict=True):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(sample["jpg"])
+    return folder / "photos.tar", files
+
+
+def our_way(checkpoint: Path, shard: Path, folder: Path, batch_size: int) -> Callable[[int], None]:
+    """Encode a shard into a folder of each round's own."""
+    tokenizer = load_tokenizer(checkpoint, torch.device("cpu"), "fp32")
+    metadata = tokenizer.describe(pixel_range="signed", resize=SIDE, image_size=SIDE)
+    source = from_shards([shard], samples_per_file=10_000)
+
+    def encode(round_number: int) -> None:
+        output = Output(folder / f"ours{round_number}", TOKEN_FORMATS["parquet"], metadata)
+        with tqdm(disable=True) as bar:
+            encode_parts(
+                source,
+                output,
+                tokenizer,
+                parts=source.part_names(),
+                batch_size=batch_size,
+                num_workers=2,
+                bar=bar,
+            )
+
+    return encode
+
+
+def originals_way(
+    checkpoint: Path, files: Sequence[Path], folder: Path, batch_size: int
+) -> Callable[[int], None]:
+    """Encode image files as DALL-E mini's scripts did."""
+    model = original_model(checkpoint, folder)
+
+    @torch.no_grad()
+    def encode(round_number: int) -> None:
+        rows: list[list[int]] = []
+        for first in range(0, len(files), batch_size):
+            images = torch.stack([load(file) for file in files[first : first + batch_size]])
+            _, _, (_, _, tokens) = model.encode(images)
+            rows += tokens.view(len(images), -1).tolist()
+        table = pa.table({"caption": [""] * len(rows), "encoding": rows})
+        parquet.write_table(table, folder / f"original{round_number}.parquet")
+
+    return encode
+
+
+def load(file: Path) -> Tensor:
+    """Decode, resize, crop: (3, SIDE, SIDE) float32 in [-1, 1]."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    scale = SIDE / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    image = image.crop((left, top, left + SIDE, top + SIDE))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def original_model(checkpoint: Path, folder: Path) -> nn.Module:
+    """The original's VQModel with the same weights."""
+    # taming.models.vqgan wants one function of a training script for a Lightning long gone.
+    script: Any = types.ModuleType("taming.main")
+    script.instantiate_from_config = lambda config: config["module"]
+    sys.modules["taming.main"] = script
+    from taming.models.vqgan import VQModel
+
+    exported = folder / "taming"
+    exported.mkdir()
+    networks = read_networks(checkpoint)
+    FORMATS["taming"].write(networks, {}, exported)
+    config = yaml.safe_load((exported / "config.yaml").read_text())["model"]["params"]
+    config["lossconfig"] = {"module": nn.Identity()}
+    return VQModel(**config, ckpt_path=str(exported / "model.ckpt")).eval()
+
+
+def measure(
+    sides: dict[str, Callable[[int], None]], rounds: int, images: int
+) -> dict[str, list[float]]:
+    """Images a second of each side and round; one round before is thrown away."""
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, encode in sides.items():
+            began = time.perf_counter()
+            encode(number)
+            seconds = time.perf_counter() - began
+            print(f"round {number}, {name}: {images / seconds:.2f} images/s", flush=True)
+            if number:
+                speeds[name].append(round(images / seconds, 3))
+    return speeds
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": names[0] if names else "unknown",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def main() -> None:
+    """Measure and write down."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("shards", nargs="?", help="pattern of tar files with photos")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    shards = expand_shards([given.shards]) if given.shards else [pack_sample_photos()[0]]
+    load_before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = make_weights(folder)
+        shard, files = make_photos(shards, given.images, folder)
+        sides = {
+            "ours": our_way(checkpoint, shard, folder, given.batch_size),
+            "original": originals_way(checkpoint, files, folder, given.batch_size),
+        }
+        speeds = measure(sides, given.rounds, len(files))
+    medians = {name: round(statistics.median(values), 3) for name, values in speeds.items()}
+    results = {
+        "what": "images a second, photos to parquet, f16-16384 at 256 pixels, float32",
+        "machine": machine(),
+        "load_average": {"before": round(load_before, 2), "after": round(os.getloadavg()[0], 2)},
+        "images": len(files),
+        "batch_size": given.batch_size,
+        "images_per_second": speeds,
+        "median": medians,
+        "ratio_of_medians": round(medians["ours"] / medians["original"], 3),
+    }
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results["median"]), results["ratio_of_medians"])
+
+
+if __name__ == "__main__":
+    main()

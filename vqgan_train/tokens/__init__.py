@@ -1,0 +1,1 @@
+"""Tokens in files: which images become them, how they are written, read and gone on with."""

@@ -1,0 +1,87 @@
+"""A folder of token files in the making, by one process or by many: what is done, what is left."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vqgan_train.cache import write_whole
+from vqgan_train.preparation.job import require_same
+from vqgan_train.tokens.errors import TokenError
+
+LEDGER = ".vqgan_train"
+"""Folder beside the token files. Hidden, so that who reads all files of the folder passes by it."""
+
+JOB_FILE = "job.json"
+
+
+@dataclass(slots=True)
+class PartReport:
+    """What became of the samples of one part, or of many."""
+
+    seen: int = 0
+    encoded: int = 0
+    without_caption: int = 0
+    bad: list[str] = field(default_factory=list)
+    """What could not be read, and why."""
+
+    def add(self, other: "PartReport") -> None:
+        """Count in another part."""
+        self.seen += other.seen
+        self.encoded += other.encoded
+        self.without_caption += other.without_caption
+        self.bad += other.bad
+
+
+def join_job(folder: Path, job: Mapping[str, Any]) -> None:
+    """Begin a job in a folder, go on with it, or help with it: other processes may do the same.
+
+    Args:
+        folder: where the files go; made if need be.
+        job: all that they depend on, as plain values.
+
+    Raises:
+        PreparationError: the folder was begun with another job.
+        TokenError: it holds something else.
+    """
+    file = folder / LEDGER / JOB_FILE
+    if folder.is_file():
+        raise TokenError(f"output={folder} is a file. Name a folder.")
+    # The folder is looked at first: whatever another process puts there comes after its job file.
+    is_free = not folder.exists() or all(path.name == LEDGER for path in folder.iterdir())
+    if not file.exists():
+        if not is_free:
+            raise TokenError(
+                f"output={folder} holds files that no such command wrote. Name an empty or a new "
+                "folder."
+            )
+        with write_whole(file) as partial:
+            partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+    require_same(folder, file, job)
+
+
+def report_done(folder: Path, part: str, report: PartReport) -> None:
+    """Write down that a part is done; its file is there before."""
+    with write_whole(_report_file(folder, part)) as partial:
+        partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
+
+
+def reports(folder: Path, parts: Iterable[str]) -> dict[str, PartReport]:
+    """The reports of those parts that are done."""
+    files = {part: _report_file(folder, part) for part in parts}
+    return {
+        part: PartReport(**json.loads(file.read_bytes()))
+        for part, file in files.items()
+        if file.exists()
+    }
+
+
+def remove_leftovers(folder: Path, part: str) -> None:
+    """Remove what a process that was killed left of a part."""
+    for file in [*folder.glob(f"{part}.*.partial"), *(folder / LEDGER).glob(f"{part}.*.partial")]:
+        file.unlink()
+
+
+def _report_file(folder: Path, part: str) -> Path:
+    return folder / LEDGER / f"{part}.json"

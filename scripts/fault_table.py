@@ -80,8 +80,14 @@ def _row(section: str, fault: str, outcomes: Iterable[tuple[str, str]]) -> dict[
         "fault": fault,
         "tried": counts.total(),
         **{outcome: counts[outcome] for outcome in OUTCOMES},
-        "messages": {k: v[:200] for k, v in messages.items() if v},
+        "messages": {k: _anywhere(v)[:200] for k, v in messages.items() if v},
     }
+
+
+def _anywhere(message: str) -> str:
+    """A message without the folders of this machine."""
+    text = re.sub(r"/\S*/(?=\w+\.tar)", "", message)
+    return text.replace(str(Path.cwd()), ".")
 
 
 @contextmanager

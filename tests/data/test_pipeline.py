@@ -61,7 +61,7 @@ def test_plain_pieces_are_read_as_webdataset_reads_them(
     names = [
         "a/0.PNG",
         "a/0.txt",
-        "__meta__",
+        "__meta__/0.txt",
         "a/0.cls.json",
         "./1.png",
         f"{'long' * 40}.png",

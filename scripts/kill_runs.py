@@ -1,6 +1,6 @@
 """Kill training runs at random moments and see what is lost.
 
-    python scripts/kill_runs.py --kills 200 --output docs/benchmarks/kills.json
+    python scripts/kill_runs.py --kills 200 --publish
 
 Small runs that save at every step are killed with SIGKILL, started again with the same settings,
 and so on to their end. After each kill the newest checkpoint has to load; after each start no
@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import random
 import signal
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from pages import ROOT, machine, put, table, write_json
 
 from vqgan_train.checkpoint import CheckpointError, read_checkpoint
 from vqgan_train.config import Config, config_dir, register_schema, to_config
@@ -33,6 +33,8 @@ from vqgan_train.train import train
 STEPS = 24
 LONGEST_LIFE_SECONDS = 4.0
 OTHER_FILE_SYSTEM = Path("/dev/shm")
+PAGE = ROOT / "docs" / "faults.md"
+RESULTS = ROOT / "docs" / "benchmarks" / "kills.json"
 BY_THE_CLOCK = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
 
 SMALL = (
@@ -68,15 +70,15 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--publish", action="store_true", help="write docs/faults.md and its JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
         results = kill_runs(Path(folder), arguments.kills, random.Random(arguments.seed))
-    text = json.dumps(results, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    print(json.dumps(results, indent=2))
+    if arguments.publish:
+        write_json(RESULTS, results)
+        put(PAGE, "kills", to_table(results))
     if any(case["lost"] for case in results["cases"].values()):
         sys.exit("Something was lost.")
 
@@ -92,8 +94,24 @@ def kill_runs(folder: Path, kills: int, chance: random.Random) -> dict[str, Any]
         name: _kill_case(folder / name.replace(" ", "_"), name, -(-kills // len(CASES)), chance)
         for name in CASES
     }
-    machine = {"torch": torch.__version__, "python": platform.python_version()}
-    return {"machine": {**machine, "cores": os.cpu_count()}, "steps": STEPS, "cases": cases}
+    return {"machine": machine(["torch", "pytorch-lightning"]), "steps": STEPS, "cases": cases}
+
+
+def to_table(results: dict[str, Any]) -> str:
+    """Draw the results, a line a case."""
+    rows = [
+        (
+            name,
+            case["kills"],
+            case["half_written"],
+            case["before_the_first_checkpoint"],
+            len(case["lost"]),
+        )
+        for name, case in results["cases"].items()
+    ]
+    head = ("", "kills", "while a file was written", "before the first checkpoint", "lost")
+    total = ("**together**", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
+    return table(head, [*rows, total])
 
 
 def _kill_case(folder: Path, name: str, kills: int, chance: random.Random) -> dict[str, Any]:

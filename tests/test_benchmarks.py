@@ -22,7 +22,12 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize(
     ("name", "table"),
-    [("bench_data", "data"), ("bench_memory", "memory"), ("fault_table", "readers")],
+    [
+        ("bench_data", "data"),
+        ("bench_memory", "memory"),
+        ("fault_table", "readers"),
+        ("kill_runs", "kills"),
+    ],
 )
 def test_the_table_is_what_the_json_says(
     name: str, table: str, monkeypatch: pytest.MonkeyPatch

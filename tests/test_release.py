@@ -293,6 +293,26 @@ def test_it_does_not_say_where_things_lay(card: str, last: Path, tmp_path: Path)
     assert "\nbase_model: boris/vqgan_f16_16384\n" in hub
 
 
+def test_no_file_of_it_holds_a_secret(last: Path, tmp_path: Path) -> None:
+    own = copy_of(last.parents[2], tmp_path / "own")
+
+    def edit(content: dict[str, Any]) -> None:
+        config = content["vqgan_train"]["parent"]["provenance"]["config"]
+        config["model"]["init_from"] = "https://me:SECRET@weights.test/last.ckpt?token=SECRET"
+        for each in (config, content["vqgan_train"]["config"]):
+            each["data"]["train_shards"] = [
+                "https://me:SECRET@photos.test/{00..99}.tar?signature=SECRET",
+                "pipe:curl -H SECRET https://photos.test/{00..99}.tar",
+            ]
+
+    change(own, edit)
+    card = release_of(own, tmp_path / "out")
+    assert "`photos.test/{00..99}.tar`" in card
+    holding = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert len(holding) > 5
+    assert not [file.name for file in holding if b"SECRET" in file.read_bytes()]
+
+
 def test_text_of_a_checkpoint_cannot_leave_its_place(last: Path, tmp_path: Path) -> None:
     own = copy_of(last.parents[2], tmp_path / "own")
 

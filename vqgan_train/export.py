@@ -38,7 +38,7 @@ def export_weights(config: ExportConfig) -> str:
     from vqgan_train.conversion import convert
 
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
-    made = convert(checkpoint, FORMATS[config.format.value], Path(config.output))
+    made = convert(checkpoint, FORMATS[config.format.value], Path(config.output).expanduser())
     return report(made)
 
 
@@ -47,12 +47,14 @@ def export_release(config: ExportConfig) -> str:
     from dataclasses import asdict
     from pathlib import Path
 
+    from vqgan_train.checkpoint_source import fetch_checkpoint
     from vqgan_train.release import Choices, Hub, write_release
 
     repository = config.push_to_hub
     hub = Hub(repository, private=config.private) if repository else None
     choices = Choices(repository=repository, **asdict(config.card))
-    release = write_release(Path(config.checkpoint), Path(config.output), choices)
+    checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
+    release = write_release(checkpoint, Path(config.output).expanduser(), choices)
     address = hub.upload(release.folder, release.files) if hub else None
     return report_release(release, address)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import yaml
 
 from vqgan_train.checkpoint import Networks
+from vqgan_train.data.shard_store import shown
 from vqgan_train.release.choices import Choices
 from vqgan_train.release.front_matter import HUB_NAME, front_matter, initial_weights
 from vqgan_train.release.lineage import Lineage
@@ -91,6 +92,7 @@ def _data(lineage: Lineage, records: Sequence[Records], choices: Choices) -> dic
     bad = records[-1].last("data/bad_samples")
     init_from = initial_weights(lineage)
     data = last.settings["data"]
+    is_drawn_anew = data["sampling"] == "with_replacement"
     return {
         "initial_weights": f"`{init_from}`" if init_from else None,
         "datasets": "\n".join(f"* {_dataset(name)}" for name in choices.datasets) or None,
@@ -99,8 +101,10 @@ def _data(lineage: Lineage, records: Sequence[Records], choices: Choices) -> dic
         "train_images": f"{train_images:,}",
         "val_images": f"{last.data['val_images']:,}",
         "images": f"{images:,}",
-        "seen_once": "" if images <= train_images else None,
-        "passes": f"{images / train_images:.4g}" if images > train_images else None,
+        "seen_once": "" if images <= train_images and not is_drawn_anew else None,
+        "passes": f"{images / train_images:.4g}"
+        if images > train_images and not is_drawn_anew
+        else None,
         "bad_samples": f"{bad['data/bad_samples']:,.0f}" if bad else None,
         "image_size": str(data["image_size"]),
     }
@@ -150,7 +154,7 @@ def _shards(patterns: list[str] | None) -> str:
     """What the shards are called: their folder's name and their own, not where they lie."""
     if patterns is None:
         return SAMPLE_PHOTOS
-    names = ["/".join(PurePosixPath(pattern).parts[-2:]) for pattern in patterns]
+    names = ["/".join(PurePosixPath(shown(pattern)).parts[-2:]) for pattern in patterns]
     return ", ".join(f"`{inline(name)}`" for name in names)
 
 

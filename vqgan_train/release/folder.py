@@ -13,6 +13,7 @@ from vqgan_train.release.choices import Choices
 from vqgan_train.release.errors import NOT_THERE, HolesError
 from vqgan_train.release.front_matter import front_matter
 from vqgan_train.release.lineage import Part, read_lineage
+from vqgan_train.release.privacy import public_settings
 from vqgan_train.release.records import Records, find_records
 from vqgan_train.run_folder import CONFIG_FILE, METRICS_FILE
 
@@ -83,8 +84,9 @@ def write_release(checkpoint: Path, folder: Path, choices: Choices) -> Release:
 def _write_part(part: Part, records: Records, folder: Path) -> None:
     folder.mkdir(parents=True)
     file = folder / CONFIG_FILE
-    file.write_text(yaml.safe_dump(part.settings, sort_keys=False))
-    _require(yaml.safe_load(file.read_text()) == part.settings, file)
+    settings = public_settings(part.settings)
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    _require(yaml.safe_load(file.read_text()) == settings, file)
     _copy(records.metrics, folder / METRICS_FILE)
 
 

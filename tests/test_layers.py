@@ -44,6 +44,7 @@ L2 = (
     "loggers",
     "release",
     "run_folder",
+    "run_lock",
     "run_start",
     "runtime",
     "tokenizer",

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
+from tiny_runs import tiny_config
 
-from vqgan_train import run_folder
+from vqgan_train import run_lock
 from vqgan_train.run_folder import (
     OUTPUT_DIR_VARIABLE,
     RunFolderError,
     claim_folder,
-    lock_folder,
     require_space,
     start_folder,
     wandb_id,
 )
+from vqgan_train.run_lock import lock_folder, require_unmoved, saved_states
+from vqgan_train.train import train
 
 SETTINGS: dict[str, Any] = {"run": {"max_steps": 4, "seed": 0}}
 
@@ -87,10 +90,10 @@ def test_the_wandb_id_is_drawn_once(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(run_lock, "LOCK_SECONDS", 0.1)
     hold = (
         "import time; from pathlib import Path\n"
-        "from vqgan_train.run_folder import lock_folder\n"
+        "from vqgan_train.run_lock import lock_folder\n"
         f"with lock_folder(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
@@ -123,3 +126,32 @@ def test_what_a_kill_left_behind_is_cleared(tmp_path: Path) -> None:
         file.touch()
     start_folder(tmp_path, SETTINGS)
     assert not any(file.exists() for file in left)
+
+
+def test_a_second_run_touches_nothing_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=1"))
+    monkeypatch.setattr(run_lock, "LOCK_SECONDS", 0.1)
+    writing = tmp_path / "run" / "checkpoints" / "last.ckpt.partial"
+    writing.touch()
+    config = (tmp_path / "run" / "config.yaml").read_bytes()
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(RunFolderError, match="is in use by another run"),
+    ):
+        train(tiny_config(tmp_path, "run.max_steps=2"))
+    assert writing.exists()
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == config
+
+
+def test_a_run_that_was_overtaken_while_it_waited_does_not_start(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.write_bytes(b"1")
+    saved = saved_states(str(tmp_path))
+    require_unmoved(tmp_path, saved)
+    os.utime(last, ns=(0, 0))
+    with pytest.raises(RunFolderError, match="The same command again goes on from there"):
+        require_unmoved(tmp_path, saved)
+    assert saved_states(None) == []

@@ -5,14 +5,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.cache import write_whole
@@ -36,10 +35,6 @@ CHANGEABLE = re.compile(
 The seed orders the data: with another one a run would repeat some samples and skip others. Shards
 may have moved; whether they are the same ones is told by their fingerprint.
 """
-
-LOCK_FILE = ".lock"
-LOCK_SECONDS = 10
-"""A job that was ended may need some to go."""
 
 CHECKPOINTS_AT_ONCE = 3
 BYTES_A_WEIGHT = 12
@@ -142,29 +137,11 @@ def claim_folder(output_dir: str | None) -> Path:
     raise AssertionError("there is always a next number")
 
 
-@contextmanager
-def lock_folder(path: Path) -> Iterator[None]:
-    """Keep other runs out of a folder until this one has ended, however it ends.
-
-    Raises:
-        RunFolderError: another run is in it.
-    """
-    if not is_first_rank():
-        yield
-        return
-    lock = FileLock(path / LOCK_FILE)
-    try:
-        lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout as error:
-        raise RunFolderError(
-            f"run.output_dir={path} is in use by another run. Wait for it to end, stop it, or "
-            "choose another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        (path / LOCK_FILE).unlink(missing_ok=True)
-        lock.release()
+def not_writable(path: Path, error: OSError) -> RunFolderError:
+    """What to say of a folder that cannot be written."""
+    return RunFolderError(
+        f"run.output_dir={path} cannot be written ({error.strerror}). Choose another."
+    )
 
 
 @rank_zero_only
@@ -200,9 +177,7 @@ def start_folder(path: Path, settings: Mapping[str, Any]) -> None:
         with write_whole(path / CONFIG_FILE) as file:
             file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
     except OSError as error:
-        raise RunFolderError(
-            f"run.output_dir={path} cannot be written ({error.strerror}). Choose another."
-        ) from error
+        raise not_writable(path, error) from error
     os.environ[OUTPUT_DIR_VARIABLE] = str(path)
 
 

@@ -15,7 +15,8 @@ from vqgan_train.callbacks import Artifacts
 from vqgan_train.config import Config, plain_settings
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.module import VQGANModule
-from vqgan_train.run_folder import claim_folder, lock_folder, require_space, start_folder
+from vqgan_train.run_folder import claim_folder, require_space, start_folder
+from vqgan_train.run_lock import lock_folder, require_unmoved, saved_states
 from vqgan_train.run_report import announce, num_weights, report, report_finished
 from vqgan_train.run_start import RunStart, find_start
 from vqgan_train.runtime import configure_logging, require_devices
@@ -36,6 +37,7 @@ def train(config: Config) -> Trainer | None:
     require_wandb(config.logger.wandb)
     seed_everything(config.run.seed, verbose=False)
     run = config.run
+    saved = saved_states(run.output_dir)
     start = find_start(run.output_dir, run.resume, run.parent, plain_settings(config))
     data = build_data(config)
     data.prepare_data()
@@ -49,9 +51,10 @@ def train(config: Config) -> Trainer | None:
         initialise(module, config)
     folder = claim_folder(run.output_dir)
     run.output_dir = str(folder)
-    start_folder(folder, plain_settings(config))
-    require_space(folder, num_weights(module))
     with lock_folder(folder):
+        require_unmoved(folder, saved)
+        start_folder(folder, plain_settings(config))
+        require_space(folder, num_weights(module))
         trainer = build_trainer(config, folder, start, data.description())
         if start.step >= max_steps:
             finish_uploads(trainer, start.step)

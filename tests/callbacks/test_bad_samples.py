@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,7 +146,28 @@ def test_a_run_that_was_killed_counts_on_from_its_checkpoint(
     train(tiny_config(tmp_path, "data.max_bad_fraction=0.5", "run.max_steps=5"))
 
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    counts = last["callbacks"]["BadSamples"]
+    counts = last["bad_samples"]
     # Five steps of two; the five validation samples count once.
     assert counts["seen"] == 5 * 2 + 5
     assert counts["bad"] in (1, 2)
+
+
+def test_a_resume_goes_on_from_what_all_ranks_counted() -> None:
+    others = torch.tensor([4, 100])
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(reduce=lambda own, reduce_op: own + others), is_global_zero=True
+    )
+    module: Any = SimpleNamespace(device=torch.device("cpu"))
+    counting, resumed = BadSamples(0.9), BadSamples(0.9)
+    see(counting, batch(7, "a.tar/0: broken"))
+    checkpoint: dict[str, Any] = {}
+    counting.on_save_checkpoint(trainer, module, checkpoint)
+    assert checkpoint["bad_samples"] == {"bad": 5, "seen": 108, "validated": False}
+    resumed.on_load_checkpoint(trainer, module, checkpoint)
+    see(resumed, batch(1, "a.tar/1: broken"))
+    resumed.on_save_checkpoint(trainer, module, checkpoint)
+    assert checkpoint["bad_samples"] == {
+        "bad": 5 + 1 + 4,
+        "seen": 108 + 2 + 100,
+        "validated": False,
+    }

@@ -76,12 +76,28 @@ def test_many_in_a_row_end_the_run_and_keep_good_weights(
     tmp_path: Path, break_steps: Callable[..., None]
 ) -> None:
     break_steps({2, 4, 5, 6}, infinite_gradient)
-    with pytest.raises(NonFiniteError, match=r"(?s)last 3 steps .*optim.max_skipped_steps=3"):
+    with pytest.raises(NonFiniteError, match=r"3 steps in a row .*optim.max_skipped_steps=3"):
         train(tiny_config(tmp_path, *EACH, "run.max_steps=9", "optim.max_skipped_steps=3"))
     last = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert last["global_step"] == 5, "written before the third was made"
     assert all(weight.isfinite().all() for weight in last["state_dict"].values())
     assert last["callbacks"]["SkipNonFinite"] == {"skipped": 3.0, "in_row": 2.0}
+
+
+def test_a_row_that_ends_before_anyone_looks_is_not_missed(
+    tmp_path: Path, break_steps: Callable[..., None]
+) -> None:
+    break_steps({2, 3, 4}, nan_loss)
+    with pytest.raises(NonFiniteError, match="3 steps in a row"):
+        train(
+            tiny_config(
+                tmp_path,
+                "run.max_steps=9",
+                "run.val_every_steps=9",
+                "run.log_every_steps=5",
+                "optim.max_skipped_steps=3",
+            )
+        )
 
 
 def test_accumulated_batches_are_left_out_together(

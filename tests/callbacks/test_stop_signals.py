@@ -112,5 +112,32 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path, rank: int) -
     assert reached == len(rows(tmp_path / "run")) - 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_the_whole_group_leaves_the_workers_their_last_step(
+    tmp_path: Path, number: int
+) -> None:
+    words = tiny_overrides(tmp_path, *RARELY, "run.max_steps=100000", "data.num_workers=2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vqgan_train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or has_steps(tmp_path / "run"))
+        os.killpg(process.pid, number)  # as a terminal and a scheduler do
+        process.wait(timeout=60)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # nobody is left
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    reached = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    assert reached == len(rows(tmp_path / "run")) - 1
+
+
 def has_steps(run: Path) -> bool:
     return (run / "metrics.csv").exists() and len(rows(run)) > 4

@@ -23,6 +23,12 @@ def shards(tmp_path: Path) -> tuple[Path, Path]:
     )
 
 
+AGREEING = SimpleNamespace(
+    broadcast=lambda value: value, reduce_boolean_decision=lambda decision, all: decision
+)
+"""As far as it matters here, ranks that hold the same shards."""
+
+
 def fake_trainer(**changes: Any) -> SimpleNamespace:
     return SimpleNamespace(
         **{
@@ -31,6 +37,7 @@ def fake_trainer(**changes: Any) -> SimpleNamespace:
             "accumulate_grad_batches": 1,
             "global_rank": 0,
             "world_size": 1,
+            "strategy": AGREEING,
             **changes,
         }
     )

@@ -423,7 +423,7 @@ def test_a_dead_validation_shard_is_an_error_before_the_run(
 
 def test_machines_that_count_otherwise_do_not_train(server: FaultyServer, tmp_path: Path) -> None:
     module = make_module(server, tmp_path, first="another fingerprint")
-    with pytest.raises(ShardError, match=r"do not agree on how many samples"):
+    with pytest.raises(ShardError, match=r"do not agree on what the shards hold"):
         module.train_dataloader()
 
 

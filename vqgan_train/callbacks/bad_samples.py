@@ -3,12 +3,16 @@
 import logging
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vqgan_train.data import ShardError
 from vqgan_train.data.check import shown
 
 log = logging.getLogger(__name__)
+
+STATE = "bad_samples"
+"""Where a checkpoint has the counts."""
 
 NAMED_AT_FIRST = 10
 """So many are named one by one; after that every hundredth."""
@@ -24,8 +28,10 @@ class BadSamples(Callback):
 
     def __init__(self, max_fraction: float) -> None:
         self.max_fraction = max_fraction
-        self.bad = 0
-        self.seen = 0
+        self.bad = self.seen = 0
+        """Of this rank, since the run was started or went on."""
+        self._bad_before = self._seen_before = 0
+        """Of all ranks, up to the checkpoint that it went on from."""
         self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -84,30 +90,43 @@ class BadSamples(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how many there were on all ranks together."""
         self._validated = True
-        bad = float(self.bad)
+        bad = float(self.bad + (self._bad_before if trainer.is_global_zero else 0))
         pl_module.log("data/bad_samples", bad, logger=False, reduce_fx="sum", sync_dist=True)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
-        shards = float(len(data.bad_shards()))
+        shards = float(data.num_bad_shards())
         pl_module.log("data/bad_shards", shards, logger=False, reduce_fx="max", sync_dist=True)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The counts, so that a resumed run goes on counting."""
-        return {"bad": self.bad, "seen": self.seen, "validated": self._validated}
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the counts of all ranks together, so that a resumed run goes on counting."""
+        own = torch.tensor([self.bad, self.seen], device=pl_module.device)
+        bad, seen = trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        checkpoint[STATE] = {
+            "bad": self._bad_before + bad,
+            "seen": self._seen_before + seen,
+            "validated": self._validated,
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Go on counting."""
-        self.bad, self.seen = state_dict["bad"], state_dict["seen"]
-        self._validated = state_dict["validated"]
+        state = checkpoint[STATE]
+        self._bad_before, self._seen_before = state["bad"], state["seen"]
+        self._validated = state["validated"]
 
     def _count(self, batch: Any) -> None:
         self.seen += len(batch["name"]) + len(batch["bad"])
         for name in batch["bad"]:
             self.bad += 1
-            if self.bad <= NAMED_AT_FIRST or self.bad % 100 == 0:
-                log.warning("Left out unreadable sample %d: %s", self.bad, shown(name))
-        if batch["bad"] and self.bad > self.max_fraction * max(self.seen, 100):
+            bad = self._bad_before + self.bad
+            if bad <= NAMED_AT_FIRST or bad % 100 == 0:
+                log.warning("Left out unreadable sample %d: %s", bad, shown(name))
+        bad, seen = self._bad_before + self.bad, self._seen_before + self.seen
+        if batch["bad"] and bad > self.max_fraction * max(seen, 100):
             raise ShardError(
-                f"{self.bad} of {self.seen} samples could not be read, more than "
+                f"{bad} of {seen} samples could not be read, more than "
                 f"data.max_bad_fraction={self.max_fraction} allows. The last: "
                 f"{shown(batch['bad'][-1])}. Mend the shards, or allow more."
             )

@@ -30,12 +30,13 @@ class SkipNonFinite(Callback):
         self.every_steps = every_steps
         self.skipped = torch.zeros(())
         """() float32: skipped steps of the run."""
-        self._in_row = torch.zeros(())
+        self._in_row = self._longest = torch.zeros(())
         self._statistics: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count where the gradients are."""
-        self.skipped, self._in_row = (n.to(pl_module.device) for n in (self.skipped, self._in_row))
+        counts = (self.skipped, self._in_row, self._longest)
+        self.skipped, self._in_row, self._longest = (n.to(pl_module.device) for n in counts)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -55,6 +56,7 @@ class SkipNonFinite(Callback):
         optimizer.found_inf = is_bad  # type: ignore[attr-defined]  # torch's own way, for GradScaler
         self.skipped += is_bad
         self._in_row = (self._in_row + 1) * is_bad
+        self._longest = torch.maximum(self._longest, self._in_row)
         for buffer, before in zip(_statistics(pl_module), self._statistics, strict=True):
             buffer.copy_(torch.where(is_bad.bool(), before, buffer))
 
@@ -66,17 +68,16 @@ class SkipNonFinite(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Look at the count now and then.
+        """Look at the longest row so far now and then, so that none is missed.
 
         Raises:
             NonFiniteError: too many steps in a row were skipped.
         """
-        if trainer.global_step % self.every_steps == 0 and self._in_row >= self.max_in_row:
+        if trainer.global_step % self.every_steps == 0 and self._longest >= self.max_in_row:
             raise NonFiniteError(
-                f"The last {int(self._in_row)} steps had a loss or gradient that is not finite and "
-                f"were skipped (optim.max_skipped_steps={self.max_in_row}). The weights are those "
-                "from before. Lower optim.learning_rate, set optim.clip_norm, or take "
-                "trainer.precision=fp32."
+                f"{int(self._longest)} steps in a row had a loss or gradient that is not finite "
+                f"and were skipped (optim.max_skipped_steps={self.max_in_row}). Lower "
+                "optim.learning_rate, set optim.clip_norm, or take trainer.precision=fp32."
             )
 
     def state_dict(self) -> dict[str, Any]:

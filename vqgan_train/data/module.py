@@ -11,6 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vqgan_train.data.agreement import require_agreement
 from vqgan_train.data.index import ShardIndex
 from vqgan_train.data.opening import open_to_keep, open_to_stream
 from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
@@ -20,6 +21,7 @@ from vqgan_train.data.remote import RemoteShard
 from vqgan_train.data.shard_store import ShardStore
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
+from vqgan_train.data.worker_signals import leave_signals_to_the_run
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +108,11 @@ class ShardDataModule(LightningDataModule):
             "rank": trainer.global_rank,
             "world_size": trainer.world_size,
         }
+        require_agreement(
+            trainer.strategy, (self.train_data.fingerprint, self.val_data.fingerprint)
+        )
         if not any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
             return self._loader(self.train_data, PlannedBatches(self.plan, **share))
-        self._require_agreement()
         lag = BATCHES_AHEAD * self.num_workers + 1
         batches = PrefetchedBatches(self.plan, self.train_data, lag=lag, **share)
         return self._loader(self.train_data, batches)
@@ -157,6 +161,11 @@ class ShardDataModule(LightningDataModule):
         """Those on disk that something is wrong with; dead ones among them have no samples."""
         every = (*self.train_data.shards, *self.val_data.shards)
         return [shard for shard in every if isinstance(shard, ShardIndex) and shard.problem]
+
+    def num_bad_shards(self) -> int:
+        """How many shards something is wrong with, dead sources of remote ones among them."""
+        dead = (s for s in self.train_data.shards if isinstance(s, RemoteShard) and s.is_dead())
+        return len(self.bad_shards()) + sum(1 for _ in dead)
 
     def description(self) -> dict[str, Any]:
         """What checkpoints say of the data: plain values."""
@@ -209,20 +218,6 @@ class ShardDataModule(LightningDataModule):
                 "other images, and does not compare with what was."
             )
 
-    def _require_agreement(self) -> None:
-        """Compare what the first rank counted with what this one did.
-
-        Raises:
-            ShardError: on all ranks, if one of them counted otherwise.
-        """
-        strategy = self._trainer().strategy
-        first = strategy.broadcast(self.train_data.fingerprint)
-        if not strategy.reduce_boolean_decision(first == self.train_data.fingerprint, all=True):
-            raise ShardError(
-                "The machines of this run do not agree on how many samples the remote shards hold. "
-                "Remove the count.json files in data.cache_dir on all of them, and start again."
-            )
-
     def _loader(
         self, data: ShardDataset, batches: PlannedBatches | list[list[Draw]]
     ) -> DataLoader[Sample]:
@@ -231,6 +226,7 @@ class ShardDataModule(LightningDataModule):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,
+            worker_init_fn=leave_signals_to_the_run,
             pin_memory=torch.cuda.is_available(),
             # The loader draws a seed for its workers; from a generator of its own it leaves torch's
             # random state, and so a resumed run, alone.

@@ -44,6 +44,10 @@ class RemoteShard:
             return False
         return True
 
+    def is_dead(self) -> bool:
+        """Whether it was found not to be had, lately."""
+        return self.store.is_dead(self.address)
+
     def read(self, place: int) -> dict[str, Any]:
         """Read one sample's fields: `__key__` and bytes under `jpg`, `txt`, `json`, ...
 

@@ -162,6 +162,10 @@ class ShardStore:
             file.write(message.encode())
         raise DeadShardError(message)
 
+    def is_dead(self, address: str) -> bool:
+        """Whether some process of this machine found that it cannot be had, lately."""
+        return (self.place(address) / "dead").exists()
+
     def _raise_if_dead(self, address: str) -> None:
         marker = self.place(address) / "dead"
         try:

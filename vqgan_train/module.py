@@ -30,6 +30,10 @@ TRAINING_METRICS = {
 """Fields of StepTerms and the names they are logged under, after `train/`."""
 
 
+BLANK_SIDE = 64
+"""Pixels a side of what stands in for a batch without an image; enough for every loss."""
+
+
 class VQGANModule(LightningModule):
     """What is trained.
 
@@ -109,8 +113,15 @@ class VQGANModule(LightningModule):
             group.update(self.optimizer)
 
     def training_step(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """One batch's losses: `loss` to go back from, and the terms, detached."""
+        """One batch's losses: `loss` to go back from, and the terms, detached.
+
+        Of a batch in which not one image could be read they are not finite, so that its step is
+        left out on all ranks (callbacks/non_finite.py).
+        """
         images = batch["image"]
+        if len(images) == 0:
+            side = max(BLANK_SIDE, self.generator.downsampling)
+            images = images.new_full((1, images.shape[1], side, side), torch.nan)
         generated = self.generator(images)
         adversarial_start = max(self.adversarial_start_step, self.warm_step)
         terms: StepTerms = self.objective(

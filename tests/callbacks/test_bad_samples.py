@@ -171,3 +171,15 @@ def test_a_resume_goes_on_from_what_all_ranks_counted() -> None:
         "seen": 108 + 2 + 100,
         "validated": False,
     }
+
+
+def test_a_batch_without_an_image_is_a_step_left_out(tmp_path: Path) -> None:
+    damage(tmp_path, 3)
+    one_by_one = ("data.batch_size=1", "run.max_steps=9", "data.max_bad_fraction=0.1")
+    trainer = train(tiny_config(tmp_path, *one_by_one))
+    assert trainer is not None
+    assert all(weight.isfinite().all() for weight in trainer.lightning_module.state_dict().values())
+    skipped = [r["train/skipped_steps"] for r in rows(tmp_path / "run") if r["train/skipped_steps"]]
+    assert skipped[-1] == "1.0", "nine steps of nine samples"
+    bad = [row["data/bad_samples"] for row in rows(tmp_path / "run") if row["data/bad_samples"]]
+    assert bad[-1] == "1.0"

@@ -49,21 +49,6 @@ class BadSamples(Callback):
                 f"data.max_bad_fraction={self.max_fraction} allows. The first: {dead[0].problem}"
             )
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Refuse a batch with nothing to train on.
-
-        Raises:
-            ShardError: none of its images could be read.
-        """
-        if not batch["name"]:
-            raise ShardError(
-                "Not one image of a training batch could be read, for example "
-                f"{shown(batch['bad'][0])}. Check that the shards hold images, or raise "
-                "data.batch_size."
-            )
-
     def on_train_batch_end(
         self,
         trainer: Trainer,

@@ -183,7 +183,8 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
 
     monkeypatch.setattr("vqgan_train.release.Hub", RecordingHub)
     monkeypatch.setattr("vqgan_train.release.write_release", write)
-    given = ("checkpoint=last.ckpt", "format=release", "card.license=mit")
+    (tmp_path / "last.ckpt").touch()
+    given = (f"checkpoint={tmp_path}/last.ckpt", "format=release", "card.license=mit")
     assert run_export(monkeypatch, *given, f"output={tmp_path / 'a'}") == 0
     assert uploads == []
     assert capsys.readouterr().out == (

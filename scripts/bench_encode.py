@@ -11,11 +11,8 @@ scikit-image ships.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -29,12 +26,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 import yaml
+from pages import ROOT, machine, write_json
 from PIL import Image
 from pyarrow import parquet
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vqgan_train.checkpoint import FORMATS, read_networks, to_original
+from vqgan_train.config import config_dir
 from vqgan_train.data import expand_shards, index_shard, pack_sample_photos
 from vqgan_train.data.pipeline import image_bytes, read_sample
 from vqgan_train.data.writing import write_shard
@@ -44,18 +43,11 @@ from vqgan_train.tokenizer import load_tokenizer
 from vqgan_train.tokens.formats import FORMATS as TOKEN_FORMATS
 from vqgan_train.tokens.sources import from_shards
 
-RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks" / "encode.json"
+RESULTS = ROOT / "docs" / "benchmarks" / "encode.json"
 SIDE = 256
-ARCHITECTURE: dict[str, Any] = {
-    "channels": 128,
-    "channel_multipliers": [1, 1, 2, 2, 4],
-    "num_residual_blocks": 2,
-    "attention_resolutions": [16],
-    "resolution": 256,
-    "latent_channels": 256,
-    "code_dim": 256,
-    "codebook_size": 16_384,
-}
+ARCHITECTURE: dict[str, Any] = yaml.safe_load(
+    (config_dir() / "model" / "f16_16384.yaml").read_text()
+)["architecture"]
 PACKAGES = ("torch", "pillow", "pyarrow", "taming-transformers-rom1504")
 
 
@@ -170,19 +162,6 @@ def measure(
     return speeds
 
 
-def machine() -> dict[str, Any]:
-    """Where it was measured."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    return {
-        "date": datetime.date.today().isoformat(),
-        "processor": names[0] if names else "unknown",
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
 def main() -> None:
     """Measure and write down."""
     parser = argparse.ArgumentParser(
@@ -208,7 +187,8 @@ def main() -> None:
     medians = {name: round(statistics.median(values), 3) for name, values in speeds.items()}
     results = {
         "what": "images a second, photos to parquet, f16-16384 at 256 pixels, float32",
-        "machine": machine(),
+        "machine": machine(PACKAGES),
+        "threads": torch.get_num_threads(),
         "load_average": {"before": round(load_before, 2), "after": round(os.getloadavg()[0], 2)},
         "images": len(files),
         "batch_size": given.batch_size,
@@ -216,8 +196,7 @@ def main() -> None:
         "median": medians,
         "ratio_of_medians": round(medians["ours"] / medians["original"], 3),
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(given.output, results)
     print(json.dumps(results["median"]), results["ratio_of_medians"])
 
 

@@ -1,6 +1,5 @@
 """One checkpoint into one format: written, read back, compared, and only then kept."""
 
-import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from vqgan_train.checkpoint import (
     read_networks,
     whole_export,
 )
+from vqgan_train.checkpoint.identity import file_sha256
 from vqgan_train.data import sample_views
 from vqgan_train.models import VQGAN, Agreement, PatchDiscriminator, agreement
 
@@ -144,11 +144,9 @@ def _require_discriminator(weights: Mapping[str, Tensor], path: Path) -> None:
 
 def origin(checkpoint: Path) -> dict[str, str]:
     """Where an export comes from, the same whenever it is made."""
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "source": checkpoint.name,
-        "source_sha256": digest,
+        "source_sha256": file_sha256(checkpoint),
         "made_by": f"vqgan_train {version('vqgan_train')}",
     }
 

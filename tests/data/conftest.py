@@ -1,21 +1,3 @@
-from pathlib import Path
+from cached_photos import cache, photo_shards
 
-import pytest
-
-PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep every test away from the user's cache. Not there until something is cached."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "vqgan_train"
-
-
-@pytest.fixture
-def photo_shards() -> list[Path]:
-    """Shards of real photos, where the machine has them."""
-    shards = sorted(PHOTOS.glob("*.tar"))
-    if not shards:
-        pytest.skip(f"there are no photos in {PHOTOS}")
-    return shards
+__all__ = ["cache", "photo_shards"]

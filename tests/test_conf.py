@@ -304,6 +304,8 @@ MISTAKES = {
     "trainer.devices=0": "trainer.devices is 0; it must be a number from 1 up, or auto",
     "trainer.devices=all": "trainer.devices is 'all'",
     "trainer.num_nodes=0": "trainer.num_nodes is 0",
+    "trainer.memory_format=nhwc": "expected one of [channels_last, contiguous]",
+    "trainer.profile_step=-1": "trainer.profile_step is -1",
     "logger=wandb logger.wandb.upload_every_steps=0": "logger.wandb.upload_every_steps is 0",
     "logger=wandb logger.wandb.keep_versions=-1": "logger.wandb.keep_versions is -1",
     # in contradiction

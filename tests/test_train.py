@@ -17,7 +17,7 @@ from vqgan_train.run_folder import RunFolderError
 from vqgan_train.runtime import AtomicCheckpointIO
 from vqgan_train.train import train
 
-GOLDEN_LOSSES = (0.98934, 0.87392, 0.84330, 0.86482, 0.82124)
+GOLDEN_LOSSES = (0.98934, 0.88785, 0.76985, 0.87948, 0.79094)
 """Of the tiny run, on a CPU. What moves them changes what is trained: its commit says why."""
 
 
@@ -197,9 +197,10 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
 
 
 def test_losses_of_five_steps_are_the_golden_ones(tmp_path: Path) -> None:
-    train(tiny_config(tmp_path, "run.max_steps=5"))
+    # At ten times the rate, five steps of Adam make 2 % of a last bit.
+    train(tiny_config(tmp_path, "run.max_steps=5", "optim.learning_rate=1e-4"))
     losses = [float(row["train/loss/total"]) for row in rows(tmp_path / "run")[1:]]
-    assert losses == pytest.approx(GOLDEN_LOSSES, rel=1e-3)
+    assert losses == pytest.approx(GOLDEN_LOSSES, rel=3e-4)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from vqgan_train.checkpoint import to_original, weights_under_our_names
 from vqgan_train.data import ShardError
 from vqgan_train.losses import Objective, StepTerms, find_lpips_weights
 from vqgan_train.metrics import codebook_use, psnr, token_counts
-from vqgan_train.models import VQGAN, PatchDiscriminator
+from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.runtime import set_clock
 
 TRAINING_METRICS = {
@@ -47,6 +47,7 @@ class VQGANModule(LightningModule):
         discriminator_start_step: step from which the discriminator trains.
         adversarial_start_step: step from which the generator feels it.
         lpips_weights: file with LPIPS' weights; None searches the usual places.
+        recompute: save memory by computing the generator's activations twice.
     """
 
     def __init__(
@@ -59,10 +60,13 @@ class VQGANModule(LightningModule):
         discriminator_start_step: int,
         adversarial_start_step: int,
         lpips_weights: str | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # loggers have the run's settings already
         self.generator = VQGAN(**model)
+        if recompute:
+            recompute_activations(self.generator)
         self.discriminator = PatchDiscriminator(
             in_channels=self.generator.decoder.conv_out.out_channels, **discriminator
         )
@@ -108,9 +112,14 @@ class VQGANModule(LightningModule):
         return adam
 
     def on_train_start(self) -> None:
-        """Use the optimizer's settings as they are given, not as a parent's checkpoint has them."""
-        for group in cast(torch.optim.Optimizer, self.optimizers()).param_groups:
+        """Use the optimizer's settings and memory layout of this run, not a checkpoint's."""
+        adam = cast(torch.optim.Optimizer, self.optimizers())
+        for group in adam.param_groups:
             group.update(self.optimizer)
+        for weight, moments in adam.state.items():
+            # The fused kernel goes through weight and moments side by side, whatever their strides.
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = torch.empty_like(weight).copy_(moments[name])
 
     def training_step(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """One batch's losses: `loss` to go back from, and the terms, detached.
@@ -187,7 +196,8 @@ class VQGANModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write weights under the original's names, and no loop state: the clock is one number."""
-        checkpoint["state_dict"] = to_original(checkpoint["state_dict"])
+        weights = {name: weight.contiguous() for name, weight in checkpoint["state_dict"].items()}
+        checkpoint["state_dict"] = to_original(weights)
         checkpoint["warm_step"] = self.warm_step
         del checkpoint["loops"]
 

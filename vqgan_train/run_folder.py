@@ -23,6 +23,7 @@ METRICS_FILE = "metrics.csv"
 WANDB_ID_FILE = "wandb_id"
 CHECKPOINTS = "checkpoints"
 PICTURES = "images"
+PROFILES = "profile"
 OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
 """Tells the processes that the first rank launches which folder it chose."""
 

@@ -4,6 +4,8 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from vqgan_train.build.quantities import learning_rate
 from vqgan_train.checkpoint import (
     LoadReport,
@@ -12,10 +14,15 @@ from vqgan_train.checkpoint import (
     weights_under_our_names,
 )
 from vqgan_train.checkpoint_source import fetch_checkpoint
-from vqgan_train.config import Config
+from vqgan_train.config import Config, MemoryFormat
 from vqgan_train.module import VQGANModule
 
 log = logging.getLogger(__name__)
+
+MEMORY_FORMATS = {
+    MemoryFormat.channels_last: torch.channels_last,
+    MemoryFormat.contiguous: torch.contiguous_format,
+}
 
 
 def build_module(config: Config) -> VQGANModule:
@@ -35,9 +42,10 @@ def build_module(config: Config) -> VQGANModule:
         discriminator_start_step=loss.discriminator_start_step,
         adversarial_start_step=loss.adversarial_start_step,
         lpips_weights=loss.lpips_weights,
+        recompute=config.trainer.recompute_activations,
     )
     module.load_lpips()
-    return module
+    return module.to(memory_format=MEMORY_FORMATS[config.trainer.memory_format])
 
 
 def initialise(module: VQGANModule, config: Config) -> None:

@@ -13,7 +13,7 @@ from vqgan_train.build.quantities import last_step, world_size
 from vqgan_train.checkpoint_source import artifact_name
 from vqgan_train.config import Config, ConfigError, WandbConfig, WandbMode, plain_settings
 from vqgan_train.loggers import MetricsCsv
-from vqgan_train.run_folder import METRICS_FILE, PICTURES, wandb_id
+from vqgan_train.run_folder import METRICS_FILE, PICTURES, PROFILES, wandb_id
 from vqgan_train.run_start import RunStart
 from vqgan_train.runtime import AtomicCheckpointIO, provenance
 from vqgan_train.wandb_run import WandbRun, artifact_of_run
@@ -91,7 +91,19 @@ def _build_callbacks(
         checkpoints,
         *artifacts,
         callbacks.Summary(),
+        *_build_speed_callbacks(config, folder),
     ]
+
+
+def _build_speed_callbacks(config: Config, folder: Path) -> list[Callback]:
+    data, trainer = config.data, config.trainer
+    built: list[Callback] = []
+    if trainer.compile:
+        side = data.image_size
+        built.append(callbacks.Compilation((data.batch_size, 3, side, side)))
+    if trainer.profile_step is not None:
+        built.append(callbacks.Profile(folder / PROFILES, trainer.profile_step))
+    return built
 
 
 def _build_loggers(config: Config, folder: Path, start: RunStart) -> list[Logger]:

@@ -27,18 +27,16 @@ from vqgan_train.config.model import (
 from vqgan_train.config.pack import PackConfig
 from vqgan_train.config.prepare_yfcc import PrepareYfccConfig
 from vqgan_train.config.run import (
-    Accelerator,
     Config,
     LearningRateScaling,
     LoggerConfig,
     OptimConfig,
-    Precision,
     RunConfig,
-    TrainerConfig,
     WandbConfig,
     WandbMode,
 )
 from vqgan_train.config.select import PeopleConfig, SelectConfig
+from vqgan_train.config.trainer import Accelerator, MemoryFormat, Precision, TrainerConfig
 
 __all__ = [
     "Accelerator",
@@ -56,6 +54,7 @@ __all__ = [
     "LinksConfig",
     "LoggerConfig",
     "LossConfig",
+    "MemoryFormat",
     "ModelConfig",
     "OptimConfig",
     "PackConfig",

@@ -7,7 +7,7 @@ from typing import Any
 
 from vqgan_train.config.checks import as_list, require, require_at_least
 from vqgan_train.config.encode import TokenPrecision
-from vqgan_train.config.run import Accelerator
+from vqgan_train.config.trainer import Accelerator
 
 
 @dataclass(kw_only=True, slots=True)

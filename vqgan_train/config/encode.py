@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from vqgan_train.config.checks import as_list, require, require_at_least
-from vqgan_train.config.run import Accelerator
+from vqgan_train.config.trainer import Accelerator
 
 
 class TokenFormat(Enum):

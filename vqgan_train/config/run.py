@@ -1,35 +1,18 @@
-"""Settings of the run, the machine, the optimizer and the loggers; and all settings together."""
+"""Settings of the run, the optimizer and the loggers; and all settings together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from vqgan_train.config.checks import require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
+from vqgan_train.config.trainer import TrainerConfig
 
 LPIPS_SMALLEST_SIDE = 16
 DISCRIMINATOR_SMALLEST_SIDE = 3
 """Pixels a side: of the image for LPIPS, after its strided layers for the discriminator."""
-
-
-class Accelerator(Enum):
-    """Where to compute: names of Lightning's accelerators."""
-
-    auto = "auto"
-    cpu = "cpu"
-    gpu = "gpu"
-    mps = "mps"
-
-
-class Precision(Enum):
-    """Arithmetic of the networks; losses and distances are float32 in any case."""
-
-    fp32 = "32-true"
-    bf16 = "bf16-mixed"
-    fp16 = "16-mixed"
 
 
 class LearningRateScaling(Enum):
@@ -145,25 +128,6 @@ class OptimConfig:
             self.clip_norm is None or self.clip_norm > 0,
             f"optim.clip_norm is {self.clip_norm}; set more than 0, or null for none.",
         )
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainerConfig:
-    """The machine."""
-
-    accelerator: Accelerator
-    devices: Any
-    """Devices a node: a number, or auto for all GPUs (one process on a CPU)."""
-
-    num_nodes: int
-    precision: Precision
-
-    def __post_init__(self) -> None:
-        require(
-            self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1),
-            f"trainer.devices is {self.devices!r}; it must be a number from 1 up, or auto.",
-        )
-        require_at_least(1, trainer__num_nodes=self.num_nodes)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -119,8 +119,8 @@ class Objective(nn.Module):
         # its own weights.
         fake_logits = discriminate(copy).float()
         real_logits = discriminate(images).float()
+        pixel, perceptual = self._distances(images, copy)
         with torch.autocast(images.device.type, enabled=False):
-            pixel, perceptual = self._distances(images, copy)
             nll = pixel + self.perceptual_weight * perceptual
             adversarial = generator_hinge(fake_logits)
             (nll_gradient,) = torch.autograd.grad(nll, copy)

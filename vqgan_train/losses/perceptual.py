@@ -119,14 +119,14 @@ class LPIPS(nn.Module):
         self._check(reference, image)
         # Two walks and not one over both images: no weight asks for a gradient, so autograd records
         # nothing, and keeps no activations, of a reference that asks for none either.
-        reference_features = self._features(reference)
-        image_features = self._features(image)
+        reference_features = self.features(reference)
+        image_features = self.features(image)
         distance = torch.zeros(len(image), device=image.device)
         for head, ours, theirs in zip(self.heads, reference_features, image_features, strict=True):
             distance = distance + head(_unit_length(ours), _unit_length(theirs))
         return distance
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor) -> list[Tensor]:
         """Return the output (B, C, H', W') of each of VGG16's five slices."""
         features = (images.float() - self.shift) / self.scale
         outputs: list[Tensor] = []

@@ -3,6 +3,7 @@
 from vqgan_train.models.agreement import Agreement, agreement
 from vqgan_train.models.discriminator import PatchDiscriminator
 from vqgan_train.models.quantizer import Quantized, VectorQuantizer
+from vqgan_train.models.recomputation import recompute_activations
 from vqgan_train.models.vqgan import VQGAN, Generated
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "Quantized",
     "VectorQuantizer",
     "agreement",
+    "recompute_activations",
 ]

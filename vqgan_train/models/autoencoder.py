@@ -163,7 +163,15 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
+        return self.conv_out(self.features(latents))
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Everything but the last convolution: (B, channels, H, W).
+
+        The adaptive weight asks for gradients at that convolution alone; what lies before it can be
+        one compiled piece, whose backward pass is whole or not at all.
+        """
         features = self.middle(self.conv_in(latents))
         for level in reversed(self.levels):
             features = level(features)
-        return self.conv_out(F.silu(self.norm_out(features)))
+        return F.silu(self.norm_out(features))

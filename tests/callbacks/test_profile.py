@@ -1,0 +1,28 @@
+"""Traces of some steps."""
+
+import gzip
+import json
+from pathlib import Path
+
+from tiny_runs import tiny_config
+
+from vqgan_train.train import train
+
+
+def traces(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "run" / "profile").glob("*"))
+
+
+def test_five_steps_are_traced(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "trainer.profile_step=2", "run.max_steps=9"))
+    assert traces(tmp_path) == ["step_000002_rank_0.json.gz", "step_000002_rank_0.txt"]
+    folder = tmp_path / "run" / "profile"
+    events = json.loads(gzip.decompress((folder / "step_000002_rank_0.json.gz").read_bytes()))
+    updates = [e for e in events["traceEvents"] if e.get("name") == "aten::_fused_adam_"]
+    assert len(updates) == 5
+    assert "aten::convolution_backward" in (folder / "step_000002_rank_0.txt").read_text()
+
+
+def test_a_run_that_ends_before_keeps_what_there_is(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "trainer.profile_step=3"))
+    assert len(traces(tmp_path)) == 2

@@ -1,0 +1,108 @@
+"""What a training step costs beside its arithmetic, and that cheaper ways give the same numbers."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factories import tiny_vqgan
+from tiny_runs import assert_equal, load, tiny_config
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vqgan_train.build import build_module
+from vqgan_train.models import recompute_activations
+from vqgan_train.train import train
+
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often a number leaves the device: each time, a GPU would have to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero")
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_a_number(tmp_path: Path) -> None:
+    rare = [f"run.{what}_every_steps=100" for what in ("log", "val", "checkpoint")]
+    counts = []
+    for steps in (3, 7):
+        (tmp_path / str(steps)).mkdir()
+        with HostReads() as reads:
+            train(tiny_config(tmp_path / str(steps), *rare, f"run.max_steps={steps}"))
+        counts.append(reads.count)
+    assert counts[0] > 0, "validation and checkpoints do read numbers"
+    assert counts[1] == counts[0]
+
+
+def test_activations_computed_again_give_the_same_gradients() -> None:
+    plain = tiny_vqgan(dropout=0.1).train()
+    sparing = copy.deepcopy(plain)
+    recompute_activations(sparing)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    kept = []
+    for model in (plain, sparing):
+        storages: dict[int, int] = {}
+
+        def note(tensor: Tensor, storages: dict[int, int] = storages) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = model(images).reconstruction.square().mean()
+        kept.append(sum(storages.values()))
+        loss.backward()
+    assert_equal(
+        {name: p.grad for name, p in sparing.named_parameters()},
+        {name: p.grad for name, p in plain.named_parameters()},
+    )
+    assert kept[1] < kept[0] / 2
+
+
+def test_a_run_that_recomputes_is_the_same_run(tmp_path: Path) -> None:
+    for setting in ("false", "true"):
+        (tmp_path / setting).mkdir()
+        train(tiny_config(tmp_path / setting, f"trainer.recompute_activations={setting}"))
+    plain, sparing = (
+        load(tmp_path / setting / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+        for setting in ("false", "true")
+    )
+    assert_equal(sparing, plain)
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_weights_lie_as_asked_for_and_are_written_contiguous(tmp_path: Path, layout: str) -> None:
+    config = tiny_config(tmp_path, f"trainer.memory_format={layout}")
+    module = build_module(config)
+    weight = module.generator.encoder.levels[0].blocks[0].conv1.weight
+    assert weight.is_contiguous(memory_format=LAYOUTS[layout])
+    assert module.objective.lpips.convolutions[3].weight.is_contiguous(
+        memory_format=LAYOUTS[layout]
+    )
+    train(config)
+    written = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(weight.is_contiguous() for weight in written.values())
+
+
+def test_a_run_may_go_on_in_the_other_layout(tmp_path: Path) -> None:
+    # The fused Adam would pair each weight with another one's moments, and say nothing.
+    weights = []
+    for second in LAYOUTS:
+        folder = tmp_path / second
+        folder.mkdir()
+        train(tiny_config(folder, "run.max_steps=2", "trainer.memory_format=contiguous"))
+        train(tiny_config(folder, "run.max_steps=4", f"trainer.memory_format={second}"))
+        weights.append(load(folder / "run" / "checkpoints" / "last.ckpt")["state_dict"])
+    # Adam makes whole steps of rounding where a gradient is nearly 0, so the mean is judged.
+    trained = [name for name, weight in weights[0].items() if weight.dim() == 4]
+    assert trained
+    moved = [(weights[0][name] - weights[1][name]).abs().mean().item() for name in trained]
+    assert max(moved) < 2e-5

@@ -1,0 +1,73 @@
+"""A trace of some steps, to look at in Perfetto or chrome://tracing."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.profiler import ProfilerActivity, profile
+
+log = logging.getLogger(__name__)
+
+PROFILED_STEPS = 5
+TABLE_ROWS = 30
+
+
+class Profile(Callback):
+    """Traces five steps of each rank, data loading and logging between them included.
+
+    Leaves `step_<N>_rank_<R>.json.gz`, a trace, and `.txt` beside it, the dearest operations.
+
+    Args:
+        folder: where to.
+        first_step: step to begin at; one later than the first has the warm-up behind it.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self.folder = folder
+        self.first_step = first_step
+        self._profile: profile | None = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin."""
+        if self._profile is None and trainer.global_step == self.first_step:
+            activities = [ProfilerActivity.CPU]
+            if pl_module.device.type == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            self._profile = profile(activities=activities)
+            self._profile.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """End after so many steps."""
+        if trainer.global_step >= self.first_step + PROFILED_STEPS:
+            self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what there is of a run that ends before."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self._profile is None:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._profile.stop()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"step_{self.first_step:06d}_rank_{trainer.global_rank}"
+        self._profile.export_chrome_trace(str(self.folder / f"{name}.json.gz"))
+        on_gpu = ProfilerActivity.CUDA in self._profile.activities
+        order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+        table = self._profile.key_averages().table(sort_by=order, row_limit=TABLE_ROWS)
+        (self.folder / f"{name}.txt").write_text(table)
+        log.info("profile      %s", self.folder / f"{name}.json.gz")
+        self._profile = None

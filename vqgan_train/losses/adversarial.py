@@ -39,13 +39,13 @@ def adaptive_weight(
     return weight.clamp(0.0, MAX_ADAPTIVE_WEIGHT)
 
 
-def gradient_of_mean(mean: Tensor, count: int, image: Tensor) -> Tensor:
-    """The gradient of a mean of `count` logits with respect to the image; the graph is kept.
+def gradient_of_mean(mean: Tensor, count: int, image: Tensor, *, retain_graph: bool) -> Tensor:
+    """The gradient of a mean of `count` numbers with respect to the image.
 
-    It starts at 1 / count, which fp16 would round away inside the discriminator, where no loss
-    scaling reaches it; so the sum's gradient is taken, and divided.
+    It starts at 1 / count, which fp16 would round away inside a loss network, where no loss scaling
+    reaches it; so the sum's gradient is taken, and divided.
     """
-    (gradient,) = torch.autograd.grad(mean * count, image, retain_graph=True)
+    (gradient,) = torch.autograd.grad(mean * count, image, retain_graph=retain_graph)
     return gradient / count
 
 

@@ -101,7 +101,9 @@ class Objective(nn.Module):
         adversarial_factor: float = 1.0,
         discriminator_factor: float = 1.0,
     ) -> StepTerms:
-        """Compute the losses of one training step, in float32 whatever autocast says.
+        """Compute the losses of one training step.
+
+        The loss networks' convolutions follow autocast; all else is float32 whatever it says.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
@@ -123,8 +125,10 @@ class Objective(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             nll = pixel + self.perceptual_weight * perceptual
             adversarial = generator_hinge(fake_logits)
-            (nll_gradient,) = torch.autograd.grad(nll, copy)
-            adversarial_gradient = gradient_of_mean(adversarial, fake_logits.numel(), copy)
+            nll_gradient = gradient_of_mean(nll, copy.numel(), copy, retain_graph=False)
+            adversarial_gradient = gradient_of_mean(
+                adversarial, fake_logits.numel(), copy, retain_graph=True
+            )
             weight = (adversarial_factor * self.adversarial_weight) * adaptive_weight(
                 reconstruction, last_layer, nll_gradient, adversarial_gradient
             )
@@ -153,7 +157,10 @@ class Objective(nn.Module):
     def evaluate(
         self, images: Tensor, reconstruction: Tensor, latents: Tensor, codes: Tensor
     ) -> ValidationTerms:
-        """Compute what does not depend on the discriminator; arguments as in `forward`."""
+        """Compute what does not depend on the discriminator; arguments as in `forward`.
+
+        All in float32, LPIPS too, so that runs of different precision can be compared.
+        """
         with torch.autocast(images.device.type, enabled=False):
             pixel, perceptual = self._distances(images, reconstruction.float())
             nll = pixel + self.perceptual_weight * perceptual

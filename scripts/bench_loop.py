@@ -1,0 +1,131 @@
+"""How much of the bare step's speed the whole of `python -m vqgan_train` keeps.
+
+    python scripts/bench_loop.py [--steps 60] [--model small] [--batch-size 4] [--side 64]
+
+One run on shards of sample photos, with validations, pictures, checkpoints and metrics at a
+rate that a long run has (each costs what it costs; the shares are stated), and the bare step of
+scripts/bench_step.py before and after it. Writes docs/benchmarks/loop.json and docs/speed.md.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_step import draw_images
+from pages import ROOT, machine, put, table, write_json
+from steps import make_step
+
+PAGE = ROOT / "docs" / "speed.md"
+RESULTS = ROOT / "docs" / "benchmarks" / "loop.json"
+PACKAGES = ("torch", "pytorch-lightning", "webdataset")
+
+
+def bare_speed(model: str, batch_size: int, side: int, steps: int) -> float:
+    """Images a second of the step alone, its median."""
+    images = draw_images(batch_size, side, "cpu")
+    step = make_step("ours", model, (batch_size, 3, side, side), "cpu")
+    seconds = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step(images)
+        seconds.append(time.perf_counter() - began)
+    return batch_size / statistics.median(seconds)
+
+
+def run_speed(model: str, batch_size: int, side: int, steps: int) -> dict[str, float]:
+    """Images a second of a run's training rows, and its seconds in all."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "model": model,
+            "data.batch_size": batch_size,
+            "data.image_size": side,
+            "data.resize": side * 5 // 4,
+            "run.output_dir": folder + "/run",
+            "run.max_steps": steps,
+            "run.log_every_steps": steps // 6,
+            "run.val_every_steps": steps,
+            "run.checkpoint_every_steps": steps // 2,
+            "trainer.precision": "fp32",
+            "loss.discriminator_start_step": 0,
+            "loss.adversarial_start_step": 0,
+        }
+        command = [sys.executable, "-m", "vqgan_train"]
+        command += [f"{name}={value}" for name, value in settings.items()]
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        total = time.perf_counter() - began
+        with Path(folder, "run", "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["train/images_per_second"]]
+    return {
+        "images_per_second": statistics.median(float(r["train/images_per_second"]) for r in rows),
+        "data_seconds_a_step": statistics.median(float(r["train/data_seconds"]) for r in rows),
+        "step_seconds": statistics.median(float(r["train/step_seconds"]) for r in rows),
+        "seconds_in_all": total,
+        "seconds_training": sum(float(r["train/step_seconds"]) for r in rows) * (steps // 6),
+    }
+
+
+def kept(results: dict[str, Any]) -> float:
+    """The run's speed in the bare step's, the mean of those before and after."""
+    return float(results["run"]["images_per_second"] / statistics.mean(results["bare"]))
+
+
+def to_table(results: dict[str, Any]) -> str:
+    """The table of docs/speed.md."""
+    run, where = results["run"], results["machine"]
+    rows = [
+        ("the bare step, before and after", " and ".join(f"{b:.1f}" for b in results["bare"]), ""),
+        ("in a run", f"{run['images_per_second']:.1f}", f"{kept(results):.0%}"),
+    ]
+    head = (f"{results['model']}, batch {results['batch_size']}, {results['side']} pixels",
+            "images/s", "of the bare step")  # fmt: skip
+    beside = run["seconds_in_all"] - run["seconds_training"]
+    return (
+        f"{table(head, rows)}\n\n{results['steps']} steps; of {run['step_seconds'] * 1e3:.0f} ms a "
+        f"step, {run['data_seconds_a_step'] * 1e3:.1f} ms were waits for data. Beside the steps, "
+        f"the run took {beside:.0f} s for its start, two validations, pictures and checkpoints. "
+        f"{where['date']}, {where['processor']}, {where['cores']} cores, {results['threads']} "
+        f"threads, load {where['load_average'][0]}; torch {where['versions']['torch']}."
+    )
+
+
+def main() -> None:
+    """Measure and write down."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--output", type=Path, default=None)
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    shape = (given.model, given.batch_size, given.side, given.steps)
+    where = machine(PACKAGES)
+    before = bare_speed(*shape)
+    run = run_speed(*shape)
+    results = {
+        "machine": where,
+        "threads": torch.get_num_threads(),
+        **dict(zip(("model", "batch_size", "side", "steps"), shape, strict=True)),
+        "bare": [before, bare_speed(*shape)],
+        "run": run,
+    }
+    write_json(given.output or RESULTS, results)
+    if given.output is None:
+        put(PAGE, "loop", to_table(results))
+    print(json.dumps(results["run"]), to_table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Images a second of one training step: ours and the original's.
+
+    python scripts/bench_step.py [--batch-sizes 1 2 4] [--rounds 5] [--sides ...]
+
+The sides train on the same images from the same weights (random ones of f16-16384, 256 pixels),
+taking turns in one process. The original is taming-transformers-rom1504 with its own order of
+operations: generator pass, generator step, generator pass, discriminator step, in float32. Ours is
+what `python -m vqgan_train` does between two batches: losses, backward pass, the check for numbers
+that are not finite, Adam. Peak memory and operations are taken in a process a side. Writes
+docs/benchmarks/step_<device>.json and the table in docs/speed.md.
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pages import ROOT, machine, put, table, write_json
+from steps import SIDES, make_step
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+PAGE = ROOT / "docs" / "speed.md"
+RESULTS = ROOT / "docs" / "benchmarks" / "step_cpu.json"
+PACKAGES = ("torch", "pytorch-lightning", "lpips", "taming-transformers-rom1504")
+MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
+
+
+class Operations(TorchDispatchMode):
+    """Counts multiplications and additions of convolutions, products and attention, as torch does.
+
+    torch's FlopCounterMode also asks which module an operation belongs to, and cannot where
+    autograd.grad is called inside a step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.count += flop_registry[func.overloadpacket](
+                *args, **(kwargs or {}), out_val=result
+            )
+        return result
+
+
+def draw_images(batch_size: int, side: int, device: str) -> Tensor:
+    """Smooth random images (B, 3, side, side) in [-1, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(batch_size, 3, 8, 8, generator=generator) * 2 - 1
+    images = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    return images.to(device)
+
+
+def matrix_rate(dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of a product of large square matrices, the best of five."""
+    side = MATRIX_SIDES[device]
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        (left @ right)[0, 0].item()
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds[1:])
+
+
+def take_turns(
+    sides: Sequence[str], model: str, batch_size: int, side: int, rounds: int, device: str
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds a step of each side and round, and each side's loss at its first step.
+
+    A side that runs out of memory has no seconds; one step of each before is thrown away.
+    """
+    images = draw_images(batch_size, side, device)
+    shape = (batch_size, 3, side, side)
+    steps, first, seconds = {}, {}, {name: list[float]() for name in sides}
+    for name in sides:
+        try:
+            steps[name] = make_step(name, model, shape, device)
+            first[name] = steps[name](images)
+        except torch.OutOfMemoryError:
+            steps.pop(name, None)
+    for number in range(rounds):
+        turn = number % len(sides)
+        for name in (*sides[turn:], *sides[:turn]):
+            if name in steps:
+                began = time.perf_counter()
+                steps[name](images)
+                seconds[name].append(round(time.perf_counter() - began, 4))
+                print(f"batch {batch_size}, {name}: {seconds[name][-1]:.3f} s", flush=True)
+    return seconds, first
+
+
+def examine(name: str, model: str, batch_size: int, side: int, device: str) -> dict[str, float]:
+    """One side alone: peak memory of two steps, then the operations of one."""
+    images = draw_images(batch_size, side, device)
+    step = make_step(name, model, (batch_size, 3, side, side), device)
+    step(images)
+    step(images)
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with Operations() as operations:
+        step(images)
+    return {
+        "batch_size": batch_size,
+        "peak_memory_gb": round(peak / 1e9, 3),
+        "gflop_an_image": round(operations.count / batch_size / 1e9, 1),
+    }
+
+
+def examine_alone(*arguments: object) -> dict[str, float]:
+    """`examine` in a process of its own, whose memory is this side's."""
+    command = [sys.executable, str(Path(__file__)), "--examine", json.dumps(arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """All that is written down."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    load_before = os.getloadavg()[0]
+    rates = {
+        name: matrix_rate(dtype, device)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+    turns: dict[str, dict[int, list[float]]] = {name: {} for name in given.sides}
+    first: dict[str, float] = {}
+    for batch_size in given.batch_sizes:
+        seconds, losses = take_turns(
+            given.sides, given.model, batch_size, given.side, given.rounds, device
+        )
+        first = first or losses
+        for name, values in seconds.items():
+            turns[name][batch_size] = values
+        gc.collect()
+    return {
+        "what": f"one training step of {given.model} at {given.side} pixels",
+        "machine": machine(PACKAGES),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "load_average": {"before": round(load_before, 2), "after": round(os.getloadavg()[0], 2)},
+        "matrix_tflop_per_second": {name: round(rate / 1e12, 3) for name, rate in rates.items()},
+        "loss_of_the_first_step": first,
+        "seconds_a_step": turns,
+        "alone": {
+            name: examine_alone(name, given.model, given.batch_sizes[0], given.side, device)
+            for name in given.sides
+        },
+    }
+
+
+def speeds(results: dict[str, Any], name: str) -> dict[str, float]:
+    """Median images a second of a side, by batch size."""
+    return {
+        size: int(size) / statistics.median(seconds)
+        for size, seconds in results["seconds_a_step"][name].items()
+        if seconds
+    }
+
+
+def to_table(results: dict[str, Any]) -> str:
+    """The table of docs/speed.md."""
+    best = {}
+    for name in results["seconds_a_step"]:
+        by_size = speeds(results, name)
+        best[name] = max(by_size.items(), key=lambda pair: pair[1])
+    rows = []
+    for name, (size, speed) in best.items():
+        seconds, alone = results["seconds_a_step"][name][size], results["alone"][name]
+        rate = results["matrix_tflop_per_second"]["bf16" if "bf16" in name else "fp32"]
+        rows.append(
+            (
+                name,
+                size,
+                f"{speed:.3g}",
+                f"{int(size) / max(seconds):.3g} to {int(size) / min(seconds):.3g}",
+                f"{speed / best['original'][1]:.2f}",
+                f"{alone['gflop_an_image']:,.0f}",
+                f"{speed * alone['gflop_an_image'] / 1e3 / rate:.0%}",
+                f"{alone['peak_memory_gb']:.1f}",
+            )
+        )
+    head = (
+        "step", "best batch", "images/s", "all turns", "ours / original", "GFLOP an image",
+        "of the matrix rate", "peak GB, batch " + str(alone["batch_size"]),
+    )  # fmt: skip
+    where, rates = results["machine"], results["matrix_tflop_per_second"]
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    device = results["device"] if results["device"] != "cpu" else where["processor"]
+    return (
+        f"{table(head, rows)}\n\n{results['what'].capitalize()}. {where['date']}, {device}, "
+        f"{where['cores']} cores, {results['threads']} threads, load "
+        f"{results['load_average']['before']}; matrix products: {rates['fp32']} TFLOP/s in fp32, "
+        f"{rates['bf16']} in bf16. {versions}."
+    )
+
+
+def main() -> None:
+    """Measure and write down."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES[:5]))
+    parser.add_argument("--model", default="f16_16384")
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--examine", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.examine:
+        print(json.dumps(examine(*json.loads(given.examine))))
+        return
+    results = json.loads(json.dumps(measure(given)))
+    name = "cpu" if results["device"] == "cpu" else results["device"].split()[-1].lower()
+    write_json(given.output or RESULTS.with_name(f"step_{name}.json"), results)
+    if given.output is None:
+        put(PAGE, f"step on {name}", to_table(results))
+    print(to_table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Training steps to measure and compare: ours in its variants, and the original's.
+
+All begin with the same random weights, which are the original's.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from pages import ROOT
+from skimage.data import astronaut, chelsea, coffee, rocket
+from torch import Tensor
+from torchvision.transforms.functional import center_crop, resize
+
+from vqgan_train.build import build_module
+from vqgan_train.callbacks import Compilation, SkipNonFinite
+from vqgan_train.checkpoint import weights_under_our_names
+from vqgan_train.config import Config, config_dir, register_schema, to_config
+from vqgan_train.losses import find_lpips_weights
+
+sys.path.insert(0, str(ROOT / "tests"))
+from reference import peer_loss, peer_vqgan  # the original, as the tests build it
+
+Step = Callable[[Tensor], float]
+"""Trains on images (B, 3, H, W) and returns the generator's loss before."""
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "ours, contiguous": ("trainer.memory_format=contiguous",),
+    "ours, recomputing": ("trainer.recompute_activations=true",),
+    "ours, bf16": ("trainer.precision=bf16",),
+    "ours, bf16, recomputing": ("trainer.precision=bf16", "trainer.recompute_activations=true"),
+    "ours, compiled": ("trainer.compile=true",),
+    "ours, bf16, compiled": ("trainer.precision=bf16", "trainer.compile=true"),
+}
+"""Our step's settings, as overrides of the recipe's."""
+
+SIDES = ("original", *VARIANTS)
+
+
+def make_step(side: str, model: str, images: tuple[int, int, int, int], device: str) -> Step:
+    """Build one side of the comparison.
+
+    Args:
+        side: one of `SIDES`.
+        model: name of a file in conf/model.
+        images: (B, 3, H, W) of what the step will be given.
+        device: cpu or cuda.
+    """
+    if side == "original":
+        return _originals_step(make_config(model, images), device)
+    return _our_step(make_config(model, images, *VARIANTS[side]), images, device)
+
+
+def sample_images(count: int, side: int) -> Tensor:
+    """Sample photos' middle (B, 3, side, side) in [-1, 1], none of them twice."""
+    photos = (astronaut(), chelsea(), coffee(), rocket())
+    images = []
+    for photo in photos[:count]:
+        pixels = torch.from_numpy(photo[..., :3].copy()).permute(2, 0, 1)
+        square = center_crop(pixels, [min(pixels.shape[1:])] * 2)
+        images.append(resize(square, [side, side], antialias=True).float() / 127.5 - 1)
+    return torch.stack(images)
+
+
+def make_config(model: str, images: tuple[int, int, int, int], *overrides: str) -> Config:
+    """The recipe's settings with another model, for batches of images (B, 3, H, W)."""
+    settings = (
+        "experiment=finetune",
+        f"model={model}",
+        "model.init_from=null",
+        "data.train_shards=-",
+        "data.val_shards=-",
+        f"data.batch_size={images[0]}",
+        f"data.image_size={images[2]}",
+        f"data.resize={images[2]}",
+        "trainer.devices=1",
+        "trainer.precision=fp32",
+        *overrides,
+    )
+    register_schema(Config)
+    latest = list({setting.split("=")[0]: setting for setting in settings}.values())
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return to_config(compose("train", overrides=latest), Config)
+
+
+def _our_step(config: Config, images: tuple[int, int, int, int], device: str) -> Step:
+    """What Lightning does with our module, without Lightning."""
+    module = build_module(config).train()
+    peer, loss = _original(config)
+    theirs = {**peer.state_dict(), **{f"loss.{n}": w for n, w in loss.state_dict().items()}}
+    weights = weights_under_our_names(theirs, Path("the original"))
+    known = module.state_dict()
+    module.load_state_dict({**known, **{n: w for n, w in weights.items() if n in known}})
+    module.to(device)
+    module.warm_step = 0
+    adam = module.configure_optimizers()
+    non_finite = SkipNonFinite(max_in_row=20, every_steps=1)
+    dtype = torch.bfloat16 if config.trainer.precision.value == "bf16-mixed" else None
+    plugin = SimpleNamespace(
+        train_step_context=lambda: torch.autocast(device, dtype, enabled=dtype is not None)
+    )
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=1, precision_plugin=plugin)
+    non_finite.on_train_start(trainer, module)
+    if config.trainer.compile:
+        Compilation(images).on_train_start(trainer, module)
+
+    def step(batch: Tensor) -> float:
+        non_finite.on_train_batch_start(trainer, module, {"image": batch}, 0)
+        with plugin.train_step_context():
+            outputs = module.training_step({"image": batch})
+        outputs["loss"].backward()
+        non_finite.on_before_optimizer_step(trainer, module, adam)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        return float(outputs["terms"][0])
+
+    return step
+
+
+def _originals_step(config: Config, device: str) -> Step:
+    """Two optimizers, a generator pass before each, as Lightning 1.0 called them."""
+    peer, loss = _original(config)
+    peer.to(device).train()
+    loss.to(device).train()
+    loss.perceptual_loss.eval()  # its dropout would make the losses incomparable
+    rate = config.optim.learning_rate * config.data.batch_size
+    generator, discriminator = list(peer.parameters()), list(loss.discriminator.parameters())
+    optimizers = [
+        torch.optim.Adam(w, lr=rate, betas=(0.5, 0.9)) for w in (generator, discriminator)
+    ]
+
+    def step(batch: Tensor) -> float:
+        with _tf32_allowed():
+            losses = []
+            for turn, optimizer in enumerate(optimizers):
+                for player, weights in enumerate((generator, discriminator)):
+                    for weight in weights:
+                        weight.requires_grad_(player == turn)
+                reconstruction, codebook_loss = peer(batch)
+                value, _ = loss(
+                    codebook_loss,
+                    batch,
+                    reconstruction,
+                    turn,
+                    1,
+                    last_layer=peer.get_last_layer(),
+                    split="train",
+                )
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                losses.append(value.detach())
+        return float(losses[0])
+
+    return step
+
+
+def _original(config: Config) -> tuple[Any, Any]:
+    """The original's model, and its losses with the discriminator."""
+    peer = peer_vqgan(**asdict(config.model.architecture))
+    loss = peer_loss(
+        find_lpips_weights(None),
+        disc_start=0,
+        disc_num_layers=config.model.discriminator.num_layers,
+        disc_ndf=config.model.discriminator.channels,
+        disc_weight=config.loss.adversarial_weight,
+        codebook_weight=config.loss.codebook_weight,
+        perceptual_weight=config.loss.perceptual_weight,
+    )
+    return peer, loss
+
+
+@contextlib.contextmanager
+def _tf32_allowed() -> Iterator[None]:
+    """Products of fp32 matrices as its users' torch made them on a GPU: in TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from vqgan_train.encoding import Outcome, Output
+    from vqgan_train.tokens.places import StoreSettings
     from vqgan_train.tokens.share import Share
     from vqgan_train.tokens.sources import Source
 
@@ -41,11 +42,14 @@ def encode(config: EncodeConfig) -> None:
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     tokenizer = load_tokenizer(checkpoint, device, config.precision.value)
     metadata = tokenizer.describe(
-        pixel_range=config.pixel_range.value, resize=config.resize, image_size=config.image_size
+        pixel_range=config.pixel_range.value,
+        resize=config.resize,
+        image_size=config.image_size,
+        interpolation=config.interpolation.value,
     )
     source = find_samples(config)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
-    begin(source, output, config.batch_size)
+    begin(source, output, config.batch_size, device.type)
     parts = left_to_do(source, output, share)
     with progress(source, parts, share) as bar:
         encode_parts(
@@ -55,6 +59,7 @@ def encode(config: EncodeConfig) -> None:
             parts=parts,
             batch_size=config.batch_size,
             num_workers=config.num_workers,
+            max_bad_fraction=config.max_bad_fraction,
             bar=bar,
         )
     sys.stdout.write(report(outcome(source, output), output))
@@ -66,16 +71,27 @@ def find_samples(config: EncodeConfig) -> Source:
     Raises:
         ShardError, PreparationError, TokenError: it is not there, or cannot be read.
     """
-    from vqgan_train.data import expand_shards
+    from vqgan_train.data import expand_shards, expand_sources
     from vqgan_train.tokens.sources import from_folder, from_shards, from_tables
 
     most = config.samples_per_file
     if config.shards is not None:
-        return from_shards(expand_shards(config.shards), most)
+        shards = [shard for source in expand_sources(config.shards) for shard in source]
+        return from_shards(shards, most, shard_store(config))
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), most)
     tables = expand_shards(config.tables, noun="tables", ending=".parquet")
     return from_tables(tables, config.path_column, config.caption_column, most)
+
+
+def shard_store(config: EncodeConfig) -> StoreSettings:
+    """Say where remote shards are kept."""
+    from vqgan_train.cache import cache_folder
+    from vqgan_train.tokens.places import StoreSettings
+
+    folder = Path(config.cache_dir).expanduser() if config.cache_dir else cache_folder("shards")
+    num_bytes = int(config.cache_gb * 1e9)
+    return StoreSettings(folder, num_bytes, config.stall_seconds, config.attempts)
 
 
 def progress(source: Source, parts: list[str], share: Share) -> tqdm[Any]:

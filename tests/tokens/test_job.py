@@ -69,7 +69,7 @@ def test_leftovers_of_a_part_are_removed_and_no_others(tmp_path: Path) -> None:
     for name in ("001.npy.ab.partial", "001.json.cd.partial", "002.npy.ef.partial", "001.npy"):
         (tmp_path / name).touch()
         (tmp_path / LEDGER / name).touch()
-    remove_leftovers(tmp_path, "001")
+    remove_leftovers(tmp_path, {"001", "003"})
     for folder in (tmp_path, tmp_path / LEDGER):
         assert {p.name for p in folder.iterdir() if p.is_file()} == {
             "002.npy.ef.partial", "001.npy",

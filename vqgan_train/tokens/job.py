@@ -1,7 +1,7 @@
 """A folder of token files in the making, by one process or by many: what is done, what is left."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,11 @@ def reports(folder: Path, parts: Iterable[str]) -> dict[str, PartReport]:
     }
 
 
-def remove_leftovers(folder: Path, part: str) -> None:
-    """Remove what a process that was killed left of a part."""
-    for file in [*folder.glob(f"{part}.*.partial"), *(folder / LEDGER).glob(f"{part}.*.partial")]:
-        file.unlink()
+def remove_leftovers(folder: Path, parts: Set[str]) -> None:
+    """Remove what processes that were killed left of some parts."""
+    for file in [*folder.glob("*.partial"), *(folder / LEDGER).glob("*.partial")]:
+        if file.name.split(".")[0] in parts:
+            file.unlink(missing_ok=True)
 
 
 def _report_file(folder: Path, part: str) -> Path:

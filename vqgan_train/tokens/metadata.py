@@ -35,8 +35,11 @@ class TokenMetadata:
     grid: list[int]
     """Rows and columns of tokens; they are stored row by row."""
 
-    resize: int
-    """Length to which the shorter side was scaled before cropping, in pixels."""
+    resize: list[int]
+    """Height and width that the scaled image just covered before it was cropped, in pixels."""
+
+    interpolation: str
+    """Of that: a key of INTERPOLATIONS."""
 
     crop: str
     precision: str

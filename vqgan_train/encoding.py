@@ -10,10 +10,11 @@ from tqdm import tqdm
 from vqgan_train.tokenizer import Tokenizer
 from vqgan_train.tokens.bad_images import BadImages
 from vqgan_train.tokens.errors import TokenError
-from vqgan_train.tokens.formats import Row, TokenFormat
+from vqgan_train.tokens.formats import TokenFormat
 from vqgan_train.tokens.job import PartReport, join_job, remove_leftovers, report_done, reports
 from vqgan_train.tokens.loading import Batch, load_batches
 from vqgan_train.tokens.metadata import TokenMetadata
+from vqgan_train.tokens.rows import Row
 from vqgan_train.tokens.share import Share
 from vqgan_train.tokens.sources import Source
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqgan_train.config.checks import as_list, require, require_at_least
-from vqgan_train.config.encode import TokenPrecision
+from vqgan_train.config.encode import PixelRange, TokenPrecision
 from vqgan_train.config.run import Accelerator
 
 
@@ -25,6 +25,10 @@ class DecodeConfig:
 
     allow_other_checkpoint: bool
     """Decode even if the tokens were made by other weights."""
+
+    pixel_range: PixelRange | None
+    """Of tokens whose files do not say it, such as DALL-E mini's: signed, [-1, 1], or unit, [0, 1].
+    null: the files say it."""
 
     max_images: int | None
     """Pictures to make. null: all."""

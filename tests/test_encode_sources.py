@@ -150,3 +150,19 @@ def test_a_full_disk_is_said_with_the_file(
     message = capsys.readouterr().err
     assert "out/001.parquet cannot be written: No space left on device" in message
     assert run_encode(checkpoint, output, shards) == 0
+
+
+def test_damaged_shards_are_in_the_report_and_too_many_dead_ones_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tiny_shards(tmp_path / "shards")
+    shards[0].write_bytes(b"no shard")
+    content = shards[1].read_bytes()
+    shards[1].write_bytes(content[: len(content) // 2])
+    pattern = f"shards={tmp_path}/shards/*.tar"
+    assert run_encode(checkpoint, tmp_path / "out", pattern, "max_bad_fraction=0") == USER_ERROR
+    assert "1 of 3 shards hold nothing to read, more than max_bad" in capsys.readouterr().err
+    assert run_encode(checkpoint, tmp_path / "out", pattern) == 0
+    said = capsys.readouterr().out
+    assert "dead     1 shards hold nothing that could be read:\n         00000.tar: dead: " in said
+    assert "damaged  1 shards have lost samples:\n         00001.tar: " in said

@@ -48,8 +48,9 @@ def decode(config: DecodeConfig) -> None:
         written = decode_files(
             files, tokenizer, folder, batch_size=config.batch_size, share=share, bar=bar
         )
+    by = f" in process {share.rank} of {share.ranks}" if share.ranks > 1 else ""
     sys.stdout.write(
-        f"decoded  {written:,} images, pixel range {' and '.join(ranges)}\n"
+        f"decoded  {written:,} images{by}, pixel range {' and '.join(ranges)}\n"
         f"files    '{folder}/*/*.png'\n"
     )
 

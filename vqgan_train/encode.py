@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vqgan_train.encoding import Outcome, Output
     from vqgan_train.tokens.places import StoreSettings
     from vqgan_train.tokens.share import Share
-    from vqgan_train.tokens.sources import Source
+    from vqgan_train.tokens.sources import Damage, Source
 
 SHOWN_AT_MOST = 5
 
@@ -31,6 +31,7 @@ def encode(config: EncodeConfig) -> None:
     from vqgan_train.checkpoint_source import fetch_checkpoint
     from vqgan_train.encoding import Output, begin, encode_parts, left_to_do, outcome
     from vqgan_train.tokenizer import load_tokenizer
+    from vqgan_train.tokens.bad_images import require_few_dead
     from vqgan_train.tokens.devices import choose_device
     from vqgan_train.tokens.formats import FORMATS, require_installed
     from vqgan_train.tokens.share import share_of_process
@@ -48,6 +49,7 @@ def encode(config: EncodeConfig) -> None:
         interpolation=config.interpolation.value,
     )
     source = find_samples(config)
+    require_few_dead(source.damage, config.max_bad_fraction)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
     begin(source, output, config.batch_size, device.type)
     parts = left_to_do(source, output, share)
@@ -62,7 +64,7 @@ def encode(config: EncodeConfig) -> None:
             max_bad_fraction=config.max_bad_fraction,
             bar=bar,
         )
-    sys.stdout.write(report(outcome(source, output), output))
+    sys.stdout.write(report(outcome(source, output), output, source.damage))
 
 
 def find_samples(config: EncodeConfig) -> Source:
@@ -103,7 +105,7 @@ def progress(source: Source, parts: list[str], share: Share) -> tqdm[Any]:
     return tqdm(total=sum(sizes[part] for part in parts), desc=name, unit="image")
 
 
-def report(found: Outcome, output: Output) -> str:
+def report(found: Outcome, output: Output, damage: Damage) -> str:
     """Say what lies in the folder, whichever process put it there.
 
     Raises:
@@ -133,7 +135,21 @@ def report(found: Outcome, output: Output) -> str:
         lines.append(f"bad      {len(done.bad):,} images could not be read:")
         lines += [f"         {name}" for name in done.bad[:SHOWN_AT_MOST]]
         lines += [f"         and {more:,} more, by name in {output.folder}/{LEDGER}"] * (more > 0)
+    lines += named("dead", damage.dead, "shards hold nothing that could be read")
+    lines += named("damaged", damage.partly, "shards have lost samples")
     return "\n".join([*lines, ""])
+
+
+def named(word: str, problems: list[str], what: str) -> list[str]:
+    """Say how many there are, and name the first ones."""
+    if not problems:
+        return []
+    more = len(problems) - SHOWN_AT_MOST
+    return [
+        f"{word:<8} {len(problems):,} {what}:",
+        *[f"         {problem}" for problem in problems[:SHOWN_AT_MOST]],
+        *[f"         and {more:,} more, named at the start"] * (more > 0),
+    ]
 
 
 if __name__ == "__main__":

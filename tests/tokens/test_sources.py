@@ -13,7 +13,14 @@ from vqgan_train.data.shards import DeadShardError, ShardError
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.loading import load_batches
 from vqgan_train.tokens.places import FilePlace, Place, StoreSettings
-from vqgan_train.tokens.sources import Part, Source, from_folder, from_shards, from_tables
+from vqgan_train.tokens.sources import (
+    NO_DAMAGE,
+    Part,
+    Source,
+    from_folder,
+    from_shards,
+    from_tables,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +130,7 @@ def test_a_remote_shard_that_holds_what_nobody_promised_or_is_gone_is_an_error(
 
 
 def test_names_have_as_many_digits_as_the_last_one_needs() -> None:
-    source = Source("", [1] * 1000, lambda: iter([]), lambda: "")
+    source = Source("", [1] * 1000, lambda: iter([]), lambda: "", NO_DAMAGE)
     assert [source.part_names()[n] for n in (0, 998, 999)] == ["0001", "0999", "1000"]
 
 

@@ -7,9 +7,24 @@ from tqdm import tqdm
 
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.job import PartReport
+from vqgan_train.tokens.sources import Damage
 
 NAMED_AT_MOST = 20
 """Images that are named as soon as they could not be read; the folder's ledger names all."""
+
+
+def require_few_dead(damage: Damage, max_fraction: float) -> None:
+    """Refuse to begin without a large part of the shards.
+
+    Raises:
+        TokenError: of too many nothing is left; so many as a fraction of all, or of 100.
+    """
+    dead = damage.dead
+    if len(dead) > max_fraction * max(damage.shards, 100):
+        raise TokenError(
+            f"{len(dead)} of {damage.shards} shards hold nothing to read, more than "
+            f"max_bad_fraction={max_fraction} allows. The first: {dead[0]}"
+        )
 
 
 class BadImages:

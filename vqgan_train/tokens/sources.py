@@ -37,6 +37,23 @@ class Part(NamedTuple):
     places: list[Place]
 
 
+class Damage(NamedTuple):
+    """Samples that were lost before any was read."""
+
+    shards: int
+    """Of any kind."""
+
+    dead: list[str]
+    """Those of which nothing is left, and why."""
+
+    partly: list[str]
+    """Those that have lost an end, and how."""
+
+
+NO_DAMAGE = Damage(0, [], [])
+"""Of what are no shards."""
+
+
 class Source(NamedTuple):
     """Samples in an order that is the same every time."""
 
@@ -51,6 +68,9 @@ class Source(NamedTuple):
 
     changed: Callable[[], str]
     """Looks at the files again, and names what is not as it was; empty if all is."""
+
+    damage: Damage
+    """Of its shards."""
 
     def part_names(self) -> list[str]:
         """One a part."""
@@ -114,6 +134,7 @@ def from_shards(
         sizes,
         partial(_shard_places, opened, store),
         partial(_changed_files, here, _stamps(here)),
+        _damage(opened),
     )
 
 
@@ -130,6 +151,7 @@ def from_folder(folder: Path, samples_per_file: int) -> Source:
         sizes,
         partial(_folder_places, folder),
         partial(_changed_folder, folder, found.fingerprint),
+        NO_DAMAGE,
     )
 
 
@@ -159,11 +181,22 @@ def from_tables(
         _sizes(rows, samples_per_file),
         partial(table_places, tables, columns),
         partial(_changed_files, tables, stamps),
+        NO_DAMAGE,
     )
 
 
 def _sizes(count: int, most: int) -> list[int]:
     return [min(most, count - first) for first in range(0, count, most)]
+
+
+def _damage(shards: Sequence[ShardIndex | RemoteShard]) -> Damage:
+    here = [shard for shard in shards if isinstance(shard, ShardIndex) and shard.problem]
+    said = {shard.path: f"{shard.path.name}: {shard.problem}" for shard in here}
+    return Damage(
+        shards=len(shards),
+        dead=[said[shard.path] for shard in here if not shard.num_samples],
+        partly=[said[shard.path] for shard in here if shard.num_samples],
+    )
 
 
 Stamp = tuple[str, int, int] | None

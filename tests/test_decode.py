@@ -1,5 +1,6 @@
 """The decode command: pictures of the tokens, by the checkpoint and in the range they are from."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 from tiny_exports import tiny_networks, write_checkpoint
 from tiny_tokens import contents, run_decode, run_encode, tiny_checkpoint, tiny_shards, tokens_of
+from tqdm import tqdm
 
 from vqgan_train import decode as command
 from vqgan_train.checkpoint import FORMATS as CHECKPOINT_FORMATS
@@ -23,7 +25,7 @@ from vqgan_train.tokens.formats import FORMATS
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID", "TQDM_DISABLE"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -219,6 +221,30 @@ def test_rectangles_come_back_as_they_were(tmp_path: Path, checkpoint: Path) -> 
     assert np.abs(pictures(tmp_path / "out") - expected).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("most", ["null", "7"])
+def test_the_count_is_of_pictures_whether_or_not_there_is_a_bar(
+    tmp_path: Path,
+    checkpoint: Path,
+    most: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokens = encoded(tmp_path, checkpoint)
+    monkeypatch.setattr("tqdm.tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 does
+    capsys.readouterr()
+    assert run_decode(checkpoint, tokens, tmp_path / "out", f"max_images={most}") == 0
+    count = 17 if most == "null" else int(most)
+    assert capsys.readouterr().out.startswith(f"decoded  {count} images, pixel range signed")
+    assert len(pictures(tmp_path / "out")) == count
+
+
+def test_no_file_at_all_is_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_decode(checkpoint, "[]", tmp_path / "out") == USER_ERROR
+    assert "tokens is an empty list; give a folder, or files." in capsys.readouterr().err
+
+
 def test_files_of_one_name_are_refused(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,7 +289,6 @@ def test_processes_share_the_pictures_and_count_their_own(
     settings = ("batch_size=2", *limit)
     assert run_decode(checkpoint, tokens, tmp_path / "alone", *settings) == 0
     monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("TQDM_DISABLE", "1")
     counts = []
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))

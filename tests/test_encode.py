@@ -422,6 +422,17 @@ def test_another_job_is_refused_in_the_same_folder(
     assert contents(output) == before
 
 
+def test_devices_of_two_kinds_do_not_mix(
+    tmp_path: Path, checkpoint: Path, shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert run_encode(checkpoint, output, shards) == 0
+    job = output / ".vqgan_train" / "job.json"
+    job.write_text(job.read_text().replace('"cpu"', '"cuda"'))
+    assert run_encode(checkpoint, output, shards) == USER_ERROR
+    assert "device was cuda, is cpu" in capsys.readouterr().err
+
+
 def test_a_folder_with_other_files_is_left_alone(
     tmp_path: Path, checkpoint: Path, shards: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

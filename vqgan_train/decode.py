@@ -46,7 +46,13 @@ def decode(config: DecodeConfig) -> None:
     join_job(folder, job)
     with tqdm(total=config.max_images, desc="decoding", unit="image") as bar:
         written = decode_files(
-            files, tokenizer, folder, batch_size=config.batch_size, share=share, bar=bar
+            files,
+            tokenizer,
+            folder,
+            batch_size=config.batch_size,
+            max_images=config.max_images,
+            share=share,
+            bar=bar,
         )
     by = f" in process {share.rank} of {share.ranks}" if share.ranks > 1 else ""
     sys.stdout.write(

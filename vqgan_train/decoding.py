@@ -99,16 +99,18 @@ def decode_files(
     folder: Path,
     *,
     batch_size: int,
+    max_images: int | None,
     share: Share,
     bar: "tqdm[Any]",
 ) -> int:
     """Write each image as `<folder>/<token file's name>/<row>_<key>.png`.
 
     Args:
-        files: of tokens; `bar.total` pictures end it, if that is set.
+        files: of tokens.
         tokenizer: the one that made them.
         folder: of the pictures.
         batch_size: images at once.
+        max_images: pictures of all processes together; None: all.
         share: every so many-th batch is this process's.
         bar: moved by each picture, those of other processes included.
 
@@ -119,8 +121,7 @@ def decode_files(
         TokenError: a file is damaged, or a picture cannot be written.
     """
     written = 0
-    most = None if bar.total is None else int(bar.total)
-    for number, (file, batch) in enumerate(_batches(files, batch_size, most)):
+    for number, (file, batch) in enumerate(_batches(files, batch_size, max_images)):
         for entry in batch:
             file.require_whole(entry.row, entry.number, tokenizer.codebook_size)
         if share.has(number):

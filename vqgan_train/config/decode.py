@@ -42,6 +42,7 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         self.tokens = as_list(self.tokens)
+        require(len(self.tokens) > 0, "tokens is an empty list; give a folder, or files.")
         require(self.checkpoint != "", "checkpoint is empty; give the path of a file.")
         require(self.output != "", "output is empty; give a folder.")
         require_at_least(1, batch_size=self.batch_size, max_images=self.max_images)

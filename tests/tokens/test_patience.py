@@ -40,7 +40,8 @@ def test_an_error_of_the_system_that_passes_costs_nothing(
 
 
 @pytest.mark.skipif(not UNREADABLE_FILE.exists(), reason="there is no /proc here")
-def test_one_that_stays_stops_and_names_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_one_that_stays_stops_and_names_the_file(tmp_path: Path, num_workers: int) -> None:
     good, broken = tmp_path / "good.png", tmp_path / "broken.png"
     good.write_bytes(image_bytes())
     broken.symlink_to(UNREADABLE_FILE)
@@ -48,7 +49,7 @@ def test_one_that_stays_stops_and_names_the_file(tmp_path: Path) -> None:
         FilePlace(n, file, file.name, "") for n, file in enumerate((good, broken))
     ]
     batches = load_batches(
-        [Part("001", places)], resize=16, image_size=16, batch_size=2, num_workers=0
+        [Part("001", places)], resize=16, image_size=16, batch_size=2, num_workers=num_workers
     )
     with pytest.raises(TokenError, match=r"broken\.png cannot be read: Input/output error"):
         list(batches)

@@ -48,14 +48,21 @@ class _Request(NamedTuple):
     is_last: bool
 
 
-class _Reader(Dataset[Batch]):
-    """Reads what it is asked for; nothing but requests passes to a loader process."""
+class _Reader(Dataset[Batch | ShardError | TokenError]):
+    """Reads what it is asked for; nothing but requests passes to a loader process.
+
+    An error that is not an image's is returned, not raised: torch would wrap it in its traceback,
+    and then wait for its processes in vain.
+    """
 
     def __init__(self, cut: Cut) -> None:
         self.cut = cut
 
-    def __getitem__(self, request: _Request) -> Batch:
-        read = [self._read(place) for place in request.places]
+    def __getitem__(self, request: _Request) -> Batch | ShardError | TokenError:
+        try:
+            read = [self._read(place) for place in request.places]
+        except (ShardError, TokenError) as error:
+            return error
         good = [sample for sample in read if not isinstance(sample, str)]
         return Batch(
             request.part,
@@ -86,7 +93,7 @@ def load_batches(
     batch_size: int,
     num_workers: int,
     interpolation: str = "bilinear",
-) -> DataLoader[Batch]:
+) -> Iterator[Batch]:
     """Read parts in their order, each in batches of its own, so that a part depends on no other.
 
     Args:
@@ -96,9 +103,13 @@ def load_batches(
         batch_size: samples a batch; the last one of a part may have fewer.
         num_workers: loader processes; 0 reads in this one.
         interpolation: of the scaling; as training's, unless said otherwise.
+
+    Raises:
+        ShardError: a shard has changed since it was indexed, or cannot be had.
+        TokenError: a file cannot be read, or the source has changed.
     """
     cut = Cut(height_and_width(resize), height_and_width(image_size), interpolation)
-    return DataLoader(
+    loader: DataLoader[Batch | ShardError | TokenError] = DataLoader(
         _Reader(cut),
         sampler=_Requests(parts, batch_size),
         batch_size=None,
@@ -107,6 +118,10 @@ def load_batches(
         worker_init_fn=_leave_ctrl_c_to_the_command,
         pin_memory=torch.cuda.is_available(),
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 class _Requests:

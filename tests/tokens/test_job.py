@@ -53,6 +53,12 @@ def test_a_file_or_a_folder_of_something_else_is_refused(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TokenError, match=r"file/below cannot be written: Not a directory"):
+        join_job(tmp_path / "file" / "below", {})
+
+
 def test_reports_are_of_what_is_done_and_add_up(tmp_path: Path) -> None:
     report_done(tmp_path, "001", PartReport(5, 4, 1, ["x: bad"]))
     report_done(tmp_path, "003", PartReport(2, 2, 0, []))

@@ -43,7 +43,7 @@ def join_job(folder: Path, job: Mapping[str, Any]) -> None:
 
     Raises:
         PreparationError: the folder was begun with another job.
-        TokenError: it holds something else.
+        TokenError: it holds something else, or cannot be written.
     """
     file = folder / LEDGER / JOB_FILE
     if folder.is_file():
@@ -56,8 +56,11 @@ def join_job(folder: Path, job: Mapping[str, Any]) -> None:
                 f"output={folder} holds files that no such command wrote. Name an empty or a new "
                 "folder."
             )
-        with write_whole(file) as partial:
-            partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+        try:
+            with write_whole(file) as partial:
+                partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+        except OSError as error:
+            raise TokenError(f"output={folder} cannot be written: {error.strerror}.") from error
     require_same(folder, file, job)
 
 

@@ -92,6 +92,7 @@ def our_way(checkpoint: Path, shard: Path, folder: Path, batch_size: int) -> Cal
                 parts=source.part_names(),
                 batch_size=batch_size,
                 num_workers=2,
+                max_bad_fraction=0,
                 bar=bar,
             )
 

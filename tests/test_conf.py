@@ -123,7 +123,7 @@ def test_every_experiment_is_the_originals_recipe(name: str) -> None:
     assert (config.data.resize, config.data.image_size) == (256, 256)
     assert not config.data.random_crop
     assert not config.data.random_flip
-    assert config.trainer.precision.value == "32-true"
+    assert config.trainer.precision.value == "bf16-mixed"  # docs/speed.md, docs/differences.md
 
 
 def test_the_parts_are_the_cards_images_once() -> None:

@@ -1,15 +1,18 @@
 """The decode command: pictures of the tokens, by the checkpoint and in the range they are from."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from factories import tiny_vqgan
 from PIL import Image
 from pyarrow import parquet
 from tiny_exports import tiny_networks, write_checkpoint
-from tiny_tokens import run_decode, run_encode, tiny_checkpoint, tiny_shards, tokens_of
+from tiny_tokens import contents, run_decode, run_encode, tiny_checkpoint, tiny_shards, tokens_of
+from tqdm import tqdm
 
 from vqgan_train import decode as command
 from vqgan_train.checkpoint import FORMATS as CHECKPOINT_FORMATS
@@ -22,6 +25,8 @@ from vqgan_train.tokens.formats import FORMATS
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -136,21 +141,170 @@ def test_files_that_are_no_tokens_are_refused(
         assert message in capsys.readouterr().err
 
 
-def test_a_token_that_is_no_code_is_named(
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([64, *[0] * 63], "has tokens from 0 to 64, not within 0 and 63"),
+        ([-1, *[0] * 63], "has tokens from -1 to 0, not within 0 and 63"),
+        ([0] * 63, "has 63 tokens, not 8 x 8"),
+        ([0] * 49, "has 49 tokens, not 8 x 8"),
+        ([], "has 0 tokens, not 8 x 8"),
+    ],
+)
+def test_a_row_that_is_no_images_is_named(
+    tmp_path: Path,
+    checkpoint: Path,
+    row: list[int],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokens = encoded(tmp_path, checkpoint)
+    table = parquet.read_table(tokens / "001.parquet")
+    encoding = table["encoding"].to_pylist()
+    encoding[2] = row
+    column = pa.array(encoding, pa.list_(pa.int64()))
+    parquet.write_table(table.set_column(1, "encoding", column), tokens / "001.parquet")
+    assert run_decode(checkpoint, tokens, tmp_path / "pictures") == USER_ERROR
+    said = capsys.readouterr().err
+    assert f"Row 2 of {tokens}/001.parquet (000002) {message}" in said
+    assert "Traceback" not in said
+
+
+def bare(tokens: Path, folder: Path, *, columns: tuple[str, ...] = ("caption", "encoding")) -> Path:
+    """A file as DALL-E mini's scripts left it: two columns, and nothing that says what they are."""
+    folder.mkdir()
+    table = parquet.read_table(tokens / "002.parquet", columns=list(columns))
+    parquet.write_table(table.replace_schema_metadata({}), folder / "bare.parquet")
+    return folder / "bare.parquet"
+
+
+def test_tokens_that_do_not_say_their_range_are_decoded_in_the_one_given(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint, "format=npy")
-    array = np.load(tokens / "001.npy")
-    array[2, 5] = 64
-    np.save(tokens / "001.npy", array)
-    assert run_decode(checkpoint, tokens, tmp_path / "pictures") == USER_ERROR
-    assert "000002 in " in capsys.readouterr().err
+    tokens = encoded(tmp_path, checkpoint, "pixel_range=unit")
+    file = bare(tokens, tmp_path / "dalle")
+    assert run_decode(checkpoint, file, tmp_path / "refused") == USER_ERROR
+    assert "If you know with which pixels they were made, say so" in capsys.readouterr().err
+    assert run_decode(checkpoint, file, tmp_path / "bare", "pixel_range=unit") == 0
+    assert run_decode(checkpoint, tokens / "002.parquet", tmp_path / "said") == 0
+    assert np.array_equal(pictures(tmp_path / "bare"), pictures(tmp_path / "said"))
+    names = sorted(file.name for file in (tmp_path / "bare").glob("bare/*"))
+    assert names == [f"{number:06d}.png" for number in range(9)]
+
+
+def test_a_range_that_is_not_the_files_is_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = encoded(tmp_path, checkpoint)
+    assert run_decode(checkpoint, tokens, tmp_path / "out", "pixel_range=unit") == USER_ERROR
+    assert "says that its tokens were made in the range signed" in capsys.readouterr().err
+
+
+def test_bare_tokens_that_are_no_square_are_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = encoded(tmp_path, checkpoint, "image_size=[12,16]", "resize=16")
+    file = bare(tokens, tmp_path / "dalle")
+    assert run_decode(checkpoint, file, tmp_path / "out", "pixel_range=unit") == USER_ERROR
+    assert "Row 0 of" in (said := capsys.readouterr().err)
+    assert "has 48 tokens, which are no square" in said
+
+
+@torch.inference_mode()
+def test_rectangles_come_back_as_they_were(tmp_path: Path, checkpoint: Path) -> None:
+    tokens = encoded(tmp_path, checkpoint, "image_size=[12,20]", "resize=null")
+    assert run_decode(checkpoint, tokens, tmp_path / "out") == 0
+    rows = torch.from_numpy(tokens_of(tokens)).long()
+    decoded = VQGAN.from_checkpoint(checkpoint).decode(rows, (6, 10))
+    expected = ((decoded + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255
+    assert pictures(tmp_path / "out").shape == (17, 12, 20, 3)
+    assert np.abs(pictures(tmp_path / "out") - expected).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("most", ["null", "7"])
+def test_the_count_is_of_pictures_whether_or_not_there_is_a_bar(
+    tmp_path: Path,
+    checkpoint: Path,
+    most: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokens = encoded(tmp_path, checkpoint)
+    monkeypatch.setattr("tqdm.tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 does
+    capsys.readouterr()
+    assert run_decode(checkpoint, tokens, tmp_path / "out", f"max_images={most}") == 0
+    count = 17 if most == "null" else int(most)
+    assert capsys.readouterr().out.startswith(f"decoded  {count} images, pixel range signed")
+    assert len(pictures(tmp_path / "out")) == count
+
+
+def test_no_file_at_all_is_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_decode(checkpoint, "[]", tmp_path / "out") == USER_ERROR
+    assert "tokens is an empty list; give a folder, or files." in capsys.readouterr().err
+
+
+def test_files_of_one_name_are_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = encoded(tmp_path, checkpoint)
+    other = encoded(tmp_path / "other", checkpoint, "pixel_range=unit")
+    both = f"[{tokens}/001.parquet,{other}/001.parquet]"
+    assert run_decode(checkpoint, both, tmp_path / "out") == USER_ERROR
+    assert "2 files are called 001" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_job_in_the_same_folder_is_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = encoded(tmp_path, checkpoint)
+    other = encoded(tmp_path / "other", checkpoint)
+    output = tmp_path / "out"
+    assert run_decode(checkpoint, tokens, output, "max_images=3") == 0
+    before = contents(output)
+    for arguments, message in (
+        ((tokens, output, "max_images=4"), "max_images was 3, is 4"),
+        ((other, output, "max_images=3"), "tokens was 3 files, "),
+    ):
+        assert run_decode(checkpoint, *arguments) == USER_ERROR
+        assert message in capsys.readouterr().err
+    assert contents(output) == before
+    assert run_decode(checkpoint, tokens, output, "max_images=3") == 0
+    parquet.write_table(parquet.read_table(tokens / "001.parquet"), tokens / "001.parquet")
+    assert run_decode(checkpoint, tokens, output, "max_images=3") == USER_ERROR
+
+
+@pytest.mark.parametrize("most", [None, 7])
+def test_processes_share_the_pictures_and_count_their_own(
+    tmp_path: Path,
+    checkpoint: Path,
+    most: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokens = encoded(tmp_path, checkpoint)
+    limit = () if most is None else (f"max_images={most}",)
+    settings = ("batch_size=2", *limit)
+    assert run_decode(checkpoint, tokens, tmp_path / "alone", *settings) == 0
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    counts = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        capsys.readouterr()
+        assert run_decode(checkpoint, tokens, tmp_path / "shared", *settings) == 0
+        counts.append(int(capsys.readouterr().out.split()[1]))
+    assert sum(counts) == (most or 17)
+    assert max(counts) - min(counts) <= 4
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
 
 
 def test_a_key_with_a_folder_in_it_is_a_file_name(tmp_path: Path) -> None:
     from vqgan_train.decoding import picture_name
 
     assert picture_name(3, "a/b/c") == "000003_a_b_c.png"
+    assert picture_name(3, "") == "000003.png"
 
 
 def test_the_tokenizer_of_the_tests_uses_many_codes(tmp_path: Path, checkpoint: Path) -> None:

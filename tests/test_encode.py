@@ -39,6 +39,7 @@ from vqgan_train.command import USER_ERROR, explain, is_users, quote_overrides
 from vqgan_train.config import (
     ConfigError,
     EncodeConfig,
+    Interpolation,
     PixelRange,
     TokenFormat,
     TokenPrecision,
@@ -50,8 +51,9 @@ from vqgan_train.config import (
 from vqgan_train.data import index_shards
 from vqgan_train.data.pipeline import image_bytes as encoded_image
 from vqgan_train.data.pipeline import read_sample
-from vqgan_train.data.transforms import ImageTransform, decode
+from vqgan_train.data.transforms import ImageTransform, decode, to_model_range
 from vqgan_train.models import VQGAN
+from vqgan_train.tokens.cutting import INTERPOLATIONS, Cut
 from vqgan_train.tokens.devices import PRECISIONS
 from vqgan_train.tokens.formats import FORMATS, open_tokens
 from vqgan_train.tokens.pixel_range import PIXEL_RANGES
@@ -92,6 +94,7 @@ def composed(*overrides: str) -> EncodeConfig:
 def test_the_choices_are_those_that_there_are() -> None:
     assert [choice.value for choice in TokenFormat] == list(FORMATS)
     assert [choice.value for choice in PixelRange] == list(PIXEL_RANGES)
+    assert [choice.value for choice in Interpolation] == list(INTERPOLATIONS)
     assert [choice.value for choice in TokenPrecision] == list(PRECISIONS)
 
 
@@ -122,9 +125,19 @@ def test_the_pixel_range_has_no_default_and_its_message_says_what_it_is() -> Non
         (["output=''"], "output is empty"),
         (["samples_per_file=0"], "samples_per_file is 0; it must be at least 1"),
         (["batch_size=0"], "batch_size is 0"),
-        (["image_size=0"], "image_size is 0"),
+        (
+            ["image_size=0"],
+            "image_size is 0; it must be a number of pixels",
+        ),
+        (["image_size=[16,16,16]"], "image_size is [16, 16, 16]; it must be"),
+        (["image_size=large"], "image_size is large; it must be"),
+        (["max_bad_fraction=1"], "max_bad_fraction is 1.0; it must be in [0, 1)"),
+        (["cache_gb=0"], "cache_gb is 0"),
+        (["stall_seconds=0"], "stall_seconds is 0"),
+        (["attempts=0"], "attempts is 0"),
         (["num_workers=-1"], "num_workers is -1"),
-        (["resize=128"], "resize is 128, smaller than image_size=256"),
+        (["resize=128"], "resize is 128, smaller than image_size=256 x 256"),
+        (["image_size=[64,512]", "resize=256"], "resize is 256, smaller than image_size=64 x 512"),
     ],
 )
 def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message: str) -> None:
@@ -220,7 +233,8 @@ def test_parquet_is_as_dalle_mini_reads_it(tmp_path: Path, checkpoint: Path, sha
             "downsampling": 2,
             "image_size": [16, 16],
             "grid": [8, 8],
-            "resize": 16,
+            "resize": [16, 16],
+            "interpolation": "bilinear",
             "crop": "center",
             "precision": "fp32",
         }
@@ -263,6 +277,23 @@ def test_a_shorter_precision_changes_few_tokens_and_is_written_down(
     assert metadata.precision == "bf16"
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "lanczos"])
+def test_rectangles_are_encoded_and_say_so(
+    tmp_path: Path, checkpoint: Path, shards: str, interpolation: str
+) -> None:
+    output = tmp_path / "out"
+    sizes = ("image_size=[12,20]", "resize=[16,24]", f"interpolation={interpolation}")
+    assert run_encode(checkpoint, output, shards, *sizes) == 0
+    (metadata, _) = open_tokens(output / "001.parquet")
+    assert (metadata.image_size, metadata.grid) == ([12, 20], [6, 10])
+    assert (metadata.resize, metadata.interpolation) == ([16, 24], interpolation)
+    cut = Cut((16, 24), (12, 20), interpolation)
+    images = to_model_range(torch.stack([cut.pixels(s["png"]) for s in image_samples(17)]))
+    with torch.inference_mode():
+        expected = VQGAN.from_checkpoint(checkpoint).encode(images).numpy()
+    assert np.array_equal(tokens_of(output), expected)
+
+
 # Where samples come from.
 
 
@@ -297,7 +328,7 @@ def test_a_table_of_paths_is_encoded(
     captions = ["B", "C", None, "D"]
     table = write_table(tmp_path / "t.parquet", path=paths, caption=captions)
     output = tmp_path / "out"
-    assert run_encode(checkpoint, output, f"tables={table}") == 0
+    assert run_encode(checkpoint, output, f"tables={table}", "max_bad_fraction=0.5") == 0
     said = [tuple(row.labels) for row in rows_of(output)]
     assert said == [("000000000", "B", "b.png"), ("000000002", "", str(tmp_path / "a.png"))]
     printed = capsys.readouterr().out
@@ -335,7 +366,8 @@ def test_bad_images_are_counted_and_named_and_cost_nothing_else(
     shard = write_shard(tmp_path / "s.tar", samples)
     for workers in (0, 2):
         output = tmp_path / f"out{workers}"
-        assert run_encode(checkpoint, output, f"shards={shard}", f"num_workers={workers}") == 0
+        settings = (f"shards={shard}", f"num_workers={workers}", "max_bad_fraction=0.03")
+        assert run_encode(checkpoint, output, *settings) == 0
         kept = [row.labels.key for row in rows_of(output)]
         assert kept == [f"{number:06d}" for number in (1, 2, 3, 4, 6, 7)]
         printed = capsys.readouterr()
@@ -349,7 +381,8 @@ def test_a_source_without_any_image_is_an_error(
 ) -> None:
     samples = [{"__key__": f"{n}", "png": b"no image"} for n in range(3)]
     shard = write_shard(tmp_path / "s.tar", samples)
-    assert run_encode(checkpoint, tmp_path / "out", f"shards={shard}") == USER_ERROR
+    settings = (f"shards={shard}", "max_bad_fraction=0.5")
+    assert run_encode(checkpoint, tmp_path / "out", *settings) == USER_ERROR
     assert "None of the 3 images could be read, for example s.tar/0: " in capsys.readouterr().err
 
 
@@ -358,7 +391,7 @@ def test_an_image_size_that_the_model_cannot_take_is_refused(
 ) -> None:
     output = tmp_path / "out"
     assert run_encode(checkpoint, output, shards, "image_size=15") == USER_ERROR
-    assert "take a multiple of 2, such as 16" in capsys.readouterr().err
+    assert "image_size is 15 x 15, but the model of tiny.ckpt" in capsys.readouterr().err
     assert not output.exists()
 
 
@@ -376,7 +409,8 @@ def test_another_job_is_refused_in_the_same_folder(
     refused = {
         "tokens' pixel_range was signed, is unit": (checkpoint, "pixel_range=unit"),
         "tokens' weights_sha256": (other,),
-        "tokens' resize was 16, is 18": (checkpoint, "resize=18"),
+        "tokens' resize was [16, 16], is [18, 18]": (checkpoint, "resize=18"),
+        "tokens' interpolation was bilinear, is lanczos": (checkpoint, "interpolation=lanczos"),
         "format was .parquet, is .npy": (checkpoint, "format=npy"),
         "batch_size was 4, is 3": (checkpoint, "batch_size=3"),
         "samples was": (checkpoint, shards.replace("*", "00000")),
@@ -386,6 +420,17 @@ def test_another_job_is_refused_in_the_same_folder(
         assert run_encode(path, output, *source, *arguments) == USER_ERROR
         assert message in capsys.readouterr().err
     assert contents(output) == before
+
+
+def test_devices_of_two_kinds_do_not_mix(
+    tmp_path: Path, checkpoint: Path, shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert run_encode(checkpoint, output, shards) == 0
+    job = output / ".vqgan_train" / "job.json"
+    job.write_text(job.read_text().replace('"cpu"', '"cuda"'))
+    assert run_encode(checkpoint, output, shards) == USER_ERROR
+    assert "device was cuda, is cpu" in capsys.readouterr().err
 
 
 def test_a_folder_with_other_files_is_left_alone(

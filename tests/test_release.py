@@ -40,7 +40,7 @@ SAID = Choices(
     datasets=("tester/photos", "photos of ours"),
     hardware="2 cores",
     location="a cellar",
-    emissions_grams=12.5,
+    emissions_grams=1234567.5,
     emissions_source="a power meter",
 )
 
@@ -258,7 +258,7 @@ def test_what_was_said_is_in_it(last: Path, tmp_path: Path) -> None:
         "* [tester/photos](https://huggingface.co/datasets/tester/photos)",
         "* photos of ours",
         "Hardware: 2 cores.",
-        "CO2 emissions of the training: 12.5 g (a power meter).",
+        "CO2 emissions of the training: 1,234,567.5 g (a power meter).",
         "Trained in a cellar.",
         "[our-license](https://license.test/ours)",
         "    hf download tester/cards --local-dir cards",
@@ -344,7 +344,7 @@ def test_the_hub_reads_the_front_matter(last: Path, tmp_path: Path, released: Pa
     assert matter["license_name"] == "our-license"
     assert matter["datasets"] == ["tester/photos"]
     assert matter["co2_eq_emissions"] == {
-        "emissions": 12.5,
+        "emissions": 1234567.5,
         "source": "a power meter",
         "training_type": "pre-training",
         "geographical_location": "a cellar",
@@ -360,6 +360,8 @@ def test_it_holds_weights_settings_metrics_and_pictures(released: Path, last: Pa
     parts = {f"training/part{n}/{f}" for n in (1, 2) for f in ("config.yaml", "metrics.csv")}
     weights = {"model.safetensors", "flax_model.msgpack", "model.ckpt"}
     assert files == {"README.md", "config.json", "config.yaml", "pictures.png", *weights, *parts}
+    model = yaml.safe_load((released / "config.yaml").read_text())["model"]
+    assert model["base_learning_rate"] == 5e-4 / 2  # Part 2's, an image of its steps
     for number in (1, 2):
         run, part = last.parents[2] / f"part{number}", released / "training" / f"part{number}"
         for name in ("config.yaml", "metrics.csv"):

@@ -1,18 +1,20 @@
 """What a training step costs beside its arithmetic, and that cheaper ways give the same numbers."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from factories import tiny_vqgan
-from tiny_runs import assert_equal, load, tiny_config
+from tiny_runs import assert_equal, compose_config, load, tiny_config
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqgan_train.build import build_module
 from vqgan_train.models import recompute_activations
+from vqgan_train.runtime import DeviceError, require_precision
 from vqgan_train.train import train
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -106,3 +108,21 @@ def test_a_run_may_go_on_in_the_other_layout(tmp_path: Path) -> None:
     assert trained
     moved = [(weights[0][name] - weights[1][name]).abs().mean().item() for name in trained]
     assert max(moved) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("asked", "emulated", "fails"),
+    [("bf16", True, True), ("bf16", False, False), ("fp16", True, False)],
+)
+def test_a_gpu_that_only_emulates_bf16_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, emulated: bool, fails: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an old GPU")
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda *, including_emulation: not emulated
+    )
+    precision = compose_config(f"trainer.precision={asked}").trainer.precision.value
+    with pytest.raises(DeviceError, match="an old GPU") if fails else nullcontext():
+        require_precision("auto", precision)
+    require_precision("cpu", precision)

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from tiny_tokens import SMALL, run, tiny_checkpoint, tiny_shards
 
 from vqgan_train import VQGAN, decode, encode
+from vqgan_train.tokens.formats import open_tokens
 
 PAGE = (Path(__file__).parents[1] / "docs" / "tokens.md").read_text()
 COMMANDS = re.findall(r"^    python -m vqgan_train\.(encode|decode) (.*)$", PAGE, re.MULTILINE)
@@ -39,9 +40,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("photo.jpg").write_bytes(image_bytes(300, 260))
         table = pa.table({"path": ["photos/a.png"], "caption": ["a photo"]})
         parquet.write_table(table, "list.parquet")
+        bare = pa.table({"caption": ["a", "b"], "encoding": [[5] * GRID, [7] * GRID]})
+        Path("dalle_mini").mkdir()
+        parquet.write_table(bare, "dalle_mini/001.parquet")
         for name, line in COMMANDS:
-            small = SMALL if name == "encode" else ()
-            assert run({"encode": encode, "decode": decode}[name], *shlex.split(line), *small) == 0
+            words = shlex.split(line.replace("[256,384]", "[16,24]"))
+            given = {word.split("=")[0] for word in words}
+            given |= {"resize"} if "image_size" in given else set()
+            small = [word for word in SMALL if word.split("=")[0] not in given]
+            if name == "encode":
+                assert run(encode, *words, *small) == 0
+            else:
+                assert run(decode, *words, "accelerator=cpu") == 0
     return folder
 
 
@@ -50,6 +60,9 @@ def test_there_is_a_command_of_each_kind(made: Path) -> None:
     for word in ("shards=", "folder=", "tables=", "tokens=", "pixel_range=unit", "format=npy"):
         assert any(word in line for line in lines)
     assert len(list((made / "pictures").glob("*/*.png"))) == 17
+    assert len(list((made / "dalle_mini_pictures/001").iterdir())) == 2
+    (wide, _) = open_tokens(made / "tokens/wide/001.parquet")
+    assert (wide.grid, wide.interpolation) == ([8, 12], "lanczos")
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))

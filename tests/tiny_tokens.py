@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tiny_exports import tiny_networks, write_checkpoint
 
 from vqgan_train import decode, encode
-from vqgan_train.tokens.formats import Row, open_tokens
+from vqgan_train.tokens.formats import open_tokens
+from vqgan_train.tokens.rows import Row
 
 SMALL = ("resize=16", "image_size=16", "batch_size=4", "num_workers=0", "accelerator=cpu")
 """8 x 8 tokens an image."""
@@ -51,7 +52,7 @@ def run_encode(checkpoint: Path, output: Path, *arguments: str) -> int:
     return run(encode, *defaults, *arguments)
 
 
-def run_decode(checkpoint: Path, tokens: Path, output: Path, *arguments: str) -> int:
+def run_decode(checkpoint: Path, tokens: Path | str, output: Path, *arguments: str) -> int:
     own = (f"checkpoint={checkpoint}", f"tokens={tokens}", f"output={output}", "accelerator=cpu")
     return run(decode, *own, *arguments)
 

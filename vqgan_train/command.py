@@ -177,8 +177,8 @@ def _without_traceback(message: str) -> str:
     """What an error of a loader process said, before torch wrapped it into its traceback."""
     if "\nOriginal Traceback" not in message:
         return message
-    # The frames are indented, the error is not.
-    lines = message.split("\nOriginal Traceback", 1)[1].splitlines()[1:]
+    # The frames are indented, the error is not; the last traceback is of what came of the others.
+    lines = message.rsplit("Traceback (most recent call last):", 1)[1].splitlines()[1:]
     first = next(n for n, line in enumerate(lines) if not line.startswith(" "))
     return "\n".join(lines[first:]).split(": ", 1)[-1].strip()
 

@@ -19,6 +19,7 @@ from vqgan_train.checkpoint import (
     read_networks,
     whole_export,
 )
+from vqgan_train.checkpoint.finite import require_finite
 from vqgan_train.checkpoint.identity import file_sha256
 from vqgan_train.data import sample_views
 from vqgan_train.models import VQGAN, Agreement, PatchDiscriminator, agreement
@@ -117,14 +118,7 @@ def whole_networks(checkpoint: Path) -> Networks:
     VQGAN.from_weights(networks.architecture, networks.generator, checkpoint)
     if networks.discriminator:
         _require_discriminator(networks.discriminator, checkpoint)
-    weights = {**networks.generator, **networks.discriminator}
-    infinite = [name for name, weight in weights.items() if not weight.isfinite().all()]
-    if infinite:
-        raise CheckpointError(
-            f"{checkpoint} has numbers that are infinite or no numbers in {len(infinite)} of its "
-            f"{len(weights)} weights, {infinite[0]} for one: its training diverged. Export an "
-            "earlier checkpoint."
-        )
+    require_finite({**networks.generator, **networks.discriminator}, checkpoint)
     return networks
 
 

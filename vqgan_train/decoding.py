@@ -1,9 +1,10 @@
 """Files of tokens back into pictures."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +15,24 @@ from vqgan_train.cache import write_whole
 from vqgan_train.data.shards import expand_shards
 from vqgan_train.tokenizer import Tokenizer
 from vqgan_train.tokens.errors import TokenError
-from vqgan_train.tokens.formats import FORMATS, Reading, Row, open_tokens
-from vqgan_train.tokens.metadata import TokenMetadata
+from vqgan_train.tokens.formats import FORMATS
+from vqgan_train.tokens.rows import Row
+from vqgan_train.tokens.share import Share
+from vqgan_train.tokens.token_file import TokenFile
+
+
+class Numbered(NamedTuple):
+    """A row and its place in its file, from 0 on."""
+
+    number: int
+    row: Row
 
 
 def find_token_files(patterns: Sequence[str]) -> list[Path]:
     """List files of tokens; of a folder those with the ending of a format, sorted.
 
     Raises:
-        TokenError: a folder has none, or of several formats.
+        TokenError: a folder has none, or of several formats; or two files are called the same.
         ShardError: a file is not there.
     """
     endings = [token_format.ending for token_format in FORMATS.values()]
@@ -40,23 +50,36 @@ def find_token_files(patterns: Sequence[str]) -> list[Path]:
                 f"{', '.join(endings)}), but holds {kinds}. Name the files."
             )
         files += found
+    _require_names_of_their_own(files)
     return files
 
 
-def require_same_tokenizer(
-    metadata: TokenMetadata, tokenizer: Tokenizer, path: Path, *, allow_other: bool
-) -> None:
-    """Refuse tokens that another tokenizer made.
+def _require_names_of_their_own(files: Sequence[Path]) -> None:
+    stem, count = Counter(file.stem for file in files).most_common(1)[0]
+    if count > 1:
+        same = [str(file) for file in files if file.stem == stem]
+        raise TokenError(
+            f"{count} files are called {stem}, {same[0]} and {same[1]} for two, and their pictures "
+            f"would be in one folder {stem}. Decode them by commands of their own, each into an "
+            "output of its own."
+        )
+
+
+def require_same_tokenizer(file: TokenFile, tokenizer: Tokenizer, *, allow_other: bool) -> None:
+    """Refuse tokens that another tokenizer made; those that do not say which one are let through.
 
     Raises:
         TokenError: another one did and that was not allowed, or there are not enough codes.
     """
+    metadata = file.metadata
+    if metadata is None:
+        return
     theirs = (metadata.codebook_size, metadata.downsampling)
     ours = (tokenizer.codebook_size, tokenizer.model.downsampling)
     if metadata.weights_sha256 == tokenizer.weights_sha256 or (allow_other and theirs == ours):
         return
     said = (
-        f"The tokens of {path} were made by {metadata.checkpoint} (sha256 of the weights "
+        f"The tokens of {file.path} were made by {metadata.checkpoint} (sha256 of the weights "
         f"{metadata.weights_sha256[:12]}..., {theirs[0]:,} codes, f = {theirs[1]}), not by "
         f"{tokenizer.checkpoint} ({tokenizer.weights_sha256[:12]}..., {ours[0]:,} codes, "
         f"f = {ours[1]})."
@@ -70,72 +93,70 @@ def require_same_tokenizer(
     raise TokenError(f"{said} {advice}")
 
 
-def open_all(
-    files: Sequence[Path], tokenizer: Tokenizer, *, allow_other: bool
-) -> list[tuple[Path, Reading]]:
-    """Open token files, all before the first picture is made.
-
-    Raises:
-        TokenError: a file is none, or was made by another tokenizer.
-    """
-    opened = [(file, open_tokens(file)) for file in files]
-    for file, (metadata, _) in opened:
-        require_same_tokenizer(metadata, tokenizer, file, allow_other=allow_other)
-    return opened
-
-
 def decode_files(
-    opened: Sequence[tuple[Path, Reading]],
+    files: Sequence[TokenFile],
     tokenizer: Tokenizer,
     folder: Path,
     *,
     batch_size: int,
+    max_images: int | None,
+    share: Share,
     bar: "tqdm[Any]",
-) -> None:
+) -> int:
     """Write each image as `<folder>/<token file's name>/<row>_<key>.png`.
 
     Args:
-        opened: files of tokens; `bar.total` ends it, if it is set.
+        files: of tokens.
         tokenizer: the one that made them.
         folder: of the pictures.
         batch_size: images at once.
-        bar: moved by each picture.
+        max_images: pictures of all processes together; None: all.
+        share: every so many-th batch is this process's.
+        bar: moved by each picture, those of other processes included.
+
+    Returns:
+        How many pictures this process wrote.
 
     Raises:
-        TokenError: a row has not the tokens that its file speaks of.
-        OSError: a picture cannot be written.
+        TokenError: a file is damaged, or a picture cannot be written.
     """
-    for file, (metadata, rows) in opened:
-        numbered = enumerate(rows)
-        while batch := list(islice(numbered, _batch(batch_size, bar))):
-            pictures = _decode([row for _, row in batch], metadata, tokenizer, file)
-            for (number, row), picture in zip(batch, pictures, strict=True):
-                name = picture_name(number, row.labels.key)
-                with write_whole(folder / file.stem / name) as partial:
-                    picture.save(partial, format="PNG")
-            bar.update(len(batch))
+    written = 0
+    for number, (file, batch) in enumerate(_batches(files, batch_size, max_images)):
+        for entry in batch:
+            file.require_whole(entry.row, entry.number, tokenizer.codebook_size)
+        if share.has(number):
+            _write_pictures(batch, file, tokenizer, folder / file.path.stem)
+            written += len(batch)
+        bar.update(len(batch))
+    return written
 
 
 def picture_name(number: int, key: str) -> str:
     """What the picture of a row is called; two rows of a file may have the same key."""
-    return f"{number:06d}_{key.replace('/', '_')}.png"
+    return "_".join([f"{number:06d}", *([key.replace("/", "_")] if key else [])]) + ".png"
 
 
-def _batch(batch_size: int, bar: "tqdm[Any]") -> int:
-    return batch_size if bar.total is None else int(min(batch_size, bar.total - bar.n))
+def _batches(
+    files: Sequence[TokenFile], batch_size: int, most: int | None
+) -> Iterator[tuple[TokenFile, list[Numbered]]]:
+    """Rows of one file each, `most` in all."""
+    left = most
+    for file in files:
+        rows = (Numbered(number, row) for number, row in enumerate(file.rows()))
+        while batch := list(islice(rows, batch_size if left is None else min(batch_size, left))):
+            yield file, batch
+            left = None if left is None else left - len(batch)
 
 
-def _decode(
-    rows: Sequence[Row], metadata: TokenMetadata, tokenizer: Tokenizer, file: Path
-) -> Iterator[Image.Image]:
-    height, width = metadata.grid
-    for row in rows:
-        if row.tokens.shape != (height * width,) or row.tokens.max() >= tokenizer.codebook_size:
-            raise TokenError(
-                f"{row.labels.key} in {file} has {row.tokens.size} tokens up to "
-                f"{row.tokens.max()}, but the file speaks of {height} x {width} below "
-                f"{tokenizer.codebook_size}. It is damaged; encode its images again."
-            )
-    tokens = torch.from_numpy(np.stack([row.tokens for row in rows]))
-    pixels = tokenizer.decode(tokens, (height, width), metadata.pixel_range)
-    yield from (Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels)
+def _write_pictures(
+    batch: Sequence[Numbered], file: TokenFile, tokenizer: Tokenizer, folder: Path
+) -> None:
+    tokens = torch.from_numpy(np.stack([entry.row.tokens for entry in batch]))
+    pixels = tokenizer.decode(tokens, file.grid, file.pixel_range)
+    for entry, image in zip(batch, pixels, strict=True):
+        path = folder / picture_name(entry.number, entry.row.labels.key)
+        try:
+            with write_whole(path) as partial:
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+        except OSError as error:
+            raise TokenError(f"{path} cannot be written: {error.strerror or error}.") from error

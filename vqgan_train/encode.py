@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from vqgan_train.encoding import Outcome, Output
+    from vqgan_train.tokens.places import StoreSettings
     from vqgan_train.tokens.share import Share
-    from vqgan_train.tokens.sources import Source
+    from vqgan_train.tokens.sources import Damage, Source
 
 SHOWN_AT_MOST = 5
 
@@ -30,6 +31,7 @@ def encode(config: EncodeConfig) -> None:
     from vqgan_train.checkpoint_source import fetch_checkpoint
     from vqgan_train.encoding import Output, begin, encode_parts, left_to_do, outcome
     from vqgan_train.tokenizer import load_tokenizer
+    from vqgan_train.tokens.bad_images import require_few_dead
     from vqgan_train.tokens.devices import choose_device
     from vqgan_train.tokens.formats import FORMATS, require_installed
     from vqgan_train.tokens.share import share_of_process
@@ -41,11 +43,15 @@ def encode(config: EncodeConfig) -> None:
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     tokenizer = load_tokenizer(checkpoint, device, config.precision.value)
     metadata = tokenizer.describe(
-        pixel_range=config.pixel_range.value, resize=config.resize, image_size=config.image_size
+        pixel_range=config.pixel_range.value,
+        resize=config.resize,
+        image_size=config.image_size,
+        interpolation=config.interpolation.value,
     )
     source = find_samples(config)
+    require_few_dead(source.damage, config.max_bad_fraction)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
-    begin(source, output, config.batch_size)
+    begin(source, output, config.batch_size, device.type)
     parts = left_to_do(source, output, share)
     with progress(source, parts, share) as bar:
         encode_parts(
@@ -55,9 +61,10 @@ def encode(config: EncodeConfig) -> None:
             parts=parts,
             batch_size=config.batch_size,
             num_workers=config.num_workers,
+            max_bad_fraction=config.max_bad_fraction,
             bar=bar,
         )
-    sys.stdout.write(report(outcome(source, output), output))
+    sys.stdout.write(report(outcome(source, output), output, source.damage))
 
 
 def find_samples(config: EncodeConfig) -> Source:
@@ -66,16 +73,27 @@ def find_samples(config: EncodeConfig) -> Source:
     Raises:
         ShardError, PreparationError, TokenError: it is not there, or cannot be read.
     """
-    from vqgan_train.data import expand_shards
+    from vqgan_train.data import expand_shards, expand_sources
     from vqgan_train.tokens.sources import from_folder, from_shards, from_tables
 
     most = config.samples_per_file
     if config.shards is not None:
-        return from_shards(expand_shards(config.shards), most)
+        shards = [shard for source in expand_sources(config.shards) for shard in source]
+        return from_shards(shards, most, shard_store(config))
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), most)
     tables = expand_shards(config.tables, noun="tables", ending=".parquet")
     return from_tables(tables, config.path_column, config.caption_column, most)
+
+
+def shard_store(config: EncodeConfig) -> StoreSettings:
+    """Say where remote shards are kept."""
+    from vqgan_train.cache import cache_folder
+    from vqgan_train.tokens.places import StoreSettings
+
+    folder = Path(config.cache_dir).expanduser() if config.cache_dir else cache_folder("shards")
+    num_bytes = int(config.cache_gb * 1e9)
+    return StoreSettings(folder, num_bytes, config.stall_seconds, config.attempts)
 
 
 def progress(source: Source, parts: list[str], share: Share) -> tqdm[Any]:
@@ -87,7 +105,7 @@ def progress(source: Source, parts: list[str], share: Share) -> tqdm[Any]:
     return tqdm(total=sum(sizes[part] for part in parts), desc=name, unit="image")
 
 
-def report(found: Outcome, output: Output) -> str:
+def report(found: Outcome, output: Output, damage: Damage) -> str:
     """Say what lies in the folder, whichever process put it there.
 
     Raises:
@@ -117,7 +135,21 @@ def report(found: Outcome, output: Output) -> str:
         lines.append(f"bad      {len(done.bad):,} images could not be read:")
         lines += [f"         {name}" for name in done.bad[:SHOWN_AT_MOST]]
         lines += [f"         and {more:,} more, by name in {output.folder}/{LEDGER}"] * (more > 0)
+    lines += named("dead", damage.dead, "shards hold nothing that could be read")
+    lines += named("damaged", damage.partly, "shards have lost samples")
     return "\n".join([*lines, ""])
+
+
+def named(word: str, problems: list[str], what: str) -> list[str]:
+    """Say how many there are, and name the first ones."""
+    if not problems:
+        return []
+    more = len(problems) - SHOWN_AT_MOST
+    return [
+        f"{word:<8} {len(problems):,} {what}:",
+        *[f"         {problem}" for problem in problems[:SHOWN_AT_MOST]],
+        *[f"         and {more:,} more, named at the start"] * (more > 0),
+    ]
 
 
 if __name__ == "__main__":

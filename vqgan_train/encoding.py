@@ -1,6 +1,5 @@
 """Images into files of tokens: one file a part, each sample once, whatever happens in between."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,15 +8,15 @@ import numpy as np
 from tqdm import tqdm
 
 from vqgan_train.tokenizer import Tokenizer
-from vqgan_train.tokens.formats import Row, TokenFormat
+from vqgan_train.tokens.bad_images import BadImages
+from vqgan_train.tokens.errors import TokenError
+from vqgan_train.tokens.formats import TokenFormat
 from vqgan_train.tokens.job import PartReport, join_job, remove_leftovers, report_done, reports
 from vqgan_train.tokens.loading import Batch, load_batches
 from vqgan_train.tokens.metadata import TokenMetadata
+from vqgan_train.tokens.rows import Row
 from vqgan_train.tokens.share import Share
 from vqgan_train.tokens.sources import Source
-
-NAMED_AT_MOST = 20
-"""Images that are named as soon as they could not be read; the folder's ledger names all."""
 
 
 class Output(NamedTuple):
@@ -28,11 +27,20 @@ class Output(NamedTuple):
     metadata: TokenMetadata
 
     def write(self, part: str, rows: list[Row], report: PartReport) -> None:
-        """Write a part's file, then that it is done. Without any row there is no file."""
-        remove_leftovers(self.folder, part)
-        if rows:
-            self.token_format.write(self.folder / self.name(part), rows, self.metadata)
-        report_done(self.folder, part, report)
+        """Write a part's file, then that it is done. Without any row there is no file.
+
+        Raises:
+            TokenError: the disk is full, or the folder cannot be written.
+        """
+        try:
+            if rows:
+                self.token_format.write(self.folder / self.name(part), rows, self.metadata)
+            report_done(self.folder, part, report)
+        except OSError as error:
+            raise TokenError(
+                f"{self.folder / self.name(part)} cannot be written: {error.strerror or error}. "
+                "What is done is kept; make room, and the same command goes on."
+            ) from error
 
     def name(self, part: str) -> str:
         """What a part's file is called."""
@@ -49,8 +57,14 @@ class Outcome(NamedTuple):
     num_parts: int
 
 
-def begin(source: Source, output: Output, batch_size: int) -> None:
+def begin(source: Source, output: Output, batch_size: int, device: str) -> None:
     """Begin a folder, or go on with it.
+
+    Args:
+        source: the samples.
+        output: the folder, and what its files say.
+        batch_size: images at once.
+        device: kind of the device that computes, such as cpu or cuda.
 
     Raises:
         PreparationError: it was begun with other samples, another checkpoint or other settings.
@@ -61,8 +75,10 @@ def begin(source: Source, output: Output, batch_size: int) -> None:
         "samples": source.fingerprint,
         "files": f"{len(source.sizes)} of {max(source.sizes)} samples at most",
         "format": output.token_format.ending,
-        # Sums of other batches are rounded otherwise, and a token in a million is another one.
+        # Sums of other batches are rounded otherwise, and a token in a million is another one; so
+        # they are on other devices.
         "batch_size": batch_size,
+        "device": device,
         **{f"tokens' {k}": getattr(output.metadata, k) for k in output.metadata.__slots__},
     }
     join_job(output.folder, job)
@@ -83,6 +99,7 @@ def encode_parts(
     parts: Sequence[str],
     batch_size: int,
     num_workers: int,
+    max_bad_fraction: float,
     bar: "tqdm[Any]",
 ) -> None:
     """Encode some parts, each into a file.
@@ -94,33 +111,37 @@ def encode_parts(
         parts: names of those to encode.
         batch_size: images at once.
         num_workers: processes that read and decode images; 0 does so in this one.
+        max_bad_fraction: of the images seen, those of done parts included, once that are 100;
+            beyond it the command stops.
         bar: the progress bar, moved by each sample; the first bad ones are named above it.
 
     Raises:
-        ShardError: a shard has changed since it was indexed.
-        TokenError: the format cannot hold a part.
-        OSError: a file cannot be written.
+        ShardError: a shard has changed since it was indexed, or cannot be had.
+        TokenError: an image file cannot be read, too many images are bad, the source has changed,
+            the precision will not do, or a file cannot be written.
     """
     metadata = output.metadata
+    remove_leftovers(output.folder, set(parts))
     batches = load_batches(
         source.parts(set(parts)),
-        resize=metadata.resize,
-        image_size=metadata.image_size[0],
+        resize=(metadata.resize[0], metadata.resize[1]),
+        image_size=(metadata.image_size[0], metadata.image_size[1]),
+        interpolation=metadata.interpolation,
         batch_size=batch_size,
         num_workers=num_workers,
     )
     rows: list[Row] = []
-    report, num_bad = PartReport(), 0
+    report = PartReport()
+    bad_images = BadImages(outcome(source, output).done, max_bad_fraction, bar)
     for batch in batches:
+        bad_images.count(_report(batch))
         rows += _rows(batch, tokenizer, metadata.pixel_range)
         report.add(_report(batch))
         if batch.is_last:
             output.write(batch.part, rows, report)
             rows, report = [], PartReport()
         bar.update(len(batch.labels) + len(batch.bad))
-        for name in batch.bad[: max(0, NAMED_AT_MOST - num_bad)]:
-            bar.write(f"cannot be read: {name}", file=sys.stderr)
-        num_bad += len(batch.bad)
+    source.require_unchanged()
 
 
 def outcome(source: Source, output: Output) -> Outcome:

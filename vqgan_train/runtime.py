@@ -117,6 +117,21 @@ def require_devices(accelerator: str, devices: int | str) -> int:
     return gpus if on_gpus else 1
 
 
+def require_precision(accelerator: str, precision: str) -> None:
+    """Check that a GPU computes in bf16 itself, if that is asked of it.
+
+    Raises:
+        DeviceError: it would only emulate it, slower than fp32.
+    """
+    if precision != "bf16-mixed" or accelerator not in ("auto", "gpu"):
+        return
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise DeviceError(
+            f"trainer.precision=bf16, but {torch.cuda.get_device_name()} has no arithmetic for it. "
+            "Take trainer.precision=fp16, or fp32."
+        )
+
+
 def set_clock(trainer: Trainer, step: int) -> None:
     """Make a trainer count on from an optimizer step, as if it had made the steps before.
 

@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 from vqgan_train.checkpoint import read_generator
+from vqgan_train.checkpoint.finite import require_finite
 from vqgan_train.checkpoint.identity import file_sha256, weights_sha256
 from vqgan_train.models import VQGAN
+from vqgan_train.tokens.cutting import Size, height_and_width
 from vqgan_train.tokens.devices import arithmetic
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.metadata import TokenMetadata
 from vqgan_train.tokens.pixel_range import PIXEL_RANGES
+
+FULL_RANGE = ("fp32", "tf32", "bf16")
+"""Precisions that reach as far as float32."""
 
 
 class Tokenizer(NamedTuple):
@@ -35,30 +40,60 @@ class Tokenizer(NamedTuple):
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, pixel_range: str) -> Tensor:
-        """Tokens (B, N) int32 on the CPU of pixels (B, 3, H, W) uint8."""
+        """Tokens (B, N) int32 on the CPU of pixels (B, 3, H, W) uint8.
+
+        Raises:
+            TokenError: numbers of the networks are too large for the precision.
+        """
         images = PIXEL_RANGES[pixel_range].to_model(pixels.to(self.device, non_blocking=True))
         with arithmetic(self.precision, self.device):
-            return self.model.encode(images).int().cpu()
+            latents = self.model.latents(images)
+            self._require_finite(latents)  # else it would be token 0
+            return self.model.quantizer.nearest(latents).int().cpu()
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, grid: tuple[int, int], pixel_range: str) -> Tensor:
-        """Pixels (B, 3, H, W) uint8 on the CPU of tokens (B, N) of integers."""
-        with arithmetic(self.precision, self.device):
-            decoded = self.model.decode(tokens.to(self.device, torch.int64), grid)
-        return PIXEL_RANGES[pixel_range].to_pixels(decoded).cpu()
-
-    def describe(self, *, pixel_range: str, resize: int, image_size: int) -> TokenMetadata:
-        """Say how tokens of squares will have been made.
+        """Pixels (B, 3, H, W) uint8 on the CPU of tokens (B, N) of integers.
 
         Raises:
-            TokenError: the side is no multiple of the model's f.
+            TokenError: numbers of the networks are too large for the precision.
+        """
+        with arithmetic(self.precision, self.device):
+            decoded = self.model.decode(tokens.to(self.device, torch.int64), grid)
+        self._require_finite(decoded)
+        return PIXEL_RANGES[pixel_range].to_pixels(decoded).cpu()
+
+    def _require_finite(self, numbers: Tensor) -> None:
+        whole = numbers.isfinite().flatten(1).all(1)
+        if whole.all():
+            return
+        found = (
+            f"The networks of {self.checkpoint} come to infinite numbers for "
+            f"{int((~whole).sum())} of {len(whole)} images"
+        )
+        if self.precision in FULL_RANGE:
+            raise TokenError(f"{found}. Its training diverged; take an earlier checkpoint.")
+        raise TokenError(
+            f"{found} in precision={self.precision}, whose largest is 65,504. Take precision=bf16, "
+            "which is as fast and reaches as far as float32, or precision=fp32."
+        )
+
+    def describe(
+        self, *, pixel_range: str, resize: Size, image_size: Size, interpolation: str = "bilinear"
+    ) -> TokenMetadata:
+        """Say how tokens will have been made.
+
+        Raises:
+            TokenError: a side is no multiple of the model's f.
         """
         factor = self.model.downsampling
-        if image_size % factor:
-            near = max(factor, round(image_size / factor) * factor)
+        sides = height_and_width(image_size)
+        if any(side % factor for side in sides):
+            near = [max(factor, round(side / factor) * factor) for side in sides]
             raise TokenError(
-                f"image_size is {image_size}, but the model of {self.checkpoint} makes a token of "
-                f"{factor} x {factor} pixels: take a multiple of {factor}, such as {near}."
+                f"image_size is {' x '.join(map(str, sides))}, but the model of {self.checkpoint} "
+                f"makes a token of {factor} x {factor} pixels: take multiples of {factor}, such as "
+                f"{' x '.join(map(str, near))}."
             )
         return TokenMetadata(
             pixel_range=pixel_range,
@@ -67,9 +102,10 @@ class Tokenizer(NamedTuple):
             weights_sha256=self.weights_sha256,
             codebook_size=self.codebook_size,
             downsampling=factor,
-            image_size=[image_size, image_size],
-            grid=[image_size // factor, image_size // factor],
-            resize=resize,
+            image_size=list(sides),
+            grid=[side // factor for side in sides],
+            resize=list(height_and_width(resize)),
+            interpolation=interpolation,
             crop="center",
             precision=self.precision,
             version=version("vqgan_train"),
@@ -80,11 +116,13 @@ def load_tokenizer(path: Path, device: torch.device, precision: str) -> Tokenize
     """Read a tokenizer whose images are RGB.
 
     Raises:
-        CheckpointError: the file is missing, cannot be read, or is no VQGAN.
+        CheckpointError: the file is missing, cannot be read, is no VQGAN, or has weights that are
+            not finite.
         TokenError: its images have other channels.
     """
     architecture, weights = read_generator(path)
     model = VQGAN.from_weights(architecture, weights, path)
+    require_finite(weights, path)
     channels = model.encoder.conv_in.in_channels
     if channels != 3:
         raise TokenError(f"{path} takes images of {channels} channels; pictures have 3.")

@@ -26,6 +26,7 @@ from torch import nn
 
 from vqgan_train.checkpoint import FORMATS, Networks, read_networks
 from vqgan_train.checkpoint.model_configs import flax_config, taming_config
+from vqgan_train.checkpoint.training import RECIPE
 from vqgan_train.models import VQGAN
 
 ORIGIN = {"source": "last.ckpt", "source_sha256": "0" * 64, "made_by": "vqgan_train"}
@@ -148,10 +149,36 @@ def test_taming_loads_generator_and_discriminator(tmp_path: Path, discriminator:
 
 
 def test_tamings_config_names_classes_that_are_there() -> None:
-    config = taming_config(tiny_networks().architecture, None)["model"]
+    config = taming_config(tiny_networks().architecture, None, RECIPE)["model"]
     module, name = config["target"].rsplit(".", 1)
     assert getattr(importlib.import_module(module), name) is VQModel
     assert config["base_learning_rate"] == 4.5e-6
+
+
+def test_tamings_config_has_the_losses_of_the_run(tmp_path: Path) -> None:
+    run = RECIPE._replace(
+        codebook_weight=0.5, perceptual_weight=0.8, adversarial_weight=0.1, learning_rate=1e-5
+    )
+    for number, training in enumerate((None, run, run._replace(steps_to_adversary=70))):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        FORMATS["taming"].write(tiny_networks()._replace(training=training), ORIGIN, folder)
+        expected = training or RECIPE
+        model = yaml.safe_load((folder / "config.yaml").read_text())["model"]
+        loss = model["params"]["lossconfig"]["params"]
+        assert model["base_learning_rate"] == expected.learning_rate
+        peer = peer_loss(random_lpips_weights(), **loss)
+        assert peer.codebook_weight == expected.codebook_weight
+        assert peer.perceptual_weight == expected.perceptual_weight
+        assert peer.discriminator_weight == expected.adversarial_weight
+        assert peer.discriminator_iter_start == expected.steps_to_adversary
+
+
+def test_what_taming_cannot_be_told_stands_in_its_config(tmp_path: Path) -> None:
+    run = RECIPE._replace(commitment_weight=0.5)
+    FORMATS["taming"].write(tiny_networks()._replace(training=run), ORIGIN, tmp_path)
+    first = (tmp_path / "config.yaml").read_text().splitlines()[0]
+    assert first.startswith("# The run had commitment_weight 0.5 and legacy_codebook_loss true; ta")
 
 
 def test_tamings_config_tells_plain_resampling(tmp_path: Path) -> None:

@@ -7,10 +7,15 @@ from vqgan_train.tokens.errors import TokenError
 
 def test_processes_of_a_machine_spread_over_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     for accelerator in ("auto", "gpu"):
         chosen = [choose_device(accelerator, rank) for rank in range(3)]
         assert chosen == [torch.device("cuda", index) for index in (0, 1, 0)]
+        assert current == chosen  # so that a process holds memory of its own device only
+        current.clear()
     assert choose_device("cpu", 1) == torch.device("cpu")
+    assert current == []
 
 
 def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,18 @@
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from factories import read_with_webdataset
 from pyarrow import parquet
 
 from vqgan_train.tokens.errors import TokenError
-from vqgan_train.tokens.formats import FORMATS, Row, open_tokens
+from vqgan_train.tokens.formats import FORMATS, open_any, open_tokens
 from vqgan_train.tokens.loading import Labels
 from vqgan_train.tokens.metadata import TokenMetadata
+from vqgan_train.tokens.rows import Row
 
 METADATA = TokenMetadata(
     pixel_range="unit",
@@ -19,7 +23,8 @@ METADATA = TokenMetadata(
     downsampling=16,
     image_size=[48, 32],
     grid=[3, 2],
-    resize=48,
+    resize=[64, 32],
+    interpolation="lanczos",
     crop="center",
     precision="fp32",
     version="1",
@@ -63,21 +68,104 @@ def test_webdataset_reads_arrays_beside_captions_and_nothing_else(tmp_path: Path
     assert all(set(sample) == {"__key__", "npy", "txt", "json"} for sample in samples)
 
 
-def test_two_neighbours_of_one_key_are_refused_by_webdataset_only(tmp_path: Path) -> None:
-    twice = [rows()[0], rows()[0]]
-    with pytest.raises(TokenError, match=r"are called k/0, in s.tar and s.tar.*format=parquet"):
-        FORMATS["webdataset"].write(tmp_path / "001.tar", twice, METADATA)
-    assert not list(tmp_path.iterdir())
-    FORMATS["parquet"].write(tmp_path / "001.parquet", twice, METADATA)
-    assert parquet.read_table(tmp_path / "001.parquet").num_rows == 2
+@pytest.mark.parametrize("name", FORMATS)
+def test_neighbours_of_one_key_stay_apart(tmp_path: Path, name: str) -> None:
+    same = [rows()[0], rows()[0], rows()[1], rows()[1], rows()[1], rows()[0]]
+    path = tmp_path / f"001{FORMATS[name].ending}"
+    FORMATS[name].write(path, same, METADATA)
+    again = list(open_tokens(path)[1])
+    assert [row.labels for row in again] == [row.labels for row in same]
+    if name == "webdataset":
+        keys = [sample["__key__"] for sample in read_with_webdataset(path)]
+        assert keys == ["k/0", "k/0_", "k/1", "k/1_", "k/1", "k/0"]
 
 
 def test_an_array_without_its_table_or_with_anothers_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "001.npy"
     FORMATS["npy"].write(path, rows(), METADATA)
     np.save(path, np.zeros((2, 6), np.int32))
-    with pytest.raises(TokenError, match=r"not those of its \.json"):
+    with pytest.raises(TokenError, match=r"its \.json is of 4 rows, and not of 2"):
         list(open_tokens(path)[1])
     path.with_suffix(".json").unlink()
     with pytest.raises(TokenError, match=r"needs .*001\.json beside it"):
         open_tokens(path)
+
+
+def damage(path: Path) -> None:
+    """Write over the file's middle, where its rows are."""
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[: half - 200] + b"\xff" * 400 + content[half + 200 :])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damage_is_an_error_of_ours_or_seen_in_the_numbers(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"001{FORMATS[name].ending}"
+    FORMATS[name].write(path, rows() * 20, METADATA)
+    damage(path)
+    try:
+        found = [int(row.tokens.min()) for row in open_tokens(path)[1]]
+    except TokenError:
+        return
+    assert min(found) < 0  # which is no code, so decode refuses it
+
+
+def test_cut_off_anywhere_a_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    for name, token_format in FORMATS.items():
+        path = tmp_path / f"001{token_format.ending}"
+        token_format.write(path, rows(), METADATA)
+        content = path.read_bytes()
+        whole = len(content.rstrip(b"\0")) if name == "webdataset" else len(content)
+        for end in range(0, whole, 97):
+            path.write_bytes(content[:end])
+            with pytest.raises(TokenError):
+                list(open_tokens(path)[1])
+
+
+def test_what_others_wrote_is_read_without_its_labels(tmp_path: Path) -> None:
+    path = tmp_path / "001.parquet"
+    parquet.write_table(pa.table({"caption": ["a"], "encoding": [[1, 2, 3, 4]]}), path)
+    metadata, read = open_any(path)
+    assert metadata is None
+    (row,) = read()
+    assert row.labels == Labels("", "a", "")
+    assert row.tokens.tolist() == [1, 2, 3, 4]
+    with pytest.raises(TokenError, match="does not say how its tokens were made"):
+        open_tokens(path)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"caption": ["a"]},
+        {"encoding": [None]},
+        {"encoding": [[1, None]]},
+        {"encoding": ["text"]},
+        {"encoding": [[[1], [2]]]},
+        {"encoding": [[2**40]]},
+        {"encoding": [3]},
+    ],
+)
+def test_columns_that_are_no_tokens_are_an_error_of_ours(
+    tmp_path: Path, columns: dict[str, list[Any]]
+) -> None:
+    path = tmp_path / "001.parquet"
+    parquet.write_table(pa.table(columns), path)
+    with pytest.raises(TokenError, match=r"001\.parquet is damaged, or holds no tokens"):
+        list(open_any(path)[1]())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grid": [4, 2]}, r"grid is \[4, 2\] for an image_size of \[48, 32\]"),
+        ({"grid": "3x2"}, "grid is 3x2"),
+        ({"grid": [3, 0]}, r"grid is \[3, 0\]"),
+        ({"pixel_range": "other"}, "pixel_range is other"),
+        ({"codebook_size": None}, "codebook_size is None"),
+        ({"more": 1}, "of this version"),
+    ],
+)
+def test_metadata_that_no_tokens_can_have_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TokenError, match=message):
+        TokenMetadata.from_plain({**asdict(METADATA), **change}, Path("001.parquet"))

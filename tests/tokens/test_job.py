@@ -53,6 +53,12 @@ def test_a_file_or_a_folder_of_something_else_is_refused(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TokenError, match=r"file/below cannot be written: Not a directory"):
+        join_job(tmp_path / "file" / "below", {})
+
+
 def test_reports_are_of_what_is_done_and_add_up(tmp_path: Path) -> None:
     report_done(tmp_path, "001", PartReport(5, 4, 1, ["x: bad"]))
     report_done(tmp_path, "003", PartReport(2, 2, 0, []))
@@ -69,7 +75,7 @@ def test_leftovers_of_a_part_are_removed_and_no_others(tmp_path: Path) -> None:
     for name in ("001.npy.ab.partial", "001.json.cd.partial", "002.npy.ef.partial", "001.npy"):
         (tmp_path / name).touch()
         (tmp_path / LEDGER / name).touch()
-    remove_leftovers(tmp_path, "001")
+    remove_leftovers(tmp_path, {"001", "003"})
     for folder in (tmp_path, tmp_path / LEDGER):
         assert {p.name for p in folder.iterdir() if p.is_file()} == {
             "002.npy.ef.partial", "001.npy",

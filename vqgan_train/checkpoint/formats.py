@@ -13,9 +13,15 @@ from torch import Tensor
 from vqgan_train.checkpoint.architecture import discriminator_architecture
 from vqgan_train.checkpoint.diffusers_layout import to_diffusers
 from vqgan_train.checkpoint.flax_msgpack import write_flax_msgpack
-from vqgan_train.checkpoint.model_configs import diffusers_config, flax_config, taming_config
+from vqgan_train.checkpoint.model_configs import (
+    diffusers_config,
+    flax_config,
+    not_in_taming,
+    taming_config,
+)
 from vqgan_train.checkpoint.names import to_original
 from vqgan_train.checkpoint.reading import DISCRIMINATOR, GENERATOR, Networks
+from vqgan_train.checkpoint.training import RECIPE
 from vqgan_train.checkpoint.weights import STATE_DICT
 
 LENGTH_BYTES = 8
@@ -53,8 +59,10 @@ def _write_taming(networks: Networks, origin: Mapping[str, str], folder: Path) -
     weights = {**_generator(networks), **_original(DISCRIMINATOR, discriminator)}
     torch.save({STATE_DICT: weights, "vqgan_train": dict(origin)}, folder / "model.ckpt")
     shape = discriminator_architecture(discriminator) if discriminator else None
-    config = taming_config(networks.architecture, shape)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    training = networks.training or RECIPE
+    config = yaml.safe_dump(taming_config(networks.architecture, shape, training), sort_keys=False)
+    missing = not_in_taming(training)
+    (folder / "config.yaml").write_text((f"# {missing}\n" if missing else "") + config)
 
 
 def _write_diffusers(networks: Networks, origin: Mapping[str, str], folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vqgan_train.checkpoint.errors import ExportError
+from vqgan_train.checkpoint.training import RECIPE, Training
 
 NORM_GROUPS = 32
 
@@ -29,23 +30,12 @@ CODEBOOK = {"codebook_size": "n_embed", "code_dim": "embed_dim"}
 
 ANOTHER_FORMAT = "Take another format, such as safetensors."
 
-RECIPE_LOSS = {
-    "codebook_weight": 1.0,
-    "disc_conditional": False,
-    "disc_start": 0,
-    "disc_weight": 0.75,
-}
-"""The loss that the released f16-16384 weights were trained with, besides its discriminator."""
-
-RECIPE_LEARNING_RATE = 4.5e-6
-"""For one image; taming's main.py multiplies it by the batch."""
-
 TRANSFORMERS = "4.25.1"
 """The version that DALL-E mini pins; the published config.json names one, and nobody reads it."""
 
 
 def taming_config(
-    architecture: Mapping[str, Any], discriminator: Mapping[str, int] | None
+    architecture: Mapping[str, Any], discriminator: Mapping[str, int] | None, training: Training
 ) -> dict[str, Any]:
     """What `taming.main.instantiate_from_config` builds a VQModel from, under `model`.
 
@@ -53,6 +43,7 @@ def taming_config(
         architecture: of the tokenizer.
         discriminator: arguments of `PatchDiscriminator`; None is for a VQModel without losses,
             which needs no LPIPS and cannot be trained.
+        training: what to go on with. taming counts steps from 0 again.
     """
     losses = "taming.modules.losses.vqperceptual"
     lossconfig: dict[str, Any] = {"target": f"{losses}.DummyLoss"}
@@ -60,7 +51,11 @@ def taming_config(
         lossconfig = {
             "target": f"{losses}.VQLPIPSWithDiscriminator",
             "params": {
-                **RECIPE_LOSS,
+                "codebook_weight": training.codebook_weight,
+                "perceptual_weight": training.perceptual_weight,
+                "disc_conditional": False,
+                "disc_start": training.steps_to_adversary,
+                "disc_weight": training.adversarial_weight,
                 "disc_in_channels": discriminator["in_channels"],
                 "disc_ndf": discriminator["channels"],
                 "disc_num_layers": discriminator["num_layers"],
@@ -72,8 +67,21 @@ def taming_config(
         "lossconfig": lossconfig,
     }
     target = "taming.models.vqgan.VQModel"
-    model = {"base_learning_rate": RECIPE_LEARNING_RATE, "target": target, "params": params}
+    # taming's main.py multiplies the rate by the images of a step.
+    model = {"base_learning_rate": training.learning_rate, "target": target, "params": params}
     return {"model": model}
+
+
+def not_in_taming(training: Training) -> str:
+    """What of a training no settings of taming's VQModel say; empty if they say all."""
+    ours = (training.commitment_weight, training.legacy_codebook_loss)
+    theirs = (RECIPE.commitment_weight, RECIPE.legacy_codebook_loss)
+    if ours == theirs:
+        return ""
+    return (
+        f"The run had commitment_weight {ours[0]:g} and legacy_codebook_loss {str(ours[1]).lower()}"
+        f"; taming's VQModel always has {theirs[0]:g} and {str(theirs[1]).lower()}."
+    )
 
 
 def flax_config(architecture: Mapping[str, Any]) -> dict[str, Any]:

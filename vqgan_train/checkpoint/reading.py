@@ -21,6 +21,7 @@ from vqgan_train.checkpoint.names import to_ours
 from vqgan_train.checkpoint.plain_values import plain_values
 from vqgan_train.checkpoint.torch_legacy import read_torch_legacy
 from vqgan_train.checkpoint.torch_zip import read_torch_zip
+from vqgan_train.checkpoint.training import Training, read_training
 from vqgan_train.checkpoint.weights import STATE_DICT
 
 GENERATOR = "generator."
@@ -54,6 +55,9 @@ class Networks(NamedTuple):
 
     discriminator: dict[str, Tensor]
     """Likewise, BatchNorm's counters as they are; empty if there is none."""
+
+    training: Training | None = None
+    """How they came about; None: a run of ours did not make them, or it is not known."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -124,7 +128,12 @@ def read_networks(path: Path) -> Networks:
     differences = architecture_differences(given, found)
     if differences:
         raise CheckpointError(f"The settings in {path} are not its weights': {differences}.")
-    return Networks({**UNREADABLE, **found, **given}, weights, _part(ours, DISCRIMINATOR))
+    return Networks(
+        architecture={**UNREADABLE, **found, **given},
+        generator=weights,
+        discriminator=_part(ours, DISCRIMINATOR),
+        training=read_training(checkpoint),
+    )
 
 
 def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -15,7 +15,13 @@ from vqgan_train.config.composing import (
 )
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.decode import DecodeConfig
-from vqgan_train.config.encode import EncodeConfig, PixelRange, TokenFormat, TokenPrecision
+from vqgan_train.config.encode import (
+    EncodeConfig,
+    Interpolation,
+    PixelRange,
+    TokenFormat,
+    TokenPrecision,
+)
 from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
@@ -50,6 +56,7 @@ __all__ = [
     "EncodeConfig",
     "ExportConfig",
     "ExportFormat",
+    "Interpolation",
     "LearningRateScaling",
     "LinksConfig",
     "LoggerConfig",

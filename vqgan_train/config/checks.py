@@ -25,6 +25,23 @@ def require_at_least(minimum: float, **values: float | None) -> None:
         )
 
 
+def as_size(name: str, value: Any) -> tuple[int, int]:
+    """Pixels as height and width: one number for a square, or two.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    sides = [value, value] if isinstance(value, int) else value
+    require(
+        isinstance(sides, Sequence)
+        and len(sides) == 2
+        and all(isinstance(side, int) and side >= 1 for side in sides),
+        f"{name} is {value}; it must be a number of pixels, at least 1, or [height, width].",
+    )
+    height, width = sides
+    return height, width
+
+
 def as_list(paths: Any) -> list[str]:
     """One path or pattern, or several, as a list."""
     several = isinstance(paths, Sequence | set) and not isinstance(paths, str)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqgan_train.config.checks import as_list, require, require_at_least
-from vqgan_train.config.encode import TokenPrecision
+from vqgan_train.config.encode import PixelRange, TokenPrecision
 from vqgan_train.config.trainer import Accelerator
 
 
@@ -26,6 +26,10 @@ class DecodeConfig:
     allow_other_checkpoint: bool
     """Decode even if the tokens were made by other weights."""
 
+    pixel_range: PixelRange | None
+    """Of tokens whose files do not say it, such as DALL-E mini's: signed, [-1, 1], or unit, [0, 1].
+    null: the files say it."""
+
     max_images: int | None
     """Pictures to make. null: all."""
 
@@ -38,6 +42,7 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         self.tokens = as_list(self.tokens)
+        require(len(self.tokens) > 0, "tokens is an empty list; give a folder, or files.")
         require(self.checkpoint != "", "checkpoint is empty; give the path of a file.")
         require(self.output != "", "output is empty; give a folder.")
         require_at_least(1, batch_size=self.batch_size, max_images=self.max_images)

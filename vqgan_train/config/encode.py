@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from vqgan_train.config.checks import as_list, require, require_at_least
+from vqgan_train.config.checks import as_list, as_size, require, require_at_least
 from vqgan_train.config.trainer import Accelerator
 
 
@@ -24,6 +24,13 @@ class PixelRange(Enum):
 
     signed = "signed"
     unit = "unit"
+
+
+class Interpolation(Enum):
+    """How images are scaled: as in training, or with antialiasing, as DALL-E mini's were."""
+
+    bilinear = "bilinear"
+    lanczos = "lanczos"
 
 
 class TokenPrecision(Enum):
@@ -57,7 +64,8 @@ class EncodeConfig:
     pixel_range: PixelRange
 
     shards: Any
-    """Path, glob or brace pattern of tar files, or a list of those."""
+    """Path, glob or brace pattern of tar files, an address (https://, s3://, ...) or pipe:COMMAND
+    with braces, or a list of those."""
 
     folder: str | None
     """Folder of image files, of any depth; a caption is in a text file beside, a.txt of a.jpg."""
@@ -74,17 +82,37 @@ class EncodeConfig:
     samples_per_file: int
     """Samples that make a file, at most. No file holds samples of two shards."""
 
-    resize: int
-    """Length of the shorter side before cropping, in pixels."""
+    image_size: Any
+    """What is cut out of the centre and encoded, in pixels: the side of a square, or [height,
+    width]; multiples of the model's f."""
 
-    image_size: int
-    """Side of the square in the centre that is encoded, in pixels; a multiple of the model's f."""
+    resize: Any
+    """What the image is scaled to before, in pixels: it just covers a square of this side, so that
+    its shorter side is that long, or this [height, width]. null: as image_size."""
+
+    interpolation: Interpolation
 
     batch_size: int
     """Images at once."""
 
     num_workers: int
     """Processes that read and decode images. 0: the one that encodes."""
+
+    max_bad_fraction: float
+    """Images that cannot be decoded, as a fraction of all, at which the command stops. 0: at the
+    first."""
+
+    cache_dir: str | None
+    """Folder on a disk of each machine for remote shards. null: ~/.cache/vqgan_train/shards."""
+
+    cache_gb: float
+    """What remote shards may take there, in 10^9 bytes."""
+
+    stall_seconds: float
+    """How long a remote source may send nothing, or next to nothing, before it is asked again."""
+
+    attempts: int
+    """How often a remote source is asked before the command stops."""
 
     accelerator: Accelerator
 
@@ -105,12 +133,28 @@ class EncodeConfig:
         require_at_least(
             1,
             samples_per_file=self.samples_per_file,
-            image_size=self.image_size,
             batch_size=self.batch_size,
+            attempts=self.attempts,
         )
         require_at_least(0, num_workers=self.num_workers)
+        require(self.cache_gb > 0, f"cache_gb is {self.cache_gb}; it must be more than 0.")
         require(
-            self.resize >= self.image_size,
-            f"resize is {self.resize}, smaller than image_size={self.image_size}: there would be "
-            "nothing to crop from. Raise resize.",
+            self.stall_seconds > 0,
+            f"stall_seconds is {self.stall_seconds}; it must be more than 0.",
+        )
+        require(
+            0 <= self.max_bad_fraction < 1,
+            f"max_bad_fraction is {self.max_bad_fraction}; it must be in [0, 1).",
+        )
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        given = self.resize
+        self.image_size = as_size("image_size", self.image_size)
+        self.resize = self.image_size if given is None else as_size("resize", given)
+        require(
+            all(whole >= part for whole, part in zip(self.resize, self.image_size, strict=True)),
+            f"resize is {given}, smaller than image_size="
+            f"{' x '.join(map(str, self.image_size))}: there would be nothing to crop from. Raise "
+            "resize.",
         )

@@ -73,10 +73,11 @@ def picture_pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def crop_centre(image: Tensor, size: int) -> Tensor:
-    """The square of `size` pixels a side in the centre of (C, H, W), whose sides are no shorter."""
-    top, left = ((side - size) // 2 for side in image.shape[1:])
-    return image[:, top : top + size, left : left + size]
+def crop_centre(image: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """The square, or height and width, in the centre of (C, H, W), whose sides are no shorter."""
+    height, width = (size, size) if isinstance(size, int) else size
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]
 
 
 def _decode_jpeg(encoded: bytes) -> Tensor:
@@ -91,20 +92,34 @@ def _decode_jpeg(encoded: bytes) -> Tensor:
 def resize_shorter_side(image: Tensor, size: int) -> Tensor:
     """Scale (3, H, W) uint8 so that its shorter side is `size`, the longer one rounded.
 
-    Bilinear without antialiasing, as OpenCV does it: what the original's data pipeline used. On
-    photos one value in five is one grey level beside: both compute with integers, torch rounds
-    after each of the two directions and OpenCV cuts bits off at the end.
+    Raises:
+        ValueError: the image is a line.
+    """
+    return scale_bilinear(image, covering_size(image, (size, size)))
+
+
+def covering_size(image: Tensor, least: tuple[int, int]) -> tuple[int, int]:
+    """Height and width to which (C, H, W) is scaled so that it just covers a rectangle.
 
     Raises:
         ValueError: the image is a line.
     """
     height, width = image.shape[1:]
     require_croppable(height, width)
-    scale = size / min(height, width)
-    target = round(height * scale), round(width * scale)
-    if target == (height, width):
+    scale = max(least[0] / height, least[1] / width)
+    return round(height * scale), round(width * scale)
+
+
+def scale_bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale (3, H, W) uint8 to a height and width.
+
+    Bilinear without antialiasing, as OpenCV does it: what the original's data pipeline used. On
+    photos one value in five is one grey level beside: both compute with integers, torch rounds
+    after each of the two directions and OpenCV cuts bits off at the end.
+    """
+    if size == tuple(image.shape[1:]):
         return image
-    return F.interpolate(image[None], target, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def require_croppable(height: int, width: int) -> None:

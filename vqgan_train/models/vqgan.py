@@ -136,7 +136,7 @@ class VQGAN(nn.Module):
 
     def forward(self, images: Tensor) -> Generated:
         """Reconstruct images (B, in_channels, H, W) in [-1, 1]."""
-        latents = self._latents(images)
+        latents = self.latents(images)
         codes, tokens = self.quantizer(latents)
         straight_through = latents + (codes - latents).detach()
         return Generated(self._decode(straight_through), latents, codes, tokens)
@@ -149,7 +149,20 @@ class VQGAN(nn.Module):
         Raises:
             ValueError: a side is not a multiple of f, or the shape is not that of images.
         """
-        return self.quantizer.nearest(self._latents(images.to(self.quant_conv.weight)))
+        return self.quantizer.nearest(self.latents(images.to(self.quant_conv.weight)))
+
+    def latents(self, images: Tensor) -> Tensor:
+        """What is quantized: (B, code_dim, H/f, W/f) of images (B, in_channels, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: a side is not a multiple of f, or the shape is not that of images.
+        """
+        if images.dim() != 4 or any(side % self.downsampling for side in images.shape[2:]):
+            raise ValueError(
+                f"This model takes images (B, C, H, W) with H and W multiples of "
+                f"{self.downsampling}, got {tuple(images.shape)}. Resize or crop them."
+            )
+        return self.quant_conv(self.encoder(images))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -185,14 +198,6 @@ class VQGAN(nn.Module):
             )
         tokens = tokens.to(self.quantizer.codebook.weight.device)
         return self._decode(self.quantizer.lookup(tokens, height))
-
-    def _latents(self, images: Tensor) -> Tensor:
-        if images.dim() != 4 or any(side % self.downsampling for side in images.shape[2:]):
-            raise ValueError(
-                f"This model takes images (B, C, H, W) with H and W multiples of "
-                f"{self.downsampling}, got {tuple(images.shape)}. Resize or crop them."
-            )
-        return self.quant_conv(self.encoder(images))
 
     def _decode(self, codes: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(codes))

@@ -145,7 +145,7 @@ def _chosen(choices: Choices) -> dict[str, str | None]:
         "license_link": choices.license_link,
         "hardware": choices.hardware,
         "location": choices.location,
-        "emissions": None if grams is None else f"{grams:,g}",
+        "emissions": None if grams is None else f"{grams:,.15g}",
         "emissions_source": choices.emissions_source,
     }
 

@@ -36,7 +36,9 @@ def choose_device(accelerator: str, local_rank: int) -> torch.device:
     if accelerator == "mps":
         return torch.device("mps")
     if gpus and accelerator != "cpu":
-        return torch.device("cuda", local_rank % gpus)
+        device = torch.device("cuda", local_rank % gpus)
+        torch.cuda.set_device(device)  # else each process has a context on the first one, too
+        return device
     return torch.device("cpu")
 
 

@@ -4,37 +4,36 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.cache import write_whole
+from vqgan_train.data.listing import walk_shard
 from vqgan_train.data.writing import write_shard
 from vqgan_train.preparation.records import require_pyarrow
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.loading import Labels
 from vqgan_train.tokens.metadata import METADATA_KEY, TokenMetadata
+from vqgan_train.tokens.rows import Row
 
 HIDDEN_KEY = "__metadata__/vqgan_train"
 """WebDataset reads past names like this."""
 
 ROWS_AT_ONCE = 256
 
+NO_LABELS = Labels("", "", "")
+"""Of files that others wrote, which may have tokens and nothing else."""
 
-class Row(NamedTuple):
-    """One image."""
-
-    labels: Labels
-    tokens: NDArray[np.int32]
-    """(N,), row by row of the grid."""
-
+DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, AttributeError)
+"""What reading raises that finds something else than what it looks for."""
 
 Rows = list[Row]
-Reading = tuple[TokenMetadata, Iterator[Row]]
+Reading = tuple[Any, Callable[[], Iterator[Row]]]
+"""What a file says of how it was made, as plain values, empty if nothing; and what reads it."""
 
 
 class TokenFormat(NamedTuple):
@@ -47,7 +46,7 @@ class TokenFormat(NamedTuple):
     """Writes a file; what it leaves is whole, whenever it is killed."""
 
     read: Callable[[Path], Reading]
-    """Reads a file, a few rows at a time; raises TokenError if it is no such file."""
+    """Opens a file; raises TokenError if it is no such file. Its rows come a few at a time."""
 
 
 def _write_parquet(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
@@ -76,17 +75,22 @@ def _read_parquet(path: Path) -> Reading:
             said = (file.schema_arrow.metadata or {}).get(METADATA_KEY.encode())
     except (ArrowException, OSError) as error:
         raise TokenError(f"{path} cannot be read as parquet: {error}") from error
-    return TokenMetadata.from_plain(json.loads(said) if said else {}, path), _parquet_rows(path)
+    return _parsed(said, path) if said else {}, partial(_parquet_rows, path)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*Labels._fields, "encoding"]):
-            for row in batch.to_pylist():
-                tokens = np.array(row.pop("encoding"), np.int32)
-                yield Row(Labels(**row), tokens)
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            there = [name for name in Labels._fields if name in names]
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*there, "encoding"]):
+                for row in batch.to_pylist():
+                    tokens = np.array(row.pop("encoding"), np.int32)
+                    yield Row(Labels(**{**NO_LABELS._asdict(), **row}), tokens)
+    except ArrowException as error:
+        raise ValueError(str(error)) from error
 
 
 def _write_npy(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
@@ -103,45 +107,41 @@ def _write_npy(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
 def _read_npy(path: Path) -> Reading:
     table = path.with_suffix(".json")
     try:
-        beside: dict[str, Any] = json.loads(table.read_bytes())
-    except (ValueError, OSError) as error:
+        beside: dict[str, Any] = dict(json.loads(table.read_bytes()))
+    except (ValueError, TypeError, OSError) as error:
         raise TokenError(
             f"{path} needs {table} beside it, which says what its rows are: {error}"
         ) from error
-    return TokenMetadata.from_plain(beside.get(METADATA_KEY, {}), path), _npy_rows(path)
+    return beside.get(METADATA_KEY, {}), partial(_npy_rows, path)
 
 
 def _npy_rows(path: Path) -> Iterator[Row]:
     beside = json.loads(path.with_suffix(".json").read_bytes())
     columns = [beside[name] for name in Labels._fields]
-    try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-        for *said, own in zip(*columns, tokens, strict=True):
-            yield Row(Labels(*said), own)
-    except (ValueError, OSError) as error:
-        raise TokenError(f"{path} holds no tokens, or not those of its .json: {error}") from error
+    tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+    if any(len(column) != len(tokens) for column in columns):
+        raise ValueError(f"its .json is of {len(columns[0])} rows, and not of {len(tokens)}")
+    for *said, own in zip(*columns, tokens, strict=True):
+        yield Row(Labels(*said), own)
 
 
 def _write_webdataset(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
-    for (one, _), (next_one, _) in pairwise(rows):
-        if one.key == next_one.key:
-            raise TokenError(
-                f"Two samples that follow one another are called {one.key}, in {one.source} and "
-                f"{next_one.source}: WebDataset would take them for one. Take format=parquet."
-            )
     write_shard(path, _samples(rows, metadata))
 
 
 def _samples(rows: Rows, metadata: TokenMetadata) -> Iterator[dict[str, str | bytes]]:
     yield {"__key__": HIDDEN_KEY, "json": metadata.to_json()}
+    name = ""
     for labels, tokens in rows:
+        # WebDataset takes neighbours of one name for one sample.
+        name = labels.key if labels.key != name else f"{labels.key}_"
         encoded = io.BytesIO()
         np.save(encoded, tokens)
         yield {
-            "__key__": labels.key,
+            "__key__": name,
             "npy": encoded.getvalue(),
             "txt": labels.caption,
-            "json": json.dumps({"source": labels.source}, ensure_ascii=False),
+            "json": json.dumps({"key": labels.key, "source": labels.source}, ensure_ascii=False),
         }
 
 
@@ -153,15 +153,19 @@ def _read_webdataset(path: Path) -> Reading:
             said = json.load(file) if file else {}
     except (tarfile.TarError, ValueError, OSError) as error:
         raise TokenError(f"{path} is no shard of tokens: {error}") from error
-    return TokenMetadata.from_plain(said, path), _webdataset_rows(path)
+    return said, partial(_webdataset_rows, path)
 
 
 def _webdataset_rows(path: Path) -> Iterator[Row]:
+    # WebDataset says nothing where a tar ends too soon between two members.
+    _, problem = walk_shard(path, lambda _sample: None, lambda _other: None)
+    if problem:
+        raise ValueError(problem)
     with path.open("rb") as stream:
         members = tar_file_expander([{"url": str(path), "stream": stream}])
         for sample in group_by_keys(members):
-            source = json.loads(sample["json"])["source"]
-            labels = Labels(sample["__key__"], sample["txt"].decode("utf-8"), source)
+            said = json.loads(sample["json"])
+            labels = Labels(said["key"], sample["txt"].decode("utf-8"), said["source"])
             yield Row(labels, np.load(io.BytesIO(sample["npy"]), allow_pickle=False))
 
 
@@ -183,8 +187,24 @@ def require_installed(token_format: TokenFormat) -> None:
         require_pyarrow()
 
 
-def open_tokens(path: Path) -> Reading:
+def open_tokens(path: Path) -> tuple[TokenMetadata, Iterator[Row]]:
     """Read a file of tokens by its ending.
+
+    Raises:
+        TokenError: it is no such file, or does not say how it was made.
+        PreparationError: it is parquet, and pyarrow is not installed.
+    """
+    metadata, rows = open_any(path)
+    if metadata is None:
+        raise TokenError(f"{path} does not say how its tokens were made.")
+    return metadata, rows()
+
+
+def open_any(path: Path) -> tuple[TokenMetadata | None, Callable[[], Iterator[Row]]]:
+    """Open a file of tokens by its ending.
+
+    Returns:
+        How it was made, None if it does not say; and what reads its rows.
 
     Raises:
         TokenError: it is no such file.
@@ -193,6 +213,31 @@ def open_tokens(path: Path) -> Reading:
     for token_format in FORMATS.values():
         if path.suffix == token_format.ending:
             require_installed(token_format)
-            return token_format.read(path)
+            said, rows = token_format.read(path)
+            metadata = TokenMetadata.from_plain(said, path) if said else None
+            return metadata, partial(_whole_rows, path, rows)
     endings = ", ".join(token_format.ending for token_format in FORMATS.values())
     raise TokenError(f"{path} is no file of tokens: their names end with {endings}.")
+
+
+def _whole_rows(path: Path, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """Read a file's rows, and say in one way what is wrong with it."""
+    number = 0
+    try:
+        for row in rows():
+            if row.tokens.ndim != 1 or row.tokens.dtype.kind not in "iu":
+                raise ValueError(f"it holds {row.tokens.dtype} of shape {row.tokens.shape}")
+            number += 1
+            yield row
+    except (*DAMAGED, tarfile.TarError) as error:
+        raise TokenError(
+            f"{path} is damaged, or holds no tokens, after the first {number} rows "
+            f"({type(error).__name__}: {error}). Encode its images again, or leave it out."
+        ) from error
+
+
+def _parsed(said: bytes, path: Path) -> Any:
+    try:
+        return json.loads(said)
+    except ValueError as error:
+        raise TokenError(f"{path} is damaged: {error}") from error

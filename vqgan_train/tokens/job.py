@@ -1,7 +1,7 @@
 """A folder of token files in the making, by one process or by many: what is done, what is left."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def join_job(folder: Path, job: Mapping[str, Any]) -> None:
 
     Raises:
         PreparationError: the folder was begun with another job.
-        TokenError: it holds something else.
+        TokenError: it holds something else, or cannot be written.
     """
     file = folder / LEDGER / JOB_FILE
     if folder.is_file():
@@ -56,8 +56,11 @@ def join_job(folder: Path, job: Mapping[str, Any]) -> None:
                 f"output={folder} holds files that no such command wrote. Name an empty or a new "
                 "folder."
             )
-        with write_whole(file) as partial:
-            partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+        try:
+            with write_whole(file) as partial:
+                partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+        except OSError as error:
+            raise TokenError(f"output={folder} cannot be written: {error.strerror}.") from error
     require_same(folder, file, job)
 
 
@@ -77,10 +80,11 @@ def reports(folder: Path, parts: Iterable[str]) -> dict[str, PartReport]:
     }
 
 
-def remove_leftovers(folder: Path, part: str) -> None:
-    """Remove what a process that was killed left of a part."""
-    for file in [*folder.glob(f"{part}.*.partial"), *(folder / LEDGER).glob(f"{part}.*.partial")]:
-        file.unlink()
+def remove_leftovers(folder: Path, parts: Set[str]) -> None:
+    """Remove what processes that were killed left of some parts."""
+    for file in [*folder.glob("*.partial"), *(folder / LEDGER).glob("*.partial")]:
+        if file.name.split(".")[0] in parts:
+            file.unlink(missing_ok=True)
 
 
 def _report_file(folder: Path, part: str) -> Path:

@@ -1,16 +1,18 @@
 """From places to batches of pixels, by loader processes."""
 
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vqgan_train.data.pipeline import UNREADABLE, reason
 from vqgan_train.data.shards import ShardError
-from vqgan_train.data.transforms import ImageTransform
+from vqgan_train.tokens.cutting import Cut, Size, height_and_width
+from vqgan_train.tokens.errors import TokenError
+from vqgan_train.tokens.patience import read_patiently
 from vqgan_train.tokens.places import Place
 from vqgan_train.tokens.sources import Part
 
@@ -46,14 +48,21 @@ class _Request(NamedTuple):
     is_last: bool
 
 
-class _Reader(Dataset[Batch]):
-    """Reads what it is asked for; nothing but requests passes to a loader process."""
+class _Reader(Dataset[Batch | ShardError | TokenError]):
+    """Reads what it is asked for; nothing but requests passes to a loader process.
 
-    def __init__(self, transform: ImageTransform) -> None:
-        self.transform = transform
+    An error that is not an image's is returned, not raised: torch would wrap it in its traceback,
+    and then wait for its processes in vain.
+    """
 
-    def __getitem__(self, request: _Request) -> Batch:
-        read = [self._read(place) for place in request.places]
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+
+    def __getitem__(self, request: _Request) -> Batch | ShardError | TokenError:
+        try:
+            read = [self._read(place) for place in request.places]
+        except (ShardError, TokenError) as error:
+            return error
         good = [sample for sample in read if not isinstance(sample, str)]
         return Batch(
             request.part,
@@ -66,41 +75,53 @@ class _Reader(Dataset[Batch]):
     def _read(self, place: Place) -> tuple[Labels, Tensor] | str:
         name = place.name
         try:
-            encoded = place.read()
+            encoded = read_patiently(place)
             name = encoded.name
-            pixels = self.transform.pixels(encoded.image, _NEVER_DRAWN)
-        except ShardError:  # a ValueError, but the whole shard's
+            pixels = self.cut.pixels(encoded.image)
+        except (ShardError, TokenError):  # ValueErrors, but not the image's
             raise
         except UNREADABLE as error:
             return f"{name}: {reason(error)}"
         return Labels(encoded.key, encoded.caption, encoded.source), pixels
 
 
-_NEVER_DRAWN = np.random.default_rng(0)
-"""The transform draws nothing: its crop is in the centre and it does not mirror."""
-
-
 def load_batches(
-    parts: Iterable[Part], *, resize: int, image_size: int, batch_size: int, num_workers: int
-) -> DataLoader[Batch]:
+    parts: Iterable[Part],
+    *,
+    resize: Size,
+    image_size: Size,
+    batch_size: int,
+    num_workers: int,
+    interpolation: str = "bilinear",
+) -> Iterator[Batch]:
     """Read parts in their order, each in batches of its own, so that a part depends on no other.
 
     Args:
         parts: drawn a little ahead of what is read.
-        resize: length of the shorter side, in pixels.
-        image_size: side of the crop in the centre, in pixels.
+        resize: what the scaled image just covers: of a square, the length of its shorter side.
+        image_size: what is cut out of the centre, no larger.
         batch_size: samples a batch; the last one of a part may have fewer.
         num_workers: loader processes; 0 reads in this one.
+        interpolation: of the scaling; as training's, unless said otherwise.
+
+    Raises:
+        ShardError: a shard has changed since it was indexed, or cannot be had.
+        TokenError: a file cannot be read, or the source has changed.
     """
-    transform = ImageTransform(resize, image_size, random_crop=False, random_flip=False)
-    return DataLoader(
-        _Reader(transform),
+    cut = Cut(height_and_width(resize), height_and_width(image_size), interpolation)
+    loader: DataLoader[Batch | ShardError | TokenError] = DataLoader(
+        _Reader(cut),
         sampler=_Requests(parts, batch_size),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=num_workers,
+        worker_init_fn=_leave_ctrl_c_to_the_command,
         pin_memory=torch.cuda.is_available(),
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 class _Requests:
@@ -115,6 +136,11 @@ class _Requests:
             for first in range(0, len(places), self.batch_size):
                 end = first + self.batch_size
                 yield _Request(name, places[first:end], is_last=end >= len(places))
+
+
+def _leave_ctrl_c_to_the_command(_worker: int) -> None:
+    """A terminal sends it to all processes, of which one is to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vqgan_train.tokens.errors import TokenError
+from vqgan_train.tokens.pixel_range import PIXEL_RANGES
 
 METADATA_KEY = "vqgan_train"
 """Where files keep it, as JSON."""
@@ -35,8 +36,11 @@ class TokenMetadata:
     grid: list[int]
     """Rows and columns of tokens; they are stored row by row."""
 
-    resize: int
-    """Length to which the shorter side was scaled before cropping, in pixels."""
+    resize: list[int]
+    """Height and width that the scaled image just covered before it was cropped, in pixels."""
+
+    interpolation: str
+    """Of that: a key of INTERPOLATIONS."""
 
     crop: str
     precision: str
@@ -52,12 +56,35 @@ class TokenMetadata:
         """Read what `to_json` wrote, parsed.
 
         Raises:
-            TokenError: it is not there, or something else.
+            TokenError: it is something else.
         """
         try:
-            return cls(**plain)
+            said = cls(**plain)
         except TypeError as error:
             raise TokenError(
-                f"{path} does not say how its tokens were made (pixel range, checkpoint), so they "
-                f"are not those of python -m vqgan_train.encode, or of another version ({error})."
+                f"{path} says how its tokens were made, but not as python -m vqgan_train.encode of "
+                f"this version does ({error})."
             ) from None
+        wrong = said.what_is_wrong()
+        if wrong:
+            raise TokenError(f"{path} says of its tokens what cannot be: {wrong}.")
+        return said
+
+    def what_is_wrong(self) -> str:
+        """What of it no tokens can have; empty if all could be."""
+        for name in ("image_size", "grid", "resize"):
+            sides = getattr(self, name)
+            if not isinstance(sides, list) or len(sides) != 2 or not all(map(_is_count, sides)):
+                return f"{name} is {sides}"
+        for name in ("codebook_size", "downsampling"):
+            if not _is_count(getattr(self, name)):
+                return f"{name} is {getattr(self, name)}"
+        if self.pixel_range not in PIXEL_RANGES:
+            return f"pixel_range is {self.pixel_range}"
+        if [side * self.downsampling for side in self.grid] != self.image_size:
+            return f"grid is {self.grid} for an image_size of {self.image_size}"
+        return ""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1

@@ -1,9 +1,14 @@
-"""Where an image and its caption are: in a shard, or in a file."""
+"""Where an image and its caption are: in a shard, here or elsewhere, or in a file."""
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vqgan_train.data.pipeline import image_bytes, read_range
+from vqgan_train.data.remote import RemoteShard
+from vqgan_train.data.shard_store import ShardStore, file_name, shown
+from vqgan_train.data.shards import ShardError
 from vqgan_train.preparation.folders import printable, text_beside
 
 
@@ -38,16 +43,78 @@ class ShardPlace(NamedTuple):
 
         Raises:
             ShardError: the shard has changed since it was indexed.
+            LookupError: there is no image in it any more.
+            OSError: the shard cannot be read.
         """
-        fields = read_range(self.shard, self.start, self.end)
-        caption = fields.get("txt", b"").decode("utf-8", "replace").strip()
-        key, shard = printable(fields["__key__"]), printable(self.shard.name)
-        return Encoded(f"{shard}/{key}", key, caption, shard, image_bytes(fields))
+        return _of_shard(read_range(self.shard, self.start, self.end), self.shard.name)
 
     @property
     def name(self) -> str:
         """What a person finds it by, before it is read."""
         return f"{printable(self.shard.name)} at byte {self.start}"
+
+    @property
+    def file(self) -> str:
+        """What is opened."""
+        return printable(str(self.shard))
+
+
+class StoreSettings(NamedTuple):
+    """Of `ShardStore`: where remote shards are kept."""
+
+    folder: Path
+    max_bytes: int
+    stall_seconds: float
+    attempts: int
+
+
+@cache
+def open_store(settings: StoreSettings) -> ShardStore:
+    """The store of this process."""
+    return ShardStore(*settings)
+
+
+class RemotePlace(NamedTuple):
+    """A sample of a shard that is fetched when its first sample is read."""
+
+    address: str
+    num_samples: int
+    """Of the shard, as counted before it was fetched."""
+
+    number: int
+    """Of the sample in the shard."""
+
+    store: StoreSettings
+    """Not the store itself: places go to loader processes by the thousand."""
+
+    def read(self) -> Encoded:
+        """Read it.
+
+        Raises:
+            ShardError: the shard cannot be had, or holds another number of samples.
+            LookupError: there is no image in it.
+        """
+        store = open_store(self.store)
+        shard = RemoteShard(self.address, self.num_samples, store)
+        fields = shard.read(self.number)
+        there = store.fetch(self.address).num_samples
+        if there != self.num_samples:
+            raise ShardError(
+                f"{self.file} holds {there} samples, and not {self.num_samples}, as the "
+                "NNNNN_stats.json beside it says, or as there were before. Mend that file, or "
+                "fetch the shard and encode it from this disk."
+            )
+        return _of_shard(fields, shard.name)
+
+    @property
+    def name(self) -> str:
+        """What a person finds it by, before it is read."""
+        return f"{file_name(self.address)}, sample {self.number}"
+
+    @property
+    def file(self) -> str:
+        """What is fetched, without what may be a secret in its address."""
+        return shown(self.address)
 
 
 class FilePlace(NamedTuple):
@@ -66,6 +133,7 @@ class FilePlace(NamedTuple):
 
         Raises:
             OSError: it cannot be read.
+            ValueError: there can be no file of this name.
         """
         caption = text_beside(self.path) if self.caption is None else self.caption
         key = f"{self.number:09d}"
@@ -76,5 +144,16 @@ class FilePlace(NamedTuple):
         """What a person finds it by, before it is read."""
         return printable(self.source)
 
+    @property
+    def file(self) -> str:
+        """What is opened."""
+        return printable(str(self.path))
 
-Place = ShardPlace | FilePlace
+
+Place = ShardPlace | RemotePlace | FilePlace
+
+
+def _of_shard(fields: Mapping[str, Any], shard_name: str) -> Encoded:
+    caption = fields.get("txt", b"").decode("utf-8", "replace").strip()
+    key, shard = printable(fields["__key__"]), printable(shard_name)
+    return Encoded(f"{shard}/{key}", key, caption, shard, image_bytes(fields))

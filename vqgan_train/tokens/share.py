@@ -20,6 +20,10 @@ class Share(NamedTuple):
         """Every so many-th, so that neighbours go to different processes."""
         return names[self.rank :: self.ranks]
 
+    def has(self, number: int) -> bool:
+        """Whether a thing of this number, from 0 on, is this process's."""
+        return number % self.ranks == self.rank
+
 
 def share_of_process(environment: Mapping[str, str]) -> Share:
     """Find out which of how many processes this is; alone where nothing says so.

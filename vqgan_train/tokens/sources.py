@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vqgan_train.data import fingerprint as shards_fingerprint
-from vqgan_train.data import index_shards
 from vqgan_train.data.index import ShardIndex
+from vqgan_train.data.opening import open_to_stream
+from vqgan_train.data.remote import RemoteShard
+from vqgan_train.preparation.errors import PreparationError
 from vqgan_train.preparation.folders import image_files, look_through, printable
 from vqgan_train.preparation.job import fingerprint, stamp
 from vqgan_train.preparation.records import require_pyarrow
 from vqgan_train.tokens.errors import TokenError
-from vqgan_train.tokens.places import FilePlace, Place, ShardPlace
+from vqgan_train.tokens.path_tables import count_rows, table_places
+from vqgan_train.tokens.places import (
+    FilePlace,
+    Place,
+    RemotePlace,
+    ShardPlace,
+    StoreSettings,
+    open_store,
+)
 
 FEWEST_DIGITS = 3
 
@@ -25,6 +35,23 @@ class Part(NamedTuple):
     """001, 002, ...: with as many digits as the last one needs."""
 
     places: list[Place]
+
+
+class Damage(NamedTuple):
+    """Samples that were lost before any was read."""
+
+    shards: int
+    """Of any kind."""
+
+    dead: list[str]
+    """Those of which nothing is left, and why."""
+
+    partly: list[str]
+    """Those that have lost an end, and how."""
+
+
+NO_DAMAGE = Damage(0, [], [])
+"""Of what are no shards."""
 
 
 class Source(NamedTuple):
@@ -39,29 +66,76 @@ class Source(NamedTuple):
     places: Callable[[], Iterator[Place]]
     """Goes through all of them."""
 
+    changed: Callable[[], str]
+    """Looks at the files again, and names what is not as it was; empty if all is."""
+
+    damage: Damage
+    """Of its shards."""
+
     def part_names(self) -> list[str]:
         """One a part."""
         digits = max(FEWEST_DIGITS, len(str(len(self.sizes))))
         return [f"{number:0{digits}d}" for number in range(1, len(self.sizes) + 1)]
 
     def parts(self, wanted: set[str]) -> Iterator[Part]:
-        """Go through some parts, in their order; one is in memory at a time."""
+        """Go through some parts, in their order; one is in memory at a time.
+
+        Raises:
+            TokenError: there are more or fewer samples than when they were listed.
+        """
         places = self.places()
         for name, size in zip(self.part_names(), self.sizes, strict=True):
             part = list(islice(places, size))
+            if len(part) != size:
+                raise changed_error(self.changed() or "The source")
             if name in wanted:
                 yield Part(name, part)
+        if next(places, None) is not None:
+            raise changed_error(self.changed() or "The source")
+
+    def require_unchanged(self) -> None:
+        """Compare the files with what they were when they were listed.
+
+        Raises:
+            TokenError: a file has come, gone or changed.
+        """
+        what = self.changed()
+        if what:
+            raise changed_error(what)
 
 
-def from_shards(shards: Sequence[Path], samples_per_file: int) -> Source:
+def changed_error(what: str) -> TokenError:
+    """How a source is refused that is another one by now."""
+    return TokenError(
+        f"{what} has changed since the command began: the files of tokens may have samples twice, "
+        "or lack some. Leave the source alone meanwhile, and begin again with another output."
+    )
+
+
+def from_shards(
+    shards: Sequence[Path | str], samples_per_file: int, store: StoreSettings | None = None
+) -> Source:
     """Take the samples of shards; no part holds samples of two.
 
+    Args:
+        shards: paths, and addresses of remote ones.
+        samples_per_file: samples a part, at most.
+        store: where remote ones are kept; may be None if there are none.
+
     Raises:
-        ShardError: a shard cannot be read or holds no image.
+        ShardError: a shard cannot be read or holds no image; or a remote one not be counted.
     """
-    indices = index_shards(shards)
-    sizes = [size for index in indices for size in _sizes(len(index.starts), samples_per_file)]
-    return Source(shards_fingerprint(indices), sizes, partial(_shard_places, indices))
+    is_remote = any(isinstance(shard, str) for shard in shards)
+    opened = open_to_stream(shards, open_store(store) if store and is_remote else None)
+    here = [shard.path for shard in opened if isinstance(shard, ShardIndex)]
+    sizes = [size for shard in opened for size in _sizes(shard.num_samples, samples_per_file)]
+    return Source(
+        shards_fingerprint(opened),
+        sizes,
+        partial(_shard_places, opened, store),
+        partial(_changed_files, here, _stamps(here)),
+        _damage(opened),
+    )
 
 
 def from_folder(folder: Path, samples_per_file: int) -> Source:
@@ -72,7 +146,13 @@ def from_folder(folder: Path, samples_per_file: int) -> Source:
     """
     found = look_through([folder])
     sizes = _sizes(found.images, samples_per_file)
-    return Source(found.fingerprint, sizes, partial(_folder_places, folder))
+    return Source(
+        found.fingerprint,
+        sizes,
+        partial(_folder_places, folder),
+        partial(_changed_folder, folder, found.fingerprint),
+        NO_DAMAGE,
+    )
 
 
 def from_tables(
@@ -92,13 +172,16 @@ def from_tables(
     """
     require_pyarrow()
     columns = [path_column, *([caption_column] if caption_column is not None else [])]
-    rows = sum(_count_rows(table, columns) for table in tables)
+    rows = sum(count_rows(table, columns) for table in tables)
     if not rows:
         raise TokenError(f"{tables[0]} has no row. Give tables of paths of images.")
+    stamps = _stamps(tables)
     return Source(
-        fingerprint([*map(stamp, tables), columns]),
+        fingerprint([*stamps, columns]),
         _sizes(rows, samples_per_file),
-        partial(_table_places, tables, columns),
+        partial(table_places, tables, columns),
+        partial(_changed_files, tables, stamps),
+        NO_DAMAGE,
     )
 
 
@@ -106,46 +189,49 @@ def _sizes(count: int, most: int) -> list[int]:
     return [min(most, count - first) for first in range(0, count, most)]
 
 
-def _shard_places(indices: Sequence[ShardIndex]) -> Iterator[Place]:
-    for index in indices:
-        for start, end in zip(index.starts, index.ends, strict=True):
-            yield ShardPlace(index.path, int(start), int(end))
+def _damage(shards: Sequence[ShardIndex | RemoteShard]) -> Damage:
+    here = [shard for shard in shards if isinstance(shard, ShardIndex) and shard.problem]
+    said = {shard.path: f"{shard.path.name}: {shard.problem}" for shard in here}
+    return Damage(
+        shards=len(shards),
+        dead=[said[shard.path] for shard in here if not shard.num_samples],
+        partly=[said[shard.path] for shard in here if shard.num_samples],
+    )
+
+
+Stamp = tuple[str, int, int] | None
+"""Of a file; None if it is not there."""
+
+
+def _stamps(files: Sequence[Path]) -> list[Stamp]:
+    return [stamp(file) if file.exists() else None for file in files]
+
+
+def _changed_files(files: Sequence[Path], before: Sequence[Stamp]) -> str:
+    both = zip(files, before, _stamps(files), strict=True)
+    return next((str(file) for file, then, now in both if then != now), "")
+
+
+def _changed_folder(folder: Path, before: str) -> str:
+    try:
+        return "" if look_through([folder]).fingerprint == before else str(folder)
+    except PreparationError:  # nothing is left of it
+        return str(folder)
+
+
+def _shard_places(
+    shards: Sequence[ShardIndex | RemoteShard], store: StoreSettings | None
+) -> Iterator[Place]:
+    for shard in shards:
+        if isinstance(shard, ShardIndex):
+            for start, end in zip(shard.starts, shard.ends, strict=True):
+                yield ShardPlace(shard.path, int(start), int(end))
+        else:
+            assert store is not None, "remote shards need a store"
+            for number in range(shard.num_samples):
+                yield RemotePlace(shard.address, shard.num_samples, number, store)
 
 
 def _folder_places(folder: Path) -> Iterator[Place]:
     for file in image_files([folder], None):
         yield FilePlace(file.number, folder / file.name, printable(file.name), None)
-
-
-def _table_places(tables: Sequence[Path], columns: list[str]) -> Iterator[Place]:
-    from pyarrow import parquet
-
-    number = 0
-    for table in tables:
-        with parquet.ParquetFile(table) as file:
-            for batch in file.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    path, *captions = (row[name] or "" for name in columns)
-                    caption = captions[0].strip() if captions else None
-                    yield FilePlace(number, table.parent / path, path, caption)
-                    number += 1
-
-
-def _count_rows(table: Path, columns: Sequence[str]) -> int:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        with parquet.ParquetFile(table) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
-    except (ArrowException, OSError) as error:
-        raise TokenError(f"{table} cannot be read as parquet: {error}") from error
-    for column in columns:
-        if column not in schema.names:
-            raise TokenError(
-                f"{table} has the columns {', '.join(schema.names)}, and no {column}. "
-                "Set path_column and caption_column."
-            )
-        kind = str(schema.field(column).type)
-        if kind not in ("string", "large_string"):
-            raise TokenError(f"The column {column} of {table} holds {kind}, not strings.")
-    return int(rows)

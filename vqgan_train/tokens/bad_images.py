@@ -1,0 +1,62 @@
+"""Images that cannot be read: counted, named, and the end of the command when too many."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from vqgan_train.tokens.errors import TokenError
+from vqgan_train.tokens.job import PartReport
+from vqgan_train.tokens.sources import Damage
+
+NAMED_AT_MOST = 20
+"""Images that are named as soon as they could not be read; the folder's ledger names all."""
+
+
+def require_few_dead(damage: Damage, max_fraction: float) -> None:
+    """Refuse to begin without a large part of the shards.
+
+    Raises:
+        TokenError: of too many nothing is left; so many as a fraction of all, or of 100.
+    """
+    dead = damage.dead
+    if len(dead) > max_fraction * max(damage.shards, 100):
+        raise TokenError(
+            f"{len(dead)} of {damage.shards} shards hold nothing to read, more than "
+            f"max_bad_fraction={max_fraction} allows. The first: {dead[0]}"
+        )
+
+
+class BadImages:
+    """Counts what could be read and what not.
+
+    Args:
+        before: what became of the samples of parts that are done.
+        max_fraction: of the images seen, once that are 100; beyond it the command stops.
+        bar: the first ones are named above it.
+    """
+
+    def __init__(self, before: PartReport, max_fraction: float, bar: "tqdm[Any]") -> None:
+        self.seen, self.bad = before.seen, len(before.bad)
+        self.max_fraction = max_fraction
+        self.bar = bar
+        self._named = 0
+
+    def count(self, report: PartReport) -> None:
+        """Take in some more.
+
+        Raises:
+            TokenError: there are too many.
+        """
+        for name in report.bad[: NAMED_AT_MOST - self._named]:
+            self.bar.write(f"cannot be read: {name}", file=sys.stderr)
+            self._named += 1
+        self.seen += report.seen
+        self.bad += len(report.bad)
+        if report.bad and self.bad > self.max_fraction * max(self.seen, 100):
+            raise TokenError(
+                f"{self.bad} of {self.seen} images could not be read, more than "
+                f"max_bad_fraction={self.max_fraction} allows. The last: {report.bad[-1]}. Mend "
+                "the source and begin again with another output, or go on with the same command "
+                "and a larger max_bad_fraction."
+            )

@@ -1,0 +1,144 @@
+"""The memory that a training step needs on a device, computed without one.
+
+    python scripts/model_memory.py
+
+One step of f16-16384 runs on tensors without numbers (torch's fake ones), and every storage that it
+makes is counted from its first to its last use. From the peaks at two batch sizes follows what an
+image costs, and so the largest batch that fits. What a GPU takes besides (its context, the
+workspaces of convolutions, gaps between blocks) is not in it: `RESERVED` is left free for that.
+Writes docs/benchmarks/step_memory.json and the table in docs/speed.md.
+"""
+
+import json
+import weakref
+from typing import Any
+
+import torch
+from pages import ROOT, machine, put, table, write_json
+from steps import make_config
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from vqgan_train.build import build_module
+from vqgan_train.module import VQGANModule
+
+PAGE = ROOT / "docs" / "speed.md"
+RESULTS = ROOT / "docs" / "benchmarks" / "step_memory.json"
+CARDS_GB = (24, 40, 80)
+RESERVED = 0.15
+"""Share of a card that is left free for what is not counted."""
+
+VARIANTS = {
+    "fp32": ("trainer.precision=fp32",),
+    "bf16": ("trainer.precision=bf16",),
+    "bf16, recomputing": ("trainer.precision=bf16", "trainer.recompute_activations=true"),
+}
+
+
+class Storages(TorchDispatchMode):
+    """Counts the bytes of all storages that are alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.note(result)
+        return result
+
+    def note(self, tensors: Any) -> None:
+        """Count the storages of tensors, in any container, that were not known."""
+        for tensor in tree_leaves(tensors):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if id(storage) not in self._known:
+                    self._known.add(id(storage))
+                    self.alive += storage.nbytes()
+                    self.peak = max(self.peak, self.alive)
+                    weakref.finalize(storage, self._forget, id(storage), storage.nbytes())
+
+    def _forget(self, name: int, size: int) -> None:
+        self._known.discard(name)
+        self.alive -= size
+
+
+def peak_bytes(batch_size: int, side: int, model: str, *settings: str) -> int:
+    """The largest number of bytes that one step after the first holds."""
+    config = make_config(model, (batch_size, 3, side, side), *settings)
+    dtype = torch.bfloat16 if config.trainer.precision.value == "bf16-mixed" else torch.float32
+    with FakeTensorMode(), Storages() as storages, _as_built():
+        module = build_module(config).train()
+        module.warm_step = 0
+        storages.note([*module.parameters(), *module.buffers()])
+        adam = module.configure_optimizers()
+        images = torch.rand(batch_size, 3, side, side)
+        for _ in range(2):
+            storages.peak = storages.alive
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                outputs = module.training_step({"image": images})
+            outputs["loss"].backward()
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+    return storages.peak
+
+
+class _as_built:  # noqa: N801  # reads as what it is, behind `with`
+    """Fake tensors have no numbers to load and cannot be laid out anew."""
+
+    def __enter__(self) -> None:
+        self._to, self._load = nn.Module.to, VQGANModule.load_lpips
+        nn.Module.to = lambda module, *_, **__: module  # type: ignore[method-assign]
+        VQGANModule.load_lpips = lambda module: setattr(  # type: ignore[method-assign]
+            module.objective.lpips, "is_loaded", True
+        )
+
+    def __exit__(self, *_: object) -> None:
+        nn.Module.to, VQGANModule.load_lpips = self._to, self._load  # type: ignore[method-assign]
+
+
+def measure() -> dict[str, Any]:
+    """Bytes of a step without images, and of each image, by variant."""
+    found = {}
+    for name, settings in VARIANTS.items():
+        small, large = (peak_bytes(size, 256, "f16_16384", *settings) for size in (4, 8))
+        image = (large - small) / 4
+        found[name] = {"fixed_gb": (small - 4 * image) / 1e9, "image_gb": image / 1e9}
+        print(name, found[name], flush=True)
+    return {"machine": machine(("torch",)), "reserved": RESERVED, "variants": found}
+
+
+def largest_batch(variant: dict[str, float], card_gb: int, reserved: float) -> int:
+    """Images a batch that fit."""
+    return max(0, int((card_gb * (1 - reserved) - variant["fixed_gb"]) / variant["image_gb"]))
+
+
+def to_table(results: dict[str, Any]) -> str:
+    """The table of docs/speed.md."""
+    head = ("computed, 256 pixels", "weights, Adam, GB", "an image, GB",
+            *(f"largest batch, {card} GB" for card in CARDS_GB))  # fmt: skip
+    rows = [
+        (
+            name,
+            f"{variant['fixed_gb']:.2f}",
+            f"{variant['image_gb']:.2f}",
+            *(largest_batch(variant, card, results["reserved"]) for card in CARDS_GB),
+        )
+        for name, variant in results["variants"].items()
+    ]
+    return table(head, rows)
+
+
+def main() -> None:
+    """Compute and write down."""
+    results = measure()
+    write_json(RESULTS, results)
+    put(PAGE, "step memory", to_table(results))
+    print(json.dumps(results["variants"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ from tiny_runs import compose_config
 from vqgan_train.build import learning_rate
 from vqgan_train.command import explain, is_users
 from vqgan_train.config import (
+    AdaptiveWeightScope,
     ArchitectureConfig,
     Config,
     ConfigError,
@@ -114,6 +115,7 @@ def test_every_experiment_is_the_originals_recipe(name: str) -> None:
         "discriminator_start_step": 0,
         "adversarial_start_step": 0,
         "discriminator_warmup_steps": 1000,
+        "adaptive_weight_scope": AdaptiveWeightScope.per_rank,
         "lpips_weights": None,
     }
     assert config.optim.betas == [0.5, 0.9]

@@ -12,7 +12,7 @@ from vqgan_train.checkpoint import (
     weights_under_our_names,
 )
 from vqgan_train.checkpoint_source import fetch_checkpoint
-from vqgan_train.config import Config
+from vqgan_train.config import AdaptiveWeightScope, Config
 from vqgan_train.module import VQGANModule
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def build_module(config: Config) -> VQGANModule:
         discriminator_start_step=loss.discriminator_start_step,
         adversarial_start_step=loss.adversarial_start_step,
         lpips_weights=loss.lpips_weights,
+        shares_adaptive_weight=loss.adaptive_weight_scope is AdaptiveWeightScope.mean,
     )
     module.load_lpips()
     return module

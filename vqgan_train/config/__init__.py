@@ -19,6 +19,7 @@ from vqgan_train.config.encode import EncodeConfig, PixelRange, TokenFormat, Tok
 from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
+    AdaptiveWeightScope,
     ArchitectureConfig,
     DiscriminatorConfig,
     LossConfig,
@@ -42,6 +43,7 @@ from vqgan_train.config.select import PeopleConfig, SelectConfig
 
 __all__ = [
     "Accelerator",
+    "AdaptiveWeightScope",
     "ArchitectureConfig",
     "CardConfig",
     "Config",

@@ -158,6 +158,10 @@ class TrainerConfig:
     num_nodes: int
     precision: Precision
 
+    sync_batchnorm: bool
+    """Let the discriminator's BatchNorm normalise by the batches of all ranks together. false: by
+    each rank's own, as the original does. GPUs only."""
+
     def __post_init__(self) -> None:
         require(
             self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1),

@@ -58,8 +58,8 @@ class DataConfig:
     ones. null: all."""
 
     shard_lanes: int | None
-    """Lanes that shards are dealt to, so that each machine reads only its share of remote ones: best
-    batch_size x all devices / 8. shuffle_shards must be a multiple. null: every machine reads
+    """Lanes that shards are dealt to, so that each machine reads only its share of remote ones:
+    best batch_size x all devices / 8. shuffle_shards must be a multiple. null: every machine reads
     nearly all."""
 
     cache_dir: str | None
@@ -109,12 +109,13 @@ class DataConfig:
         require(
             self.shuffle_shards is not None and self.shuffle_shards % lanes == 0,
             f"data.shard_lanes is {lanes}, data.shuffle_shards is {self.shuffle_shards}: each lane "
-            f"mixes as many shards as the others. Set data.shuffle_shards to a multiple of {lanes}.",
+            "mixes as many shards as the others. Set data.shuffle_shards to a multiple of "
+            f"{lanes}.",
         )
         require(
             self.sampling is Sampling.exactly_once,
-            f"data.shard_lanes is {lanes}, but data.sampling=with_replacement draws from all shards. "
-            "Set data.shard_lanes=null, or data.sampling=exactly_once.",
+            f"data.shard_lanes is {lanes}, but data.sampling=with_replacement draws from all "
+            "shards. Set data.shard_lanes=null, or data.sampling=exactly_once.",
         )
 
     def _check_order(self) -> None:

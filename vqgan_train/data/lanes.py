@@ -59,8 +59,9 @@ class LanePlan(Order):
         with_samples = int((self.counts > 0).sum())
         if with_samples < lanes:
             raise ShardError(
-                f"data.shard_lanes is {lanes}, but data.train_shards are {with_samples} shards with "
-                "samples: a lane would have none. Lower data.shard_lanes, or write more shards."
+                f"data.shard_lanes is {lanes}, but data.train_shards are {with_samples} shards "
+                "with samples: a lane would have none. Lower data.shard_lanes, or write more "
+                "shards."
             )
         a_turn = lanes * IMAGES_IN_A_ROW
         mixed = self.num_samples * shuffle_shards / with_samples

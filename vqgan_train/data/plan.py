@@ -6,8 +6,8 @@ epoch holds each sample once, all ranks have equal steps, nothing depends on the
 and a position is all that a resume needs.
 
 Other plans keep all of this but the permutation of everything: windows.py, for shards that are not
-all on a disk at once, lanes.py, for machines that are to read a share of them each, and weighted.py,
-for sources that are to be seen more or less often.
+all on a disk at once, lanes.py, for machines that are to read a share of them each, and
+weighted.py, for sources that are to be seen more or less often.
 """
 
 from abc import ABC, abstractmethod

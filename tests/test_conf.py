@@ -15,6 +15,7 @@ from tiny_runs import compose_config
 from vqgan_train.build import learning_rate
 from vqgan_train.command import explain, is_users
 from vqgan_train.config import (
+    AdaptiveWeightScope,
     ArchitectureConfig,
     Config,
     ConfigError,
@@ -114,6 +115,7 @@ def test_every_experiment_is_the_originals_recipe(name: str) -> None:
         "discriminator_start_step": 0,
         "adversarial_start_step": 0,
         "discriminator_warmup_steps": 1000,
+        "adaptive_weight_scope": AdaptiveWeightScope.per_rank,
         "lpips_weights": None,
     }
     assert config.optim.betas == [0.5, 0.9]
@@ -273,6 +275,12 @@ MISTAKES = {
     "data.cache_gb=0": "data.cache_gb is 0.0; it must be more than 0",
     "data.stall_seconds=0": "data.stall_seconds is 0.0; it must be more than 0",
     "data.shuffle_shards=0": "data.shuffle_shards is 0; it must be at least 1",
+    "data.shard_lanes=0": "data.shard_lanes is 0; it must be at least 1",
+    "data.shard_lanes=4": "data.shard_lanes is 4, data.shuffle_shards is None: each lane mixes",
+    "data.shard_lanes=4 data.shuffle_shards=6": "Set data.shuffle_shards to a multiple of 4",
+    "data.shard_lanes=4 data.shuffle_shards=8 data.sampling=with_replacement": "data.shard_lanes "
+    "is 4, but data.sampling=with_replacement draws from all shards",
+    "loss.adaptive_weight_scope=sum": "expected one of [per_rank, mean]",
     "data.sampling=twice": "expected one of [exactly_once, with_replacement]",
     "data.max_bad_fraction=1": "data.max_bad_fraction is 1.0; it must be in [0, 1)",
     "data.max_bad_fraction=-0.1": "data.max_bad_fraction is -0.1",

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import tiny_config
+from recorded_ranks import train_and_record, train_two_ranks
+from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train.train import train
 
@@ -23,3 +24,18 @@ def test_a_run_trains_validates_draws_and_resumes(tmp_path: Path, precision: str
     assert trainer.global_step == 4
     assert all(weight.isfinite().all() for weight in trainer.lightning_module.parameters())
     assert (tmp_path / "run" / "images" / "step_000004.png").exists()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_ranks_that_share_norms_and_weight_train_as_one_with_all_their_images(
+    tmp_path: Path,
+) -> None:
+    shared = ("trainer.sync_batchnorm=true", "loss.adaptive_weight_scope=mean")
+    overrides = tiny_overrides(tmp_path, "trainer.accelerator=gpu", *shared)
+    two = train_two_ranks(tmp_path, overrides)
+    alone = ("trainer.devices=1", "data.batch_size=4", f"run.output_dir={tmp_path / 'one'}")
+    one = train_and_record(tiny_overrides(tmp_path, "trainer.accelerator=gpu", *shared, *alone))
+    for name, weight in one["end"].items():
+        for rank in two:
+            expected = weight.cpu()
+            torch.testing.assert_close(rank["end"][name], expected, rtol=1e-2, atol=1e-3, msg=name)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqgan_train.checkpoint import to_original, weights_under_our_names
 from vqgan_train.data import ShardError
-from vqgan_train.losses import Objective, StepTerms, find_lpips_weights
+from vqgan_train.losses import Objective, StepTerms, find_lpips_weights, this_batch_alone
 from vqgan_train.metrics import codebook_use, psnr, token_counts
 from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.runtime import set_clock
@@ -48,6 +48,8 @@ class VQGANModule(LightningModule):
         adversarial_start_step: step from which the generator feels it.
         lpips_weights: file with LPIPS' weights; None searches the usual places.
         recompute: save memory by computing the generator's activations twice.
+        shares_adaptive_weight: balance the adversarial term over the images of all ranks, and not
+            of each rank by itself.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class VQGANModule(LightningModule):
         adversarial_start_step: int,
         lpips_weights: str | None = None,
         recompute: bool = False,
+        shares_adaptive_weight: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # loggers have the run's settings already
@@ -77,6 +80,7 @@ class VQGANModule(LightningModule):
         self.warm_step = 0
         """Step from which the discriminator knows enough for the generator to feel it."""
         self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
+        self._pool = self._mean_over_ranks if shares_adaptive_weight else this_batch_alone
         self._token_counts = torch.zeros(0)
         self._validation_sums = torch.zeros(0)
 
@@ -142,6 +146,7 @@ class VQGANModule(LightningModule):
             last_layer=self.generator.decoder.conv_out.weight,
             adversarial_factor=float(self.global_step >= adversarial_start),
             discriminator_factor=float(self.global_step >= self.discriminator_start_step),
+            pool=self._pool,
         )
         logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
         # A loss that is not finite makes its gradient so: then all ranks leave the step out.
@@ -212,3 +217,6 @@ class VQGANModule(LightningModule):
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))
+
+    def _mean_over_ranks(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="mean"))

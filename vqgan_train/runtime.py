@@ -132,6 +132,20 @@ def require_precision(accelerator: str, precision: str) -> None:
         )
 
 
+def require_gpus(accelerator: str, setting: str) -> None:
+    """Check that a setting that only GPUs know is used on them.
+
+    Raises:
+        DeviceError: it is not.
+    """
+    if accelerator in ("auto", "gpu") and torch.cuda.device_count() > 0:
+        return
+    raise DeviceError(
+        f"{setting} needs GPUs (torch's SyncBatchNorm refuses anything else), but "
+        f"trainer.accelerator={accelerator} means none here. Set it to false, or train on GPUs."
+    )
+
+
 def set_clock(trainer: Trainer, step: int) -> None:
     """Make a trainer count on from an optimizer step, as if it had made the steps before.
 

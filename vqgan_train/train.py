@@ -19,7 +19,12 @@ from vqgan_train.run_folder import claim_folder, require_space, start_folder
 from vqgan_train.run_lock import lock_folder, require_unmoved, saved_states
 from vqgan_train.run_report import announce, num_weights, report, report_finished
 from vqgan_train.run_start import RunStart, find_start
-from vqgan_train.runtime import configure_logging, require_devices, require_precision
+from vqgan_train.runtime import (
+    configure_logging,
+    require_devices,
+    require_gpus,
+    require_precision,
+)
 from vqgan_train.wandb_run import WandbRun
 
 
@@ -35,6 +40,8 @@ def train(config: Config) -> Trainer | None:
     configure_logging()
     require_devices(config.trainer.accelerator.value, config.trainer.devices)
     require_precision(config.trainer.accelerator.value, config.trainer.precision.value)
+    if config.trainer.sync_batchnorm:
+        require_gpus(config.trainer.accelerator.value, "trainer.sync_batchnorm=true")
     require_wandb(config.logger.wandb)
     seed_everything(config.run.seed, verbose=False)
     run = config.run

@@ -1,17 +1,22 @@
 """The data, from its settings."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from vqgan_train.build.quantities import world_size
 from vqgan_train.cache import cache_folder
 from vqgan_train.config import Config, DataConfig
 from vqgan_train.config.data import Sampling
 from vqgan_train.data import ImageTransform, ShardError, expand_sources, pack_sample_photos
+from vqgan_train.data.lanes import IMAGES_IN_A_ROW, LanePlan
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.data.plan import Order, Plan
 from vqgan_train.data.shard_store import ShardStore
 from vqgan_train.data.weighted import WeightedPlan
 from vqgan_train.data.windows import WindowPlan
+
+log = logging.getLogger(__name__)
 
 Sources = list[list[Path | str]]
 """The shards of each pattern: paths, and addresses of remote ones."""
@@ -22,6 +27,8 @@ def build_data(config: Config) -> ShardDataModule:
     data = config.data
     train, val = _find_shards(data)
     sizes = [len(source) for source in train]
+    if data.shard_lanes is not None:
+        _compare_lanes(data.shard_lanes, data.batch_size * world_size(config))
 
     def make_plan(counts: Sequence[int]) -> Order:
         return build_plan(data, config.run.seed, counts, sizes)
@@ -56,9 +63,23 @@ def build_plan(data: DataConfig, seed: int, counts: Sequence[int], sources: Sequ
     """
     if data.sampling is Sampling.with_replacement:
         return WeightedPlan(counts, sources, data.source_weights, seed, data.shuffle_shards)
+    if data.shuffle_shards is not None and data.shard_lanes is not None:
+        return LanePlan(counts, seed, data.shuffle_shards, data.shard_lanes)
     if data.shuffle_shards is not None:
         return WindowPlan(counts, seed, data.shuffle_shards)
     return Plan(sum(counts), seed)
+
+
+def _compare_lanes(lanes: int, images: int) -> None:
+    """Say so where lanes do not spare downloads: in the order nothing is wrong then."""
+    if lanes * IMAGES_IN_A_ROW % images:
+        log.warning(
+            "WARNING: data.shard_lanes=%d x %d images is no multiple of the %d images that all "
+            "devices read at a time, so a lane's shards are read by several of them in turn.",
+            lanes,
+            IMAGES_IN_A_ROW,
+            images,
+        )
 
 
 def _build_store(data: DataConfig, shards: Sequence[Path | str]) -> ShardStore | None:

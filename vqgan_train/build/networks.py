@@ -14,7 +14,7 @@ from vqgan_train.checkpoint import (
     weights_under_our_names,
 )
 from vqgan_train.checkpoint_source import fetch_checkpoint
-from vqgan_train.config import Config, MemoryFormat
+from vqgan_train.config import AdaptiveWeightScope, Config, MemoryFormat
 from vqgan_train.module import VQGANModule
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def build_module(config: Config) -> VQGANModule:
         adversarial_start_step=loss.adversarial_start_step,
         lpips_weights=loss.lpips_weights,
         recompute=config.trainer.recompute_activations,
+        shares_adaptive_weight=loss.adaptive_weight_scope is AdaptiveWeightScope.mean,
     )
     module.load_lpips()
     return module.to(memory_format=MEMORY_FORMATS[config.trainer.memory_format])

@@ -50,6 +50,7 @@ def build_trainer(
         callbacks=_build_callbacks(config, folder, made_by, loggers, start),
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
+        sync_batchnorm=trainer.sync_batchnorm,
         use_distributed_sampler=False,  # the plan shares the data out
         enable_model_summary=False,
         default_root_dir=folder,

@@ -25,6 +25,7 @@ from vqgan_train.config.encode import (
 from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
+    AdaptiveWeightScope,
     ArchitectureConfig,
     DiscriminatorConfig,
     LossConfig,
@@ -46,6 +47,7 @@ from vqgan_train.config.trainer import Accelerator, MemoryFormat, Precision, Tra
 
 __all__ = [
     "Accelerator",
+    "AdaptiveWeightScope",
     "ArchitectureConfig",
     "CardConfig",
     "Config",

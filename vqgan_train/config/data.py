@@ -57,6 +57,11 @@ class DataConfig:
     """Shards whose samples are mixed at a time; so many, and as many more, are on disk of remote
     ones. null: all."""
 
+    shard_lanes: int | None
+    """Lanes that shards are dealt to, so that each machine reads only its share of remote ones:
+    best batch_size x all devices / 8. shuffle_shards must be a multiple. null: every machine reads
+    nearly all."""
+
     cache_dir: str | None
     """Folder on a disk of each machine for remote shards. null: ~/.cache/vqgan_train/shards."""
 
@@ -99,9 +104,25 @@ class DataConfig:
             "set both, or neither for the sample photos.",
         )
 
+    def _check_lanes(self, lanes: int) -> None:
+        require_at_least(1, data__shard_lanes=lanes)
+        require(
+            self.shuffle_shards is not None and self.shuffle_shards % lanes == 0,
+            f"data.shard_lanes is {lanes}, data.shuffle_shards is {self.shuffle_shards}: each lane "
+            "mixes as many shards as the others. Set data.shuffle_shards to a multiple of "
+            f"{lanes}.",
+        )
+        require(
+            self.sampling is Sampling.exactly_once,
+            f"data.shard_lanes is {lanes}, but data.sampling=with_replacement draws from all "
+            "shards. Set data.shard_lanes=null, or data.sampling=exactly_once.",
+        )
+
     def _check_order(self) -> None:
         if self.shuffle_shards is not None:
             require_at_least(1, data__shuffle_shards=self.shuffle_shards)
+        if self.shard_lanes is not None:
+            self._check_lanes(self.shard_lanes)
         weights = self.source_weights
         if weights is None:
             return

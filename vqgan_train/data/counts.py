@@ -7,6 +7,7 @@ so that a run that is resumed rests on the same.
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,9 @@ STATS_AT_ONCE = 256
 """To one process; so often does the bar move."""
 
 COUNT_FILE = "count.json"
+
+ENOUGH_DEAD = 8
+"""Shards that cannot be had, before the others are not asked: a wrong bucket has thousands."""
 
 
 def count_samples(addresses: Sequence[str], store: ShardStore) -> list[int]:
@@ -110,11 +114,12 @@ def _fetch_stats(
         except TransferError as error:
             log.warning("NNNNN_stats.json of %d shards did not come: %s", len(left), error)
             continue
-        # A command cannot say that there is no such file: whatever it says is taken for that.
+        # A command cannot say that there is no such file: whatever it says is taken for that. Nor
+        # does S3 to who may not list the bucket.
         again = {
             failure["address"]
             for failure in failures
-            if not failure["absent"] and not failure["address"].startswith(PIPE)
+            if not (failure["absent"] or failure["refused"] or failure["address"].startswith(PIPE))
         }
         failed = {failure["address"] for failure in failures}
         yield from ((a, files[a]) for a, stats in left.items() if stats not in failed)
@@ -145,9 +150,11 @@ def _fetch_and_count(addresses: Sequence[str], store: ShardStore) -> None:
         store.cache.folder,
     )
     started_at = time.monotonic()
-    num_bytes, dead = 0, []
+    num_bytes, dead, given_up = 0, [], threading.Event()
 
     def fetch(address: str) -> int | DeadShardError:
+        if given_up.is_set():
+            return 0
         try:
             index = store.fetch(address)
         except DeadShardError as error:
@@ -160,13 +167,17 @@ def _fetch_and_count(addresses: Sequence[str], store: ShardStore) -> None:
         for result in tqdm(fetched, "counting samples", len(addresses), unit="shard"):
             if isinstance(result, DeadShardError):
                 dead.append(result)
+                if len(dead) == ENOUGH_DEAD:
+                    given_up.set()
             else:
                 num_bytes += result
     seconds = time.monotonic() - started_at
     log.info("Counting took %.0f s, %.3g GB.", seconds, num_bytes / 1e9)
     if dead:
+        more = ", and others were not asked any more" if given_up.is_set() else ""
         raise ShardError(
-            f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted, so "
-            f"the order has no place for them. The first: {dead[0]}. Leave them out of the list, "
-            "or put a NNNNN_stats.json with their `successes` beside them."
+            f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted "
+            f"(so the order has no place for them){more}. The first: {str(dead[0]).rstrip('.')}. "
+            "Leave them out of the list, or put a NNNNN_stats.json with their `successes` beside "
+            "them."
         )

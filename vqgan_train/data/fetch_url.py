@@ -5,7 +5,8 @@ waits for a password) can then be ended from outside, with everything that it st
 nothing of ours, so that it begins in a fraction of a second.
 
 Reads a JSON list of [address, file] from stdin; says what could not be had on stdout, a JSON object
-a line: `address`, `error`, and `absent`, whether the source says that there is no such thing.
+a line: `address`, `error`, `absent`, whether the source says that there is no such thing, and
+`refused`, whether asking again is of no use.
 """
 
 import json
@@ -20,6 +21,11 @@ from typing import Any
 
 AT_ONCE = 16
 PIPE = "pipe:"
+
+NO_CREDENTIALS = {
+    "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError",
+}  # fmt: skip
+"""Exceptions of libraries that may not be here."""
 
 
 class CommandError(Exception):
@@ -53,11 +59,23 @@ def fetch(pair: tuple[str, str]) -> dict[str, Any] | None:
         else:
             fetch_with_fsspec(address, file)
     except FileNotFoundError as error:
-        return {"address": address, "error": str(error) or "not found", "absent": True}
+        return {
+            "address": address,
+            "error": str(error) or "not found",
+            "absent": True,
+            "refused": False,
+        }
     except Exception as error:  # of any of fsspec's many libraries
         text = f"{type(error).__name__}: {error}"
-        return {"address": address, "error": text, "absent": False}
+        return {"address": address, "error": text, "absent": False, "refused": is_final(error)}
     return None
+
+
+def is_final(error: Exception) -> bool:
+    """Whether it will be the same the next time: no right, no credentials, no library."""
+    # What the library for an address lacks is an ImportError, an unknown address a ValueError.
+    is_ours = isinstance(error, PermissionError | ImportError)
+    return is_ours or type(error).__name__ in NO_CREDENTIALS or "Protocol not known" in str(error)
 
 
 def run_command(command: str, file: str) -> None:

@@ -74,14 +74,17 @@ def _count(addresses: Sequence[str], store: ShardStore | None) -> list[RemoteSha
 def _fetch(addresses: Sequence[str], store: ShardStore | None) -> list[tuple[ShardIndex, Hold]]:
     assert store is not None, "remote shards need a store"
     store.forget_dead(addresses)
-    never = threading.Event()
+    given_up = threading.Event()
     with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-        fetched = pool.map(lambda address: store.fetch_to_hold(address, never), addresses)
+        fetched = pool.map(lambda address: store.fetch_to_hold(address, given_up), addresses)
         few = len(addresses) < MANY_SHARDS
         try:
             return list(tqdm(fetched, "fetching shards", len(addresses), unit="shard", disable=few))
         except DeadShardError as error:
+            given_up.set()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise ShardError(
-                f"{error}. Validation is of the same images every time, so it needs all of its "
-                "shards. Mend the source, or leave the shard out of data.val_shards."
+                f"{str(error).rstrip('.')}. Validation is of the same images every time, so it "
+                "needs all of its shards. Mend the source, or leave the shard out of "
+                "data.val_shards."
             ) from error

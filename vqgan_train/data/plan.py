@@ -5,8 +5,9 @@ epoch p // N. A global batch is a run of positions, and a rank's batch its share
 epoch holds each sample once, all ranks have equal steps, nothing depends on the number of workers,
 and a position is all that a resume needs.
 
-Two other plans keep all of this but the permutation of everything: windows.py, for shards that are
-not all on a disk at once, and weighted.py, for sources that are to be seen more or less often.
+Other plans keep all of this but the permutation of everything: windows.py, for shards that are not
+all on a disk at once, lanes.py, for machines that are to read a share of them each, and
+weighted.py, for sources that are to be seen more or less often.
 """
 
 from abc import ABC, abstractmethod
@@ -70,9 +71,9 @@ def require_same_order(before: str, plan: Order) -> None:
     if before != plan.name:
         raise ShardError(
             f"The checkpoint was trained on its data in another order ({before}; now it is "
-            f"{plan.name}), so its place means nothing. Set data.sampling, data.shuffle_shards and "
-            "data.source_weights as they were, or start a run from the weights: "
-            "model.init_from=CHECKPOINT."
+            f"{plan.name}), so its place means nothing. Set data.sampling, data.shuffle_shards, "
+            "data.shard_lanes and data.source_weights as they were, or start a run from the "
+            "weights: model.init_from=CHECKPOINT."
         )
 
 

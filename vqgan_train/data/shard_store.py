@@ -22,7 +22,7 @@ from vqgan_train.data.index import (
     write_index,
 )
 from vqgan_train.data.shards import PIPE, DeadShardError, ShardError
-from vqgan_train.data.transfer import EndlessError, TransferError, fetch_file
+from vqgan_train.data.transfer import EndlessError, RefusedError, TransferError, fetch_file
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class ShardStore:
                 raise
             except (TransferError, ShardError) as error:
                 reason = str(error)
-                if isinstance(error, EndlessError):
+                if isinstance(error, EndlessError | RefusedError):
                     break
                 continue
             # What is damaged in the same way twice is so at its source: its whole samples count.

@@ -16,6 +16,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from vqgan_train.data import fetch_url
+from vqgan_train.data.access import needs
 
 LEAST_BYTES_PER_SECOND = 2**14
 """What comes slower does not come: a shard of 300 MB would take 5 hours."""
@@ -32,6 +33,10 @@ class TransferError(OSError):
 
 class StallError(TransferError):
     """Nothing came for a while."""
+
+
+class RefusedError(TransferError):
+    """The source, or the library for it, will say no the next time, too."""
 
 
 class EndlessError(TransferError):
@@ -64,6 +69,8 @@ def fetch_file(
 
     least = stall_seconds * LEAST_BYTES_PER_SECOND
     for failure in _fetch([(address, file)], progress, least, stall_seconds):
+        if failure["refused"]:
+            raise RefusedError(f"{failure['error'].rstrip('.')}. {needs(address)}")
         raise TransferError(failure["error"])
 
 
@@ -77,7 +84,7 @@ def fetch_small_files(
         stall_seconds: how long to bear with not one of them coming.
 
     Returns:
-        Those that did not come: `address`, `error`, `absent`.
+        Those that did not come: `address`, `error`, `absent`, `refused`.
 
     Raises:
         StallError: none came for a while; some may be there.

@@ -1,11 +1,18 @@
 """The adversarial game: hinge losses and the weight that balances them with the reconstruction."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 MAX_ADAPTIVE_WEIGHT = 1e4
 ADAPTIVE_WEIGHT_EPSILON = 1e-4
+
+
+def this_batch_alone(pulls: Tensor) -> Tensor:
+    """The original's pool: each rank balances its own batch."""
+    return pulls
 
 
 def generator_hinge(fake_logits: Tensor) -> Tensor:
@@ -19,7 +26,11 @@ def discriminator_hinge(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def adaptive_weight(
-    reconstruction: Tensor, last_layer: Tensor, nll_gradient: Tensor, adversarial_gradient: Tensor
+    reconstruction: Tensor,
+    last_layer: Tensor,
+    nll_gradient: Tensor,
+    adversarial_gradient: Tensor,
+    pool: Callable[[Tensor], Tensor] = this_batch_alone,
 ) -> Tensor:
     """How much the adversarial term may pull at the last layer (Esser et al. 2021, equation 7).
 
@@ -28,13 +39,19 @@ def adaptive_weight(
         last_layer: weight of the decoder's last convolution.
         nll_gradient: gradient of pixel plus perceptual loss with respect to the reconstruction.
         adversarial_gradient: gradient of the generator's adversarial loss, likewise.
+        pool: what the two gradients at the last layer, (2, *last_layer.shape) float32, go through
+            before their norms are taken. Their mean over ranks gives all ranks one weight: that of
+            all their images, as if they were one batch.
 
     Returns:
         () float32 in [0, 1e4], detached: |d nll / d last_layer| / (|d adversarial / d last_layer| +
         1e-4).
     """
-    nll_norm = _norm_at(reconstruction, last_layer, nll_gradient)
-    adversarial_norm = _norm_at(reconstruction, last_layer, adversarial_gradient)
+    nll_pull = _carry_to(last_layer, reconstruction, nll_gradient)
+    adversarial_pull = _carry_to(last_layer, reconstruction, adversarial_gradient)
+    nll_norm, adversarial_norm = (
+        pool(torch.stack([nll_pull, adversarial_pull])).flatten(1).norm(dim=1)
+    )
     weight = nll_norm / (adversarial_norm + ADAPTIVE_WEIGHT_EPSILON)
     return weight.clamp(0.0, MAX_ADAPTIVE_WEIGHT)
 
@@ -49,8 +66,8 @@ def gradient_of_mean(mean: Tensor, count: int, image: Tensor, *, retain_graph: b
     return gradient / count
 
 
-def _norm_at(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Tensor:
-    """Norm of a gradient of the reconstruction, carried back to the last layer's weight."""
+def _carry_to(last_layer: Tensor, reconstruction: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient of the reconstruction, carried back to the last layer's weight: float32."""
     # A mean over all pixels has gradients near 1e-6, which fp16 rounds to nothing on the way back.
     # Scaled to a largest of 1, a million of them would add up to more than it can hold. A norm
     # of 1 is far from both ends.
@@ -59,4 +76,4 @@ def _norm_at(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Te
     (carried,) = torch.autograd.grad(
         reconstruction, last_layer, (gradient / scale).to(reconstruction.dtype), retain_graph=True
     )
-    return carried.float().norm() * scale
+    return carried.float() * scale

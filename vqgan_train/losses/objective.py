@@ -19,6 +19,7 @@ from vqgan_train.losses.adversarial import (
     discriminator_hinge,
     generator_hinge,
     gradient_of_mean,
+    this_batch_alone,
 )
 from vqgan_train.losses.codebook import codebook_loss
 from vqgan_train.losses.perceptual import LPIPS
@@ -100,6 +101,7 @@ class Objective(nn.Module):
         last_layer: Tensor,
         adversarial_factor: float = 1.0,
         discriminator_factor: float = 1.0,
+        pool: Callable[[Tensor], Tensor] = this_batch_alone,
     ) -> StepTerms:
         """Compute the losses of one training step.
 
@@ -115,6 +117,7 @@ class Objective(nn.Module):
             adversarial_factor: 0 keeps the adversarial term out of the generator's loss, 1 lets it
                 in.
             discriminator_factor: 0 keeps the discriminator as it is, 1 trains it.
+            pool: over which images the adversarial term is balanced; see `adaptive_weight`.
         """
         copy = reconstruction.detach().float().requires_grad_()
         # Once for both players: the generator's gradient stops at the copy, the discriminator's at
@@ -130,7 +133,7 @@ class Objective(nn.Module):
                 adversarial, fake_logits.numel(), copy, retain_graph=True
             )
             weight = (adversarial_factor * self.adversarial_weight) * adaptive_weight(
-                reconstruction, last_layer, nll_gradient, adversarial_gradient
+                reconstruction, last_layer, nll_gradient, adversarial_gradient, pool
             )
             gradient = nll_gradient + weight * adversarial_gradient
             codebook = self._codebook(latents, codes)

@@ -1,0 +1,68 @@
+"""Runs of one or two ranks that remember each batch they trained on, and how they ended."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from tiny_runs import compose_config
+
+from vqgan_train.module import VQGANModule
+from vqgan_train.train import train
+
+
+def train_two_ranks(folder: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """What `train_and_record` tells of both ranks of a run on gloo."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = int(server.getsockname()[1])
+    arguments = (folder, [*overrides, "trainer.devices=2"], port)
+    torch.multiprocessing.spawn(_run_rank, arguments, nprocs=2)
+    files = [folder / f"rank{rank}.pt" for rank in range(2)]
+    return [torch.load(file, map_location="cpu", weights_only=True) for file in files]
+
+
+def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
+    """Train.
+
+    Returns:
+        `start`, the state dict at the first step, `end`, that of the last; `batches`: of each
+        `names`, `images` and `terms`.
+    """
+    records: dict[str, Any] = {"batches": []}
+    step = VQGANModule.training_step
+
+    def recorded_step(module: VQGANModule, batch: Mapping[str, Any]) -> dict[str, Any]:
+        if "start" not in records:
+            records["start"] = {k: v.clone() for k, v in module.state_dict().items()}
+        output = step(module, batch)
+        images, terms = batch["image"].clone(), output["terms"].clone()
+        records["batches"].append({"names": batch["name"], "images": images, "terms": terms})
+        return output
+
+    VQGANModule.training_step = recorded_step  # type: ignore[method-assign]
+    try:
+        trainer = train(compose_config(*overrides))
+    finally:
+        VQGANModule.training_step = step  # type: ignore[method-assign]
+    assert trainer is not None
+    records["end"] = trainer.lightning_module.state_dict()
+    return records
+
+
+def _run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+    }
+    torch.set_num_threads(1)
+    from pytorch_lightning.utilities import rank_zero_only
+
+    rank_zero_only.rank = rank
+    torch.save(train_and_record(overrides), folder / f"rank{rank}.pt")

@@ -121,6 +121,21 @@ def require_same_settings(
         )
 
 
+def require_named_folder(environment: Mapping[str, str], output_dir: str | None) -> None:
+    """Check that a job that Slurm has started again knows where it was.
+
+    Raises:
+        RunFolderError: it would begin anew.
+    """
+    times = environment.get("SLURM_RESTART_COUNT", "0")
+    if times != "0" and output_dir is None:
+        raise RunFolderError(
+            f"Slurm has started this job again ({times} times so far), but run.output_dir=null is "
+            "a new folder each time. Give the job a folder of its own, such as "
+            "run.output_dir=runs/$SLURM_JOB_ID."
+        )
+
+
 def claim_folder(output_dir: str | None) -> Path:
     """The folder of the run: the one given, or a new one under runs/, which is made at once."""
     if output_dir is not None:

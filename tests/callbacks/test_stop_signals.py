@@ -13,6 +13,7 @@ from pytorch_lightning import Callback
 from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wait_until
 
 from vqgan_train import callbacks
+from vqgan_train.exit_codes import STOP_SIGNALS
 from vqgan_train.train import train
 
 RARELY = ("run.checkpoint_every_steps=100", "run.val_every_steps=100")
@@ -35,7 +36,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tell
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 @pytest.mark.parametrize("batches", [1, 2])
 def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
     tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch, number: int, batches: int
@@ -60,16 +61,17 @@ def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
 
 
 def test_signals_belong_to_others_again_afterwards(tmp_path: Path, told: Any) -> None:
-    before = [signal.getsignal(number) for number in callbacks.stop_signals.SIGNALS]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     train(tiny_config(tmp_path, "run.max_steps=1"))
     told(0, signal.SIGTERM)
     with pytest.raises(SystemExit):
         train(tiny_config(tmp_path, "run.max_steps=3"))
-    assert [signal.getsignal(number) for number in callbacks.stop_signals.SIGNALS] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
-    stopping = callbacks.StopSignals(checkpoints=None)  # type: ignore[arg-type]
+    stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
+    stopping._saves = True
     stopping._receive(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         stopping._receive(signal.SIGINT, None)

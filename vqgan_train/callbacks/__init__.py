@@ -9,8 +9,10 @@ from vqgan_train.callbacks.metrics_log import MetricsLog
 from vqgan_train.callbacks.non_finite import NonFiniteError, SkipNonFinite
 from vqgan_train.callbacks.pictures import Pictures
 from vqgan_train.callbacks.progress import Progress
+from vqgan_train.callbacks.same_start import SameStart
 from vqgan_train.callbacks.stop_signals import StopSignals
 from vqgan_train.callbacks.summary import Summary
+from vqgan_train.callbacks.whole_data import WholeData
 
 __all__ = [
     "Artifacts",
@@ -22,7 +24,9 @@ __all__ = [
     "NonFiniteError",
     "Pictures",
     "Progress",
+    "SameStart",
     "SkipNonFinite",
     "StopSignals",
     "Summary",
+    "WholeData",
 ]

@@ -73,6 +73,10 @@ class RunConfig:
     """Training images, over all devices and the parents before, after which the run ends: at the
     last whole step. null: run.max_steps says when; with both, whichever comes first."""
 
+    max_hours: float | None
+    """Hours after the start of the process at which the run saves its state at the next step and
+    ends with exit code 75; the same command goes on there. null: no limit."""
+
     val_every_steps: int
     """Steps between validations; there is one before the first step and one after the last, too."""
 
@@ -102,6 +106,10 @@ class RunConfig:
             run__checkpoint_every_steps=self.checkpoint_every_steps,
             run__log_every_steps=self.log_every_steps,
             run__num_pictures=self.num_pictures,
+        )
+        require(
+            self.max_hours is None or self.max_hours > 0,
+            f"run.max_hours is {self.max_hours}; set more than 0, or null for no limit.",
         )
 
 
@@ -153,17 +161,20 @@ class TrainerConfig:
 
     accelerator: Accelerator
     devices: Any
-    """Devices a node: a number, or auto for all GPUs (one process on a CPU)."""
+    """Devices a node: a number, or auto for what torchrun or srun has started; where nobody has,
+    for all GPUs (one process on a CPU)."""
 
-    num_nodes: int
+    num_nodes: Any
+    """Machines: a number, or auto for those that torchrun or srun has started; else one."""
+
     precision: Precision
 
     def __post_init__(self) -> None:
-        require(
-            self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1),
-            f"trainer.devices is {self.devices!r}; it must be a number from 1 up, or auto.",
-        )
-        require_at_least(1, trainer__num_nodes=self.num_nodes)
+        for name, value in (("devices", self.devices), ("num_nodes", self.num_nodes)):
+            require(
+                value == "auto" or (isinstance(value, int) and value >= 1),
+                f"trainer.{name} is {value!r}; it must be a number from 1 up, or auto.",
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,0 +1,145 @@
+"""The first rank starts the others on its machine, and none outlives another's failure."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from vqgan_train.exit_codes import LOST_RANK, STOPPED, in_words
+
+log = logging.getLogger(__name__)
+
+PARENT_VARIABLE = "VQGAN_TRAIN_FIRST_RANK"
+"""Tells the ranks that the first one starts which process that is."""
+
+SECONDS_TO_END = 20.0
+"""So long ranks may take to notice by themselves that another is gone, and to say so."""
+
+WATCH_SECONDS = 0.5
+
+
+class RankStrategy(DDPStrategy):
+    """DDP whose first rank starts the others with a command that is given.
+
+    Lightning would repeat sys.argv, which in a sweep is all of the sweep, and in a job of submitit
+    is submitit's own.
+
+    Args:
+        command: starts one rank; None: what Lightning makes of sys.argv.
+        options: of DDP.
+    """
+
+    def __init__(self, command: Sequence[str] | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.command = command
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = RankLauncher(
+            self.cluster_environment, self.num_processes, self.num_nodes, self.command
+        )
+
+
+class RankLauncher(_SubprocessScriptLauncher):
+    """Starts the other ranks of a machine, and ends the run when one of them fails.
+
+    Args:
+        environment: Lightning's.
+        num_processes: a node.
+        num_nodes: of the run.
+        command: starts one rank; None: what Lightning makes of sys.argv.
+    """
+
+    def __init__(
+        self, environment: Any, num_processes: int, num_nodes: int, command: Sequence[str] | None
+    ) -> None:
+        super().__init__(environment, num_processes, num_nodes)
+        self.command = command
+
+    def launch(
+        self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any
+    ) -> Any:
+        """Start what is not started yet, then do this rank's part."""
+        if not self.cluster_environment.creates_processes_externally:
+            self._start_ranks()
+        return function(*args, **kwargs)
+
+    def _start_ranks(self) -> None:
+        os.environ |= {
+            "MASTER_ADDR": self.cluster_environment.main_address,
+            "MASTER_PORT": str(self.cluster_environment.main_port),
+            "NODE_RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": str(self.num_processes),
+            PARENT_VARIABLE: str(os.getpid()),
+        }
+        command = self.command or [sys.executable, *sys.orig_argv[1:]]
+        self.procs = [
+            subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(rank)})
+            for rank in range(1, self.num_processes)
+        ]
+        threading.Thread(target=watch_ranks, args=(self.procs,), daemon=True).start()
+
+
+def watch_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """End this process, and all ranks, some time after one of them has failed.
+
+    A rank that waits for a dead one in a collective may do so for half an hour, deaf to exceptions.
+    """
+    while not (failed := _failed(ranks)):
+        if all(process.poll() is not None for process in ranks):
+            return
+        time.sleep(WATCH_SECONDS)
+    for rank, code in failed:
+        log.error("Rank %d has ended with %s.", rank, in_words(code))
+    time.sleep(SECONDS_TO_END)
+    for process in ranks:
+        process.kill()
+    log.error("This rank still waited for it after %.0f s, and ends.", SECONDS_TO_END)
+    logging.shutdown()
+    os._exit(LOST_RANK)
+
+
+def _failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[tuple[int, int]]:
+    """Numbers and exit codes of the ranks that have ended otherwise than they should."""
+    codes = {number: process.poll() for number, process in enumerate(ranks, start=1)}
+    return [(number, code) for number, code in codes.items() if code and code not in STOPPED]
+
+
+def follow_first_rank() -> None:
+    """End this process when the one that has started it as a rank is gone."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None or os.environ.get("LOCAL_RANK", "0") == "0":
+        return
+    threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    time.sleep(SECONDS_TO_END)
+    log.error("The first rank is gone. This one still waited for it, and ends.")
+    logging.shutdown()
+    os._exit(LOST_RANK)
+
+
+@contextmanager
+def own_world() -> Iterator[None]:
+    """Leave the process as it was: in a sweep, the next run in it starts ranks of its own."""
+    environment = dict(os.environ)
+    try:
+        yield
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)

@@ -204,6 +204,7 @@ def _launch(folder: Path, processes: dict[str, int], command: str, *arguments: s
             start_new_session=True,
             env={**os.environ, "SLURM_CONF": str(folder / "slurm.conf")},
         )
+    process.returncode = 0  # it is meant to go on; Python would warn of that
     processes[f"{command} {len(processes)}"] = process.pid
     (folder / PROCESSES).write_text(json.dumps(processes))
 

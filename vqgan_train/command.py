@@ -69,8 +69,10 @@ def _errors_explained(schema: type) -> Iterator[None]:
         if not is_users(error):
             raise
         rank = rank_of(os.environ)
-        where = f" of rank {rank}" if rank else ""
-        sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")
+        is_told_by_others = isinstance(error, LostRankError) and rank > 1  # of two, one is left
+        if not is_told_by_others:
+            where = f" of rank {rank}" if rank else ""
+            sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")
         sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
 
 

@@ -25,6 +25,7 @@ SECONDS_TO_END = 20.0
 """So long ranks may take to notice by themselves that another is gone, and to say so."""
 
 WATCH_SECONDS = 0.5
+SECONDS_TO_BE_SEEN = 2.0
 
 
 class RankStrategy(DDPStrategy):
@@ -71,7 +72,11 @@ class RankLauncher(_SubprocessScriptLauncher):
         """Start what is not started yet, then do this rank's part."""
         if not self.cluster_environment.creates_processes_externally:
             self._start_ranks()
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            name_failed(self.procs)
+            raise
 
     def _start_ranks(self) -> None:
         os.environ |= {
@@ -95,18 +100,26 @@ def watch_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
 
     A rank that waits for a dead one in a collective may do so for half an hour, deaf to exceptions.
     """
-    while not (failed := _failed(ranks)):
+    while not _failed(ranks):
         if all(process.poll() is not None for process in ranks):
             return
         time.sleep(WATCH_SECONDS)
-    for rank, code in failed:
-        log.error("Rank %d has ended with %s.", rank, in_words(code))
     time.sleep(SECONDS_TO_END)
+    name_failed(ranks)
     for process in ranks:
         process.kill()
     log.error("This rank still waited for it after %.0f s, and ends.", SECONDS_TO_END)
     logging.shutdown()
     os._exit(LOST_RANK)
+
+
+def name_failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Say which ranks have failed, if one does in a moment: what they held closes a little before."""
+    end = time.monotonic() + SECONDS_TO_BE_SEEN
+    while ranks and not _failed(ranks) and time.monotonic() < end:
+        time.sleep(0.1)
+    for rank, code in _failed(ranks):
+        log.error("Rank %d has ended with %s.", rank, in_words(code))
 
 
 def _failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[tuple[int, int]]:
@@ -140,6 +153,12 @@ def own_world() -> Iterator[None]:
         yield
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    except SystemExit as stop:
+        # Ranks that were told to stop leave together: launchers end those that stay behind, and
+        # the first rank may still have something to upload.
+        if stop.code in STOPPED and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        raise
     finally:
         os.environ.clear()
         os.environ.update(environment)

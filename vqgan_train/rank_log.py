@@ -1,6 +1,7 @@
 """What each rank says, in a file of its own; only the first one speaks on the console."""
 
 import logging
+import os
 import platform
 import sys
 import warnings
@@ -74,7 +75,7 @@ def rank_log() -> Iterator[RankLog]:
             shown(message, category, name, line, *rest)
 
     warnings.showwarning = show  # type: ignore[assignment]  # as the standard library's own logging
-    file_only.info("begins on %s: %s", platform.node(), " ".join(sys.argv))
+    file_only.info("process %d of %s begins: %s", os.getpid(), platform.node(), " ".join(sys.argv))
     try:
         yield file
         file_only.info("ends")

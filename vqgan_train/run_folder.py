@@ -23,6 +23,9 @@ METRICS_FILE = "metrics.csv"
 WANDB_ID_FILE = "wandb_id"
 CHECKPOINTS = "checkpoints"
 PICTURES = "images"
+STOPPED_FILE = "stopped"
+"""There if the run saved its state because it was told to stop, and has not gone on since."""
+
 OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
 """Tells the processes that the first rank launches which folder it chose."""
 
@@ -189,11 +192,22 @@ def start_folder(path: Path, settings: Mapping[str, Any]) -> None:
     """
     try:
         remove_partial(path)
+        (path / STOPPED_FILE).unlink(missing_ok=True)
         with write_whole(path / CONFIG_FILE) as file:
             file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
     except OSError as error:
         raise not_writable(path, error) from error
     os.environ[OUTPUT_DIR_VARIABLE] = str(path)
+
+
+@rank_zero_only
+def mark_stopped(path: Path, why: str) -> None:
+    """Leave a file that says that the same command is to go on.
+
+    What srun and torchrun make of the ranks' exit codes does not tell.
+    """
+    with write_whole(path / STOPPED_FILE) as file:
+        file.write(f"{why}\n".encode())
 
 
 def wandb_id(folder: Path) -> str:

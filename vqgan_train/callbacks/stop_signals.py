@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from vqgan_train.callbacks.checkpoints import Checkpoints
 from vqgan_train.exit_codes import SIGNAL_BASE, STOP_SIGNALS, TIME_IS_UP, in_words
 from vqgan_train.process_age import process_seconds
+from vqgan_train.run_folder import mark_stopped
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class StopSignals(Callback):
         if code:
             self.checkpoints.save_last(trainer)
             what = f"run.max_hours={self.max_hours}" if code == TIME_IS_UP else in_words(code)
+            mark_stopped(self.checkpoints.last.parents[1], f"{what}, step {trainer.global_step}")
             log.info("\n%s: saved, and stopped.", what)
             self._tell_submitit(code)
             raise SystemExit(code)

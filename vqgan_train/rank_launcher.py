@@ -114,7 +114,7 @@ def watch_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def name_failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Say which ranks have failed, if one does in a moment: what they held closes a little before."""
+    """Say which ranks have failed, if one does in a moment: connections close a little before."""
     end = time.monotonic() + SECONDS_TO_BE_SEEN
     while ranks and not _failed(ranks) and time.monotonic() < end:
         time.sleep(0.1)

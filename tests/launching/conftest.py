@@ -4,7 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,6 +73,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings of a tiny run without a folder."""
     words = tiny_overrides(tmp_path_factory.mktemp("shards"))
     return [word for word in words if not word.startswith("run.output_dir=")]
+
+
+def changed(words: Sequence[str], *changes: str) -> list[str]:
+    """Settings with others instead, or beside them; each once, as the command wants it."""
+    return list({word.split("=")[0]: word for word in (*words, *changes)}.values())
 
 
 @pytest.fixture(scope="session")

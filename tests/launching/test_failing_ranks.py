@@ -14,7 +14,7 @@ from tiny_runs import rows, wait_until
 
 from vqgan_train.exit_codes import LOST_RANK
 
-from .conftest import PATIENCE_SECONDS, TRAIN, Variables
+from .conftest import PATIENCE_SECONDS, TRAIN, Variables, changed
 
 pytestmark = pytest.mark.slow
 SECONDS_TO_END = 60
@@ -59,12 +59,13 @@ def launched(
     request: pytest.FixtureRequest, shards: list[str], plain_environment: Variables
 ) -> tuple[list[str], dict[str, str]]:
     """A long run of two ranks: command and environment."""
+    words = changed(shards, *LONG)
     if request.param == "ours":
-        return [*TRAIN, *shards, *LONG, "trainer.devices=2"], dict(plain_environment)
+        return [*TRAIN, *words, "trainer.devices=2"], dict(plain_environment)
     if request.param == "torchrun":
-        return [*TORCHRUN, "vqgan_train", *shards, *LONG], dict(plain_environment)
+        return [*TORCHRUN, "vqgan_train", *words], dict(plain_environment)
     slurm = request.getfixturevalue("slurm")
-    return ["srun", "-N2", "-n2", "--kill-on-bad-exit=1", *TRAIN, *shards, *LONG], slurm
+    return ["srun", "-N2", "-n2", "--kill-on-bad-exit=1", *TRAIN, *words], dict(slurm)
 
 
 Launched = tuple[list[str], dict[str, str]]
@@ -118,17 +119,19 @@ def test_an_exception(tmp_path: Path, launched: Launched, broken: str) -> None:
     assert process.returncode != 0
     assert "KeyError: 'this rank is broken'" in said
     assert "KeyError: 'this rank is broken'" in log_of(1, tmp_path)
-    if "Error: " in said:  # rank 0 was not ended by the launcher before
+    if "\nError: " in said:  # rank 0 was not ended by the launcher before
         assert "Another rank of the run is gone" in said
     assert "Connection closed" not in said, "what the other rank noticed hides what happened"
     assert_gone(*(number_of(rank, tmp_path) for rank in (0, 1)))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("launched", "rank"),
+    [("ours", 0), ("ours", 1), ("torchrun", 1), ("srun", 1)],  # rank 0 starts the others
+    indirect=["launched"],
+)
 def test_a_kill(tmp_path: Path, launched: Launched, rank: int) -> None:
     command, environment = launched
-    if rank == 0 and command[0] != sys.executable:
-        pytest.skip("rank 0 is special where it starts the others")
     with running(command, environment, tmp_path) as process:
         wait_until(lambda: process.poll() is not None or has_steps(tmp_path), PATIENCE_SECONDS)
         ranks = [number_of(number, tmp_path) for number in (0, 1)]
@@ -150,7 +153,8 @@ def test_data_that_end_early(
     tmp_path: Path, shards: list[str], plain_environment: Variables, broken: str
 ) -> None:
     environment = {**plain_environment, "PYTHONPATH": f"{plain_environment['PYTHONPATH']}:{broken}"}
-    with running([*TRAIN, *shards, *LONG, "trainer.devices=2"], environment, tmp_path) as process:
+    command = [*TRAIN, *changed(shards, *LONG), "trainer.devices=2"]
+    with running(command, environment, tmp_path) as process:
         process.wait(PATIENCE_SECONDS)
     said = (tmp_path / "said").read_text()
     assert process.returncode == LOST_RANK

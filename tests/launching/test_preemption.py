@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from tiny_runs import wait_until
 
-from .conftest import PATIENCE_SECONDS, ROOT, Variables, assert_same_run
+from .conftest import PATIENCE_SECONDS, ROOT, Variables, assert_same_run, changed
 
 pytestmark = pytest.mark.slow
 TEMPLATE = ROOT / "scripts" / "slurm" / "train.sbatch"
 SETTINGS = {
-    "run.max_steps": 150,
+    "run.max_steps": 100,
     "run.val_every_steps": 50,
     "run.checkpoint_every_steps": 1000,  # what is saved is saved because of a signal
 }
@@ -27,8 +27,7 @@ class Job:
 
     def __init__(self, folder: Path, shards: list[str], environment: Variables) -> None:
         self.folder = folder
-        kept = [word for word in shards if word.split("=")[0] not in SETTINGS]
-        self.words = [*kept, *(f"{name}={value}" for name, value in SETTINGS.items())]
+        self.words = changed(shards, *(f"{name}={value}" for name, value in SETTINGS.items()))
         self.environment = dict(environment)
 
     def ask(self, *command: str) -> str:
@@ -82,7 +81,7 @@ def test_a_job_that_is_preempted_twice(job: Job) -> None:
     job.wait_for_step(disturbed, "disturbed", 10)
     job.ask("scancel", "--signal=USR1", disturbed)  # as --signal does, before the time limit
     job.start_again(disturbed)
-    job.wait_for_step(disturbed, "disturbed", 60)
+    job.wait_for_step(disturbed, "disturbed", 45)
     job.ask("scontrol", "requeue", disturbed)  # as a preemption does
     job.start_again(disturbed)
     job.wait(disturbed)

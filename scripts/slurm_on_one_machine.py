@@ -5,9 +5,8 @@
     srun -N2 -n2 --kill-on-bad-exit=1 python -m vqgan_train trainer.devices=1
     python scripts/slurm_on_one_machine.py stop FOLDER
 
-It needs root and Debian's packages `slurm-wlm` and `munge`. Configuration, key, logs and state are
-in FOLDER; nothing of the machine's own Slurm is touched. Each node offers `CPUS` processors,
-whatever the machine has.
+It needs root and Debian's packages `slurm-wlm` and `munge`. Everything is in FOLDER; nothing of the
+machine's own Slurm is touched.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from pathlib import Path
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scontrol", "scancel", "squeue")
 NODES = ("n1", "n2")
-CPUS = 4
+CPUS = 4  # a node, whatever the machine has
 SECONDS_TO_COME_UP = 60
 SECONDS_TO_GO = 20
 PROCESSES = "processes.json"
@@ -74,9 +73,8 @@ class SlurmError(ValueError):
 
 def main() -> None:
     """Read the command line, and start or stop."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("action", choices=("start", "stop"))
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
@@ -133,20 +131,9 @@ def stop(folder: Path) -> None:
     file = folder / PROCESSES
     if not file.exists():
         return
-    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-
-    def answer(*command: str) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=SECONDS_TO_GO
-            ).stdout.strip()
-        return ""
-
-    answer("scancel", "--full", "--signal=KILL", "--state=RUNNING", "--user=root")
-    answer("scancel", "--user=root")
-    with contextlib.suppress(SlurmError):
-        _wait(lambda: not answer("squeue", "--noheader"), "the jobs' end", SECONDS_TO_GO)
     numbers = [number for number in json.loads(file.read_text()).values() if _is_ours(number)]
+    if numbers:
+        _end_jobs(folder / "slurm.conf")
     for number in reversed(numbers):
         os.kill(number, signal.SIGTERM)
     try:
@@ -155,6 +142,19 @@ def stop(folder: Path) -> None:
         for number in filter(_is_ours, numbers):
             os.kill(number, signal.SIGKILL)
     file.unlink()
+
+
+def _end_jobs(configuration: Path) -> None:
+    """Kill what runs, and wait until its remains have gone; else they would outlive the daemons."""
+
+    def answer(*command: str) -> str:
+        environment = {**os.environ, "SLURM_CONF": str(configuration)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+    answer("scancel", "--full", "--signal=KILL", "--state=RUNNING", "--user=root")
+    answer("scancel", "--user=root")
+    with contextlib.suppress(SlurmError):
+        _wait(lambda: not answer("squeue", "--noheader"), "jobs' end", SECONDS_TO_GO)
 
 
 def _write_configuration(folder: Path) -> Path:
@@ -182,14 +182,10 @@ def _write_configuration(folder: Path) -> Path:
 
 
 def _munge_options(folder: Path) -> list[str]:
-    here = folder / "munge"
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
-    return [
-        "--foreground",
-        "--force",  # it would rather have folders that nobody else can write
-        "--num-threads=2",
-        *(f"--{option}={here / name}" for option, name in files.items()),
-    ]
+    places = [f"--{option}={folder / 'munge' / name}" for option, name in files.items()]
+    # Without --force it wants folders that nobody else can write.
+    return ["--foreground", "--force", "--num-threads=2", *places]
 
 
 def _launch(folder: Path, processes: dict[str, int], command: str, *arguments: str) -> None:

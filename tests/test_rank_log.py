@@ -1,6 +1,7 @@
 """What a rank says is in its file, from the first word to the traceback."""
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.launch import LostRankError
-from vqgan_train.rank_log import rank_log
+from vqgan_train.rank_log import RankLog, rank_log
 from vqgan_train.ranks_lost import lost_ranks_named
 from vqgan_train.runtime import configure_logging
 
@@ -35,11 +36,13 @@ def test_all_is_in_the_file_and_the_first_rank_speaks(
 ) -> None:
     configure_logging()
     before = {name: list(logging.getLogger(name).handlers) for name in ("vqgan_train", "torch")}
-    shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("default")
+        shown = lambda message, *_: sys.stderr.write(str(message))  # noqa: E731
+        warnings.showwarning = shown
         with pytest.raises(RuntimeError):
             say_and_fail(tmp_path)
+        assert warnings.showwarning is shown
     written = (tmp_path / "logs" / f"rank_{rank}.log").read_text()
     out, err = capsys.readouterr()
     for said in ("before the folder is known", "a sample that cannot be read"):
@@ -52,7 +55,6 @@ def test_all_is_in_the_file_and_the_first_rank_speaks(
     assert "process" not in out
     for name, handlers in before.items():
         assert logging.getLogger(name).handlers == handlers
-    assert warnings.showwarning is shown
 
 
 def test_a_run_that_goes_on_adds_to_the_file(tmp_path: Path) -> None:
@@ -71,11 +73,17 @@ def test_a_run_that_goes_on_adds_to_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_lost_rank_is_named_and_not_the_connection(tmp_path: Path, message: str) -> None:
-    with pytest.raises(LostRankError, match=r"rank_\*.log"), lost_ranks_named(tmp_path):
+    file = RankLog()
+    file.open(tmp_path)
+    with pytest.raises(LostRankError) as raised, lost_ranks_named(file):
         raise RuntimeError(message)
+    file.close()
+    assert f"among {tmp_path}/logs/rank_*.log;" in str(raised.value)
 
 
-def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+def test_other_errors_stay_what_they_are() -> None:
+    file = RankLog()
     for error in (RuntimeError("CUDA out of memory"), ValueError("Broken pipe"), SystemExit(143)):
-        with pytest.raises(type(error)), lost_ranks_named(tmp_path):
+        with pytest.raises(type(error)), lost_ranks_named(file):
             raise error
+    file.close()

@@ -15,11 +15,19 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from vqgan_train.exit_codes import LOST_RANK, STOPPED, in_words
+from vqgan_train.run_folder import OUTPUT_DIR_VARIABLE
 
 log = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "VQGAN_TRAIN_FIRST_RANK"
 """Tells the ranks that the first one starts which process that is."""
+
+VARIABLES = (
+    *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"),
+    PARENT_VARIABLE,
+    OUTPUT_DIR_VARIABLE,
+)
+"""What a run leaves in the environment for the ranks that it starts."""
 
 SECONDS_TO_END = 20.0
 """So long ranks may take to notice by themselves that another is gone, and to say so."""
@@ -148,7 +156,7 @@ def _follow(parent: int) -> None:
 @contextmanager
 def own_world() -> Iterator[None]:
     """Leave the process as it was: in a sweep, the next run in it starts ranks of its own."""
-    environment = dict(os.environ)
+    before = {name: os.environ.get(name) for name in VARIABLES}
     try:
         yield
         if torch.distributed.is_initialized():
@@ -160,5 +168,7 @@ def own_world() -> Iterator[None]:
             torch.distributed.barrier()
         raise
     finally:
-        os.environ.clear()
-        os.environ.update(environment)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

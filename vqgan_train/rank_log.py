@@ -32,7 +32,7 @@ class RankLog:
 
     def __init__(self) -> None:
         self._kept = MemoryHandler(MOST_KEPT, flushLevel=logging.CRITICAL + 1, flushOnClose=True)
-        self._file: logging.Handler | None = None
+        self._file: logging.FileHandler | None = None
         for name in ROOTS:
             logging.getLogger(name).addHandler(self._kept)
 
@@ -47,6 +47,12 @@ class RankLog:
         self._kept.setTarget(self._file)
         self._kept.flush()
         self._kept.capacity = 1  # each message goes on at once
+
+    @property
+    def place(self) -> str:
+        """Where all ranks' files are."""
+        folder = Path(self._file.baseFilename).parent if self._file else Path(LOGS)
+        return str(folder / "rank_*.log")
 
     def close(self) -> None:
         """Leave the loggers as they were."""

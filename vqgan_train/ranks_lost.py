@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch.distributed
 
 from vqgan_train.launch import LostRankError
-from vqgan_train.rank_log import LOGS
+from vqgan_train.rank_log import RankLog
 
 GONE = re.compile(
     r"[Cc]onnection (was |is )?(closed|reset|refused)|[Bb]roken pipe|[Rr]emote process|peer"
@@ -17,11 +16,11 @@ GONE = re.compile(
 
 
 @contextmanager
-def lost_ranks_named(folder: Path) -> Iterator[None]:
+def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
     """Say that another rank is gone, instead of what the connection to it noticed.
 
     Args:
-        folder: the run's.
+        rank_log: this rank's; the others' lie beside it.
 
     Raises:
         LostRankError: one is.
@@ -34,7 +33,7 @@ def lost_ranks_named(folder: Path) -> Iterator[None]:
             raise
         raise LostRankError(
             "Another rank of the run is gone, so this one ends, too. Why it went is said by that "
-            f"rank: above, or at the end of its log among {folder / LOGS}/rank_*.log; one that was "
+            f"rank: above, or at the end of its log among {rank_log.place}; one that was "
             "killed says nothing (out of memory?). The same command goes on from the newest "
             "checkpoint."
         ) from error

@@ -81,7 +81,7 @@ def _train(config: Config, own_log: RankLog) -> Trainer | None:
             report_finished(config, start)
             return None
         announce(config, trainer, data, module, start)
-        with lost_ranks_named(folder):
+        with lost_ranks_named(own_log):
             make_steps(trainer, module, data, start)
         report(config, trainer, folder)
     return trainer

@@ -1,15 +1,22 @@
 """A job that Slurm takes the nodes away from ends as if nobody had disturbed it."""
 
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from tiny_runs import wait_until
+from tiny_runs import load, rows, wait_until
 
 from .conftest import PATIENCE_SECONDS, ROOT, Variables, assert_same_run, changed
 
 pytestmark = pytest.mark.slow
 TEMPLATE = ROOT / "scripts" / "slurm" / "train.sbatch"
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+SECONDS_TO_FORGET = 5
+"""Sooner, the nodes take a job for the one that they have just killed, and refuse it."""
+
 SETTINGS = {
     "run.max_steps": 100,
     "run.val_every_steps": 50,
@@ -64,6 +71,7 @@ class Job:
     def start_again(self, number: str) -> None:
         """Spare the two minutes that Slurm leaves a job that it starts again."""
         wait_until(lambda: self.state(number) == "PENDING", PATIENCE_SECONDS)
+        time.sleep(SECONDS_TO_FORGET)
         self.ask("scontrol", "update", f"JobId={number}", "StartTime=now")
         wait_until(lambda: self.state(number) != "PENDING", PATIENCE_SECONDS)
 
@@ -95,3 +103,34 @@ def test_a_job_that_is_preempted_twice(job: Job) -> None:
     job.wait(undisturbed)
     assert "going on" not in job.said(undisturbed)
     assert_same_run(job.folder / "disturbed", job.folder / "undisturbed")
+
+
+def has_steps(run: Path) -> bool:
+    return (run / "metrics.csv").exists() and len(rows(run)) > 3
+
+
+def test_torchrun_hands_the_signal_on_if_it_is_told_to(
+    tmp_path: Path, shards: list[str], plain_environment: Variables
+) -> None:
+    handled = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    words = changed(shards, "run.max_steps=100000", "run.output_dir=run")
+    with (tmp_path / "said").open("w") as said:
+        torchrun = subprocess.Popen(
+            [*TORCHRUN, handled, "--nproc-per-node=2", "-m", "vqgan_train", *words],
+            env=dict(plain_environment),
+            cwd=tmp_path,
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            wait_until(
+                lambda: has_steps(tmp_path / "run") or torchrun.poll() is not None,
+                PATIENCE_SECONDS,
+            )
+            torchrun.send_signal(signal.SIGUSR1)
+            assert torchrun.wait(PATIENCE_SECONDS) == 1  # whatever its ranks end with
+        finally:
+            torchrun.kill()
+    stopped = (tmp_path / "run" / "stopped").read_text()
+    step = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    assert stopped == f"SIGUSR1, step {step}\n"

@@ -130,12 +130,22 @@ def assert_swept(folder: Path, reference: Path) -> None:
     assert len(rows(folder / "run1")) == 5
 
 
+def assert_second_ranks_alone(folder: Path) -> None:
+    """Each second rank had the one run of the sweep that it belongs to."""
+    for seed in (0, 1):
+        said = (folder / f"run{seed}" / "logs" / "rank_1.log").read_text()
+        assert said.count("begins: ") == 1
+        words = said.splitlines()[0].split()
+        assert f"run.seed={seed}" in words
+
+
 def test_a_sweep_in_one_process(
     tmp_path: Path, shards: list[str], plain_environment: Variables, reference: Path
 ) -> None:
     finished = run(sweep(shards, "trainer.devices=2"), plain_environment, tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert_swept(tmp_path, reference)
+    assert_second_ranks_alone(tmp_path)
 
 
 def test_a_sweep_by_submitit_on_this_machine(
@@ -146,6 +156,7 @@ def test_a_sweep_by_submitit_on_this_machine(
     finished = run(sweep(shards, *words), plain_environment, tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert_swept(tmp_path, reference)
+    assert_second_ranks_alone(tmp_path)
 
 
 def test_a_sweep_by_submitit_as_jobs_of_slurm(

@@ -19,8 +19,9 @@ from tiny_runs import compose_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
 from vqgan_train.checkpoint import read_checkpoint, write_atomically
-from vqgan_train.command import INTERRUPTED, USER_ERROR, OverrideError, explain, quote_overrides
+from vqgan_train.command import OverrideError, explain, quote_overrides
 from vqgan_train.config import Config
+from vqgan_train.exit_codes import INTERRUPTED, USER_ERROR
 
 ONE_SCREEN = 25
 NASTY_NAMES = (

@@ -311,9 +311,10 @@ MISTAKES = {
     "optim.clip_norm=0": "optim.clip_norm is 0.0; set more than 0, or null for none",
     "trainer.devices=0": "trainer.devices is 0; it must be a number from 1 up, or auto",
     "trainer.devices=all": "trainer.devices is 'all'",
-    "trainer.num_nodes=0": "trainer.num_nodes is 0",
+    "trainer.num_nodes=0": "trainer.num_nodes is 0; it must be a number from 1 up, or auto",
     "trainer.memory_format=nhwc": "expected one of [channels_last, contiguous]",
     "trainer.profile_step=-1": "trainer.profile_step is -1",
+    "run.max_hours=0": "run.max_hours is 0.0; set more than 0, or null",
     "logger=wandb logger.wandb.upload_every_steps=0": "logger.wandb.upload_every_steps is 0",
     "logger=wandb logger.wandb.keep_versions=-1": "logger.wandb.keep_versions is -1",
     # in contradiction

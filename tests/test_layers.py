@@ -42,14 +42,20 @@ L2 = (
     "decoding",
     "encoding",
     "loggers",
+    "rank_launcher",
+    "rank_log",
+    "ranks_lost",
     "release",
     "run_folder",
     "run_lock",
     "run_start",
     "runtime",
+    "slurm_step",
     "tokenizer",
     "wandb_run",
 )
+
+PROCESS = ("exit_codes", "launch", "process_age")
 
 PREPARING = (
     "pack",
@@ -64,6 +70,7 @@ PREPARING = (
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
     "L0 cache": Room(("cache",), (), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L0 process": Room(PROCESS, (), (*NO_TORCH, *CONFIG_TOOLS)),
     "L1 models": Room(("models",), ("checkpoint",), PLAIN),
     "L1 losses": Room(("losses",), ("cache",), PLAIN),
     "L1 data": Room(("data",), ("cache",), PLAIN),
@@ -71,10 +78,10 @@ ROOMS = {
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),
-    "L2": Room(L2, L1, CONFIG_TOOLS),
-    "L3 build": Room(("build",), (*L1, *L2, "config"), CONFIG_TOOLS),
+    "L2": Room(L2, (*L1, *PROCESS), CONFIG_TOOLS),
+    "L3 build": Room(("build",), (*L1, *L2, *PROCESS, "config"), CONFIG_TOOLS),
     "L2 images": Room(("images",), ("data", "tokens"), PLAIN),
-    "L4 train": Room(("train", "run_report"), (*L1, *L2, "config", "build"), ()),
+    "L4 train": Room(("train", "run_report", "rank_command"), (*L1, *L2, "config", "build"), ()),
     "L4 check_data": Room(
         ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
     ),
@@ -85,8 +92,10 @@ ROOMS = {
     "L4 preparing": Room(
         PREPARING, ("cache", "data", "preparation", "config", "command"), TRAINING_TOOLS
     ),
-    "L4 command": Room(("command",), ("config",), NO_TORCH),
-    "L4 main": Room(("__main__",), ("command", "config", "train"), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L4 command": Room(("command",), ("config", *PROCESS), NO_TORCH),
+    "L4 main": Room(
+        ("__main__",), ("command", "config", "launch", "train"), (*NO_TORCH, *CONFIG_TOOLS)
+    ),
     "the package": Room((), ("models", "module"), (*NO_TORCH, *CONFIG_TOOLS)),
 }
 """The most specific room counts: data.module is in L2, the rest of data in L1."""

@@ -168,7 +168,7 @@ def test_it_tells_both_parts_with_their_runs(card: str, last: Path) -> None:
         assert "resized to 20 pixels, then a square of 16 cropped at a random place. Half" in part
         assert provenance["git_revision"].removesuffix("-dirty") in part
         assert f"torch {provenance['packages']['torch']}, " in part
-        assert "`trainer.accelerator=cpu`, `devices=auto`, `num_nodes=1`" in part
+        assert "`trainer.accelerator=cpu`, `devices=1`, `num_nodes=1`" in part
     assert "The model is of step 6." in card
 
 

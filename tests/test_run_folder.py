@@ -18,6 +18,7 @@ from vqgan_train.run_folder import (
     OUTPUT_DIR_VARIABLE,
     RunFolderError,
     claim_folder,
+    require_named_folder,
     require_space,
     start_folder,
     wandb_id,
@@ -155,3 +156,11 @@ def test_a_run_that_was_overtaken_while_it_waited_does_not_start(tmp_path: Path)
     with pytest.raises(RunFolderError, match="The same command again goes on from there"):
         require_unmoved(tmp_path, saved)
     assert saved_states(None) == []
+
+
+def test_a_job_that_slurm_starts_again_has_to_know_its_folder() -> None:
+    require_named_folder({}, None)
+    require_named_folder({"SLURM_RESTART_COUNT": "0"}, None)
+    require_named_folder({"SLURM_RESTART_COUNT": "2"}, "runs/7")
+    with pytest.raises(RunFolderError, match=r"again \(2 times so far\).*runs/\$SLURM_JOB_ID"):
+        require_named_folder({"SLURM_RESTART_COUNT": "2"}, None)

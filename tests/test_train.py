@@ -37,6 +37,7 @@ def test_a_run_leaves_config_metrics_pictures_and_checkpoints(finished: Path) ->
         "images/step_000000.png",
         "images/step_000002.png",
         "images/step_000004.png",
+        "logs/rank_0.log",
         "metrics.csv",
     ]
 

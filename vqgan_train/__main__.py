@@ -5,6 +5,7 @@ import sys
 
 from vqgan_train.command import run_command
 from vqgan_train.config import Config
+from vqgan_train.launch import rank_of
 
 
 def main() -> None:
@@ -14,7 +15,7 @@ def main() -> None:
 
 def _train(config: Config) -> None:
     # Importing Lightning takes seconds, which nobody with a typo in a setting should wait for.
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if rank_of(os.environ) == 0:
         sys.stdout.write("starting vqgan_train\n")
         sys.stdout.flush()
     from vqgan_train.train import train

@@ -17,11 +17,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vqgan_train.config import Settings, config_dir, register_schema, setting_names, to_config
+from vqgan_train.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
+from vqgan_train.launch import LostRankError, rank_of
 
 WANDB_ERRORS = "wandb.errors"
-USER_ERROR = 2
-INTERRUPTED = 130
-"""Exit codes: the settings are at fault; Ctrl-C (128 + SIGINT)."""
 
 
 class OverrideError(ValueError):
@@ -69,8 +68,12 @@ def _errors_explained(schema: type) -> Iterator[None]:
     except Exception as error:
         if not is_users(error):
             raise
-        sys.stderr.write(f"\nError: {explain(error, schema)}\n")
-        sys.exit(USER_ERROR)
+        rank = rank_of(os.environ)
+        is_told_by_others = isinstance(error, LostRankError) and rank > 1  # of two, one is left
+        if not is_told_by_others:
+            where = f" of rank {rank}" if rank else ""
+            sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")
+        sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
 
 
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:

@@ -24,6 +24,9 @@ WANDB_ID_FILE = "wandb_id"
 CHECKPOINTS = "checkpoints"
 PICTURES = "images"
 PROFILES = "profile"
+STOPPED_FILE = "stopped"
+"""There if the run saved its state because it was told to stop, and has not gone on since."""
+
 OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
 """Tells the processes that the first rank launches which folder it chose."""
 
@@ -122,6 +125,21 @@ def require_same_settings(
         )
 
 
+def require_named_folder(environment: Mapping[str, str], output_dir: str | None) -> None:
+    """Check that a job that Slurm has started again knows where it was.
+
+    Raises:
+        RunFolderError: it would begin anew.
+    """
+    times = environment.get("SLURM_RESTART_COUNT", "0")
+    if times != "0" and output_dir is None:
+        raise RunFolderError(
+            f"Slurm has started this job again ({times} times so far), but run.output_dir=null is "
+            "a new folder each time. Give the job a folder of its own, such as "
+            "run.output_dir=runs/$SLURM_JOB_ID."
+        )
+
+
 def claim_folder(output_dir: str | None) -> Path:
     """The folder of the run: the one given, or a new one under runs/, which is made at once."""
     if output_dir is not None:
@@ -175,11 +193,22 @@ def start_folder(path: Path, settings: Mapping[str, Any]) -> None:
     """
     try:
         remove_partial(path)
+        (path / STOPPED_FILE).unlink(missing_ok=True)
         with write_whole(path / CONFIG_FILE) as file:
             file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
     except OSError as error:
         raise not_writable(path, error) from error
     os.environ[OUTPUT_DIR_VARIABLE] = str(path)
+
+
+@rank_zero_only
+def mark_stopped(path: Path, why: str) -> None:
+    """Leave a file that says that the same command is to go on.
+
+    What srun and torchrun make of the ranks' exit codes does not tell.
+    """
+    with write_whole(path / STOPPED_FILE) as file:
+        file.write(f"{why}\n".encode())
 
 
 def wandb_id(folder: Path) -> str:

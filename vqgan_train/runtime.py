@@ -66,15 +66,20 @@ def configure_logging() -> None:
     """Send our log to the terminal, from the first rank only, and hush Lightning's advice."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
     package = logging.getLogger("vqgan_train")
     package.handlers = [handler]
     package.propagate = False
-    package.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
-    # Each rank reads data of its own, so each names what it could not read.
-    logging.getLogger("vqgan_train.callbacks.bad_samples").setLevel(logging.WARNING)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    package.setLevel(logging.INFO)  # each rank has a file of its own, too
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        for shown in logger.handlers:
+            shown.setLevel(logging.WARNING if is_first_rank() else logging.ERROR)
     # Lightning 2.6 asks torch 2.14 in a way that later versions will not answer.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # Wherever Slurm is installed, used or not; what matters of it launch.py checks.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     # The progress bar shows the loader's wait; a general advice for more workers helps no CPU.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # What is logged in validation was summed over ranks by the module itself.

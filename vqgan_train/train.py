@@ -1,5 +1,7 @@
 """Fine-tune, or train, one VQGAN."""
 
+import os
+
 import wandb
 from pytorch_lightning import Callback, Trainer, seed_everything
 
@@ -7,24 +9,30 @@ from vqgan_train.build import (
     build_data,
     build_module,
     build_trainer,
+    devices_and_nodes,
     initialise,
     last_step,
+    require_machine,
     require_wandb,
 )
 from vqgan_train.callbacks import Artifacts
 from vqgan_train.config import Config, plain_settings
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.module import VQGANModule
-from vqgan_train.run_folder import claim_folder, require_space, start_folder
+from vqgan_train.rank_command import rank_command
+from vqgan_train.rank_launcher import follow_first_rank, own_world
+from vqgan_train.rank_log import RankLog, open_first, rank_log
+from vqgan_train.ranks_lost import lost_ranks_named
+from vqgan_train.run_folder import (
+    claim_folder,
+    require_named_folder,
+    require_space,
+    start_folder,
+)
 from vqgan_train.run_lock import lock_folder, require_unmoved, saved_states
 from vqgan_train.run_report import announce, num_weights, report, report_finished
 from vqgan_train.run_start import RunStart, find_start
-from vqgan_train.runtime import (
-    configure_logging,
-    require_devices,
-    require_gpus,
-    require_precision,
-)
+from vqgan_train.runtime import configure_logging
 from vqgan_train.wandb_run import WandbRun
 
 
@@ -38,13 +46,18 @@ def train(config: Config) -> Trainer | None:
         run had made all its steps before.
     """
     configure_logging()
-    require_devices(config.trainer.accelerator.value, config.trainer.devices)
-    require_precision(config.trainer.accelerator.value, config.trainer.precision.value)
-    if config.trainer.sync_batchnorm:
-        require_gpus(config.trainer.accelerator.value, "trainer.sync_batchnorm=true")
+    with own_world(), rank_log() as own_log:
+        follow_first_rank()
+        return _train(config, own_log)
+
+
+def _train(config: Config, own_log: RankLog) -> Trainer | None:
+    config.trainer.devices, config.trainer.num_nodes = devices_and_nodes(config)
+    require_machine(config.trainer)
     require_wandb(config.logger.wandb)
     seed_everything(config.run.seed, verbose=False)
     run = config.run
+    require_named_folder(os.environ, run.output_dir)
     saved = saved_states(run.output_dir)
     start = find_start(run.output_dir, run.resume, run.parent, plain_settings(config))
     data = build_data(config)
@@ -62,14 +75,16 @@ def train(config: Config) -> Trainer | None:
     with lock_folder(folder):
         require_unmoved(folder, saved)
         start_folder(folder, plain_settings(config))
+        open_first(own_log, folder)
         require_space(folder, num_weights(module))
-        trainer = build_trainer(config, folder, start, data.description())
+        trainer = build_trainer(config, folder, start, data.description(), own_log, rank_command())
         if start.step >= max_steps:
             finish_uploads(trainer, start.step)
             report_finished(config, start)
             return None
         announce(config, trainer, data, module, start)
-        make_steps(trainer, module, data, start)
+        with lost_ranks_named(own_log):
+            make_steps(trainer, module, data, start)
         report(config, trainer, folder)
     return trainer
 

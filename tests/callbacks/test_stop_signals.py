@@ -13,6 +13,7 @@ from pytorch_lightning import Callback
 from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wait_until
 
 from vqgan_train import callbacks
+from vqgan_train.exit_codes import STOP_SIGNALS, TIME_IS_UP
 from vqgan_train.train import train
 
 RARELY = ("run.checkpoint_every_steps=100", "run.val_every_steps=100")
@@ -35,7 +36,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tell
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 @pytest.mark.parametrize("batches", [1, 2])
 def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
     tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch, number: int, batches: int
@@ -59,17 +60,69 @@ def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
     assert rows(whole / "run") == rows(cut / "run")
 
 
+def test_a_run_whose_time_is_up_saves_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ages = iter([0.0, 1.0, 3599.0, 3600.0])  # at the first step's start, the second's, ...
+    monkeypatch.setattr(callbacks.stop_signals, "process_seconds", lambda: next(ages))
+    with pytest.raises(SystemExit) as ended:
+        train(tiny_config(tmp_path, *RARELY, "run.max_hours=1"))
+    assert ended.value.code == TIME_IS_UP
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert (tmp_path / "run" / "stopped").read_text() == "run.max_hours=1.0, step 3\n"
+    monkeypatch.undo()
+    train(tiny_config(tmp_path, *RARELY))
+    assert len(rows(tmp_path / "run")) == 5
+    assert not (tmp_path / "run" / "stopped").exists()
+
+
+def test_a_process_knows_its_age() -> None:
+    started = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import time; time.sleep(1)\n"
+            "from vqgan_train.process_age import process_seconds; print(process_seconds())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 1 <= float(started.stdout) < 30
+
+
+def test_submitit_is_told_by_its_signal(tmp_path: Path, told: Any) -> None:
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _frame: heard.append(number))
+    try:
+        told(0, signal.SIGUSR2)
+        with pytest.raises(SystemExit):
+            train(tiny_config(tmp_path))
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [signal.SIGUSR2]
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 1
+
+
+def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
+    stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit) as ended:
+        stopping._receive(signal.SIGTERM, None)
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
 def test_signals_belong_to_others_again_afterwards(tmp_path: Path, told: Any) -> None:
-    before = [signal.getsignal(number) for number in callbacks.stop_signals.SIGNALS]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     train(tiny_config(tmp_path, "run.max_steps=1"))
     told(0, signal.SIGTERM)
     with pytest.raises(SystemExit):
         train(tiny_config(tmp_path, "run.max_steps=3"))
-    assert [signal.getsignal(number) for number in callbacks.stop_signals.SIGNALS] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
-    stopping = callbacks.StopSignals(checkpoints=None)  # type: ignore[arg-type]
+    stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
+    stopping._saves = True
     stopping._receive(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         stopping._receive(signal.SIGINT, None)

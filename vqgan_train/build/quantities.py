@@ -1,14 +1,31 @@
 """Numbers that follow from several settings at once."""
 
+import math
+import os
+
 from vqgan_train.config import Config, ConfigError, LearningRateScaling
+from vqgan_train.launch import settle_world
 from vqgan_train.run_start import RunStart
 from vqgan_train.runtime import require_devices
 
 
+def devices_and_nodes(config: Config) -> tuple[int, int]:
+    """How many devices a node train, and how many nodes.
+
+    Raises:
+        LaunchError: torchrun or srun has started something else than what is set.
+        DeviceError: this machine does not have the devices.
+    """
+    trainer = config.trainer
+    here = require_devices(trainer.accelerator.value, "auto")
+    settled = settle_world(os.environ, trainer.devices, trainer.num_nodes, here)
+    require_devices(trainer.accelerator.value, settled[0])
+    return settled
+
+
 def world_size(config: Config) -> int:
     """How many devices train, over all nodes."""
-    trainer = config.trainer
-    return trainer.num_nodes * require_devices(trainer.accelerator.value, trainer.devices)
+    return math.prod(devices_and_nodes(config))
 
 
 def learning_rate(config: Config) -> float:

@@ -1,26 +1,47 @@
 """The trainer and everything that happens beside the steps, from their settings."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import wandb
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import Strategy
 
 from vqgan_train import callbacks
-from vqgan_train.build.quantities import last_step, world_size
+from vqgan_train.build.quantities import devices_and_nodes, last_step, world_size
 from vqgan_train.checkpoint_source import artifact_name
-from vqgan_train.config import Config, ConfigError, WandbConfig, WandbMode, plain_settings
+from vqgan_train.config import (
+    Config,
+    ConfigError,
+    TrainerConfig,
+    WandbConfig,
+    WandbMode,
+    plain_settings,
+)
+from vqgan_train.launch import find_launch
 from vqgan_train.loggers import MetricsCsv
+from vqgan_train.rank_launcher import RankStrategy
+from vqgan_train.rank_log import RankLog
 from vqgan_train.run_folder import METRICS_FILE, PICTURES, PROFILES, wandb_id
 from vqgan_train.run_start import RunStart
-from vqgan_train.runtime import AtomicCheckpointIO, provenance
+from vqgan_train.runtime import AtomicCheckpointIO, provenance, require_gpus, require_precision
+from vqgan_train.slurm_step import SlurmStep
 from vqgan_train.wandb_run import WandbRun, artifact_of_run
 
 
 def build_trainer(
-    config: Config, folder: Path, start: RunStart, data_description: dict[str, Any]
+    config: Config,
+    folder: Path,
+    start: RunStart,
+    data_description: dict[str, Any],
+    rank_log: RankLog,
+    rank_command: Sequence[str] | None,
 ) -> Trainer:
     """Make the trainer, with everything that happens beside the steps.
 
@@ -29,16 +50,19 @@ def build_trainer(
         folder: the run's.
         start: what the run has behind it.
         data_description: what checkpoints say of the data.
+        rank_log: what this rank says.
+        rank_command: starts another rank of this run; None: Python's own command line does.
     """
     run, trainer, optim = config.run, config.trainer, config.optim
     loggers = _build_loggers(config, folder, start)
     made_by = provenance(plain_settings(config), data_description, start.parent)
+    devices, num_nodes = devices_and_nodes(config)
     return Trainer(
         accelerator=trainer.accelerator.value,
-        devices=trainer.devices,
-        num_nodes=trainer.num_nodes,
+        devices=devices,
+        num_nodes=num_nodes,
         precision=trainer.precision.value,
-        strategy=_build_strategy(config),
+        strategy=_build_strategy(config, rank_command),
         max_epochs=-1,  # the number of steps is the only clock
         max_steps=last_step(config, start),
         val_check_interval=run.val_every_steps * optim.accumulate_batches,
@@ -47,21 +71,31 @@ def build_trainer(
         log_every_n_steps=1,  # MetricsLog has the interval
         accumulate_grad_batches=optim.accumulate_batches,
         gradient_clip_val=optim.clip_norm,
-        callbacks=_build_callbacks(config, folder, made_by, loggers, start),
+        callbacks=[
+            callbacks.SameStart(folder, start.step, rank_log),
+            *_build_callbacks(config, folder, made_by, loggers, start),
+        ],
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
         sync_batchnorm=trainer.sync_batchnorm,
+        plugins=[AtomicCheckpointIO(), _build_environment()],
         use_distributed_sampler=False,  # the plan shares the data out
         enable_model_summary=False,
         default_root_dir=folder,
     )
 
 
-def _build_strategy(config: Config) -> Strategy | str:
+def _build_strategy(config: Config, rank_command: Sequence[str] | None) -> Strategy | str:
     if world_size(config) == 1:
         return "auto"
     # Buffers are LPIPS, which does not change, and BatchNorm's, which AverageBatchNorm looks after.
-    return DDPStrategy(broadcast_buffers=False)
+    return RankStrategy(rank_command, broadcast_buffers=False)
+
+
+def _build_environment() -> ClusterEnvironment:
+    launch = find_launch(os.environ)
+    if launch is None:
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if launch.by == "torchrun" else SlurmStep()
 
 
 def _build_callbacks(
@@ -88,7 +122,8 @@ def _build_callbacks(
         callbacks.AverageBatchNorm(),
         callbacks.LastValidation(),
         callbacks.Pictures(folder / PICTURES, config.run.num_pictures),
-        callbacks.StopSignals(checkpoints),
+        callbacks.StopSignals(checkpoints, config.run.max_hours),
+        callbacks.WholeData(),
         checkpoints,
         *artifacts,
         callbacks.Summary(),
@@ -150,6 +185,17 @@ def _used_artifacts(config: Config, start: RunStart) -> list[str]:
     if start.parent is not None and used[1] is None:
         used[1] = artifact_of_run(start.parent["provenance"].get("wandb"), start.parent["step"])
     return [name for name in used if name is not None]
+
+
+def require_machine(config: TrainerConfig) -> None:
+    """Check that the devices can do what is asked of them.
+
+    Raises:
+        DeviceError: they cannot.
+    """
+    require_precision(config.accelerator.value, config.precision.value)
+    if config.sync_batchnorm:
+        require_gpus(config.accelerator.value, "trainer.sync_batchnorm=true")
 
 
 def require_wandb(config: WandbConfig | None) -> None:

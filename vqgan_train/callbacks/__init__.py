@@ -11,8 +11,10 @@ from vqgan_train.callbacks.non_finite import NonFiniteError, SkipNonFinite
 from vqgan_train.callbacks.pictures import Pictures
 from vqgan_train.callbacks.profile import Profile
 from vqgan_train.callbacks.progress import Progress
+from vqgan_train.callbacks.same_start import SameStart
 from vqgan_train.callbacks.stop_signals import StopSignals
 from vqgan_train.callbacks.summary import Summary
+from vqgan_train.callbacks.whole_data import WholeData
 
 __all__ = [
     "Artifacts",
@@ -26,7 +28,9 @@ __all__ = [
     "Pictures",
     "Profile",
     "Progress",
+    "SameStart",
     "SkipNonFinite",
     "StopSignals",
     "Summary",
+    "WholeData",
 ]

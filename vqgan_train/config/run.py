@@ -56,6 +56,10 @@ class RunConfig:
     """Training images, over all devices and the parents before, after which the run ends: at the
     last whole step. null: run.max_steps says when; with both, whichever comes first."""
 
+    max_hours: float | None
+    """Hours after the start of the process at which the run saves its state at the next step and
+    ends with exit code 75; the same command goes on there. null: no limit."""
+
     val_every_steps: int
     """Steps between validations; there is one before the first step and one after the last, too."""
 
@@ -85,6 +89,10 @@ class RunConfig:
             run__checkpoint_every_steps=self.checkpoint_every_steps,
             run__log_every_steps=self.log_every_steps,
             run__num_pictures=self.num_pictures,
+        )
+        require(
+            self.max_hours is None or self.max_hours > 0,
+            f"run.max_hours is {self.max_hours}; set more than 0, or null for no limit.",
         )
 
 

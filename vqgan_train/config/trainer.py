@@ -43,9 +43,12 @@ class TrainerConfig:
 
     accelerator: Accelerator
     devices: Any
-    """Devices a node: a number, or auto for all GPUs (one process on a CPU)."""
+    """Devices a node: a number, or auto for what torchrun or srun has started; where nobody has,
+    for all GPUs (one process on a CPU)."""
 
-    num_nodes: int
+    num_nodes: Any
+    """Machines: a number, or auto for those that torchrun or srun has started; else one."""
+
     precision: Precision
     memory_format: MemoryFormat
 
@@ -65,9 +68,9 @@ class TrainerConfig:
     each rank's own, as the original does. GPUs only."""
 
     def __post_init__(self) -> None:
-        require(
-            self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1),
-            f"trainer.devices is {self.devices!r}; it must be a number from 1 up, or auto.",
-        )
-        require_at_least(1, trainer__num_nodes=self.num_nodes)
+        for name, value in (("devices", self.devices), ("num_nodes", self.num_nodes)):
+            require(
+                value == "auto" or (isinstance(value, int) and value >= 1),
+                f"trainer.{name} is {value!r}; it must be a number from 1 up, or auto.",
+            )
         require_at_least(0, trainer__profile_step=self.profile_step)

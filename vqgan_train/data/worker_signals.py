@@ -11,7 +11,7 @@ def leave_signals_to_the_run(_worker: int) -> None:
     The run still needs its workers for the step at which it saves. Their end comes from the run:
     they are told, or get a second SIGTERM, or see that it is gone.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_next_time)
 

@@ -1,0 +1,39 @@
+"""What to say when another rank of the run is gone."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed
+
+from vqgan_train.launch import LostRankError
+from vqgan_train.rank_log import RankLog
+
+GONE = re.compile(
+    r"[Cc]onnection (was |is )?(closed|reset|refused)|[Bb]roken pipe|[Rr]emote process|peer"
+)
+"""What gloo and NCCL say; of torch's own classes only some of it comes in."""
+
+
+@contextmanager
+def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
+    """Say that another rank is gone, instead of what the connection to it noticed.
+
+    Args:
+        rank_log: this rank's; the others' lie beside it.
+
+    Raises:
+        LostRankError: one is.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_from_torch = isinstance(error, torch.distributed.DistError)
+        if not (is_from_torch or (type(error) is RuntimeError and GONE.search(str(error)))):
+            raise
+        raise LostRankError(
+            "Another rank of the run is gone, so this one ends, too. Why it went is said by that "
+            f"rank: above, or at the end of its log among {rank_log.place}; one that was "
+            "killed says nothing (out of memory?). The same command goes on from the newest "
+            "checkpoint."
+        ) from error

@@ -165,8 +165,8 @@ def _summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
                 yield of_group | {"metric": "rfid"} | cells
         for metric in ("codes_used", "dead_codes", "perplexity", "entropy_bits"):
             value = getattr(checkpoint.codebook, metric)
-            named = {"checkpoint": checkpoint.name, "group": ALL, "metric": metric}
-            yield empty | named | {"value": value}
+            rated: dict[str, Any] = {"checkpoint": checkpoint.name, "group": ALL, "metric": metric}
+            yield empty | rated | {"value": value}
     for difference in found.differences:
         named: dict[str, Any] = {
             "checkpoint": difference.after,

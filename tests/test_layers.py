@@ -41,6 +41,7 @@ L2 = (
     "data.module",
     "decoding",
     "encoding",
+    "evaluating",
     "loggers",
     "release",
     "run_folder",
@@ -81,7 +82,9 @@ ROOMS = {
     ),
     "L4 export": Room(("export",), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)),
     "L4 tokens": Room(
-        ("encode", "decode"), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)
+        ("encode", "decode", "evaluate"),
+        (*L1, *L2, "config", "command"),
+        (*NO_TORCH, *CONFIG_TOOLS),
     ),
     "L4 preparing": Room(
         PREPARING, ("cache", "data", "preparation", "config", "command"), TRAINING_TOOLS
@@ -223,7 +226,7 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
         "import vqgan_train.__main__",
         "import vqgan_train.check_data",
         "import vqgan_train.export",
-        "from vqgan_train import decode, encode",
+        "from vqgan_train import decode, encode, evaluate",
         "from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select",
     ],
 )

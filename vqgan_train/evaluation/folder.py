@@ -39,12 +39,34 @@ SLICE_PREFIX = "slice:"
 BOX = ("left", "top", "right", "bottom")
 
 
+class OutputError(ValueError):
+    """The folder for an evaluation is in use; the message says by what."""
+
+
+def require_output(folder: Path) -> None:
+    """Refuse a folder that something else is in, before hours are spent.
+
+    Raises:
+        OutputError: it is a file, or holds files and no evaluation.
+    """
+    if folder.is_file():
+        raise OutputError(f"output={folder} is a file. Name a folder.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / IMAGES_FILE).exists():
+        raise OutputError(
+            f"output={folder} holds files of something else. Name an empty or a new folder, or "
+            "that of an evaluation, which is then replaced."
+        )
+
+
 def write_evaluation(found: Evaluation, folder: Path) -> None:
     """Write an evaluation; the JSON comes last, so where it is there, all is there.
 
     Raises:
         OSError: the folder cannot be written.
     """
+    (folder / JSON_FILE).unlink(missing_ok=True)
+    for old in (folder / PICTURES).glob("*.png"):
+        old.unlink()
     _write_rows(folder / IMAGES_FILE, _image_rows(found))
     _write_rows(folder / FACES_FILE, _face_rows(found))
     _write_rows(folder / SUMMARY_FILE, _summary_rows(found))

@@ -20,17 +20,17 @@ IMAGE_METRICS: Mapping[str, Metric] = MappingProxyType(
         "ssim": Metric("SSIM", "", True, 4),
         "lpips_vgg": Metric("LPIPS VGG", "", False, 4),
         "lpips_alex": Metric("LPIPS AlexNet", "", False, 4),
-        "l1": Metric("L1", "of [0, 1]", False, 4),
+        "l1": Metric("L1", "", False, 4),
     }
 )
 """Of each image, in the order of tables. Keys are those of `CheckpointResult.values`."""
 
 FACE_METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "face_psnr": Metric("PSNR in face boxes", "dB", True, 2),
-        "face_lpips_vgg": Metric("LPIPS VGG of face crops", "", False, 4),
-        "face_lpips_alex": Metric("LPIPS AlexNet of face crops", "", False, 4),
-        "face_identity": Metric("distance of identities", "", False, 4),
+        "face_psnr": Metric("face PSNR", "dB", True, 2),
+        "face_lpips_vgg": Metric("face LPIPS VGG", "", False, 4),
+        "face_lpips_alex": Metric("face LPIPS AlexNet", "", False, 4),
+        "face_identity": Metric("identity distance", "", False, 4),
     }
 )
 """Of each face. Keys are those of `CheckpointResult.face_values`. The distance of identities is
@@ -43,7 +43,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "rfid": Metric("rFID", "", False, 2),
         "codes_used": Metric("codes used", "", True, 0),
         "dead_codes": Metric("dead codes", "", False, 0),
-        "perplexity": Metric("perplexity", "", True, 0),
+        "perplexity": Metric("perplexity", "", True, 1),
         "entropy_bits": Metric("token entropy", "bit", True, 2),
     }
 )

@@ -193,12 +193,12 @@ class KeptPicture:
     """(H, W, 3) by the checkpoint's name."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A metric that could not be measured."""
+    """What could not be measured."""
 
     metric: str
-    """Key of METRICS."""
+    """Key of METRICS; `faces`; or `slice NAME`."""
 
     reason: str
 

@@ -98,7 +98,6 @@ def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
         slices={
             name: slice_rule(name, rule.column, rule.pattern)
             for name, rule in config.slices.items()
-            if rule is not None
         },
         faces=FaceFinder(config.faces.doublings) if wanted.faces else None,
     )

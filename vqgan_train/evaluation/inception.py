@@ -52,6 +52,7 @@ class InceptionFeatures(nn.Module):
                 f"weights ({' '.join(str(error).split())[:200]}). Get it from "
                 f"{WEIGHTS.partition('#')[0]}."
             ) from error
+        self.eval()  # torch-fidelity does so where it extracts, before 0.4 not where it builds
 
     @property
     def evaluator(self) -> str:

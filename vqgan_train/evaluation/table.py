@@ -121,7 +121,8 @@ def _notes(found: Evaluation) -> Iterator[str]:
             )
     for left in found.left_out:
         label = METRICS[left.metric].label if left.metric in METRICS else left.metric
-        yield from wrap(f"left out: {label}: {left.reason}", WIDTH, subsequent_indent="  ")
+        reason = f"left out: {label}: {left.reason}"
+        yield from wrap(reason, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _infinite(checkpoint: CheckpointResult) -> Iterator[tuple[str, str, Summary]]:

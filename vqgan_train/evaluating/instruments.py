@@ -116,8 +116,9 @@ def _features(
         left_out.append(
             LeftOut(
                 "rfid",
-                f"the Inception weights could not be fetched ({cause}). Download "
-                f"{WEIGHTS.partition('#')[0]} elsewhere and set inception_weights to the file",
+                f"the Inception weights could not be fetched ({cause}). Get "
+                f"{WEIGHTS.partition('#')[0].rpartition('/')[2]} of torch-fidelity's release "
+                "v0.2.0 elsewhere, and set inception_weights to the file",
             )
         )
         return None

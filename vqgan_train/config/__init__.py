@@ -22,6 +22,7 @@ from vqgan_train.config.encode import (
     TokenFormat,
     TokenPrecision,
 )
+from vqgan_train.config.evaluate import EvaluateConfig, EvaluationMetric
 from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
@@ -56,6 +57,8 @@ __all__ = [
     "DecodeConfig",
     "DiscriminatorConfig",
     "EncodeConfig",
+    "EvaluateConfig",
+    "EvaluationMetric",
     "ExportConfig",
     "ExportFormat",
     "Interpolation",

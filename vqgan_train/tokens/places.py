@@ -26,6 +26,8 @@ class Encoded(NamedTuple):
     """The shard's name, or the file as it was listed."""
 
     image: bytes
+    metadata: bytes
+    """The sample's json; empty if there is none."""
 
 
 class ShardPlace(NamedTuple):
@@ -137,7 +139,7 @@ class FilePlace(NamedTuple):
         """
         caption = text_beside(self.path) if self.caption is None else self.caption
         key = f"{self.number:09d}"
-        return Encoded(self.name, key, caption, self.name, self.path.read_bytes())
+        return Encoded(self.name, key, caption, self.name, self.path.read_bytes(), b"")
 
     @property
     def name(self) -> str:
@@ -156,4 +158,5 @@ Place = ShardPlace | RemotePlace | FilePlace
 def _of_shard(fields: Mapping[str, Any], shard_name: str) -> Encoded:
     caption = fields.get("txt", b"").decode("utf-8", "replace").strip()
     key, shard = printable(fields["__key__"]), printable(shard_name)
-    return Encoded(f"{shard}/{key}", key, caption, shard, image_bytes(fields))
+    image, metadata = image_bytes(fields), fields.get("json", b"")
+    return Encoded(f"{shard}/{key}", key, caption, shard, image, metadata)

@@ -39,7 +39,7 @@ from vqgan_train.evaluation.results import ALL, Evaluation
 from vqgan_train.preparation.people import word_pattern
 from vqgan_train.tokenizer import load_tokenizer
 from vqgan_train.tokens.share import Share
-from vqgan_train.tokens.sources import Source
+from vqgan_train.tokens.sources import NO_DAMAGE, Source
 
 GIVEN = ("checkpoint=a.ckpt", "output=out", "shards=a.tar")
 PLAIN = "metrics=[psnr,ssim,l1]"
@@ -262,7 +262,7 @@ def test_ranks_that_cannot_meet_are_told_how(
 
 
 def test_ranks_share_the_images() -> None:
-    source = Source("", [4, 4, 4, 1], lambda: iter(()))
+    source = Source("", [4, 4, 4, 1], lambda: iter(()), lambda: "", NO_DAMAGE)
     assert [share_size(source, Share(rank, 2, 0)) for rank in range(2)] == [8, 5]
 
 
@@ -399,4 +399,4 @@ def test_a_size_that_a_model_cannot_take_is_refused_first(
 ) -> None:
     sizes = ("resize=33", "image_size=33", PLAIN)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, *sizes) == USER_ERROR
-    assert "take a multiple of 2" in capsys.readouterr().err
+    assert "take multiples of 2" in capsys.readouterr().err

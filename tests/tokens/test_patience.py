@@ -33,7 +33,7 @@ def test_an_error_of_the_system_that_passes_costs_nothing(
         asked.append(self)
         if len(asked) < 3:
             raise OSError(number, "it")
-        return Encoded("a.png", "0", "", "a.png", b"image")
+        return Encoded("a.png", "0", "", "a.png", b"image", b"")
 
     monkeypatch.setattr(FilePlace, "read", fail_twice)
     assert read_patiently(place).image == b"image"

@@ -32,7 +32,7 @@ class Room(NamedTuple):
     """What they may not import of all else."""
 
 
-L1 = ("cache", "models", "losses", "data", "checkpoint", "metrics", "tokens")
+L1 = ("cache", "curves", "models", "losses", "data", "checkpoint", "metrics", "tokens")
 L2 = (
     "module",
     "callbacks",
@@ -68,6 +68,7 @@ ROOMS = {
     "L1 losses": Room(("losses",), ("cache",), PLAIN),
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
+    "L1 curves": Room(("curves",), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),

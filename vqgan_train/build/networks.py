@@ -35,6 +35,7 @@ def build_module(config: Config) -> VQGANModule:
         discriminator_start_step=loss.discriminator_start_step,
         adversarial_start_step=loss.adversarial_start_step,
         lpips_weights=loss.lpips_weights,
+        validation_metrics=[metric.value for metric in config.run.val_metrics],
     )
     module.load_lpips()
     return module

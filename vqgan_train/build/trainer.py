@@ -11,7 +11,14 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from vqgan_train import callbacks
 from vqgan_train.build.quantities import last_step, world_size
 from vqgan_train.checkpoint_source import artifact_name
-from vqgan_train.config import Config, ConfigError, WandbConfig, WandbMode, plain_settings
+from vqgan_train.config import (
+    HIGHER_IS_BETTER,
+    Config,
+    ConfigError,
+    WandbConfig,
+    WandbMode,
+    plain_settings,
+)
 from vqgan_train.loggers import MetricsCsv
 from vqgan_train.run_folder import METRICS_FILE, PICTURES, wandb_id
 from vqgan_train.run_start import RunStart
@@ -73,7 +80,13 @@ def _build_callbacks(
     every_steps = config.run.log_every_steps
     non_finite = callbacks.SkipNonFinite(config.optim.max_skipped_steps, every_steps)
     metrics = callbacks.MetricsLog(every_steps, non_finite)
-    checkpoints = callbacks.Checkpoints(folder, config.run.checkpoint_every_steps, made_by)
+    checkpoints = callbacks.Checkpoints(
+        folder,
+        config.run.checkpoint_every_steps,
+        made_by,
+        best_metric=config.run.best_metric,
+        higher_is_better=HIGHER_IS_BETTER[config.run.best_metric],
+    )
     artifacts = [
         _build_artifacts(config, checkpoints, logger, start)
         for logger in loggers

@@ -39,8 +39,10 @@ from vqgan_train.config.run import (
     WandbMode,
 )
 from vqgan_train.config.select import PeopleConfig, SelectConfig
+from vqgan_train.config.validation import HIGHER_IS_BETTER, ValidationMetric
 
 __all__ = [
+    "HIGHER_IS_BETTER",
     "Accelerator",
     "ArchitectureConfig",
     "CardConfig",
@@ -69,6 +71,7 @@ __all__ = [
     "TokenFormat",
     "TokenPrecision",
     "TrainerConfig",
+    "ValidationMetric",
     "WandbConfig",
     "WandbMode",
     "config_dir",

@@ -32,7 +32,17 @@ class Room(NamedTuple):
     """What they may not import of all else."""
 
 
-L1 = ("cache", "curves", "models", "losses", "data", "checkpoint", "metrics", "tokens")
+L1 = (
+    "cache",
+    "checkpoint",
+    "curves",
+    "data",
+    "evaluation",
+    "losses",
+    "metrics",
+    "models",
+    "tokens",
+)
 L2 = (
     "module",
     "callbacks",
@@ -41,6 +51,7 @@ L2 = (
     "data.module",
     "decoding",
     "encoding",
+    "evaluating",
     "loggers",
     "release",
     "run_folder",
@@ -69,6 +80,7 @@ ROOMS = {
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
     "L1 curves": Room(("curves",), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L1 evaluation": Room(("evaluation",), ("cache", "curves"), PLAIN),
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),
@@ -81,7 +93,9 @@ ROOMS = {
     ),
     "L4 export": Room(("export",), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)),
     "L4 tokens": Room(
-        ("encode", "decode"), (*L1, *L2, "config", "command"), (*NO_TORCH, *CONFIG_TOOLS)
+        ("encode", "decode", "evaluate"),
+        (*L1, *L2, "config", "command"),
+        (*NO_TORCH, *CONFIG_TOOLS),
     ),
     "L4 preparing": Room(
         PREPARING, ("cache", "data", "preparation", "config", "command"), TRAINING_TOOLS
@@ -223,7 +237,7 @@ def test_files_and_functions_are_small_and_loads_strict(file: Path) -> None:
         "import vqgan_train.__main__",
         "import vqgan_train.check_data",
         "import vqgan_train.export",
-        "from vqgan_train import decode, encode",
+        "from vqgan_train import decode, encode, evaluate",
         "from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select",
     ],
 )

@@ -16,6 +16,7 @@ from vqgan_train.config.composing import (
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.decode import DecodeConfig
 from vqgan_train.config.encode import EncodeConfig, PixelRange, TokenFormat, TokenPrecision
+from vqgan_train.config.evaluate import EvaluateConfig, EvaluationMetric
 from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
@@ -52,6 +53,8 @@ __all__ = [
     "DecodeConfig",
     "DiscriminatorConfig",
     "EncodeConfig",
+    "EvaluateConfig",
+    "EvaluationMetric",
     "ExportConfig",
     "ExportFormat",
     "LearningRateScaling",

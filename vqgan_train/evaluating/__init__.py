@@ -1,0 +1,1 @@
+"""Goes through images once, with all checkpoints, on one process or several."""

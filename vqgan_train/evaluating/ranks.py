@@ -1,0 +1,75 @@
+"""Several processes that evaluate together, and what each of them found brought to the first."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed
+
+from vqgan_train.tokens.errors import TokenError
+from vqgan_train.tokens.share import Share
+
+PATIENCE = timedelta(days=1)
+"""Longest wait of a process for the others, whose images may be larger."""
+
+
+@contextmanager
+def joined(share: Share, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Join the other processes inside of the block, if there are any.
+
+    Raises:
+        TokenError: nothing says where they meet.
+    """
+    if share.ranks == 1:
+        yield
+        return
+    missing = {"MASTER_ADDR", "MASTER_PORT"} - environment.keys()
+    if missing:
+        raise TokenError(
+            f"This is process {share.rank} of {share.ranks}, and {' and '.join(sorted(missing))} "
+            "of the environment do not say where they meet. Start them with torchrun, or set both: "
+            "the first process's machine and a free port of it."
+        )
+    # Not NCCL: what is sent is on the CPU, and once.
+    torch.distributed.init_process_group(
+        "gloo", rank=share.rank, world_size=share.ranks, timeout=PATIENCE
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def gathered(found: Any, share: Share) -> list[Any]:
+    """Bring something small of every process to the first, in their order; the others get []."""
+    if share.ranks == 1:
+        return [found]
+    everything: list[Any] | None = [None] * share.ranks if share.rank == 0 else None
+    torch.distributed.gather_object(found, everything)
+    return everything or []
+
+
+def add_over_ranks(numbers: torch.Tensor, share: Share) -> None:
+    """Add the tensors of all processes, in place, in each of them."""
+    if share.ranks > 1:
+        torch.distributed.all_reduce(numbers)
+
+
+def require_same(measured: Sequence[str], share: Share) -> None:
+    """Stop before hours are spent if processes measure different things.
+
+    Raises:
+        TokenError: one has weights or packages that another has not.
+    """
+    if share.ranks == 1:
+        return
+    everywhere: list[Any] = [None] * share.ranks
+    torch.distributed.all_gather_object(everywhere, list(measured))
+    for rank, others in enumerate(everywhere):
+        if others != everywhere[0]:
+            raise TokenError(
+                f"Process 0 measures {', '.join(everywhere[0])}, and process {rank} "
+                f"{', '.join(others)}. Give all machines the same packages and weights."
+            )

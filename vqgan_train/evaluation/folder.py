@@ -1,0 +1,221 @@
+"""Writes an evaluation into a folder; `reading` reads it back.
+
+- `evaluation.json`: everything but what is said of each image;
+- `summary.csv`: the table, a row for each checkpoint, group and metric, differences included;
+- `images.csv` and `faces.csv`: a row for each image and each face;
+- `pictures/*.png`: the pictures that were kept.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vqgan_train.cache import write_whole
+from vqgan_train.evaluation.results import (
+    ALL,
+    CheckpointResult,
+    Evaluation,
+    Summary,
+)
+
+JSON_FILE = "evaluation.json"
+SUMMARY_FILE = "summary.csv"
+IMAGES_FILE = "images.csv"
+FACES_FILE = "faces.csv"
+PICTURES = "pictures"
+
+SLICE_PREFIX = "slice:"
+"""Before a slice's name in the head of images.csv; values have `CHECKPOINT:METRIC`."""
+
+BOX = ("left", "top", "right", "bottom")
+
+
+class OutputError(ValueError):
+    """The folder for an evaluation is in use; the message says by what."""
+
+
+def require_output(folder: Path) -> None:
+    """Refuse a folder that something else is in, before hours are spent.
+
+    Raises:
+        OutputError: it is a file, or holds files and no evaluation.
+    """
+    if folder.is_file():
+        raise OutputError(f"output={folder} is a file. Name a folder.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / IMAGES_FILE).exists():
+        raise OutputError(
+            f"output={folder} holds files of something else. Name an empty or a new folder, or "
+            "that of an evaluation, which is then replaced."
+        )
+
+
+def write_evaluation(found: Evaluation, folder: Path) -> None:
+    """Write an evaluation; the JSON comes last, so where it is there, all is there.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    (folder / JSON_FILE).unlink(missing_ok=True)
+    for old in (folder / PICTURES).glob("*.png"):
+        old.unlink()
+    _write_rows(folder / IMAGES_FILE, _image_rows(found))
+    _write_rows(folder / FACES_FILE, _face_rows(found))
+    _write_rows(folder / SUMMARY_FILE, _summary_rows(found))
+    for picture in found.pictures:
+        _write_png(picture_file(folder, picture.row, None), picture.original)
+        for number, checkpoint in enumerate(found.checkpoints):
+            pixels = picture.reconstructions[checkpoint.name]
+            _write_png(picture_file(folder, picture.row, number), pixels)
+    with write_whole(folder / JSON_FILE) as file:
+        file.write(json.dumps(_plain(found), indent=1, ensure_ascii=False).encode())
+
+
+def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:
+    """Where a picture lies: the original, or what a checkpoint, by its number, made of it."""
+    version = "original" if checkpoint is None else str(checkpoint)
+    return folder / PICTURES / f"{row:09d}_{version}.png"
+
+
+def _plain(found: Evaluation) -> dict[str, Any]:
+    return {
+        "dataset": asdict(found.dataset),
+        "slices": list(found.images.slices),
+        "group_sizes": found.group_sizes(),
+        "checkpoints": [_plain_checkpoint(checkpoint) for checkpoint in found.checkpoints],
+        "differences": [_numbers(asdict(difference)) for difference in found.differences],
+        "left_out": [asdict(left_out) for left_out in found.left_out],
+        "pictures": [{"row": kept.row, "reasons": kept.reasons} for kept in found.pictures],
+    }
+
+
+def _plain_checkpoint(checkpoint: CheckpointResult) -> dict[str, Any]:
+    codebook = asdict(checkpoint.codebook) | {"usage": checkpoint.codebook.usage.tolist()}
+    distances = {
+        group: asdict(distance) | {"comparable": distance.comparable}
+        for group, distance in checkpoint.rfid.items()
+    }
+    summaries = {
+        group: {metric: asdict(summary) for metric, summary in of_group.items()}
+        for group, of_group in checkpoint.summaries.items()
+    }
+    return _numbers(
+        {
+            "name": checkpoint.name,
+            "source": checkpoint.source,
+            "weights_sha256": checkpoint.weights_sha256,
+            "image_metrics": list(checkpoint.values),
+            "face_metrics": list(checkpoint.face_values),
+            "codebook": codebook,
+            "rfid": distances,
+            "summaries": summaries,
+        }
+    )
+
+
+def _numbers(value: Any) -> Any:
+    """JSON has no infinity and no NaN: they become the strings that `float` reads."""
+    if isinstance(value, dict):
+        return {name: _numbers(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _image_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
+    table = found.images
+    faces = np.bincount(table.face_images, minlength=len(table.keys)).tolist()
+    columns: dict[str, Sequence[Any]] = {
+        "number": table.numbers.tolist(),
+        "key": table.keys,
+        "source": table.sources,
+        "caption": table.captions,
+        "width": table.widths.tolist(),
+        "height": table.heights.tolist(),
+        "faces": faces,
+        **{SLICE_PREFIX + name: rows.astype(int).tolist() for name, rows in table.slices.items()},
+        **_value_columns({c.name: c.values for c in found.checkpoints}),
+    }
+    return _by_row(columns)
+
+
+def _face_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
+    columns: dict[str, Sequence[Any]] = {"row": found.images.face_images.tolist()}
+    columns |= {name: found.images.face_boxes[:, i].tolist() for i, name in enumerate(BOX)}
+    columns |= _value_columns({c.name: c.face_values for c in found.checkpoints})
+    return _by_row(columns)
+
+
+def _value_columns(
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]],
+) -> dict[str, Sequence[Any]]:
+    return {
+        f"{name}:{metric}": own.tolist()
+        for name, of_metric in values.items()
+        for metric, own in of_metric.items()
+    }
+
+
+def _by_row(columns: Mapping[str, Sequence[Any]]) -> Iterable[Mapping[str, Any]]:
+    yield {name: name for name in columns}  # the head
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))
+
+
+def _summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
+    head = (
+        "checkpoint", "compared_with", "group", "metric", "value", "low", "high", "count",
+        "num_infinite", "share_better", "evaluator", "comparable",
+    )  # fmt: skip
+    yield {name: name for name in head}
+    empty: dict[str, Any] = dict.fromkeys(head, "")
+    for checkpoint in found.checkpoints:
+        for group, summaries in checkpoint.summaries.items():
+            of_group = empty | {"checkpoint": checkpoint.name, "group": group}
+            for metric, summary in summaries.items():
+                yield of_group | {"metric": metric} | _cells(summary)
+            if distance := checkpoint.rfid.get(group):
+                cells = asdict(distance) | {"comparable": int(distance.comparable)}
+                yield of_group | {"metric": "rfid"} | cells
+        for metric in ("codes_used", "dead_codes", "perplexity", "entropy_bits"):
+            value = getattr(checkpoint.codebook, metric)
+            rated: dict[str, Any] = {"checkpoint": checkpoint.name, "group": ALL, "metric": metric}
+            yield empty | rated | {"value": value}
+    for difference in found.differences:
+        named: dict[str, Any] = {
+            "checkpoint": difference.after,
+            "compared_with": difference.before,
+            "group": difference.group,
+            "metric": difference.metric,
+            "share_better": difference.share_better,
+        }
+        yield empty | named | _cells(difference.change)
+
+
+def _cells(summary: Summary) -> dict[str, Any]:
+    plain = asdict(summary)
+    return {"value": plain.pop("mean"), **plain}
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with write_whole(path) as file:
+        # Captions hold what they will: a lone surrogate would end the command otherwise.
+        text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
+        writer = csv.writer(text)
+        for row in rows:
+            writer.writerow(row.values())
+        text.flush()
+        text.detach()
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    with write_whole(path) as file:
+        Image.fromarray(pixels).save(file, format="PNG")

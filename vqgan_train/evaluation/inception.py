@@ -1,0 +1,64 @@
+"""The network behind rFID: torch-fidelity's Inception v3 with the weights of the original FID.
+
+Its resizing is TensorFlow 1's, as in the code of the FID's authors, so numbers compare with those
+of torch-fidelity, with which taming-transformers' 4.98 was measured, and not with clean-fid's or
+those of torchmetrics' default, which resizes with antialiasing.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+NUM_FEATURES = 2048
+WEIGHTS = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+    "#sha256=6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+)
+
+
+class InceptionWeightsError(ValueError):
+    """A file holds no weights of this network."""
+
+
+class InceptionFeatures(nn.Module):
+    """Images (B, 3, H, W) uint8 to features (B, 2048) float32.
+
+    Args:
+        weights: torch-fidelity's file.
+
+    Raises:
+        InceptionWeightsError: it is another one.
+    """
+
+    num_features = NUM_FEATURES
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        try:
+            # torch-fidelity reads the file without this guard: it must be one that needs none.
+            torch.load(weights, map_location="cpu", weights_only=True)
+            self.network = FeatureExtractorInceptionV3(
+                "inception-v3-compat", [str(NUM_FEATURES)], str(weights)
+            )
+        # Readers and load_state_dict raise nearly anything for a file of another kind.
+        except Exception as error:
+            raise InceptionWeightsError(
+                f"inception_weights={weights} is not torch-fidelity's file of Inception v3 "
+                f"weights ({' '.join(str(error).split())[:200]}). Get it from "
+                f"{WEIGHTS.partition('#')[0]}."
+            ) from error
+
+    @property
+    def evaluator(self) -> str:
+        """What makes numbers comparable."""
+        return f"torch-fidelity {version('torch-fidelity')}, inception-v3-compat"
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the pooled features."""
+        return self.network(images)[0]

@@ -8,8 +8,8 @@ from PIL import Image
 from tiny_runs import tiny_config
 
 from vqgan_train.config import HIGHER_IS_BETTER
-from vqgan_train.curves import MOST_POINTS, PANELS, draw_curves, numbers, write_curves
-from vqgan_train.loggers import MetricsCsv
+from vqgan_train.curves import MOST_POINTS, PANELS, draw_curves, write_curves
+from vqgan_train.metrics_file import numbers, read_rows
 from vqgan_train.train import train
 
 
@@ -23,7 +23,7 @@ def run_of(steps: int) -> list[dict[str, float]]:
 
 def test_a_run_leaves_a_small_picture_with_every_panel(tmp_path: Path) -> None:
     train(tiny_config(tmp_path))
-    figure = draw_curves(numbers(MetricsCsv(tmp_path / "run" / "metrics.csv").read()))
+    figure = draw_curves(numbers(read_rows(tmp_path / "run" / "metrics.csv")))
     assert figure is not None
     assert [axes.get_title(loc="left") for axes in figure.axes] == [p.title for p in PANELS]
     file = tmp_path / "run" / "curves.png"
@@ -72,7 +72,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
 
 def test_all_that_validation_logs_has_a_direction_and_is_drawn(tmp_path: Path) -> None:
     train(tiny_config(tmp_path, "run.max_steps=1"))
-    logged = numbers(MetricsCsv(tmp_path / "run" / "metrics.csv").read())[-1]
+    logged = numbers(read_rows(tmp_path / "run" / "metrics.csv"))[-1]
     measured = {name for name in logged if name.startswith("val/")} - {"val/seconds"}
     assert measured == set(HIGHER_IS_BETTER)
     assert measured - {name for panel in PANELS for name in panel.lines} == {"val/codebook/dead"}

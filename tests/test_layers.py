@@ -40,6 +40,7 @@ L1 = (
     "evaluation",
     "losses",
     "metrics",
+    "metrics_file",
     "models",
     "tokens",
 )
@@ -79,8 +80,8 @@ ROOMS = {
     "L1 losses": Room(("losses",), ("cache",), PLAIN),
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
-    "L1 curves": Room(("curves",), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
-    "L1 evaluation": Room(("evaluation",), ("cache", "curves"), PLAIN),
+    "L1 curves": Room(("curves", "metrics_file"), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L1 evaluation": Room(("evaluation",), ("cache", "curves", "metrics_file"), PLAIN),
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),

@@ -59,6 +59,10 @@ def test_ssim_equals_scikit_image() -> None:
         assert float(ours) == pytest.approx(theirs, abs=1e-5)
 
 
+def test_ssim_of_one_image_is_that_of_a_batch_of_one() -> None:
+    assert ssim(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)).shape == (1,)
+
+
 def test_ssim_of_equal_and_of_clipped_images_is_1() -> None:
     white = torch.ones(2, 3, 16, 16)
     assert ssim(white, white * 1.5).tolist() == [1.0, 1.0]

@@ -1,6 +1,6 @@
 """How a run went, as small diagrams over its steps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vqgan_train.cache import write_whole
-
-Row = Mapping[str, float]
-"""The metrics of a step by name, and the step itself."""
+from vqgan_train.metrics_file import Row
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps and values, equally many."""
@@ -53,11 +51,6 @@ FIRST_COLOR = "#2f6f9f"
 
 MOST_POINTS = 150
 """Longer series are drawn pale, with the means of so many stretches over them."""
-
-
-def numbers(rows: Iterable[Mapping[str, str]]) -> list[Row]:
-    """Rows of metrics.csv as numbers; empty cells are left out."""
-    return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
 
 def draw_curves(rows: Sequence[Row]) -> Figure | None:

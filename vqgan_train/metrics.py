@@ -63,7 +63,7 @@ def ssim(images: Tensor, reconstruction: Tensor) -> Tensor:
             reduction="none",
         )
     assert isinstance(similarity, Tensor)
-    return similarity
+    return similarity.reshape(len(images))  # one image would come as a scalar
 
 
 IMAGE_METRICS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}

@@ -14,9 +14,9 @@ from torch import nn
 from vqgan_train.build import images_a_step, learning_rate
 from vqgan_train.callbacks import Checkpoints, MetricsLog, Summary
 from vqgan_train.config import Config
-from vqgan_train.curves import numbers, write_curves
+from vqgan_train.curves import write_curves
 from vqgan_train.data.module import ShardDataModule
-from vqgan_train.loggers import MetricsCsv
+from vqgan_train.metrics_file import numbers, read_rows
 from vqgan_train.module import VQGANModule
 from vqgan_train.run_folder import CURVES_FILE, METRICS_FILE, PICTURES
 from vqgan_train.run_start import RunStart
@@ -72,7 +72,7 @@ def num_weights(network: nn.Module) -> int:
 def report(config: Config, trainer: Trainer, folder: Path) -> None:
     """Draw the curves; say how far the losses fell, where everything lies, and what to do next."""
     if is_first_rank():
-        write_curves(folder / CURVES_FILE, numbers(MetricsCsv(folder / METRICS_FILE).read()))
+        write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     (summary,) = [c for c in callbacks if isinstance(c, Summary)]
     (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]

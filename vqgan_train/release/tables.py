@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from vqgan_train.metrics_file import Row
 from vqgan_train.release.lineage import Lineage, Part
-from vqgan_train.release.records import TRAINED, VALIDATED, Records, Row
+from vqgan_train.release.records import TRAINED, VALIDATED, Records
 
 VALIDATION = {
     "val/loss/reconstruction": "L1 + LPIPS",

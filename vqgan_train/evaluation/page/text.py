@@ -14,7 +14,8 @@ def number(metric: str, value: float, *, sign: str = "") -> str:
         return NOTHING
     if math.isinf(value):
         return INFINITE if value > 0 else f"{MINUS}{INFINITE}"
-    return f"{value:{sign},.{METRICS[metric].decimals}f}".replace("-", MINUS)
+    # z: what rounds to zero has no sign.
+    return f"{value:{sign}z,.{METRICS[metric].decimals}f}".replace("-", MINUS)
 
 
 def interval(metric: str, summary: Summary, *, sign: str = "") -> str:

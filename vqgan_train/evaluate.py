@@ -11,7 +11,6 @@ from vqgan_train.command import run_command
 from vqgan_train.config import EvaluateConfig
 
 if TYPE_CHECKING:
-    import torch
     from tqdm import tqdm
 
     from vqgan_train.evaluating.batches import ReadingRules
@@ -52,16 +51,14 @@ def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
     from vqgan_train.evaluating.instruments import WeightFiles, faces_left_out, set_up
     from vqgan_train.evaluating.job import EvaluationJob
     from vqgan_train.evaluation.summaries import Bootstrap
-    from vqgan_train.tokens.devices import choose_device
 
-    device = choose_device(config.accelerator.value, share.local_rank)
     no_faces = faces_left_out() if config.faces.detect else []
     wanted = what_to_measure(config, has_faces=config.faces.detect and not no_faces)
     rules = how_to_read(config, wanted)
     source = find_images(config)
-    checkpoints = read_checkpoints(config, device)
+    checkpoints = read_checkpoints(config, share)
     files = WeightFiles(config.lpips_weights, config.alexnet_weights, config.inception_weights)
-    instruments, left_out = set_up(wanted, files, device)
+    instruments, left_out = set_up(wanted, files, checkpoints[0].tokenizer.device)
     return EvaluationJob(
         source=source,
         given=tuple(config.shards or [str(config.folder)]),
@@ -101,7 +98,6 @@ def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
         slices={
             name: slice_rule(name, rule.column, rule.pattern)
             for name, rule in config.slices.items()
-            if rule is not None
         },
         faces=FaceFinder(config.faces.doublings) if wanted.faces else None,
     )
@@ -121,18 +117,21 @@ def find_images(config: EvaluateConfig) -> Source:
     return from_shards(expand_shards(config.shards), config.batch_size)
 
 
-def read_checkpoints(config: EvaluateConfig, device: torch.device) -> list[Checkpoint]:
+def read_checkpoints(config: EvaluateConfig, share: Share) -> list[Checkpoint]:
     """Fetch and read all checkpoints, before the first image is.
 
     Raises:
         CheckpointError: one cannot be had, cannot be read, or is no VQGAN.
-        TokenError: its images have other channels, or image_size is no multiple of its f.
+        TokenError: its images have other channels, image_size is no multiple of its f, or there is
+            no such device.
     """
     from vqgan_train.checkpoint_source import fetch_checkpoint
     from vqgan_train.evaluating.job import Checkpoint
     from vqgan_train.evaluation.naming import checkpoint_names
     from vqgan_train.tokenizer import load_tokenizer
+    from vqgan_train.tokens.devices import choose_device
 
+    device = choose_device(config.accelerator.value, share.local_rank)
     names = config.names or checkpoint_names(config.checkpoint)
     found = []
     for name, source in zip(names, config.checkpoint, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -11,6 +12,9 @@ from vqgan_train.config.encode import PixelRange, TokenPrecision
 from vqgan_train.config.run import Accelerator
 
 SMALLEST_IMAGE_SIZE = 32
+
+GROUPS = ("all", "with_face", "face_boxes")
+"""Names that are no slice's."""
 
 
 class EvaluationMetric(Enum):
@@ -106,8 +110,8 @@ class EvaluateConfig:
 
     faces: FacesConfig
 
-    slices: dict[str, SliceConfig | None]
-    """By name. null: this slice is left out."""
+    slices: dict[str, Any]
+    """By name, each with the keys of SliceConfig. null: this slice is left out."""
 
     lpips_weights: str | None
     """File with the weights of LPIPS with VGG16. null: found or fetched, as in training."""
@@ -142,9 +146,7 @@ class EvaluateConfig:
         require(self.output != "", "output is empty; give a folder.")
         self._check_source()
         self._check_names()
-        self.slices = {name: rule for name, rule in self.slices.items() if rule is not None}
-        taken = {"all", "with_face", "face_boxes"} & self.slices.keys()
-        require(not taken, f"slices.{min(taken, default='')} is taken; call the slice otherwise.")
+        self._take_slices()
         require(bool(self.metrics), "metrics is empty; name one at least.")
         require_at_least(0, num_workers=self.num_workers, pictures=self.pictures)
         require_at_least(1, batch_size=self.batch_size)
@@ -154,6 +156,24 @@ class EvaluateConfig:
             f"resize is {self.resize}, smaller than image_size={self.image_size}: there would be "
             "nothing to crop from. Raise resize.",
         )
+
+    def _take_slices(self) -> None:
+        # OmegaConf takes no new entry from the command line where the type is SliceConfig.
+        wanted = {name: rule for name, rule in self.slices.items() if rule is not None}
+        for name, rule in wanted.items():
+            require(
+                isinstance(rule, SliceConfig)
+                or (isinstance(rule, Mapping) and rule.keys() == {"column", "pattern"}),
+                f"slices.{name} is {rule}; give a slice column and pattern, as in "
+                f"'+slices.{name}={{column: caption, pattern: dog}}'.",
+            )
+            require(name not in GROUPS, f"slices.{name} is taken; call the slice otherwise.")
+        self.slices = {
+            name: rule
+            if isinstance(rule, SliceConfig)
+            else SliceConfig(column=str(rule["column"]), pattern=str(rule["pattern"]))
+            for name, rule in wanted.items()
+        }
 
     def _check_source(self) -> None:
         sources = {

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+SCHEME = re.compile(r"^\w+://")
 ENDINGS = re.compile(r"\.(ckpt|pt|pth|safetensors|msgpack|bin)$")
 
 
@@ -12,11 +13,13 @@ def checkpoint_names(sources: Sequence[str]) -> list[str]:
     `runs/a/checkpoints/best.ckpt` and `runs/b/checkpoints/best.ckpt` become `a` and `b`; the same
     source twice gets numbers.
     """
-    paths = [ENDINGS.sub("", source.partition("#")[0].rstrip("/")).split("/") for source in sources]
+    paths = [
+        ENDINGS.sub("", SCHEME.sub("", source.partition("#")[0])).split("/") for source in sources
+    ]
     names = [path[-1] for path in paths]
     if len(set(names)) < len(names):
         shared = set.intersection(*map(set, paths))
         names = ["/".join(part for part in path if part not in shared) for path in paths]
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names) or "" in names:
         names = [f"{path[-1]} {number}" for number, path in enumerate(paths, start=1)]
     return names

@@ -1,0 +1,402 @@
+"""The evaluate command: the metrics of each image, whatever the batches, workers and ranks."""
+
+import json
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from factories import image_bytes, image_samples, write_shard
+from hydra import compose, initialize_config_dir
+from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
+from tiny_tokens import tiny_checkpoint, tiny_shards
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from vqgan_train import evaluate as command
+from vqgan_train.command import USER_ERROR, is_users, quote_overrides
+from vqgan_train.config import (
+    ConfigError,
+    EvaluateConfig,
+    EvaluationMetric,
+    SelectConfig,
+    config_dir,
+    register_schema,
+    setting_names,
+    to_config,
+)
+from vqgan_train.data.transforms import ImageTransform
+from vqgan_train.evaluating.job import share_size
+from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, measure
+from vqgan_train.evaluation.names import IMAGE_METRICS
+from vqgan_train.evaluation.reading import read_evaluation
+from vqgan_train.evaluation.results import ALL, Evaluation
+from vqgan_train.preparation.people import word_pattern
+from vqgan_train.tokenizer import load_tokenizer
+from vqgan_train.tokens.share import Share
+from vqgan_train.tokens.sources import Source
+
+GIVEN = ("checkpoint=a.ckpt", "output=out", "shards=a.tar")
+PLAIN = "metrics=[psnr,ssim,l1]"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests away from the user's cache, from a scheduler's variables, and from networks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with_tiny_features(monkeypatch)
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> list[Path]:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    return [tiny_checkpoint(tmp_path / "one"), tiny_checkpoint(tmp_path / "two", codebook_size=32)]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    return f"shards={tiny_shards(tmp_path / 'shards')[0].parent}/*.tar"
+
+
+# The settings.
+
+
+def composed(schema: type, name: str, *overrides: str) -> Any:
+    register_schema(schema)
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return to_config(compose(name, overrides=quote_overrides(overrides, schema)), schema)
+
+
+def test_the_choices_are_those_that_there_are() -> None:
+    assert [choice.value for choice in EvaluationMetric] == [*IMAGE_METRICS, "rfid"]
+
+
+def test_people_are_those_of_select() -> None:
+    sources = ("sources.cc3m=a.tar", "sources.yfcc=b.tar", "output=out")
+    words = composed(SelectConfig, "select", *sources).people.words
+    people = composed(EvaluateConfig, "evaluate", *GIVEN).slices["people"]
+    assert (people.column, people.pattern) == ("caption", word_pattern(words).pattern)
+
+
+def test_every_setting_is_read() -> None:
+    source = Path(command.__file__).read_text()
+    names = [name for name in setting_names(EvaluateConfig) if name.split(".")[0] != "data"]
+    assert [name for name in names if f"config.{name}" not in source] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["folder=photos"], "shards and folder is given to evaluate; give one of"),
+        (["data.val_shards=b.tar"], "shards and data.val_shards is given"),
+        (["shards=null"], "Nothing is given to evaluate"),
+        (["checkpoint=[]"], "checkpoint is []; give the path"),
+        (["output=''"], "output is empty"),
+        (["names=[a,b]"], "names is ['a', 'b']; give 1 different ones"),
+        (["metrics=[]"], "metrics is empty"),
+        (["image_size=16"], "image_size is 16; it must be at least 32"),
+        (["resize=128"], "resize is 128, smaller than image_size=256"),
+        (["batch_size=0"], "batch_size is 0"),
+        (["pictures=-1"], "pictures is -1"),
+        (["num_workers=-1"], "num_workers is -1"),
+        (["bootstrap.resamples=1"], "bootstrap.resamples is 1; it must be at least 2"),
+        (["bootstrap.seed=-1"], "bootstrap.seed is -1"),
+        (["faces.doublings=-1"], "faces.doublings is -1"),
+        (["+slices.all={column: key, pattern: a}"], "slices.all is taken"),
+        (["+slices.a={column: key}"], "slices.a is {'column': 'key'}; give a slice column and"),
+        (["+slices.a=3"], "slices.a is 3; give a slice column and pattern"),
+    ],
+)
+def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message: str) -> None:
+    names = {override.split("=")[0] for override in overrides}
+    kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
+    with pytest.raises(ConfigError) as raised:
+        composed(EvaluateConfig, "evaluate", *kept, *overrides)
+    assert is_users(raised.value)
+    assert message in str(raised.value)
+
+
+def test_slices_are_added_and_left_out_on_the_command_line() -> None:
+    dogs = r"+slices.dogs={column: license, pattern: '\bdogs?\b'}"
+    slices = composed(EvaluateConfig, "evaluate", *GIVEN, dogs, "slices.people=null").slices
+    assert {name: (rule.column, rule.pattern) for name, rule in slices.items()} == {
+        "dogs": ("license", r"\bdogs?\b")
+    }
+
+
+# The numbers.
+
+
+def images_of(shards: str) -> Tensor:
+    """(17, 3, 32, 32) uint8: all images of the tiny shards as a model sees them."""
+    transform = ImageTransform(32, 32, random_crop=False, random_flip=False)
+    draws_nothing = np.random.default_rng(0)
+    encoded = [sample["png"] for sample in image_samples(17)]
+    return torch.stack([transform.pixels(image, draws_nothing) for image in encoded])
+
+
+def test_the_numbers_are_those_of_the_models_pictures(
+    tmp_path: Path, checkpoints: list[Path], shards: str
+) -> None:
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, *write_weights(tmp_path)) == 0
+    found = read_evaluation(tmp_path / "out")
+    images = images_of(shards)
+    assert [c.name for c in found.checkpoints] == ["one", "two"]
+    for path, result in zip(checkpoints, found.checkpoints, strict=True):
+        tokenizer = load_tokenizer(path, torch.device("cpu"), "fp32")
+        tokens = tokenizer.encode(images, "signed")
+        pixels = tokenizer.decode(tokens, (16, 16), "signed")
+        for name, values in measure(PLAIN_METRICS, images, pixels).items():
+            np.testing.assert_allclose(result.values[name], values, atol=1e-4, err_msg=name)
+        assert set(result.values) == set(IMAGE_METRICS)
+        expected = np.bincount(tokens.flatten(), minlength=tokenizer.codebook_size)
+        np.testing.assert_array_equal(result.codebook.usage, expected)
+        assert result.rfid[ALL].value == pytest.approx(torchmetrics_fid(images, pixels), rel=1e-4)
+        assert (result.rfid[ALL].count, result.rfid[ALL].comparable) == (17, False)
+
+
+def torchmetrics_fid(images: Tensor, pixels: Tensor) -> float:
+    class AsTheyAre(nn.Module):
+        num_features = TinyFeatures.num_features
+
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
+    theirs, network = FrechetInceptionDistance(feature=AsTheyAre()), TinyFeatures(Path())
+    theirs.update(network(images).double(), real=True)
+    theirs.update(network(pixels).double(), real=False)
+    return float(theirs.compute())
+
+
+def assert_same(one: Evaluation, other: Evaluation) -> None:
+    """But for rounding, which differs with the batch."""
+    assert one.images.keys == other.images.keys
+    assert one.images.captions == other.images.captions
+    np.testing.assert_array_equal(one.images.numbers, other.images.numbers)
+    np.testing.assert_array_equal(one.images.face_boxes, other.images.face_boxes)
+    assert one.dataset == other.dataset
+    for ours, theirs in zip(one.checkpoints, other.checkpoints, strict=True):
+        for name, values in (ours.values | ours.face_values).items():
+            others = (theirs.values | theirs.face_values)[name]
+            np.testing.assert_allclose(values, others, atol=1e-4, err_msg=name)
+        np.testing.assert_array_equal(ours.codebook.usage, theirs.codebook.usage)
+        for group, distance in ours.rfid.items():
+            assert distance.count == theirs.rfid[group].count
+            assert distance.value == pytest.approx(theirs.rfid[group].value, rel=1e-4, nan_ok=True)
+        for group, summaries in ours.summaries.items():
+            for metric, summary in summaries.items():
+                others_summary = theirs.summaries[group][metric]
+                assert summary.low == pytest.approx(others_summary.low, rel=1e-4, nan_ok=True)
+    assert [kept.row for kept in one.pictures] == [kept.row for kept in other.pictures]
+
+
+def test_neither_batches_nor_workers_show(
+    tmp_path: Path, checkpoints: list[Path], shards: str
+) -> None:
+    weights = write_weights(tmp_path)
+    found = []
+    for name, how in {"by_one": "batch_size=1", "by_seven": "batch_size=7"}.items():
+        assert run_evaluate(checkpoints, tmp_path / name, shards, how, *weights) == 0
+        found.append(read_evaluation(tmp_path / name))
+    assert run_evaluate(checkpoints, tmp_path / "w", shards, "num_workers=2", *weights) == 0
+    assert_same(*found)
+    assert_same(found[0], read_evaluation(tmp_path / "w"))
+
+
+def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
+    """Evaluate as rank `rank` of 2."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+    }
+    torch.set_num_threads(1)
+    with_tiny_features(pytest.MonkeyPatch())
+    checkpoints = [folder / name / "tiny.ckpt" for name in ("one", "two")]
+    if run_evaluate(checkpoints, folder / "two_ranks", *arguments) != 0:
+        raise RuntimeError(f"rank {rank} failed")
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def test_two_ranks_find_what_one_finds(
+    tmp_path: Path, checkpoints: list[Path], shards: str
+) -> None:
+    arguments = [shards, *write_weights(tmp_path), "batch_size=2"]
+    arguments += ["slices.people.pattern='photo [0-4]$'"]
+    torch.multiprocessing.spawn(run_rank, (tmp_path, free_port(), arguments), nprocs=2)
+    assert run_evaluate(checkpoints, tmp_path / "one_rank", *arguments) == 0
+    together, alone = (read_evaluation(tmp_path / name) for name in ("two_ranks", "one_rank"))
+    assert_same(together, alone)
+    assert alone.group_sizes() == {ALL: 17, "people": 5}
+    assert alone.checkpoints[0].rfid["people"].count == 5
+
+
+def test_ranks_that_cannot_meet_are_told_how(
+    tmp_path: Path,
+    checkpoints: list[Path],
+    shards: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, PLAIN) == USER_ERROR
+    assert "Start them with torchrun" in capsys.readouterr().err
+
+
+def test_ranks_share_the_images() -> None:
+    source = Source("", [4, 4, 4, 1], lambda: iter(()))
+    assert [share_size(source, Share(rank, 2, 0)) for rank in range(2)] == [8, 5]
+
+
+# What is kept and said.
+
+
+def test_the_table_is_printed_and_written(
+    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = "metrics=[psnr,ssim,l1,rfid]"
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, metrics) == 0
+    text = capsys.readouterr().out
+    assert "17 images of " in text
+    assert re.search(r"rFID +[\d.]+ \(N = 17 \*\) +[\d.]+ \(N = 17 \*\)", text)
+    assert "rFID by six features of a seed." in text
+    assert max(map(len, text.replace(str(tmp_path), "").splitlines())) <= 100
+    plain = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert plain["group_sizes"] == {"all": 17, "people": 0}
+
+
+def test_pictures_are_the_models(tmp_path: Path, checkpoints: list[Path], shards: str) -> None:
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, PLAIN, "pictures=2") == 0
+    found = read_evaluation(tmp_path / "out")
+    images = images_of(shards)
+    assert 2 <= len(found.pictures) <= 17
+    tokenizer = load_tokenizer(checkpoints[1], torch.device("cpu"), "fp32")
+    for kept in found.pictures:
+        own = images[kept.row]
+        np.testing.assert_array_equal(kept.original, own.permute(1, 2, 0).numpy())
+        tokens = tokenizer.encode(own[None], "signed")
+        pixels = tokenizer.decode(tokens, (16, 16), "signed")[0].permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(kept.reconstructions["two"], pixels)
+
+
+def test_folders_are_read_too_and_bad_images_named(
+    tmp_path: Path, checkpoints: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.png").write_bytes(image_bytes(40, 36, seed=number))
+    (folder / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    (folder / "1.txt").write_text("a woman")
+    assert run_evaluate(checkpoints, tmp_path / "out", f"folder={folder}", PLAIN) == 0
+    said = capsys.readouterr()
+    found = read_evaluation(tmp_path / "out")
+    assert found.images.numbers.tolist() == [0, 1, 3, 4]
+    assert (found.images.widths[0], found.images.heights[0]) == (36, 40)
+    assert found.images.slices["people"].tolist() == [False, True, False, False]
+    (bad,) = found.dataset.unreadable
+    assert bad.startswith("2.png: ")
+    assert "cannot be read: 2.png" in said.err
+    assert "1 images could not be read:\n  2.png" in said.out
+
+
+def test_slices_of_a_column_that_no_image_has_are_named(
+    tmp_path: Path, checkpoints: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [
+        sample | {"json": json.dumps({"license": f"cc-{number % 2}"}).encode()}
+        for number, sample in enumerate(image_samples(4))
+    ]
+    shard = write_shard(tmp_path / "a.tar", samples)
+    more = ("+slices.odd={column: license, pattern: 1}", "+slices.no={column: size, pattern: 1}")
+    given = f"data.val_shards={shard}"
+    assert run_evaluate(checkpoints, tmp_path / "out", given, PLAIN, *more) == 0
+    found = read_evaluation(tmp_path / "out")
+    assert found.images.slices["odd"].tolist() == [False, True, False, True]
+    assert "left out: slice no: no image has the column size" in capsys.readouterr().out
+
+
+# What cannot be had.
+
+
+def test_what_cannot_be_fetched_is_left_out_by_name(
+    tmp_path: Path,
+    checkpoints: list[Path],
+    shards: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from vqgan_train.checkpoint import CheckpointError
+    from vqgan_train.evaluating import instruments
+    from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
+
+    def no_network(*_: Any) -> Any:
+        raise CheckpointError("no network")
+
+    def no_weights(*_: Any) -> Any:
+        raise LpipsWeightsNotFoundError("no index")
+
+    monkeypatch.setattr(instruments, "fetch_checkpoint", no_network)
+    monkeypatch.setattr(instruments, "find_alexnet_weights", no_weights)
+    monkeypatch.setattr(instruments, "find_lpips_weights", no_weights)
+    monkeypatch.setattr(instruments, "missing_package", lambda package: package)
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
+    found = read_evaluation(tmp_path / "out")
+    assert {left.metric for left in found.left_out} >= {"rfid", "lpips_vgg", "lpips_alex", "faces"}
+    assert set(found.checkpoints[0].values) == {"psnr", "ssim", "l1"}
+    assert found.checkpoints[0].rfid == {}
+    text = capsys.readouterr().out
+    assert "left out: rFID: the Inception weights could not be fetched (no network)" in text
+    assert "left out: LPIPS AlexNet: no index" in text
+    assert "left out: faces: dlib is not installed: pip install" in text
+
+
+@pytest.mark.parametrize("setting", ["lpips_weights", "alexnet_weights"])
+def test_a_file_that_was_named_must_be_there(
+    tmp_path: Path, checkpoints: list[Path], shards: str, setting: str
+) -> None:
+    named = f"{setting}={tmp_path}/none.pth"
+    metric = "lpips_vgg" if setting == "lpips_weights" else "lpips_alex"
+    assert (
+        run_evaluate(checkpoints, tmp_path / "out", shards, named, f"metrics=[{metric}]")
+        == USER_ERROR
+    )
+
+
+def test_only_evaluations_are_replaced(
+    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    for pictures in (3, 1):
+        assert run_evaluate(checkpoints, output, shards, PLAIN, f"pictures={pictures}") == 0
+        kept = read_evaluation(output).pictures
+        assert len(list((output / "pictures").glob("*.png"))) == 3 * len(kept)
+    (output / "images.csv").unlink()
+    assert run_evaluate(checkpoints, output, shards, PLAIN) == USER_ERROR
+    assert "holds files of something else" in capsys.readouterr().err
+
+
+def test_a_size_that_a_model_cannot_take_is_refused_first(
+    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ("resize=33", "image_size=33", PLAIN)
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, *sizes) == USER_ERROR
+    assert "take a multiple of 2" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""The evaluate command run in this process, with weights that need no download."""
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from factories import random_lpips_weights
+from tiny_tokens import run
+from torch import Tensor, nn
+
+from vqgan_train import evaluate
+from vqgan_train.evaluating import instruments
+from vqgan_train.losses.alexnet_weights import SHAPES
+
+SMALL = ("resize=32", "image_size=32", "batch_size=4", "num_workers=0", "accelerator=cpu")
+
+
+class TinyFeatures(nn.Module):
+    """A network for rFID whose weights a seed draws."""
+
+    num_features = 6
+    evaluator = "six features of a seed"
+
+    def __init__(self, _: Path) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.randn(self.num_features, 3, 8, 8, generator=generator)
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 to (B, 6)."""
+        convolved = nn.functional.conv2d(images.float() / 255, self.weight, stride=4)
+        return convolved.relu().mean(dim=(2, 3))
+
+
+def with_tiny_features(patch: pytest.MonkeyPatch) -> None:
+    """Let the command take them for Inception's."""
+    patch.setattr(instruments, "fetch_checkpoint", lambda source, setting: Path(source))
+    patch.setattr(instruments, "InceptionFeatures", TinyFeatures)
+
+
+def write_weights(folder: Path) -> tuple[str, ...]:
+    """Random weights of both LPIPS in files, and the settings that name them."""
+    vgg, alexnet = folder / "vgg.safetensors", folder / "alexnet.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for index, shape in enumerate(SHAPES):
+        weights[f"{index}.weight"] = torch.randn(shape, generator=generator) * 0.05
+        weights[f"{index}.bias"] = torch.zeros(shape[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(weights, alexnet)
+    safetensors.torch.save_file(random_lpips_weights(), vgg)
+    return (f"lpips_weights={vgg}", f"alexnet_weights={alexnet}")
+
+
+def run_evaluate(checkpoints: list[Path], output: Path, *arguments: str) -> int:
+    """Evaluate; small and quick, unless `arguments` say otherwise."""
+    given = {argument.split("=")[0] for argument in arguments}
+    own = [f"checkpoint=[{','.join(map(str, checkpoints))}]", f"output={output}", *SMALL]
+    own += ["bootstrap.resamples=20", "faces.detect=false", "pictures=1"]
+    defaults = [default for default in own if default.split("=")[0] not in given]
+    return run(evaluate, *defaults, *arguments)

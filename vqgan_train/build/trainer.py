@@ -20,7 +20,8 @@ from vqgan_train.config import (
     plain_settings,
 )
 from vqgan_train.loggers import MetricsCsv
-from vqgan_train.run_folder import METRICS_FILE, PICTURES, wandb_id
+from vqgan_train.metrics_file import METRICS_FILE
+from vqgan_train.run_folder import PICTURES, wandb_id
 from vqgan_train.run_start import RunStart
 from vqgan_train.runtime import AtomicCheckpointIO, provenance
 from vqgan_train.wandb_run import WandbRun, artifact_of_run

@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.metrics_file import Row, numbers, read_rows
+from vqgan_train.metrics_file import METRICS_FILE, Row, numbers, read_rows
 from vqgan_train.release.lineage import Part
 from vqgan_train.run_folder import (
     CHECKPOINTS,
     CONFIG_FILE,
-    METRICS_FILE,
     PICTURES,
     RunFolderError,
     require_same_run,

@@ -268,6 +268,9 @@ MISTAKES = {
     "run.checkpoint_every_steps=0": "run.checkpoint_every_steps is 0",
     "run.log_every_steps=0": "run.log_every_steps is 0",
     "run.num_pictures=0": "run.num_pictures is 0",
+    "run.val_metrics=[psnr,fid]": "expected one of [psnr, ssim]",
+    "run.best_metric=val/loss/perceptua": "Did you mean val/loss/perceptual? Those logged are",
+    "run.best_metric=train/loss/pixel": "run.best_metric is 'train/loss/pixel', which no valid",
     "data.batch_size=0": "data.batch_size is 0",
     "data.num_workers=-1": "data.num_workers is -1; it must be at least 0",
     "data.image_size=0": "data.image_size is 0",
@@ -318,6 +321,8 @@ MISTAKES = {
     "logger=wandb logger.wandb.upload_every_steps=0": "logger.wandb.upload_every_steps is 0",
     "logger=wandb logger.wandb.keep_versions=-1": "logger.wandb.keep_versions is -1",
     # in contradiction
+    "run.best_metric=val/ssim run.val_metrics=[psnr]": "run.best_metric is val/ssim, but "
+    "run.val_metrics=[psnr] leaves it out. Add ssim to run.val_metrics, or choose by another.",
     "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200; what is "
     "uploaded is last.ckpt, which run.checkpoint_every_steps=150 writes: take a multiple",
     "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt brings its weights along",
@@ -350,7 +355,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: str, message: str) 
 
 def test_every_check_of_the_schema_has_a_mistake_above() -> None:
     checked: set[str] = set()
-    for name in ("data", "model", "run"):  # other commands have tests of their own
+    for name in ("data", "model", "run", "validation"):  # other commands have tests of their own
         source = (PACKAGE / "config" / f"{name}.py").read_text()
         checked |= {name.replace("__", ".") for name in re.findall(r"(\w+__\w+)=", source)}
         checked |= set(re.findall(r'f?"([a-z_]+(?:\.[a-z_]+)+) is (?:\{|empty)', source))

@@ -32,7 +32,18 @@ class Room(NamedTuple):
     """What they may not import of all else."""
 
 
-L1 = ("cache", "models", "losses", "data", "checkpoint", "metrics", "tokens", "evaluation")
+L1 = (
+    "cache",
+    "checkpoint",
+    "curves",
+    "data",
+    "evaluation",
+    "losses",
+    "metrics",
+    "metrics_file",
+    "models",
+    "tokens",
+)
 L2 = (
     "module",
     "callbacks",
@@ -76,7 +87,8 @@ ROOMS = {
     "L1 losses": Room(("losses",), ("cache",), PLAIN),
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
-    "L1 evaluation": Room(("evaluation",), ("cache",), PLAIN),
+    "L1 curves": Room(("curves", "metrics_file"), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L1 evaluation": Room(("evaluation",), ("cache", "curves", "metrics_file"), PLAIN),
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),

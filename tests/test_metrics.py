@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from factories import tiny_images
+from skimage.metrics import structural_similarity
 
-from vqgan_train.metrics import codebook_use, psnr, token_counts
+from vqgan_train.metrics import codebook_use, psnr, ssim, token_counts
 
 
 def test_psnr_equals_torchmetrics() -> None:
@@ -33,6 +35,45 @@ def test_psnr_of_half_precision_is_worked_out_in_float32() -> None:
     result = psnr(images, images - 2**-6)
     assert result.dtype == torch.float32
     assert torch.isfinite(result).all()
+
+
+def test_ssim_equals_scikit_image() -> None:
+    images = torch.rand(3, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    reconstruction = (0.8 * images + 0.1).clamp(-1, 1)
+    # torchmetrics mirrors the image at its border, scikit-image leaves the border out.
+    border = ((0, 0), (0, 0), (5, 5), (5, 5))
+    arrays = (
+        np.pad(((batch + 1) / 2).numpy(), border, mode="reflect")
+        for batch in (images, reconstruction)
+    )
+    for image, made, ours in zip(*arrays, ssim(images, reconstruction), strict=True):
+        theirs = structural_similarity(
+            image,
+            made,
+            channel_axis=0,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        assert float(ours) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_ssim_of_one_image_is_that_of_a_batch_of_one() -> None:
+    assert ssim(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)).shape == (1,)
+
+
+def test_ssim_of_equal_and_of_clipped_images_is_1() -> None:
+    white = torch.ones(2, 3, 16, 16)
+    assert ssim(white, white * 1.5).tolist() == [1.0, 1.0]
+
+
+def test_ssim_is_worked_out_in_float32_under_autocast() -> None:
+    images = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    reconstruction = images * 0.9
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ssim(images, reconstruction)
+    assert torch.equal(half, ssim(images, reconstruction))
 
 
 @pytest.mark.parametrize(

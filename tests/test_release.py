@@ -199,6 +199,7 @@ VALIDATION = {
     "L1": "val/loss/pixel",
     "codebook loss": "val/loss/codebook",
     "PSNR (dB)": "val/psnr",
+    "SSIM": "val/ssim",
     "codes used": "val/codebook/used",
     "perplexity of the codes": "val/codebook/perplexity",
 }

@@ -34,6 +34,7 @@ def test_a_run_leaves_config_metrics_pictures_and_checkpoints(finished: Path) ->
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
+        "curves.png",
         "images/step_000000.png",
         "images/step_000002.png",
         "images/step_000004.png",

@@ -41,7 +41,7 @@ TINY = (
     "trainer.accelerator=cpu",
 )
 
-TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
+TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds", "val/seconds")
 
 
 def compose_config(*overrides: str) -> Config:

@@ -30,7 +30,9 @@ def evaluate(config: EvaluateConfig) -> None:
     from vqgan_train.evaluating.job import require_same_instruments, run_job
     from vqgan_train.evaluating.ranks import joined
     from vqgan_train.evaluation.folder import require_output, write_evaluation
+    from vqgan_train.evaluation.page import PAGE_FILE, write_page
     from vqgan_train.evaluation.table import table_lines
+    from vqgan_train.metrics_file import rows_beside
     from vqgan_train.tokens.share import share_of_process
 
     share = share_of_process(os.environ)
@@ -43,6 +45,8 @@ def evaluate(config: EvaluateConfig) -> None:
             found = run_job(job, share, bar)
     if found is not None:
         write_evaluation(found, output)
+        runs = {checkpoint.name: rows_beside(checkpoint.source) for checkpoint in found.checkpoints}
+        write_page(output / PAGE_FILE, found, runs=runs)
         sys.stdout.write("\n".join([*table_lines(found), f"Written to {output}", ""]))
 
 

@@ -10,6 +10,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.cache import write_whole
+from vqgan_train.metrics_file import read_rows
 
 
 class MetricsCsv(Logger):
@@ -70,10 +71,7 @@ class MetricsCsv(Logger):
 
     def read(self) -> list[dict[str, str]]:
         """List the whole rows that are there."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(line for line in file if line.endswith("\n")))
+        return read_rows(self.path)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         table = io.StringIO(newline="")

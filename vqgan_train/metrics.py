@@ -1,9 +1,11 @@
 """What is measured besides the losses: image fidelity and how the codebook is used."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 class CodebookUse(NamedTuple):
@@ -41,3 +43,28 @@ def psnr(images: Tensor, reconstruction: Tensor) -> Tensor:
     error = (images.float() - reconstruction.float().clamp(-1, 1)).square().mean(dim=(1, 2, 3))
     peak = 2.0
     return 10 * torch.log10(peak**2 / error)
+
+
+def ssim(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Structural similarity, (B,) float32 up to 1, of images (B, C, H, W) in [-1, 1].
+
+    Wang et al. 2004: Gaussian windows of 11 x 11 and a deviation of 1.5, each channel by itself, on
+    values in [0, 1]. Reconstructions are clipped as in `psnr`.
+    """
+    # Its variances are small differences: half precision, or TF32, would be off by their size.
+    with (
+        torch.autocast(images.device.type, enabled=False),
+        torch.backends.cudnn.flags(allow_tf32=False),
+    ):
+        similarity = structural_similarity_index_measure(
+            (reconstruction.float().clamp(-1, 1) + 1) / 2,
+            (images.float() + 1) / 2,
+            data_range=1.0,
+            reduction="none",
+        )
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(len(images))  # one image would come as a scalar
+
+
+IMAGE_METRICS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
+"""Functions of images and reconstruction (B, C, H, W) that judge each image by itself, (B,)."""

@@ -1,6 +1,6 @@
 """Generator, discriminator and objective in one Lightning module: one step, one optimizer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +10,14 @@ from torch import Tensor
 
 from vqgan_train.checkpoint import to_original, weights_under_our_names
 from vqgan_train.data import ShardError
-from vqgan_train.losses import Objective, StepTerms, find_lpips_weights, this_batch_alone
-from vqgan_train.metrics import codebook_use, psnr, token_counts
+from vqgan_train.losses import (
+    Objective,
+    StepTerms,
+    ValidationTerms,
+    find_lpips_weights,
+    this_batch_alone,
+)
+from vqgan_train.metrics import IMAGE_METRICS, codebook_use, token_counts
 from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.runtime import set_clock
 
@@ -50,6 +56,7 @@ class VQGANModule(LightningModule):
         recompute: save memory by computing the generator's activations twice.
         shares_adaptive_weight: balance the adversarial term over the images of all ranks, and not
             of each rank by itself.
+        validation_metrics: keys of `IMAGE_METRICS` that validation measures besides the losses.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class VQGANModule(LightningModule):
         lpips_weights: str | None = None,
         recompute: bool = False,
         shares_adaptive_weight: bool = False,
+        validation_metrics: Sequence[str] = tuple(IMAGE_METRICS),
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # loggers have the run's settings already
@@ -81,6 +89,7 @@ class VQGANModule(LightningModule):
         """Step from which the discriminator knows enough for the generator to feel it."""
         self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
         self._pool = self._mean_over_ranks if shares_adaptive_weight else this_batch_alone
+        self.validation_metrics = tuple(validation_metrics)
         self._token_counts = torch.zeros(0)
         self._validation_sums = torch.zeros(0)
 
@@ -157,7 +166,8 @@ class VQGANModule(LightningModule):
         """Forget the last validation."""
         size = self.generator.quantizer.codebook.num_embeddings
         self._token_counts = torch.zeros(size, dtype=torch.int64, device=self.device)
-        self._validation_sums = torch.zeros(6, device=self.device)
+        means = len(ValidationTerms._fields) + len(self.validation_metrics)
+        self._validation_sums = torch.zeros(means + 1, device=self.device)  # and how many images
 
     def validation_step(self, batch: Mapping[str, Any]) -> None:
         """Add one batch to the sums, unless none of its images could be read."""
@@ -168,7 +178,11 @@ class VQGANModule(LightningModule):
         terms = self.objective.evaluate(
             images, generated.reconstruction, generated.latents, generated.codes
         )
-        means = torch.stack([*terms, psnr(images, generated.reconstruction).mean()])
+        measured = (
+            IMAGE_METRICS[name](images, generated.reconstruction).mean()
+            for name in self.validation_metrics
+        )
+        means = torch.stack([*terms, *measured])
         self._validation_sums += torch.cat([means, means.new_ones(1)]) * len(images)
         self._token_counts += token_counts(generated.tokens, len(self._token_counts))
 
@@ -183,15 +197,14 @@ class VQGANModule(LightningModule):
             raise ShardError(
                 "Not one image of data.val_shards could be read. Check that they hold images."
             )
-        reconstruction, pixel, perceptual, codebook, fidelity = sums[:-1] / sums[-1]
+        names = (
+            *(f"val/loss/{term}" for term in ValidationTerms._fields),
+            *(f"val/{metric}" for metric in self.validation_metrics),
+        )
         use = codebook_use(self._sum_over_ranks(self._token_counts))
         self.log_dict(
             {
-                "val/loss/reconstruction": reconstruction,
-                "val/loss/pixel": pixel,
-                "val/loss/perceptual": perceptual,
-                "val/loss/codebook": codebook,
-                "val/psnr": fidelity,
+                **dict(zip(names, sums[:-1] / sums[-1], strict=True)),
                 "val/codebook/used": use.used,
                 "val/codebook/dead": use.dead,
                 "val/codebook/perplexity": use.perplexity,

@@ -19,7 +19,7 @@ from vqgan_train.checkpoint import remove_partial
 from vqgan_train.runtime import is_first_rank
 
 CONFIG_FILE = "config.yaml"
-METRICS_FILE = "metrics.csv"
+CURVES_FILE = "curves.png"
 WANDB_ID_FILE = "wandb_id"
 CHECKPOINTS = "checkpoints"
 PICTURES = "images"

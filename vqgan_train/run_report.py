@@ -4,6 +4,7 @@ import logging
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -11,12 +12,15 @@ from pytorch_lightning import Callback, Trainer
 from torch import nn
 
 from vqgan_train.build import images_a_step, learning_rate
-from vqgan_train.callbacks import Checkpoints, Summary
+from vqgan_train.callbacks import Checkpoints, MetricsLog, Summary
 from vqgan_train.config import Config
+from vqgan_train.curves import write_curves
 from vqgan_train.data.module import ShardDataModule
+from vqgan_train.metrics_file import METRICS_FILE, numbers, read_rows
 from vqgan_train.module import VQGANModule
-from vqgan_train.run_folder import METRICS_FILE, PICTURES
+from vqgan_train.run_folder import CURVES_FILE, PICTURES
 from vqgan_train.run_start import RunStart
+from vqgan_train.runtime import is_first_rank
 
 log = logging.getLogger(__name__)
 
@@ -66,28 +70,47 @@ def num_weights(network: nn.Module) -> int:
 
 
 def report(config: Config, trainer: Trainer, folder: Path) -> None:
-    """Say how far the losses fell, where everything lies, and what to do next."""
+    """Draw the curves; say how far the losses fell, where everything lies, and what to do next."""
+    if is_first_rank():
+        write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     (summary,) = [c for c in callbacks if isinstance(c, Summary)]
     (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]
+    (metrics,) = [c for c in callbacks if isinstance(c, MetricsLog)]
     data: ShardDataModule = trainer.datamodule  # type: ignore[attr-defined]  # undeclared there
     step = trainer.global_step
     log.info(
         "\n%s\n\n"
+        "validation   %s\n"
         "pictures     %s\n"
         "metrics      %s\n"
+        "curves       %s\n"
         "checkpoints  %s\n"
         "best         %s\n\n"
         "To go on:  %s",
         summary.table(step),
+        validation_cost(metrics.validation_seconds, metrics.latest.get("train/step_seconds")),
         folder / PICTURES / f"step_{step:06d}.png",
         folder / METRICS_FILE,
+        folder / CURVES_FILE,
         checkpoints.last,
-        f"{checkpoints.best} (step {checkpoints.best_step})"
+        f"{checkpoints.best} (step {checkpoints.best_step}, by {checkpoints.best_metric})"
         if checkpoints.best.exists()
         else "none",
         command_to_go_on(config, step, data.position()),
     )
+
+
+def validation_cost(seconds: Sequence[float], step_seconds: float | None) -> str:
+    """Say what validations cost.
+
+    Args:
+        seconds: that each took.
+        step_seconds: that a training step takes; None if it is not known.
+    """
+    mean = sum(seconds) / len(seconds)
+    in_steps = f", as long as {mean / step_seconds:.3g} steps" if step_seconds else ""
+    return f"{len(seconds)} of {mean:.3g} s each{in_steps}"
 
 
 def report_finished(config: Config, start: RunStart) -> None:

@@ -14,6 +14,7 @@ from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
 from vqgan_train import runtime
+from vqgan_train.callbacks import Checkpoints
 from vqgan_train.checkpoint import write_atomically
 from vqgan_train.train import train
 
@@ -74,9 +75,44 @@ def test_the_best_is_the_best_of_all_validations_over_a_resume(tmp_path: Path) -
     assert best < 7, "the best must be from before the resume"
     assert load(tmp_path, "best.ckpt")["global_step"] == best
     assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"] == {
+        "best_metric": "val/loss/reconstruction",
         "best_value": validated[best],
         "best_step": best,
     }
+
+
+def test_any_metric_may_choose_the_best_whichever_way_it_gets_better(tmp_path: Path) -> None:
+    wild = ("run.val_every_steps=1", "optim.learning_rate=1e-1", "run.best_metric=val/psnr")
+    train(tiny_config(tmp_path, *wild, "run.max_steps=3"))
+    train(tiny_config(tmp_path, *wild, "run.max_steps=7"))
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        measured = {int(row["step"]): float(row["val/psnr"]) for row in csv.DictReader(file)}
+    del measured[0]
+    best = max(measured, key=lambda step: measured[step])
+    assert best != min(measured, key=lambda step: measured[step])
+    assert load(tmp_path, "best.ckpt")["global_step"] == best
+    assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"]["best_metric"] == "val/psnr"
+
+
+def test_another_metric_than_before_begins_anew_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=2"))
+    train(tiny_config(tmp_path, "run.max_steps=4", "run.best_metric=val/codebook/used"))
+    out = capsys.readouterr().out
+    assert "was chosen by val/loss/reconstruction. From here on run.best_metric=val/codeb" in out
+    assert "(step 4, by val/codebook/used)" in out
+    assert load(tmp_path, "best.ckpt")["global_step"] == 4
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(
+        tmp_path, 1, {}, best_metric="val/loss/reconstruction", higher_is_better=False
+    )
+    checkpoints.best.parent.mkdir()
+    checkpoints.best.touch()
+    checkpoints.load_state_dict({"best_value": 0.5, "best_step": 7})
+    assert (checkpoints.best_value, checkpoints.best_step) == (0.5, 7)
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", pytest.param("best.ckpt", marks=pytest.mark.slow)])

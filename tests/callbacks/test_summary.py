@@ -1,5 +1,7 @@
 """Before and after, in a table."""
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,32 @@ def test_what_was_left_out_is_shown_if_there_is_some() -> None:
 
 
 def test_codes_used_are_whole_numbers() -> None:
-    assert "16384" in summary_of(16_384.0, 16_384.0).table(1).splitlines()[5]
+    assert "16384" in summary_of(16_384.0, 16_384.0).table(1).splitlines()[6]
 
 
 def test_a_metric_that_was_zero_has_no_change_in_percent() -> None:
     assert "%" not in summary_of(0.0, 1.0).table(1)
+
+
+def test_a_metric_that_was_not_measured_before_is_not_compared() -> None:
+    summary = summary_of(2.0, 1.5)
+    del summary.first["val/ssim"]
+    assert "SSIM" not in summary.table(1)
+    assert "PSNR" in summary.table(1)
+
+
+def test_validation_measures_what_was_chosen_and_says_what_it_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config(tmp_path, "run.val_metrics=[ssim]"))
+    out = capsys.readouterr().out
+    assert re.search(r"^validation   3 of \S+ s each, as long as \S+ steps$", out, re.MULTILINE)
+    assert "PSNR" not in out
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["val/ssim"]) < 1
+    assert 0 < float(row["val/seconds"]) < 60
+    assert "val/psnr" not in row
 
 
 def test_a_resumed_run_compares_with_the_start_of_the_run(

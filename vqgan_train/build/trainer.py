@@ -17,6 +17,7 @@ from vqgan_train import callbacks
 from vqgan_train.build.quantities import devices_and_nodes, last_step, world_size
 from vqgan_train.checkpoint_source import artifact_name
 from vqgan_train.config import (
+    HIGHER_IS_BETTER,
     Config,
     ConfigError,
     TrainerConfig,
@@ -26,9 +27,10 @@ from vqgan_train.config import (
 )
 from vqgan_train.launch import find_launch
 from vqgan_train.loggers import MetricsCsv
+from vqgan_train.metrics_file import METRICS_FILE
 from vqgan_train.rank_launcher import RankStrategy
 from vqgan_train.rank_log import RankLog
-from vqgan_train.run_folder import METRICS_FILE, PICTURES, PROFILES, wandb_id
+from vqgan_train.run_folder import PICTURES, PROFILES, wandb_id
 from vqgan_train.run_start import RunStart
 from vqgan_train.runtime import AtomicCheckpointIO, provenance, require_gpus, require_precision
 from vqgan_train.slurm_step import SlurmStep
@@ -108,7 +110,13 @@ def _build_callbacks(
     every_steps = config.run.log_every_steps
     non_finite = callbacks.SkipNonFinite(config.optim.max_skipped_steps, every_steps)
     metrics = callbacks.MetricsLog(every_steps, non_finite)
-    checkpoints = callbacks.Checkpoints(folder, config.run.checkpoint_every_steps, made_by)
+    checkpoints = callbacks.Checkpoints(
+        folder,
+        config.run.checkpoint_every_steps,
+        made_by,
+        best_metric=config.run.best_metric,
+        higher_is_better=HIGHER_IS_BETTER[config.run.best_metric],
+    )
     artifacts = [
         _build_artifacts(config, checkpoints, logger, start)
         for logger in loggers

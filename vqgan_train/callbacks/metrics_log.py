@@ -27,6 +27,8 @@ class MetricsLog(Callback):
         self.non_finite = non_finite
         self.latest: dict[str, float] = {}
         """The training metrics logged last."""
+        self.validation_seconds: list[float] = []
+        """What each validation took: its forward passes and metrics, not what follows."""
         self._terms: list[Tensor] = []
         self._paused_at: float | None = None
         self._window_started_at = self._batch_ended_at = time.perf_counter()
@@ -73,10 +75,13 @@ class MetricsLog(Callback):
         self._paused_at = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was measured."""
+        """Log what was measured, and how long that took."""
         results = trainer.callback_metrics.items()
+        # Reading the values waits for the device, so the clock is read after them.
         measured = {name: float(v) for name, v in results if name.startswith(("val/", "data/"))}
-        self._log(trainer, measured)
+        assert self._paused_at is not None
+        self.validation_seconds.append(time.perf_counter() - self._paused_at)
+        self._log(trainer, {**measured, "val/seconds": self.validation_seconds[-1]})
 
     def _training_metrics(self, trainer: Trainer) -> dict[str, float]:
         terms = trainer.strategy.reduce(torch.stack(self._terms).mean(dim=0), reduce_op="mean")

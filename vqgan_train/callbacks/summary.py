@@ -9,8 +9,11 @@ COMPARED = {
     "val/loss/perceptual": "LPIPS",
     "val/loss/pixel": "L1",
     "val/psnr": "PSNR",
+    "val/ssim": "SSIM",
     "val/codebook/used": "codes used",
 }
+"""What of these a run measures, as it was before and as it is now."""
+
 LEFT_OUT = {
     "data/bad_samples": "unreadable samples",
     "data/bad_shards": "damaged or dead shards",
@@ -31,7 +34,8 @@ class Summary(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember."""
-        self.last = {name: float(trainer.callback_metrics[name]) for name in COMPARED}
+        measured = trainer.callback_metrics
+        self.last = {name: float(measured[name]) for name in COMPARED if name in measured}
         self.first = self.first or self.last
         self.left_out = {name: float(trainer.callback_metrics[name]) for name in LEFT_OUT}
 
@@ -46,7 +50,11 @@ class Summary(Callback):
     def table(self, step: int) -> str:
         """Draw the comparison, a line a metric."""
         lines = [f"{'validation':<30}{'before':>10}{f'step {step}':>14}{'change':>10}"]
-        for name, label in COMPARED.items():
+        # A run that goes on may measure other things than it did at first.
+        both = {
+            name: COMPARED[name] for name in COMPARED if name in self.first and name in self.last
+        }
+        for name, label in both.items():
             before, after = self.first[name], self.last[name]
             change = f"{(after - before) / before:+.0%}" if before else ""
             if name in IN_DECIBELS:

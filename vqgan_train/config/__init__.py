@@ -45,8 +45,10 @@ from vqgan_train.config.run import (
 )
 from vqgan_train.config.select import PeopleConfig, SelectConfig
 from vqgan_train.config.trainer import Accelerator, MemoryFormat, Precision, TrainerConfig
+from vqgan_train.config.validation import HIGHER_IS_BETTER, ValidationMetric
 
 __all__ = [
+    "HIGHER_IS_BETTER",
     "Accelerator",
     "AdaptiveWeightScope",
     "ArchitectureConfig",
@@ -80,6 +82,7 @@ __all__ = [
     "TokenFormat",
     "TokenPrecision",
     "TrainerConfig",
+    "ValidationMetric",
     "WandbConfig",
     "WandbMode",
     "config_dir",

@@ -9,6 +9,7 @@ from vqgan_train.config.checks import require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
 from vqgan_train.config.trainer import TrainerConfig
+from vqgan_train.config.validation import ValidationMetric, check_best_metric
 
 LPIPS_SMALLEST_SIDE = 16
 DISCRIMINATOR_SMALLEST_SIDE = 3
@@ -63,6 +64,12 @@ class RunConfig:
     val_every_steps: int
     """Steps between validations; there is one before the first step and one after the last, too."""
 
+    val_metrics: list[ValidationMetric]
+    """What validation measures besides the losses and the codes used. [] for nothing."""
+
+    best_metric: str
+    """What best.ckpt is best in: a name of metrics.csv that begins with val/."""
+
     checkpoint_every_steps: int
     """Steps between writes of checkpoints/last.ckpt."""
 
@@ -81,6 +88,7 @@ class RunConfig:
             self.max_steps is not None or self.max_images is not None,
             "run.max_steps and run.max_images are null: the run would never end. Set one.",
         )
+        check_best_metric(self.best_metric, self.val_metrics)
         require_at_least(
             1,
             run__max_steps=self.max_steps,

@@ -8,6 +8,7 @@ import yaml
 
 from vqgan_train.checkpoint import FORMATS, ExportError, whole_export
 from vqgan_train.conversion import Conversion, origin, whole_networks, write_compared
+from vqgan_train.metrics_file import METRICS_FILE
 from vqgan_train.release.card import Subject, model_card
 from vqgan_train.release.choices import Choices
 from vqgan_train.release.errors import NOT_THERE, HolesError
@@ -15,7 +16,7 @@ from vqgan_train.release.front_matter import front_matter
 from vqgan_train.release.lineage import Part, read_lineage
 from vqgan_train.release.privacy import public_settings
 from vqgan_train.release.records import Records, find_records
-from vqgan_train.run_folder import CONFIG_FILE, METRICS_FILE
+from vqgan_train.run_folder import CONFIG_FILE
 
 CARD = "README.md"
 PICTURES = "pictures.png"

@@ -2,25 +2,20 @@
 
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.loggers import MetricsCsv
+from vqgan_train.metrics_file import METRICS_FILE, Row, numbers, read_rows
 from vqgan_train.release.lineage import Part
 from vqgan_train.run_folder import (
     CHECKPOINTS,
     CONFIG_FILE,
-    METRICS_FILE,
     PICTURES,
     RunFolderError,
     require_same_run,
 )
 
 log = logging.getLogger(__name__)
-
-Row = Mapping[str, float]
-"""The metrics of a step, and the step itself."""
 
 VALIDATED = "val/loss/reconstruction"
 TRAINED = "train/loss/reconstruction"
@@ -79,7 +74,7 @@ def find_records(part: Part) -> Records:
     except RunFolderError as error:
         log.warning("Left out metrics and pictures of Part %d: %s", part.number, error)
         return NOTHING
-    rows = [_numbers(row) for row in MetricsCsv(metrics).read()]
+    rows = numbers(read_rows(metrics))
     pictures_step, pictures = _newest_pictures(folder / PICTURES, part.end[0])
     return Records(
         metrics=metrics if metrics.is_file() else None,
@@ -87,10 +82,6 @@ def find_records(part: Part) -> Records:
         pictures=pictures,
         pictures_step=pictures_step,
     )
-
-
-def _numbers(row: Mapping[str, str]) -> Row:
-    return {name: float(value) for name, value in row.items() if value}
 
 
 def _newest_pictures(folder: Path, step: int) -> tuple[int, Path] | tuple[None, None]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from vqgan_train.metrics_file import Row
 from vqgan_train.release.lineage import Lineage, Part
-from vqgan_train.release.records import TRAINED, VALIDATED, Records, Row
+from vqgan_train.release.records import TRAINED, VALIDATED, Records
 
 VALIDATION = {
     "val/loss/reconstruction": "L1 + LPIPS",
@@ -11,6 +12,7 @@ VALIDATION = {
     "val/loss/pixel": "L1",
     "val/loss/codebook": "codebook loss",
     "val/psnr": "PSNR (dB)",
+    "val/ssim": "SSIM",
     "val/codebook/used": "codes used",
     "val/codebook/perplexity": "perplexity of the codes",
 }
@@ -68,7 +70,9 @@ def short(value: float) -> str:
 
 def _table(columns: Mapping[str, Row], labels: Mapping[str, str]) -> str:
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
-    for name, label in {"step": "step", **labels}.items():
-        cells = [short(row[name]) if name in row else "unknown" for row in columns.values()]
+    rows = columns.values()
+    known = {name: label for name, label in labels.items() if any(name in row for row in rows)}
+    for name, label in {"step": "step", **known}.items():
+        cells = [short(row[name]) if name in row else "unknown" for row in rows]
         lines.append([label, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,51 @@
+"""What a validation measures, and which of it can choose the best checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from enum import Enum
+
+from vqgan_train.config.checks import require
+
+
+class ValidationMetric(Enum):
+    """How alike image and reconstruction are, beyond what the losses say."""
+
+    psnr = "psnr"
+    ssim = "ssim"
+
+
+HIGHER_IS_BETTER = {
+    "val/loss/reconstruction": False,
+    "val/loss/pixel": False,
+    "val/loss/perceptual": False,
+    "val/loss/codebook": False,
+    "val/codebook/used": True,
+    "val/codebook/dead": False,
+    "val/codebook/perplexity": True,
+    **{f"val/{metric.value}": True for metric in ValidationMetric},
+}
+"""All that a validation can log, and which way it gets better."""
+
+
+def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:
+    """Check that every validation of a run will log the metric that chooses best.ckpt.
+
+    Raises:
+        ConfigError: there is no such metric, or it is not measured in this run.
+    """
+    near = get_close_matches(name, HIGHER_IS_BETTER, n=1)
+    require(
+        name in HIGHER_IS_BETTER,
+        f"run.best_metric is {name!r}, which no validation logs."
+        + (f" Did you mean {near[0]}?" if near else "")
+        + f" Those logged are {', '.join(HIGHER_IS_BETTER)}.",
+    )
+    measured = [metric.value for metric in chosen]
+    optional = {f"val/{metric.value}": metric.value for metric in ValidationMetric}
+    require(
+        name not in optional or optional[name] in measured,
+        f"run.best_metric is {name}, but run.val_metrics=[{', '.join(measured)}] leaves it out. "
+        f"Add {optional.get(name)} to run.val_metrics, or choose by another.",
+    )

@@ -1,0 +1,85 @@
+"""Diagrams of the page: SVGs whose ink follows the reader's light or dark scheme."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from vqgan_train.curves import draw_curves
+from vqgan_train.evaluation.results import CheckpointResult
+from vqgan_train.metrics_file import Row
+
+INK = "#010203"
+"""Stands for the text's colour until the SVG is written; no line is drawn in it."""
+
+STYLE: dict[Any, Any] = {  # the stubs list all keys there are
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",  # text as text: smaller, and it can be searched
+    "svg.hashsalt": "vqgan_train",  # else two pages of one evaluation would differ
+}
+SCHEMES = (
+    "<style>:root{color:#1c1e21}@media(prefers-color-scheme:dark){:root{color:#e4e6e9}}</style>"
+)
+
+COLORS = ("#2f7fb5", "#d1495b", "#3a9a5c", "#b07d2b", "#7a5fb0")
+"""Of checkpoints, over and over."""
+
+BINS = 24
+
+
+def draw_training(rows: Sequence[Row]) -> str | None:
+    """How a run went, as a data URI; None if there is nothing to draw."""
+    with rc_context(STYLE):
+        figure = draw_curves(rows)
+        return None if figure is None else _uri(figure)
+
+
+def draw_usage(checkpoints: Sequence[CheckpointResult]) -> str:
+    """How often codes occur, as a data URI: how many codes do so often, and all codes by rank."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.0), layout="constrained")
+        counts, ranks = figure.subplots(1, 2)
+        most = max(2, *(int(c.codebook.usage.max(initial=0)) for c in checkpoints))
+        # Never, and then in equal steps of the logarithm; a bin holds one whole number at least.
+        edges = np.unique(np.geomspace(1, most + 1, BINS + 1).astype(np.int64))
+        for place, checkpoint in enumerate(checkpoints):
+            usage = checkpoint.codebook.usage
+            color = COLORS[place % len(COLORS)]
+            name = checkpoint.name
+            often, _ = np.histogram(usage, bins=[0, *edges])
+            counts.stairs(
+                often,
+                [0.5, *edges],
+                fill=place == 0,
+                color=color,
+                alpha=0.9 if place else 0.35,
+                linewidth=1.5,
+                label=name,
+            )
+            used = np.sort(usage[usage > 0])[::-1]
+            ranks.plot(np.arange(1, len(used) + 1), used, color=color, linewidth=1.5, label=name)
+        counts.set(xscale="log", xlabel="times a code occurs (leftmost: never)", ylabel="codes")
+        ranks.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="times it occurs")
+        for axes in (counts, ranks):
+            axes.legend(fontsize=8, frameon=False)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.25, linewidth=0.5)
+        return _uri(figure)
+
+
+def _uri(figure: Figure) -> str:
+    written = io.StringIO()
+    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    svg = written.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    head, rest = svg.split(">", 1)
+    content = f"{head}>{SCHEMES}{rest}".encode()
+    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"

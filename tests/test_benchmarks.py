@@ -27,6 +27,9 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("bench_memory", "memory"),
         ("fault_table", "readers"),
         ("kill_runs", "kills"),
+        ("bench_loop", "loop"),
+        ("bench_step", "step on cpu"),
+        ("model_memory", "step memory"),
     ],
 )
 def test_the_table_is_what_the_json_says(
@@ -154,3 +157,65 @@ def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     shard = write_shard(tmp_path / "a.tar", samples)
     results = module.measure([str(shard)], num_workers=2, images_an_epoch=160)
     assert all(growth < 0.05 for growth in module.growths(results).values()), results
+
+
+@pytest.mark.parametrize(
+    ("table", "to_table"), [("one batch", "batch_table"), ("200 steps", "run_table")]
+)
+def test_the_tables_of_precisions_are_what_the_json_says(
+    table: str, to_table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, pages = script("compare_precisions", monkeypatch), script("pages", monkeypatch)
+    results = json.loads(module.RESULTS.read_text())
+    assert pages.held(module.PAGE, table) == getattr(module, to_table)(results)
+
+
+def test_bf16_moves_results_no_more_than_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the figures that are published."""
+    module = script("compare_precisions", monkeypatch)
+    gaps = module.gaps(json.loads(module.RESULTS.read_text()))
+    for name, gap in gaps["between precisions"].items():
+        assert gap <= gaps["between seeds"][name], name
+
+
+def test_our_step_is_faster_and_begins_with_the_originals_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the figures that are published."""
+    module = script("bench_step", monkeypatch)
+    results = json.loads(module.RESULTS.read_text())
+    best = {name: max(module.speeds(results, name).values()) for name in results["seconds_a_step"]}
+    assert best["ours"] >= 1.4 * best["original"]
+    first = results["loss_of_the_first_step"]
+    assert first["ours"] == pytest.approx(first["original"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_steps_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("bench_step", monkeypatch)
+    sides = ("original", "ours", "ours, bf16", "ours, recomputing")
+    seconds, first = module.take_turns(sides, "small", 2, 64, 1, "cpu")
+    assert all(len(turns) == 1 for turns in seconds.values())
+    assert first["ours"] == pytest.approx(first["original"], rel=1e-4)
+    assert first["ours, recomputing"] == pytest.approx(first["ours"], rel=1e-6)
+    alone = {name: module.examine(name, "small", 2, 64, "cpu") for name in sides[:2]}
+    assert alone["original"]["gflop_an_image"] > 1.3 * alone["ours"]["gflop_an_image"] > 0
+
+
+def test_memory_is_counted_without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("model_memory", monkeypatch)
+    sparing = ("trainer.recompute_activations=true",)
+    one, two, spared = (
+        module.peak_bytes(size, 64, "small", *settings)
+        for size, settings in ((1, ()), (2, ()), (2, sparing))
+    )
+    assert one < two
+    assert spared < two
+    weights = 4 * 3  # weight, two moments, in float32: no step holds less
+    assert one > weights * 500_000
+
+
+def test_the_largest_batch_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("model_memory", monkeypatch)
+    assert module.largest_batch({"fixed_gb": 1.0, "image_gb": 0.5}, 10, 0.2) == 14
+    assert module.largest_batch({"fixed_gb": 30.0, "image_gb": 0.5}, 24, 0.2) == 0

@@ -1,12 +1,14 @@
 """What only a GPU can show. Run with `pytest -m gpu`."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from recorded_ranks import train_and_record, train_two_ranks
 from tiny_runs import tiny_config, tiny_overrides
 
+from vqgan_train.module import VQGANModule
 from vqgan_train.train import train
 
 pytestmark = [
@@ -24,6 +26,30 @@ def test_a_run_trains_validates_draws_and_resumes(tmp_path: Path, precision: str
     assert trainer.global_step == 4
     assert all(weight.isfinite().all() for weight in trainer.lightning_module.parameters())
     assert (tmp_path / "run" / "images" / "step_000004.png").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_run_trains_and_resumes(tmp_path: Path, precision: str) -> None:
+    overrides = ("trainer.accelerator=gpu", "trainer.devices=1", "trainer.compile=true")
+    for step in (2, 4):
+        settings = (*overrides, f"trainer.precision={precision}", f"run.max_steps={step}")
+        trainer = train(tiny_config(tmp_path, *settings))
+        assert trainer is not None
+        assert all(weight.isfinite().all() for weight in trainer.lightning_module.parameters())
+
+
+def test_no_step_waits_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = VQGANModule.training_step
+
+    def watched(*arguments: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return step(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(VQGANModule, "training_step", watched)
+    train(tiny_config(tmp_path, "trainer.accelerator=gpu", "trainer.devices=1"))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

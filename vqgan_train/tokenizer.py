@@ -127,7 +127,8 @@ def load_tokenizer(path: Path, device: torch.device, precision: str) -> Tokenize
     if channels != 3:
         raise TokenError(f"{path} takes images of {channels} channels; pictures have 3.")
     return Tokenizer(
-        model=model.to(device),
+        # A pixel's channels side by side: twice as fast on a CPU (docs/tokens.md).
+        model=model.to(device).to(memory_format=torch.channels_last),
         device=device,
         precision=precision,
         checkpoint=path.name,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -74,10 +74,11 @@ def run_job(job: EvaluationJob, share: Share, bar: "tqdm[Any]") -> Evaluation | 
 
     Raises:
         ShardError: a shard has changed since it was indexed.
-        TokenError: no image could be read.
+        TokenError: no image could be read, or the source has changed.
     """
     batches = load_batches(_requests(job.source, share), job.rules, num_workers=job.num_workers)
     swept = sweep(batches, job.tokenizers, job.instruments, pixel_range=job.pixel_range, bar=bar)
+    job.source.require_unchanged()
     names = [checkpoint.name for checkpoint in job.checkpoints]
     merged = merge(swept, names, list(job.rules.slices), job.instruments, share)
     return None if merged is None else _evaluation(job, merged)
@@ -89,13 +90,9 @@ def share_size(source: Source, share: Share) -> int:
 
 
 def _requests(source: Source, share: Share) -> Iterator[Request]:
-    numbers = count()
-    mine = set(share.of(source.part_names()))
-    places = source.places()
-    for name, size in zip(source.part_names(), source.sizes, strict=True):
-        part = list(zip(islice(numbers, size), islice(places, size), strict=True))
-        if name in mine:
-            yield part
+    firsts = dict(zip(source.part_names(), accumulate(source.sizes, initial=0), strict=False))
+    for name, places in source.parts(set(share.of(source.part_names()))):
+        yield list(enumerate(places, firsts[name]))
 
 
 def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:

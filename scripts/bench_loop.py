@@ -1,4 +1,4 @@
-"""How much of the bare step's speed the whole of `python -m vqgan_train` keeps.
+"""How much of the bare step's speed the whole of `python -m vqgan_train` keeps, on a CPU.
 
     python scripts/bench_loop.py [--steps 60] [--model small] [--batch-size 4] [--side 64]
 
@@ -55,6 +55,7 @@ def run_speed(model: str, batch_size: int, side: int, steps: int) -> dict[str, f
             "run.val_every_steps": steps,
             "run.checkpoint_every_steps": steps // 2,
             "trainer.precision": "fp32",
+            "trainer.accelerator": "cpu",
             "loss.discriminator_start_step": 0,
             "loss.adversarial_start_step": 0,
         }

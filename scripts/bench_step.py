@@ -182,7 +182,8 @@ def to_table(results: dict[str, Any]) -> str:
     best = {}
     for name in results["seconds_a_step"]:
         by_size = speeds(results, name)
-        best[name] = max(by_size.items(), key=lambda pair: pair[1])
+        if by_size:  # a side may be out of memory at every size
+            best[name] = max(by_size.items(), key=lambda pair: pair[1])
     rows = []
     for name, (size, speed) in best.items():
         seconds, alone = results["seconds_a_step"][name][size], results["alone"][name]

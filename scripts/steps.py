@@ -106,10 +106,16 @@ def _our_step(config: Config, images: tuple[int, int, int, int], device: str) ->
     plugin = SimpleNamespace(
         train_step_context=lambda: torch.autocast(device, dtype, enabled=dtype is not None)
     )
-    trainer: Any = SimpleNamespace(accumulate_grad_batches=1, precision_plugin=plugin)
+    alone = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+    trainer: Any = SimpleNamespace(
+        accumulate_grad_batches=1, precision_plugin=plugin, strategy=alone
+    )
     non_finite.on_train_start(trainer, module)
     if config.trainer.compile:
+        torch._dynamo.reset()
         Compilation(images).on_train_start(trainer, module)
+        if "forward" not in vars(module.generator.encoder):
+            raise RuntimeError("nothing was compiled, so there is nothing to measure")
 
     def step(batch: Tensor) -> float:
         non_finite.on_train_batch_start(trainer, module, {"image": batch}, 0)

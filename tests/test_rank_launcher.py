@@ -59,10 +59,11 @@ def test_a_run_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch)
 def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:
     (tmp_path / "show.py").write_text(
         "import hydra\n"
+        "from pathlib import Path\n"
         "from vqgan_train.rank_command import rank_command\n"
         "@hydra.main(version_base='1.3', config_path=None, config_name='own')\n"
         "def main(config):\n"
-        "    print(rank_command())\n"
+        "    print(rank_command(Path(f'sweep_{config.seed}')))\n"
         "main()\n"
     )
     (tmp_path / "own.yaml").write_text("seed: 0\nhydra: {output_subdir: null}\n")
@@ -79,4 +80,5 @@ def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:
     flags = ["--config-name=own", f"--config-dir={tmp_path}"]
     for seed in (0, 1):
         command = [sys.executable, "-m", "vqgan_train", *flags, f"seed={seed}"]
+        command += [f"run.output_dir=sweep_{seed}"]
         assert str(command) in finished.stdout, finished.stderr

@@ -56,7 +56,7 @@ def find_launch(environment: Environment) -> Launch | None:
         nodes, processes = (int(environment[name]) for name in ("GROUP_WORLD_SIZE", "WORLD_SIZE"))
         return Launch("torchrun", nodes, processes, TORCHRUN_ADVICE)
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
-    if tasks == 1 or "LOCAL_RANK" in environment:
+    if tasks == 1:
         return None
     return Launch("srun", int(environment["SLURM_STEP_NUM_NODES"]), tasks, SRUN_ADVICE)
 

@@ -88,7 +88,8 @@ class VQGANModule(LightningModule):
         self.warm_step = 0
         """Step from which the discriminator knows enough for the generator to feel it."""
         self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
-        self._pool = self._mean_over_ranks if shares_adaptive_weight else this_batch_alone
+        self.pool = self._mean_over_ranks if shares_adaptive_weight else this_batch_alone
+        """Brings ranks together where the adaptive weight is made."""
         self.validation_metrics = tuple(validation_metrics)
         self._token_counts = torch.zeros(0)
         self._validation_sums = torch.zeros(0)
@@ -155,7 +156,7 @@ class VQGANModule(LightningModule):
             last_layer=self.generator.decoder.conv_out.weight,
             adversarial_factor=float(self.global_step >= adversarial_start),
             discriminator_factor=float(self.global_step >= self.discriminator_start_step),
-            pool=self._pool,
+            pool=self.pool,
         )
         logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
         # A loss that is not finite makes its gradient so: then all ranks leave the step out.

@@ -77,7 +77,9 @@ def _train(config: Config, own_log: RankLog) -> Trainer | None:
         start_folder(folder, plain_settings(config))
         open_first(own_log, folder)
         require_space(folder, num_weights(module))
-        trainer = build_trainer(config, folder, start, data.description(), own_log, rank_command())
+        trainer = build_trainer(
+            config, folder, start, data.description(), own_log, rank_command(folder)
+        )
         if start.step >= max_steps:
             finish_uploads(trainer, start.step)
             report_finished(config, start)

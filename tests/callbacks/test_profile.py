@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
+import pytest
 from tiny_runs import tiny_config
 
 from vqgan_train.train import train
@@ -26,3 +27,11 @@ def test_five_steps_are_traced(tmp_path: Path) -> None:
 def test_a_run_that_ends_before_keeps_what_there_is(tmp_path: Path) -> None:
     train(tiny_config(tmp_path, "trainer.profile_step=3"))
     assert len(traces(tmp_path)) == 2
+
+
+def test_a_run_that_has_no_such_step_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config(tmp_path, "trainer.profile_step=4"))
+    assert "profile_step=4 is not among the steps 0 to 3" in capsys.readouterr().out
+    assert traces(tmp_path) == []

@@ -143,6 +143,20 @@ def test_a_dead_source_is_said_once_and_not_asked_again(
     assert [record.getMessage()[:11] for record in caplog.records] == ["DEAD SHARD:"]
 
 
+@pytest.mark.parametrize("code", [403, 404])
+def test_what_is_secret_in_an_address_is_not_said(
+    code: int, server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.always["000.tar?sig=SECRET"] = server.always["000.tar"] = status(code)
+    with pytest.raises(DeadShardError, match=r"000\.tar") as raised:
+        make_store(tmp_path, attempts=1).fetch(f"{server.url}/000.tar?sig=SECRET")
+    said = str(raised.value) + caplog.text
+    assert "SECRET" not in said
+    kept = [path.read_text() for path in tmp_path.rglob("dead")]
+    assert kept
+    assert "SECRET" not in "".join(kept)
+
+
 def test_a_dead_source_is_asked_again_after_an_hour(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["000.tar"] = [status(503)]
     address = f"{server.url}/000.tar"

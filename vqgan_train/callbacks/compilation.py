@@ -8,6 +8,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from vqgan_train.losses import this_batch_alone
+
 log = logging.getLogger(__name__)
 
 REGIONS = (
@@ -35,16 +37,18 @@ class Compilation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile, and make one step that leaves no trace, so that what fails fails here."""
         started = time.perf_counter()
+        torch.compiler.set_stance("default")
         for name, method in REGIONS:
             part = pl_module.get_submodule(name)
             setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
+        failure = None
         try:
             with trainer.precision_plugin.train_step_context():
                 _rehearse(pl_module, self.shape)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # compilers fail in as many ways as there are compilers
-            _restore(pl_module)
+            failure = error
             reason = next(filter(None, map(str.strip, str(error).splitlines())), repr(error))
             log.warning(
                 "WARNING: trainer.compile=true, but the networks cannot be compiled here (%s: %s). "
@@ -52,14 +56,24 @@ class Compilation(Callback):
                 type(error).__name__,
                 reason[:200],
             )
-        else:
+        # Ranks that compute differently would not be one run.
+        if trainer.strategy.reduce_boolean_decision(failure is None, all=True):
             log.info("compiled in %.0f s", time.perf_counter() - started)
             torch.compiler.set_stance("eager_on_recompile")
+        else:
+            restore(pl_module)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the process and the module as they were; Lightning calls no teardown then."""
+        torch.compiler.set_stance("default")
+        restore(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the process and the module as they were."""
         torch.compiler.set_stance("default")
-        _restore(pl_module)
+        restore(pl_module)
 
 
 def _rehearse(pl_module: LightningModule, shape: tuple[int, int, int, int]) -> None:
@@ -67,16 +81,21 @@ def _rehearse(pl_module: LightningModule, shape: tuple[int, int, int, int]) -> N
     parameters = [p for p in pl_module.parameters() if p.requires_grad]
     statistics = [buffer.clone() for buffer in pl_module.buffers()]
     devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        images = torch.rand(shape, device=pl_module.device) * 2 - 1
-        outputs: Any = pl_module.training_step({"image": images})
-        # Not backward(): that would fill .grad and start DistributedDataParallel's exchange.
-        torch.autograd.grad(outputs["loss"], parameters, allow_unused=True)
-    for buffer, before in zip(pl_module.buffers(), statistics, strict=True):
-        buffer.copy_(before)
+    module: Any = pl_module
+    pool, module.pool = module.pool, this_batch_alone  # another rank may fail before it comes to it
+    try:
+        with torch.random.fork_rng(devices=devices):
+            images = torch.rand(shape, device=pl_module.device) * 2 - 1
+            outputs: Any = pl_module.training_step({"image": images})
+            # Not backward(): that would fill .grad and start DistributedDataParallel's exchange.
+            torch.autograd.grad(outputs["loss"], parameters, allow_unused=True)
+    finally:
+        module.pool = pool
+        for buffer, before in zip(pl_module.buffers(), statistics, strict=True):
+            buffer.copy_(before)
 
 
-def _restore(pl_module: nn.Module) -> None:
+def restore(pl_module: nn.Module) -> None:
     """Give the parts their own methods back."""
     for name, method in REGIONS:
         pl_module.get_submodule(name).__dict__.pop(method, None)

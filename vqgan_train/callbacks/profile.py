@@ -29,6 +29,17 @@ class Profile(Callback):
         self.first_step = first_step
         self._profile: profile | None = None
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if there will be no trace."""
+        if not trainer.global_step <= self.first_step < trainer.max_steps:
+            log.warning(
+                "WARNING: trainer.profile_step=%d is not among the steps %d to %d that are left, "
+                "so nothing is traced.",
+                self.first_step,
+                trainer.global_step,
+                trainer.max_steps - 1,
+            )
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -54,6 +65,12 @@ class Profile(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what there is of a run that ends before."""
+        self._write(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Likewise of one that is stopped."""
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:

@@ -148,7 +148,8 @@ class ShardStore:
             except CacheFullError:
                 raise
             except (TransferError, ShardError) as error:
-                reason = str(error)
+                # Libraries name what they asked for, signature and all.
+                reason = str(error).replace(address, shown(address))
                 if isinstance(error, EndlessError | RefusedError):
                     break
                 continue

@@ -40,12 +40,25 @@ def test_a_run_is_remembered(last: Path) -> None:
     )
 
 
-def test_a_rate_that_is_for_an_image_is_taken_as_it_is(last: Path) -> None:
+@pytest.mark.parametrize(
+    ("scaling", "used"),
+    [("none", 3e-3), ("device_batch", 3e-3 * 2), ("global_batch", 3e-3 * 2 * 6)],
+)
+def test_the_rate_is_the_one_that_was_used(last: Path, scaling: str, used: float) -> None:
     content = load(last)
-    content["vqgan_train"]["config"]["optim"]["learning_rate_scaling"] = "device_batch"
+    config = content["vqgan_train"]["config"]
+    config["optim"]["learning_rate_scaling"] = scaling
+    config["trainer"] |= {"devices": 3, "num_nodes": 2}
     training = read_training(content)
     assert training is not None
-    assert training.learning_rate == 3e-3
+    # taming: accumulated batches x devices x batch size x base rate.
+    assert 1 * 6 * 2 * training.learning_rate == pytest.approx(used)
+
+
+def test_what_is_left_of_a_warm_up_counts(last: Path) -> None:
+    training = read_training({**load(last), "warm_step": 1000})
+    assert training is not None
+    assert training.steps_to_adversary == 998
 
 
 @pytest.mark.parametrize(

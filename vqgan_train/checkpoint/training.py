@@ -43,10 +43,21 @@ def read_training(checkpoint: Mapping[str, Any]) -> Training | None:
     try:
         module, config = checkpoint["hyper_parameters"], checkpoint["vqgan_train"]["config"]
         objective = module["objective"]
-        start = max(module["discriminator_start_step"], module["adversarial_start_step"])
+        start = max(
+            module["discriminator_start_step"],
+            module["adversarial_start_step"],
+            checkpoint["warm_step"],
+        )
         images = config["data"]["batch_size"] * config["optim"]["accumulate_batches"]
-        is_for_an_image = config["optim"]["learning_rate_scaling"] != "none"
-        rate = config["optim"]["learning_rate"] / (1 if is_for_an_image else images)
+        devices = int(config["trainer"]["devices"]) * int(config["trainer"]["num_nodes"])
+        # taming multiplies by images a device and by devices.
+        counted_there_alone = {
+            "none": images * devices,
+            "device_batch": devices,
+            "global_batch": 1,
+        }
+        scaling = config["optim"]["learning_rate_scaling"]
+        rate = config["optim"]["learning_rate"] / counted_there_alone[scaling]
         training = Training(
             perceptual_weight=float(objective["perceptual_weight"]),
             adversarial_weight=float(objective["adversarial_weight"]),

@@ -284,6 +284,13 @@ def test_curves_are_there_where_a_run_is(tmp_path: Path, page: Page) -> None:
     assert "prefers-color-scheme:dark" in svg
 
 
+def test_checkpoints_of_one_run_share_its_curves(tmp_path: Path) -> None:
+    page = draw(tiny_evaluation(), tmp_path, runs={"before": RUN, "after": list(RUN)})
+    assert "Training before, after" in page.text
+    (_, *more) = [alt for alt in page.values("alt") if "the run that made" in alt] + [None]
+    assert more == [None]
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_checkpoint_or_three_make_a_page_too(tmp_path: Path, count: int) -> None:
     found = tiny_evaluation()

@@ -70,7 +70,7 @@ def _render(found: Evaluation, runs: Mapping[str, Sequence[Row]], picture_bytes:
         else 0,
         metrics=METRICS,
         usage=draw_usage(found.checkpoints),
-        trainings={name: svg for name in names if (svg := draw_training(runs.get(name, ())))},
+        trainings=_trainings(names, runs),
         quality=quality,
         brightest_error=BRIGHTEST_ERROR,
         style=_part("page.css"),
@@ -87,6 +87,16 @@ def _draw_within(found: Evaluation, picture_bytes: int) -> tuple[list[Card], int
         if sum(jpeg.size for card in cards for jpeg in card.jpegs()) <= picture_bytes:
             return cards, quality
     return cards, QUALITIES[-1]
+
+
+def _trainings(names: Sequence[str], runs: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """Curves under the names of the checkpoints of a run: best and last of one run share them."""
+    makers: dict[str, list[str]] = {}
+    for name in names:
+        diagram = draw_training(runs.get(name, ()))
+        if diagram is not None:
+            makers.setdefault(diagram, []).append(name)
+    return {", ".join(made): diagram for diagram, made in makers.items()}
 
 
 def _reasons(cards: Sequence[Card]) -> dict[str, str]:

@@ -19,3 +19,10 @@ def test_the_run_of_a_checkpoint_is_found_where_there_is_one(tmp_path: Path) -> 
     assert rows_beside(str(tmp_path / "exports" / "x" / "model.safetensors")) == []
     for address in ("https://host.example/best.ckpt", "hf://user/repo/best.ckpt"):
         assert rows_beside(address) == []
+
+
+def test_what_is_no_runs_table_is_none(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    (tmp_path / "metrics.csv").write_text("name,value\nloss,low\n")
+    assert rows_beside(str(checkpoint)) == []
+    assert rows_beside("/last.ckpt") == []

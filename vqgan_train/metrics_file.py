@@ -24,5 +24,9 @@ def numbers(rows: Iterable[Mapping[str, str]]) -> list[Row]:
 
 
 def rows_beside(checkpoint: str) -> list[Row]:
-    """Rows of the run whose folder a checkpoint lies in, if it lies in one on this machine."""
-    return numbers(read_rows(Path(checkpoint).expanduser().absolute().parents[1] / METRICS_FILE))
+    """Rows of the run whose folder a checkpoint lies in; none if it lies in none here."""
+    folder = Path(checkpoint).expanduser().absolute().parent.parent
+    try:
+        return numbers(read_rows(folder / METRICS_FILE))
+    except (OSError, ValueError, TypeError):  # a table of somebody else's
+        return []

@@ -35,7 +35,9 @@ def choose_pictures(
             sign = 1 if IMAGE_METRICS[metric].higher_is_better else -1
             with np.errstate(invalid="ignore"):
                 change = sign * (values - first.values[metric])
-            reasons |= _ends(change, f"gained {metric}", f"lost {metric}", each)
+            gained, lost = (np.where(side, change, np.nan) for side in (change > 0, change < 0))
+            reasons[f"gained {metric}"] = _ends(gained, "most", "least", each)["most"]
+            reasons[f"lost {metric}"] = _ends(lost, "least", "most", each)["most"]
     return _by_row(reasons)
 
 

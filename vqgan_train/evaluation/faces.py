@@ -174,4 +174,8 @@ def to_numpy(pixels: Tensor) -> Pixels:
 @torch.inference_mode()
 def _scaled(crop: Tensor) -> Tensor:
     size = (CROP_PX, CROP_PX)
-    return functional.interpolate(crop, size, mode="bilinear", align_corners=False, antialias=True)
+    # Not as bytes, which GPUs do not scale.
+    scaled = functional.interpolate(
+        crop.float(), size, mode="bilinear", align_corners=False, antialias=True
+    )
+    return scaled.round().clamp(0, 255).to(torch.uint8)

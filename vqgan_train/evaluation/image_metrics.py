@@ -69,4 +69,4 @@ def measure(
         (B,) float64 on the CPU, by name.
     """
     one, other = reference.float() / 255, reconstruction.float() / 255
-    return {name: metric(one, other).double().cpu() for name, metric in metrics.items()}
+    return {name: metric(one, other).cpu().double() for name, metric in metrics.items()}

@@ -150,6 +150,7 @@ def test_part_2_that_died_before_its_first_checkpoint_keeps_what_was_best_of_it(
     best = min(values, key=lambda step: values[step])
     assert load(checkpoints / "best.ckpt")["global_step"] == best
     assert load(checkpoints / "last.ckpt")["callbacks"]["Checkpoints"] == {
+        "best_metric": "val/loss/reconstruction",
         "best_value": values[best],
         "best_step": best,
     }

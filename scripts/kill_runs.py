@@ -35,7 +35,12 @@ LONGEST_LIFE_SECONDS = 4.0
 OTHER_FILE_SYSTEM = Path("/dev/shm")
 PAGE = ROOT / "docs" / "faults.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "kills.json"
-BY_THE_CLOCK = ("train/images_per_second", "train/step_seconds", "train/data_seconds")
+BY_THE_CLOCK = (
+    "train/images_per_second",
+    "train/step_seconds",
+    "train/data_seconds",
+    "val/seconds",
+)
 
 SMALL = (
     "data.image_size=16",

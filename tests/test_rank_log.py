@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.launch import LostRankError
@@ -86,4 +87,14 @@ def test_other_errors_stay_what_they_are() -> None:
     for error in (RuntimeError("CUDA out of memory"), ValueError("Broken pipe"), SystemExit(143)):
         with pytest.raises(type(error)), lost_ranks_named(file):
             raise error
+    file.close()
+
+
+def test_what_may_be_no_lost_rank_is_said_too() -> None:
+    file = RankLog()
+    with pytest.raises(LostRankError, match="EADDRINUSE"), lost_ranks_named(file):
+        raise torch.distributed.DistNetworkError("port: 29500, EADDRINUSE")
+    with pytest.raises(LostRankError) as raised, lost_ranks_named(file):
+        raise torch.distributed.DistBackendError("Connection closed by peer")
+    assert "peer" not in str(raised.value)
     file.close()

@@ -48,7 +48,8 @@ def test_the_wheel_holds_package_and_conf_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = ROOT / "vqgan_train"
-    files = [*package.rglob("*.py"), *package.rglob("*.md")]
+    kinds = ("py", "md", "html", "css", "js")
+    files = [file for kind in kinds for file in package.rglob(f"*.{kind}")]
     sources = {str(file.relative_to(ROOT)) for file in files}
     conf = {f"vqgan_train/{f.relative_to(ROOT)}" for f in (ROOT / "conf").rglob("*.yaml")}
     assert conf

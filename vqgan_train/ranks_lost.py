@@ -35,10 +35,13 @@ def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
             "Another rank of the run is gone, so this one ends, too. Why it went is said by that "
             f"rank: above, or at the end of its log among {rank_log.place}; one that was "
             "killed says nothing (out of memory?). The same command goes on from the newest "
-            f"checkpoint. What this rank noticed: {_first_line(error)}"
+            f"checkpoint.{_notice(error)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    """What is to be known where no rank has gone: of an address that is taken or wrong."""
-    return next(filter(None, map(str.strip, str(error).splitlines())), repr(error))[:300]
+def _notice(error: Exception) -> str:
+    """What else it may be, where no connection ended: an address that is taken, say."""
+    if GONE.search(str(error)):
+        return ""
+    first_line = next(filter(None, map(str.strip, str(error).splitlines())), repr(error))
+    return f" What this rank noticed: {first_line[:300]}"

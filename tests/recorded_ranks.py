@@ -14,12 +14,31 @@ from vqgan_train.module import VQGANModule
 from vqgan_train.train import train
 
 
-def train_two_ranks(folder: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """What `train_and_record` tells of both ranks of a run on gloo."""
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        port = int(server.getsockname()[1])
-    arguments = (folder, [*overrides, "trainer.devices=2"], port)
+        return int(server.getsockname()[1])
+
+
+def be_rank(rank: int, port: int) -> None:
+    """Make this process one of two ranks of a machine, before anything asks which."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+    }
+    torch.set_num_threads(1)
+    from pytorch_lightning.utilities import rank_zero_only
+
+    rank_zero_only.rank = rank
+
+
+def train_two_ranks(folder: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """What `train_and_record` tells of both ranks of a run on gloo."""
+    arguments = (folder, [*overrides, "trainer.devices=2"], free_port())
     torch.multiprocessing.spawn(_run_rank, arguments, nprocs=2)
     files = [folder / f"rank{rank}.pt" for rank in range(2)]
     return [torch.load(file, map_location="cpu", weights_only=True) for file in files]
@@ -54,15 +73,5 @@ def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": str(rank),
-    }
-    torch.set_num_threads(1)
-    from pytorch_lightning.utilities import rank_zero_only
-
-    rank_zero_only.rank = rank
+    be_rank(rank, port)
     torch.save(train_and_record(overrides), folder / f"rank{rank}.pt")

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 import torch.multiprocessing
 from factories import image_bytes, image_samples, write_shard
 from hydra import compose, initialize_config_dir
+from recorded_ranks import free_port
 from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
 from tiny_tokens import tiny_checkpoint, tiny_shards
 from torch import Tensor, nn
@@ -225,12 +225,6 @@ def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
     checkpoints = [folder / name / "tiny.ckpt" for name in ("one", "two")]
     if run_evaluate(checkpoints, folder / "two_ranks", *arguments) != 0:
         raise RuntimeError(f"rank {rank} failed")
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def test_two_ranks_find_what_one_finds(

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,30 +10,15 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from recorded_ranks import be_rank, free_port
 from tiny_runs import TIMED, compose_config, tiny_config, tiny_overrides
 
 from vqgan_train.train import train
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 def run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
     """Train as rank `rank` of 2 and save the state that this rank ends with."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": str(rank),
-    }
-    torch.set_num_threads(1)
-    from pytorch_lightning.utilities import rank_zero_only
-
-    rank_zero_only.rank = rank
+    be_rank(rank, port)
     trainer = train(compose_config(*overrides, "trainer.devices=2"))
     assert trainer is not None
     torch.save(trainer.lightning_module.state_dict(), folder / f"rank{rank}.pt")

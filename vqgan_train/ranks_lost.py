@@ -8,6 +8,7 @@ import torch.distributed
 
 from vqgan_train.launch import LostRankError
 from vqgan_train.rank_log import RankLog
+from vqgan_train.runtime import first_line
 
 GONE = re.compile(
     r"[Cc]onnection (was |is )?(closed|reset|refused)|[Bb]roken pipe|[Rr]emote process|peer"
@@ -43,5 +44,4 @@ def _notice(error: Exception) -> str:
     """What else it may be, where no connection ended: an address that is taken, say."""
     if GONE.search(str(error)):
         return ""
-    first_line = next(filter(None, map(str.strip, str(error).splitlines())), repr(error))
-    return f" What this rank noticed: {first_line[:300]}"
+    return f" What this rank noticed: {first_line(error)[:300]}"

@@ -151,6 +151,11 @@ def require_gpus(accelerator: str, setting: str) -> None:
     )
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error of a library says."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), repr(error))
+
+
 def set_clock(trainer: Trainer, step: int) -> None:
     """Make a trainer count on from an optimizer step, as if it had made the steps before.
 

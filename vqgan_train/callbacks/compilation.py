@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
 from vqgan_train.losses import this_batch_alone
+from vqgan_train.runtime import first_line
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,11 @@ class Compilation(Callback):
             raise
         except Exception as error:  # compilers fail in as many ways as there are compilers
             failure = error
-            reason = next(filter(None, map(str.strip, str(error).splitlines())), repr(error))
             log.warning(
                 "WARNING: trainer.compile=true, but the networks cannot be compiled here (%s: %s). "
                 "The run goes on without. Set trainer.compile=false to say that it should.",
                 type(error).__name__,
-                reason[:200],
+                first_line(error)[:200],
             )
         # Ranks that compute differently would not be one run.
         if trainer.strategy.reduce_boolean_decision(failure is None, all=True):

@@ -2,23 +2,19 @@
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from vqgan_train.data.pipeline import UNREADABLE, reason
-from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
 from vqgan_train.evaluation.faces import FaceFinder
 from vqgan_train.evaluation.slices import SliceRule, belongs, columns_of
-from vqgan_train.tokens.errors import TokenError
-from vqgan_train.tokens.patience import read_patiently
-from vqgan_train.tokens.places import Place
+from vqgan_train.tokens.places import Encoded, Place
+from vqgan_train.tokens.reading import read_ahead, read_image, stacked
 
 
 class Row(NamedTuple):
@@ -64,59 +60,6 @@ Request = Sequence[tuple[int, Place]]
 """Places and their numbers."""
 
 
-class _Reader(Dataset[Batch | ShardError | TokenError]):
-    """Reads what it is asked for; nothing but requests passes to a loader process.
-
-    An error that is not an image's is returned, not raised: torch would wrap it in its traceback.
-    """
-
-    def __init__(self, rules: ReadingRules) -> None:
-        self.rules = rules
-
-    def __getitem__(self, request: Request) -> Batch | ShardError | TokenError:
-        try:
-            return self._read_all(request)
-        except (ShardError, TokenError) as error:
-            return error
-
-    def _read_all(self, request: Request) -> Batch:
-        rows, pixels, bad = [], [], []
-        for number, place in request:
-            read = self._read(number, place)
-            if isinstance(read, str):
-                bad.append((number, read))
-            else:
-                rows.append(read[0])
-                pixels.append(read[1])
-        empty = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-        return Batch(rows, torch.stack(pixels) if pixels else empty, bad)
-
-    def _read(self, number: int, place: Place) -> tuple[Row, Tensor] | str:
-        name = place.name
-        try:
-            encoded = read_patiently(place)
-            name = encoded.name
-            pixels = self.rules.transform.pixels(encoded.image, _NEVER_DRAWN)
-            with Image.open(io.BytesIO(encoded.image)) as image:
-                width, height = image.size
-        except (ShardError, TokenError):  # ValueErrors, but not the image's
-            raise
-        except UNREADABLE as error:
-            return f"{name}: {reason(error)}"
-        columns = columns_of(encoded.caption, encoded.key, encoded.source, encoded.metadata)
-        row = Row(
-            number=number,
-            key=encoded.key,
-            caption=encoded.caption,
-            source=encoded.source,
-            width=width,
-            height=height,
-            slices=tuple(belongs(rule, columns) for rule in self.rules.slices.values()),
-            boxes=self.rules.faces(pixels) if self.rules.faces else _NO_BOXES,
-        )
-        return row, pixels
-
-
 _NEVER_DRAWN = np.random.default_rng(0)
 """The transform draws nothing: its crop is in the centre and it does not mirror."""
 
@@ -126,40 +69,48 @@ _NO_BOXES = np.zeros((0, 4), dtype=np.int64)
 def load_batches(
     requests: Iterable[Request], rules: ReadingRules, *, num_workers: int
 ) -> Iterator[Batch]:
-    """Read requests in their order, each into a batch.
+    """Read requests in their order, each into a batch; as `read_ahead`.
 
     Args:
         requests: drawn a little ahead of what is read.
         rules: how.
         num_workers: loader processes; 0 reads in this one.
-
-    Raises:
-        ShardError: a shard has changed since it was indexed, or cannot be had.
-        TokenError: a file cannot be read.
     """
-    loader: DataLoader[Batch | ShardError | TokenError] = DataLoader(
-        _Reader(rules),
-        sampler=_Requests(requests),
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+    return read_ahead(requests, partial(_read, rules), num_workers=num_workers)
+
+
+def _read(rules: ReadingRules, request: Request) -> Batch:
+    rows, stack, bad = [], [], []
+    for number, place in request:
+        read = read_image(place, partial(_decode, rules.transform))
+        if isinstance(read, str):
+            bad.append((number, read))
+        else:
+            encoded, (pixels, size) = read
+            rows.append(_row(rules, number, encoded, pixels, size))
+            stack.append(pixels)
+    return Batch(rows, stacked(stack), bad)
+
+
+def _decode(transform: ImageTransform, image: bytes) -> tuple[Tensor, tuple[int, int]]:
+    """Pixels (3, H, W) uint8 as a model will see them; width and height before."""
+    pixels = transform.pixels(image, _NEVER_DRAWN)
+    with Image.open(io.BytesIO(image)) as opened:
+        return pixels, opened.size
+
+
+def _row(
+    rules: ReadingRules, number: int, encoded: Encoded, pixels: Tensor, size: tuple[int, int]
+) -> Row:
+    columns = columns_of(encoded.caption, encoded.key, encoded.source, encoded.metadata)
+    width, height = size
+    return Row(
+        number=number,
+        key=encoded.key,
+        caption=encoded.caption,
+        source=encoded.source,
+        width=width,
+        height=height,
+        slices=tuple(belongs(rule, columns) for rule in rules.slices.values()),
+        boxes=rules.faces(pixels) if rules.faces else _NO_BOXES,
     )
-    for batch in loader:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
-
-
-class _Requests:
-    """What loader processes are asked, in order."""
-
-    def __init__(self, requests: Iterable[Request]) -> None:
-        self.requests = requests
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self.requests)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -88,7 +88,7 @@ ROOMS = {
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
     "L1 curves": Room(("curves", "metrics_file"), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
-    "L1 evaluation": Room(("evaluation",), ("cache", "curves", "metrics_file"), PLAIN),
+    "L1 evaluation": Room(("evaluation",), ("cache", "curves", "metrics", "metrics_file"), PLAIN),
     "L1 metrics": Room(("metrics",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
     "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),

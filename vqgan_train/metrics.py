@@ -48,22 +48,28 @@ def psnr(images: Tensor, reconstruction: Tensor) -> Tensor:
 def ssim(images: Tensor, reconstruction: Tensor) -> Tensor:
     """Structural similarity, (B,) float32 up to 1, of images (B, C, H, W) in [-1, 1].
 
-    Wang et al. 2004: Gaussian windows of 11 x 11 and a deviation of 1.5, each channel by itself, on
-    values in [0, 1]. Reconstructions are clipped as in `psnr`.
+    Reconstructions are clipped as in `psnr`.
+    """
+    return structural_similarity(
+        (images.float() + 1) / 2, (reconstruction.float().clamp(-1, 1) + 1) / 2
+    )
+
+
+def structural_similarity(reference: Tensor, reconstruction: Tensor) -> Tensor:
+    """SSIM, (B,) float32 up to 1, of images (B, C, H, W) float32 in [0, 1].
+
+    Wang et al. 2004: Gaussian windows of 11 x 11 and a deviation of 1.5, each channel by itself.
     """
     # Its variances are small differences: half precision, or TF32, would be off by their size.
     with (
-        torch.autocast(images.device.type, enabled=False),
+        torch.autocast(reference.device.type, enabled=False),
         torch.backends.cudnn.flags(allow_tf32=False),
     ):
         similarity = structural_similarity_index_measure(
-            (reconstruction.float().clamp(-1, 1) + 1) / 2,
-            (images.float() + 1) / 2,
-            data_range=1.0,
-            reduction="none",
+            reconstruction, reference, data_range=1.0, reduction="none"
         )
     assert isinstance(similarity, Tensor)
-    return similarity.reshape(len(images))  # one image would come as a scalar
+    return similarity.reshape(len(reference))  # one image would come as a scalar
 
 
 IMAGE_METRICS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from vqgan_train.metrics import structural_similarity
 
 ImageMetric = Callable[[Tensor, Tensor], Tensor]
 """From references and reconstructions (B, 3, H, W) float32 in [0, 1] to (B,)."""
@@ -25,15 +24,6 @@ def psnr(reference: Tensor, reconstruction: Tensor) -> Tensor:
     return peak_signal_noise_ratio(
         reconstruction, reference, data_range=1.0, reduction="none", dim=(1, 2, 3)
     )
-
-
-def ssim(reference: Tensor, reconstruction: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004), Gaussian of 11 pixels and deviation 1.5, in RGB."""
-    similarity = structural_similarity_index_measure(
-        reconstruction, reference, data_range=1.0, reduction="none"
-    )
-    assert isinstance(similarity, Tensor)
-    return similarity.reshape(len(reference))  # one image would come as a scalar
 
 
 def l1(reference: Tensor, reconstruction: Tensor) -> Tensor:
@@ -50,7 +40,7 @@ def lpips_of(network: torch.nn.Module) -> ImageMetric:
     return distance
 
 
-PLAIN_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": ssim, "l1": l1}
+PLAIN_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": structural_similarity, "l1": l1}
 """Those that need no weights, by their keys in names.IMAGE_METRICS."""
 
 

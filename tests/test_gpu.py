@@ -8,6 +8,7 @@ import torch
 from recorded_ranks import train_and_record, train_two_ranks
 from tiny_runs import tiny_config, tiny_overrides
 
+from vqgan_train.data.copy_stream import CopyStream
 from vqgan_train.module import VQGANModule
 from vqgan_train.train import train
 
@@ -50,6 +51,19 @@ def test_no_step_waits_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(VQGANModule, "training_step", watched)
     train(tiny_config(tmp_path, "trainer.accelerator=gpu", "trainer.devices=1"))
+
+
+def test_a_batch_is_copied_while_the_gpu_computes() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    images = torch.rand(16, 3, 256, 256).pin_memory()
+    copies = CopyStream()
+    copies.copy(images, device)  # the first one makes stream and memory
+    torch.cuda.synchronize()
+    torch.cuda._sleep(2_000_000_000)  # about a second
+    copied = copies.copy(images, device)
+    copies.stream(device).synchronize()
+    assert not torch.cuda.current_stream().query(), "the copy waited for the computation"
+    assert torch.equal((copied * 2).cpu(), images * 2)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

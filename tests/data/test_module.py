@@ -246,3 +246,11 @@ def test_no_more_validation_images_are_read_than_asked_for(
     monkeypatch.setattr(type(module.val_data), "__getitem__", record)
     assert module.first_val_images(3).shape == (3, 3, 16, 16)
     assert read == [0, 1, 2]
+
+
+def test_a_batch_keeps_its_names_on_the_way_to_the_device(shards: tuple[Path, Path]) -> None:
+    batch = {"image": torch.ones(1, 3, 2, 2), "name": ["a"], "bad": ["b"]}
+    moved = make_module(shards).transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved["image"].device.type == "meta"
+    assert moved["name"] == ["a"]
+    assert moved["bad"] == ["b"]

@@ -12,23 +12,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vqgan_train.data.agreement import require_agreement
+from vqgan_train.data.copy_stream import CopyStream
 from vqgan_train.data.index import ShardIndex
+from vqgan_train.data.loader import BATCHES_AHEAD, make_loader
 from vqgan_train.data.opening import open_to_keep, open_to_stream
-from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
+from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset
 from vqgan_train.data.plan import ALL_ONCE, Draw, Order, require_same_order
 from vqgan_train.data.prefetch import PrefetchedBatches
 from vqgan_train.data.remote import RemoteShard
 from vqgan_train.data.shard_store import ShardStore
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform
-from vqgan_train.data.worker_signals import leave_signals_to_the_run
 
 log = logging.getLogger(__name__)
 
 PROBED_SAMPLES = 4
-
-BATCHES_AHEAD = 2
-"""Of a loader process: torch's default."""
 
 
 class ShardDataModule(LightningDataModule):
@@ -70,6 +68,7 @@ class ShardDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self._is_set_up = False
+        self._copies = CopyStream()
         self._resumed_position = 0
         self._resumed_step = 0
 
@@ -112,10 +111,11 @@ class ShardDataModule(LightningDataModule):
             trainer.strategy, (self.train_data.fingerprint, self.val_data.fingerprint)
         )
         if not any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
-            return self._loader(self.train_data, PlannedBatches(self.plan, **share))
-        lag = BATCHES_AHEAD * self.num_workers + 1
-        batches = PrefetchedBatches(self.plan, self.train_data, lag=lag, **share)
-        return self._loader(self.train_data, batches)
+            batches = PlannedBatches(self.plan, **share)
+        else:
+            lag = BATCHES_AHEAD * self.num_workers + 1
+            batches = PrefetchedBatches(self.plan, self.train_data, lag=lag, **share)
+        return make_loader(self.train_data, batches, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Every validation image once over all ranks; a rank may have a batch more than others.
@@ -135,7 +135,13 @@ class ShardDataModule(LightningDataModule):
             [Draw(0, sample) for sample in mine[first : first + self.batch_size]]
             for first in range(0, len(mine), self.batch_size)
         ]
-        return self._loader(self.val_data, batches)
+        return make_loader(self.val_data, batches, num_workers=self.num_workers)
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Bring a batch of either loader to the device, beside what that computes."""
+        return batch | {"image": self._copies.copy(batch["image"], device)}
 
     def require_readable(self) -> None:
         """Read a few samples of each set, so that data of another kind fails before a run begins.
@@ -217,21 +223,6 @@ class ShardDataModule(LightningDataModule):
                 "WARNING: data.val_shards are not those of before: from here on, validation is of "
                 "other images, and does not compare with what was."
             )
-
-    def _loader(
-        self, data: ShardDataset, batches: PlannedBatches | list[list[Draw]]
-    ) -> DataLoader[Sample]:
-        return DataLoader(
-            data,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            worker_init_fn=leave_signals_to_the_run,
-            pin_memory=torch.cuda.is_available(),
-            # The loader draws a seed for its workers; from a generator of its own it leaves torch's
-            # random state, and so a resumed run, alone.
-            generator=torch.Generator(),
-        )
 
     def _trainer(self) -> Any:
         assert self.trainer is not None, "the data module needs a trainer"

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from pages import ROOT, machine, put, table, write_json
-from steps import SIDES, make_step
+from steps import SIDES, make_step, tf32_allowed
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -74,6 +74,18 @@ def matrix_rate(dtype: torch.dtype, device: str) -> float:
         (left @ right)[0, 0].item()
         seconds.append(time.perf_counter() - began)
     return 2 * side**3 / min(seconds[1:])
+
+
+def matrix_rates(device: str) -> dict[str, float]:
+    """FLOP/s of the arithmetics that the sides use here."""
+    rates = {
+        "fp32": matrix_rate(torch.float32, device),
+        "bf16": matrix_rate(torch.bfloat16, device),
+    }
+    if device == "cuda":
+        with tf32_allowed():
+            rates["tf32"] = matrix_rate(torch.float32, device)
+    return rates
 
 
 def take_turns(
@@ -138,10 +150,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All that is written down."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     load_before = os.getloadavg()[0]
-    rates = {
-        name: matrix_rate(dtype, device)
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-    }
+    rates = matrix_rates(device)
     turns: dict[str, dict[int, list[float]]] = {name: {} for name in given.sides}
     first: dict[str, float] = {}
     for batch_size in given.batch_sizes:
@@ -187,7 +196,9 @@ def to_table(results: dict[str, Any]) -> str:
     rows = []
     for name, (size, speed) in best.items():
         seconds, alone = results["seconds_a_step"][name][size], results["alone"][name]
-        rate = results["matrix_tflop_per_second"]["bf16" if "bf16" in name else "fp32"]
+        rates = results["matrix_tflop_per_second"]
+        # On a GPU torch convolves fp32 in TF32, ours as the original's.
+        rate = rates["bf16"] if "bf16" in name else rates.get("tf32", rates["fp32"])
         rows.append(
             (
                 name,
@@ -204,14 +215,16 @@ def to_table(results: dict[str, Any]) -> str:
         "step", "best batch", "images/s", "all turns", "ours / original", "GFLOP an image",
         "of the matrix rate", "peak GB, batch " + str(alone["batch_size"]),
     )  # fmt: skip
-    where, rates = results["machine"], results["matrix_tflop_per_second"]
+    where = results["machine"]
+    products = ", ".join(
+        f"{rate} TFLOP/s in {name}" for name, rate in results["matrix_tflop_per_second"].items()
+    )
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     device = results["device"] if results["device"] != "cpu" else where["processor"]
     return (
         f"{table(head, rows)}\n\n{results['what'].capitalize()}. {where['date']}, {device}, "
         f"{where['cores']} cores, {results['threads']} threads, load "
-        f"{results['load_average']['before']}; matrix products: {rates['fp32']} TFLOP/s in fp32, "
-        f"{rates['bf16']} in bf16. {versions}."
+        f"{results['load_average']['before']}; matrix products: {products}. {versions}."
     )
 
 

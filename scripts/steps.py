@@ -143,7 +143,7 @@ def _originals_step(config: Config, device: str) -> Step:
     ]
 
     def step(batch: Tensor) -> float:
-        with _tf32_allowed():
+        with tf32_allowed():
             losses = []
             for turn, optimizer in enumerate(optimizers):
                 for player, weights in enumerate((generator, discriminator)):
@@ -184,7 +184,7 @@ def _original(config: Config) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _tf32_allowed() -> Iterator[None]:
+def tf32_allowed() -> Iterator[None]:
     """Products of fp32 matrices as its users' torch made them on a GPU: in TF32."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")

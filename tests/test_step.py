@@ -20,6 +20,21 @@ from vqgan_train.train import train
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
+LEAVES_THE_DEVICE = {
+    f"aten::{name}"
+    for name in (
+        "_local_scalar_dense",
+        "equal",
+        "masked_select",
+        "nonzero",
+        "_unique2",
+        "unique_consecutive",
+        "unique_dim",
+    )
+}
+"""Numbers that the host wants, or sizes that it cannot know without them."""
+
+
 class HostReads(TorchDispatchMode):
     """Counts how often a number leaves the device: each time, a GPU would have to be waited for."""
 
@@ -28,7 +43,7 @@ class HostReads(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero")
+        self.count += func._schema.name in LEAVES_THE_DEVICE
         return func(*args, **(kwargs or {}))
 
 

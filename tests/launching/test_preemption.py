@@ -32,9 +32,12 @@ def job(tmp_path: Path, shards: list[str], slurm: Variables) -> "Job":
 class Job:
     """Jobs of two nodes in a folder of their own."""
 
-    def __init__(self, folder: Path, shards: list[str], environment: Variables) -> None:
+    def __init__(
+        self, folder: Path, shards: list[str], environment: Variables, **settings: int
+    ) -> None:
         self.folder = folder
-        self.words = changed(shards, *(f"{name}={value}" for name, value in SETTINGS.items()))
+        merged = {**SETTINGS, **settings}
+        self.words = changed(shards, *(f"{name}={value}" for name, value in merged.items()))
         self.environment = dict(environment)
 
     def ask(self, *command: str) -> str:
@@ -45,10 +48,10 @@ class Job:
         assert answer.returncode == 0, answer.stderr
         return answer.stdout.strip()
 
-    def submit(self, folder: str) -> str:
+    def submit(self, folder: str, *limit: str) -> str:
         """Submit a job with a run in a folder; return its number."""
         self.environment["OUTPUT_DIR"] = folder
-        size = ("--nodes=2", "--ntasks-per-node=1", "--time=10")
+        size = ("--nodes=2", "--ntasks-per-node=1", *(limit or ("--time=10",)))
         return self.ask("sbatch", "--parsable", *size, str(TEMPLATE), *self.words)
 
     def state(self, number: str) -> str:
@@ -81,7 +84,8 @@ class Job:
         assert self.state(number) == "COMPLETED", self.said(number)
 
     def said(self, number: str) -> str:
-        return (self.folder / f"slurm-{number}.out").read_text()
+        file = self.folder / f"slurm-{number}.out"
+        return file.read_text() if file.exists() else ""
 
 
 def test_a_job_that_is_preempted_twice(job: Job) -> None:
@@ -103,6 +107,21 @@ def test_a_job_that_is_preempted_twice(job: Job) -> None:
     job.wait(undisturbed)
     assert "going on" not in job.said(undisturbed)
     assert_same_run(job.folder / "disturbed", job.folder / "undisturbed")
+
+
+def test_a_job_whose_time_limit_comes_saves_before_it(
+    tmp_path: Path, shards: list[str], slurm: Variables
+) -> None:
+    job = Job(tmp_path, shards, slurm, **{"run.max_steps": 100_000})
+    limit = ("--time=1", "--signal=USR1@20")  # seconds before the end; the template's are 300
+    number = job.submit("limited", *limit)
+    asked = "asking Slurm to start"
+    wait_until(lambda: asked in job.said(number) or job.has_ended(number), PATIENCE_SECONDS)
+    job.ask("scancel", number)
+    saved = load(job.folder / "limited" / "checkpoints" / "last.ckpt")["global_step"]
+    assert saved > 0
+    assert f"Saved (SIGUSR1, step {saved})" in job.said(number)
+    assert "TIME LIMIT" not in job.said(number)
 
 
 def has_steps(run: Path) -> bool:

@@ -349,8 +349,7 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
         raise LpipsWeightsNotFoundError("no index")
 
     monkeypatch.setattr(instruments, "fetch_checkpoint", no_network)
-    monkeypatch.setattr(instruments, "find_alexnet_weights", no_weights)
-    monkeypatch.setattr(instruments, "find_lpips_weights", no_weights)
+    monkeypatch.setattr(instruments, "find_weights", no_weights)
     monkeypatch.setattr(instruments, "missing_package", lambda package: package)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
     found = read_evaluation(tmp_path / "out")

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from vqgan_train.tf32 import tf32_convolutions
+
 
 class CodebookUse(NamedTuple):
     """How tokens spread over the codebook: () float32 scalars on the CPU."""
@@ -63,7 +65,7 @@ def structural_similarity(reference: Tensor, reconstruction: Tensor) -> Tensor:
     # Its variances are small differences: half precision, or TF32, would be off by their size.
     with (
         torch.autocast(reference.device.type, enabled=False),
-        torch.backends.cudnn.flags(allow_tf32=False),
+        tf32_convolutions(allowed=False),
     ):
         similarity = structural_similarity_index_measure(
             reconstruction, reference, data_range=1.0, reduction="none"

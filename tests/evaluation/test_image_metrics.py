@@ -93,22 +93,15 @@ def _torchmetrics_lpips(network: str, patch: pytest.MonkeyPatch) -> torch.nn.Mod
         lambda net, pretrained=False: original(net, pretrained=False),
     )
     theirs = LearnedPerceptualImagePatchSimilarity(net_type=network, normalize=True)  # type: ignore[arg-type]
-    weights = (
-        find_alexnet_weights()
-        if network == "alex"
-        else {
-            key.removeprefix("convolutions."): weight
-            for key, weight in find_lpips_weights().items()
-            if key.startswith("convolutions.")
-        }
-    )
+    weights = find_alexnet_weights() if network == "alex" else find_lpips_weights()
     layers = [
         layer
         for layer in theirs.net.net.modules()  # type: ignore[union-attr]
         if isinstance(layer, torch.nn.Conv2d)
     ]
     for index, layer in enumerate(layers):
-        layer.load_state_dict({part: weights[f"{index}.{part}"] for part in ("weight", "bias")})
+        parts = {part: weights[f"convolutions.{index}.{part}"] for part in ("weight", "bias")}
+        layer.load_state_dict(parts)
     return theirs
 
 

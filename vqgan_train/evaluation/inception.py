@@ -5,11 +5,15 @@ of torch-fidelity, with which taming-transformers' 4.98 was measured, and not wi
 those of torchmetrics' default, which resizes with antialiasing.
 """
 
+import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from vqgan_train.evaluation.evaluators import Evaluator
+from vqgan_train.tf32 import tf32_convolutions
 
 NUM_FEATURES = 2048
 WEIGHTS = (
@@ -17,6 +21,8 @@ WEIGHTS = (
     "weights-inception-2015-12-05-6726825d.pth"
     "#sha256=6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 )
+PUBLISHED_SHA256 = WEIGHTS.rpartition("=")[2]
+"""Of the file."""
 
 
 class InceptionWeightsError(ValueError):
@@ -27,10 +33,10 @@ class InceptionFeatures(nn.Module):
     """Images (B, 3, H, W) uint8 to features (B, 2048) float32.
 
     Args:
-        weights: torch-fidelity's file.
+        weights: torch-fidelity's file, or one with other weights of the same network.
 
     Raises:
-        InceptionWeightsError: it is another one.
+        InceptionWeightsError: it is of another network, or damaged.
     """
 
     num_features = NUM_FEATURES
@@ -53,13 +59,17 @@ class InceptionFeatures(nn.Module):
                 f"{WEIGHTS.partition('#')[0]}."
             ) from error
         self.eval()  # torch-fidelity does so where it extracts, before 0.4 not where it builds
-
-    @property
-    def evaluator(self) -> str:
+        with weights.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.evaluator = Evaluator(
+            f"torch-fidelity {version('torch-fidelity')}, inception-v3-compat",
+            sha256,
+            is_published=sha256 == PUBLISHED_SHA256,
+        )
         """What makes numbers comparable."""
-        return f"torch-fidelity {version('torch-fidelity')}, inception-v3-compat"
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Return the pooled features."""
-        return self.network(images)[0]
+        """Return the pooled features, in float32 whatever the process shortens elsewhere."""
+        with tf32_convolutions(allowed=False):
+            return self.network(images)[0]

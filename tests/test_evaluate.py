@@ -11,24 +11,21 @@ import pytest
 import torch
 import torch.multiprocessing
 from factories import image_bytes, image_samples, write_shard
-from hydra import compose, initialize_config_dir
 from recorded_ranks import free_port
 from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
+from tiny_runs import compose_settings
 from tiny_tokens import tiny_checkpoint, tiny_shards
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train import evaluate as command
-from vqgan_train.command import USER_ERROR, is_users, quote_overrides
+from vqgan_train.command import USER_ERROR, is_users
 from vqgan_train.config import (
     ConfigError,
     EvaluateConfig,
     EvaluationMetric,
     SelectConfig,
-    config_dir,
-    register_schema,
     setting_names,
-    to_config,
 )
 from vqgan_train.data.transforms import ImageTransform
 from vqgan_train.evaluating.job import share_size
@@ -69,20 +66,14 @@ def shards(tmp_path: Path) -> str:
 # The settings.
 
 
-def composed(schema: type, name: str, *overrides: str) -> Any:
-    register_schema(schema)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return to_config(compose(name, overrides=quote_overrides(overrides, schema)), schema)
-
-
 def test_the_choices_are_those_that_there_are() -> None:
     assert [choice.value for choice in EvaluationMetric] == [*IMAGE_METRICS, "rfid"]
 
 
 def test_people_are_those_of_select() -> None:
     sources = ("sources.cc3m=a.tar", "sources.yfcc=b.tar", "output=out")
-    words = composed(SelectConfig, "select", *sources).people.words
-    people = composed(EvaluateConfig, "evaluate", *GIVEN).slices["people"]
+    words = compose_settings("select", SelectConfig, *sources).people.words
+    people = compose_settings("evaluate", EvaluateConfig, *GIVEN).slices["people"]
     assert (people.column, people.pattern) == ("caption", word_pattern(words).pattern)
 
 
@@ -119,14 +110,14 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message:
     names = {override.split("=")[0] for override in overrides}
     kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
     with pytest.raises(ConfigError) as raised:
-        composed(EvaluateConfig, "evaluate", *kept, *overrides)
+        compose_settings("evaluate", EvaluateConfig, *kept, *overrides)
     assert is_users(raised.value)
     assert message in str(raised.value)
 
 
 def test_slices_are_added_and_left_out_on_the_command_line() -> None:
     dogs = r"+slices.dogs={column: license, pattern: '\bdogs?\b'}"
-    slices = composed(EvaluateConfig, "evaluate", *GIVEN, dogs, "slices.people=null").slices
+    slices = compose_settings("evaluate", EvaluateConfig, *GIVEN, dogs, "slices.people=null").slices
     assert {name: (rule.column, rule.pattern) for name, rule in slices.items()} == {
         "dogs": ("license", r"\bdogs?\b")
     }

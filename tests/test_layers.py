@@ -65,6 +65,7 @@ L2 = (
     "runtime",
     "slurm_step",
     "tokenizer",
+    "validation_metrics",
     "wandb_run",
 )
 

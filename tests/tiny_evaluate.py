@@ -21,7 +21,7 @@ class TinyFeatures(nn.Module):
     """A network for rFID whose weights a seed draws."""
 
     num_features = 6
-    evaluator = Evaluator("six features of a seed", "0" * 64, is_published=True)
+    evaluator = Evaluator("six features of a seed", "0" * 64, is_known=True)
 
     def __init__(self, _: Path) -> None:
         super().__init__()

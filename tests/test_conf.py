@@ -268,7 +268,7 @@ MISTAKES = {
     "run.checkpoint_every_steps=0": "run.checkpoint_every_steps is 0",
     "run.log_every_steps=0": "run.log_every_steps is 0",
     "run.num_pictures=0": "run.num_pictures is 0",
-    "run.val_metrics=[psnr,fid]": "expected one of [psnr, ssim]",
+    "run.val_metrics=[psnr,fid]": "expected one of [psnr, ssim, lpips_alexnet]",
     "run.best_metric=val/loss/perceptua": "Did you mean val/loss/perceptual? Those logged are",
     "run.best_metric=train/loss/pixel": "run.best_metric is 'train/loss/pixel', which no valid",
     "data.batch_size=0": "data.batch_size is 0",
@@ -329,6 +329,8 @@ MISTAKES = {
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
     "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",
+    "run.val_metrics=[lpips_alexnet] data.image_size=16": "data.image_size is 16, but lpips_alex"
+    "net of run.val_metrics needs 32 pixels or more. Leave it out, or take larger images",
     "data.image_size=64 data.resize=63": "data.resize is 63, smaller than data.image_size=64",
     "data.source_weights=[1]": "data.source_weights is set, but data.sampling=exactly_once draws",
     "data=webdataset data.train_shards=[a.tar,b.tar] data.val_shards=v.tar "

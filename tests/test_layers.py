@@ -42,6 +42,7 @@ L1 = (
     "metrics",
     "metrics_file",
     "models",
+    "tf32",
     "tokens",
 )
 L2 = (
@@ -64,6 +65,7 @@ L2 = (
     "runtime",
     "slurm_step",
     "tokenizer",
+    "validation_metrics",
     "wandb_run",
 )
 
@@ -81,17 +83,22 @@ PREPARING = (
 
 ROOMS = {
     "L0 config": Room(("config",), (), NO_TORCH),
-    "L0 cache": Room(("cache",), (), (*NO_TORCH, *CONFIG_TOOLS)),
+    "L0 cache": Room(("cache", "package_index"), (), (*NO_TORCH, *CONFIG_TOOLS)),
     "L0 process": Room(PROCESS, (), (*NO_TORCH, *CONFIG_TOOLS)),
     "L1 models": Room(("models",), ("checkpoint",), PLAIN),
-    "L1 losses": Room(("losses",), ("cache",), PLAIN),
+    "L1 losses": Room(("losses",), ("cache", "package_index", "tf32"), PLAIN),
     "L1 data": Room(("data",), ("cache",), PLAIN),
     "L1 checkpoint": Room(("checkpoint",), (), PLAIN),
     "L1 curves": Room(("curves", "metrics_file"), ("cache",), (*NO_TORCH, *CONFIG_TOOLS)),
-    "L1 evaluation": Room(("evaluation",), ("cache", "curves", "metrics", "metrics_file"), PLAIN),
-    "L1 metrics": Room(("metrics",), (), PLAIN),
+    "L1 evaluation": Room(
+        ("evaluation",),
+        ("cache", "curves", "metrics", "metrics_file", "package_index", "tf32"),
+        PLAIN,
+    ),
+    "L1 metrics": Room(("metrics",), ("tf32",), PLAIN),
+    "L1 tf32": Room(("tf32",), (), PLAIN),
     "L1 preparation": Room(("preparation",), ("cache", "data"), PLAIN),
-    "L1 tokens": Room(("tokens",), ("cache", "data", "preparation"), PLAIN),
+    "L1 tokens": Room(("tokens",), ("cache", "data", "preparation", "tf32"), PLAIN),
     "L2": Room(L2, (*L1, *PROCESS), CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, *PROCESS, "config"), CONFIG_TOOLS),
     "L2 images": Room(("images",), ("data", "tokens"), PLAIN),

@@ -91,11 +91,14 @@ def test_codebook_use(counts: list[int], used: int, dead: int, perplexity: float
     use = codebook_use(torch.tensor(counts))
     assert (float(use.used), float(use.dead)) == (used, dead)
     assert float(use.perplexity) == pytest.approx(perplexity)
+    assert float(use.entropy_bits) == pytest.approx(math.log2(perplexity))
+    assert math.copysign(1, use.entropy_bits) == 1
 
 
 def test_perplexity_of_many_tokens_is_exact() -> None:
     use = codebook_use(torch.full((16_384,), 10**9))
     assert float(use.perplexity) == pytest.approx(16_384, rel=1e-6)
+    assert float(use.entropy_bits) == pytest.approx(14, rel=1e-6)
 
 
 def test_token_counts_of_any_shape() -> None:

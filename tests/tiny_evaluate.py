@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vqgan_train import evaluate
 from vqgan_train.evaluating import instruments
-from vqgan_train.losses.alexnet_weights import SHAPES
+from vqgan_train.evaluation.evaluators import Evaluator
+from vqgan_train.losses.alexnet_weights import ALEXNET
 
 SMALL = ("resize=32", "image_size=32", "batch_size=4", "num_workers=0", "accelerator=cpu")
 
@@ -20,7 +21,7 @@ class TinyFeatures(nn.Module):
     """A network for rFID whose weights a seed draws."""
 
     num_features = 6
-    evaluator = "six features of a seed"
+    evaluator = Evaluator("six features of a seed", "0" * 64, is_known=True)
 
     def __init__(self, _: Path) -> None:
         super().__init__()
@@ -44,10 +45,12 @@ def write_weights(folder: Path) -> tuple[str, ...]:
     """Random weights of both LPIPS in files, and the settings that name them."""
     vgg, alexnet = folder / "vgg.safetensors", folder / "alexnet.safetensors"
     generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for index, shape in enumerate(SHAPES):
-        weights[f"{index}.weight"] = torch.randn(shape, generator=generator) * 0.05
-        weights[f"{index}.bias"] = torch.zeros(shape[0])
+    weights = {
+        name: torch.randn(shape, generator=generator) * 0.05
+        if name.startswith("convolutions")
+        else torch.rand(shape, generator=generator)
+        for name, shape in ALEXNET.shapes().items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(weights, alexnet)
     safetensors.torch.save_file(random_lpips_weights(), vgg)

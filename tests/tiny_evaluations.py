@@ -85,6 +85,7 @@ def tiny_evaluation(*, images: int = 6, codes: int = 16, side: int = 16) -> Eval
         ),
         images=table,
         checkpoints=tuple(checkpoint(name) for name in NAMES),
+        evaluators={"lpips_vgg": "LPIPS v0.1, VGG16"},
         differences=(
             Difference(
                 before=NAMES[0],

@@ -3,16 +3,18 @@
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from PIL import Image
 from webdataset import TarWriter
 
+from vqgan_train.command import quote_overrides
 from vqgan_train.config import Config, config_dir, register_schema, to_config
 
 TINY = (
@@ -46,9 +48,18 @@ TIMED = ("train/images_per_second", "train/step_seconds", "train/data_seconds", 
 
 def compose_config(*overrides: str) -> Config:
     """What `python -m vqgan_train OVERRIDES` would train with."""
-    register_schema(Config)
+    return to_config(_compose("train", Config, overrides), Config)
+
+
+def compose_settings(name: str, schema: type, *overrides: str) -> Any:
+    """What the command of `conf/NAME.yaml` would be given."""
+    return to_config(_compose(name, schema, quote_overrides(overrides, schema)), schema)
+
+
+def _compose(name: str, schema: type, overrides: Sequence[str]) -> DictConfig:
+    register_schema(schema)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return to_config(compose("train", overrides=list(overrides)), Config)
+        return compose(name, overrides=list(overrides))
 
 
 def tiny_overrides(folder: Path, *overrides: str) -> list[str]:

@@ -28,7 +28,14 @@ PANELS = (
         "L1 + LPIPS",
         {"train/loss/reconstruction": "training", "val/loss/reconstruction": "validation"},
     ),
-    Panel("LPIPS", {"train/loss/perceptual": "training", "val/loss/perceptual": "validation"}),
+    Panel(
+        "LPIPS",
+        {
+            "train/loss/perceptual": "training",
+            "val/loss/perceptual": "validation",
+            "val/lpips_alexnet": "validation, AlexNet",
+        },
+    ),
     Panel("L1", {"train/loss/pixel": "training", "val/loss/pixel": "validation"}),
     Panel("codebook loss", {"train/loss/codebook": "training", "val/loss/codebook": "validation"}),
     Panel(
@@ -45,9 +52,14 @@ COLUMNS = 4
 PANEL_INCHES = (2.9, 2.2)
 DOTS_PER_INCH = 120
 
-COLORS = {"validation": "#d1495b", "discriminator": "#d1495b", "perplexity": "#d1495b"}
+COLORS = {
+    "validation": "#d1495b",
+    "validation, AlexNet": "#e9a03b",
+    "discriminator": "#d1495b",
+    "perplexity": "#d1495b",
+}
 FIRST_COLOR = "#2f6f9f"
-"""Of all other lines. Both are told apart by people who see no red."""
+"""Of all other lines. They are told apart by people who see no red."""
 
 MOST_POINTS = 150
 """Longer series are drawn pale, with the means of so many stretches over them."""

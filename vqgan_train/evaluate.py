@@ -27,7 +27,8 @@ def main() -> None:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure the checkpoints on the images, write what was found, print the table."""
-    from vqgan_train.evaluating.job import require_same_instruments, run_job
+    from vqgan_train.evaluating.agreement import require_same_job
+    from vqgan_train.evaluating.job import run_job
     from vqgan_train.evaluating.ranks import joined
     from vqgan_train.evaluation.folder import require_output, write_evaluation
     from vqgan_train.evaluation.page import PAGE_FILE, write_page
@@ -40,7 +41,7 @@ def evaluate(config: EvaluateConfig) -> None:
     require_output(output)
     job = prepare(config, share)
     with joined(share):
-        require_same_instruments(job.instruments, share)
+        require_same_job(job, share)
         with progress(job.source, share) as bar:
             found = run_job(job, share, bar)
     if found is not None:

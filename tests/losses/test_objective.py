@@ -256,6 +256,24 @@ def test_distances_are_the_same_under_bf16_autocast(lpips_weights: dict[str, Ten
 
 
 @torch.no_grad()
+def test_validation_is_in_whole_float32_whatever_the_process_shortens(
+    lpips_weights: dict[str, Tensor],
+) -> None:
+    objective = Sides(lpips_weights).objective
+    inside: list[bool] = []
+
+    def spy(*_: object) -> None:
+        inside.append(torch.backends.cudnn.allow_tf32)
+
+    objective.lpips.register_forward_pre_hook(spy)
+    latents = tiny_images(channels=16)
+    assert torch.backends.cudnn.allow_tf32, "torch's default is to shorten"
+    objective.evaluate(tiny_images(seed=0), tiny_images(seed=1), latents, latents)
+    assert inside == [False]
+    assert torch.backends.cudnn.allow_tf32
+
+
+@torch.no_grad()
 def test_validation_terms_equal_those_of_a_training_step(
     lpips_weights: dict[str, Tensor],
 ) -> None:

@@ -8,9 +8,8 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from vqgan_train.losses.lpips_files import weight_shapes
-from vqgan_train.losses.lpips_weights import find_lpips_weights
 from vqgan_train.losses.perceptual import LPIPS, _unit_length
+from vqgan_train.losses.vgg16_weights import VGG16, find_lpips_weights
 
 Weights = dict[str, Tensor]
 
@@ -108,7 +107,7 @@ def test_a_vector_of_zeros_stays_zero_with_a_finite_gradient() -> None:
 
 
 def test_every_feature_zero_gives_a_finite_gradient() -> None:
-    distance = LPIPS({name: torch.zeros(shape) for name, shape in weight_shapes().items()})
+    distance = LPIPS({name: torch.zeros(shape) for name, shape in VGG16.shapes().items()})
     image = torch.zeros(1, 3, 16, 16, requires_grad=True)
     with torch.autograd.set_detect_anomaly(True):
         distance(torch.ones(1, 3, 16, 16), image).sum().backward()
@@ -140,7 +139,7 @@ def test_a_reference_without_gradient_keeps_no_activations(distance: LPIPS) -> N
 def test_the_weights_are_frozen_and_in_no_checkpoint(distance: LPIPS) -> None:
     assert not list(distance.parameters())
     assert not distance.state_dict()
-    assert len(dict(distance.named_buffers())) == len(weight_shapes()) + 2
+    assert len(dict(distance.named_buffers())) == len(VGG16.shapes()) + 2
 
 
 def test_train_mode_changes_nothing(distance: LPIPS) -> None:

@@ -30,10 +30,8 @@ def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_only_tf32_lets_a_gpu_shorten_float32(precision: str) -> None:
     before = torch.backends.cudnn.allow_tf32
-    try:
-        with arithmetic(precision, torch.device("cpu")):
-            assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
-            made = torch.ones(2, 2) @ torch.ones(2, 2)
-        assert made.dtype == (PRECISIONS[precision] or torch.float32)
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    with arithmetic(precision, torch.device("cpu")):
+        assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+        made = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert made.dtype == (PRECISIONS[precision] or torch.float32)
+    assert torch.backends.cudnn.allow_tf32 == before

@@ -45,6 +45,7 @@ def build_module(config: Config) -> VQGANModule:
         recompute=config.trainer.recompute_activations,
         shares_adaptive_weight=loss.adaptive_weight_scope is AdaptiveWeightScope.mean,
         validation_metrics=[metric.value for metric in config.run.val_metrics],
+        alexnet_weights=config.run.alexnet_weights,
     )
     module.load_lpips()
     return module.to(memory_format=MEMORY_FORMATS[config.trainer.memory_format])

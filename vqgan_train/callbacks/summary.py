@@ -10,6 +10,7 @@ COMPARED = {
     "val/loss/pixel": "L1",
     "val/psnr": "PSNR",
     "val/ssim": "SSIM",
+    "val/lpips_alexnet": "LPIPS AlexNet",
     "val/codebook/used": "codes used",
 }
 """What of these a run measures, as it was before and as it is now."""

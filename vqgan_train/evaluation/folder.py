@@ -91,6 +91,7 @@ def _plain(found: Evaluation) -> dict[str, Any]:
         "slices": list(found.images.slices),
         "group_sizes": found.group_sizes(),
         "checkpoints": [_plain_checkpoint(checkpoint) for checkpoint in found.checkpoints],
+        "evaluators": dict(found.evaluators),
         "differences": [_numbers(asdict(difference)) for difference in found.differences],
         "left_out": [asdict(left_out) for left_out in found.left_out],
         "pictures": [{"row": kept.row, "reasons": kept.reasons} for kept in found.pictures],

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from vqgan_train.metrics import structural_similarity
+from vqgan_train.tf32 import tf32_convolutions
 
 ImageMetric = Callable[[Tensor, Tensor], Tensor]
 """From references and reconstructions (B, 3, H, W) float32 in [0, 1] to (B,)."""
@@ -48,7 +49,7 @@ PLAIN_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": structural_sim
 def measure(
     metrics: Mapping[str, ImageMetric], reference: Tensor, reconstruction: Tensor
 ) -> dict[str, Tensor]:
-    """Measure each image of a batch.
+    """Measure each image of a batch, in float32 whatever the process shortens elsewhere.
 
     Args:
         metrics: by name.
@@ -59,4 +60,5 @@ def measure(
         (B,) float64 on the CPU, by name.
     """
     one, other = reference.float() / 255, reconstruction.float() / 255
-    return {name: metric(one, other).cpu().double() for name, metric in metrics.items()}
+    with tf32_convolutions(allowed=False):
+        return {name: metric(one, other).cpu().double() for name, metric in metrics.items()}

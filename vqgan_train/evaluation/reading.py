@@ -53,6 +53,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             dataset=_dataset(plain["dataset"]),
             images=_image_table(plain["slices"], images, faces),
             checkpoints=checkpoints,
+            evaluators=plain["evaluators"],
             differences=tuple(_difference(own) for own in plain["differences"]),
             left_out=tuple(LeftOut(**own) for own in plain["left_out"]),
             pictures=tuple(_picture(own, names, folder) for own in plain["pictures"]),

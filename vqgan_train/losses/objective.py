@@ -23,6 +23,7 @@ from vqgan_train.losses.adversarial import (
 )
 from vqgan_train.losses.codebook import codebook_loss
 from vqgan_train.losses.perceptual import LPIPS
+from vqgan_train.tf32 import tf32_convolutions
 
 
 class StepTerms(NamedTuple):
@@ -162,9 +163,9 @@ class Objective(nn.Module):
     ) -> ValidationTerms:
         """Compute what does not depend on the discriminator; arguments as in `forward`.
 
-        All in float32, LPIPS too, so that runs of different precision can be compared.
+        All in whole float32, LPIPS too, so that runs of different precision can be compared.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), tf32_convolutions(allowed=False):
             pixel, perceptual = self._distances(images, reconstruction.float())
             nll = pixel + self.perceptual_weight * perceptual
             return ValidationTerms(nll, pixel, perceptual, self._codebook(latents, codes))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vqgan_train.losses.lpips_files import CONVOLUTION_CHANNELS, HEAD_CHANNELS, check_weights
+from vqgan_train.losses.vgg16_weights import CONVOLUTION_CHANNELS, VGG16
 
 # VGG16's convolutions, by the slices that end in relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 SLICES = ((0, 1), (2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12))
@@ -81,7 +81,7 @@ class LPIPS(nn.Module):
         self.convolutions = nn.ModuleList(
             FrozenConvolution(*channels) for channels in pairwise(CONVOLUTION_CHANNELS)
         )
-        self.heads = nn.ModuleList(FrozenHead(count) for count in HEAD_CHANNELS)
+        self.heads = nn.ModuleList(FrozenHead(count) for count in VGG16.head_channels)
         self.is_loaded = False
         if weights is not None:
             self.load_weights(weights)
@@ -93,9 +93,9 @@ class LPIPS(nn.Module):
             weights: As `find_lpips_weights` returns them.
 
         Raises:
-            ValueError: A weight is missing, unexpected or of another shape.
+            LpipsWeightsError: A weight is missing, unexpected or of another shape.
         """
-        check_weights(weights)
+        VGG16.check(weights)
         buffers = dict(self.named_buffers())
         for name, weight in weights.items():
             buffers[name].copy_(weight)

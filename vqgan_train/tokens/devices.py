@@ -1,9 +1,11 @@
 """Where to compute, and how exactly."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 
+from vqgan_train.tf32 import tf32_convolutions
 from vqgan_train.tokens.errors import TokenError
 
 PRECISIONS = {
@@ -42,9 +44,13 @@ def choose_device(accelerator: str, local_rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[None]:
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Compute in a precision inside of the block; codes are compared in float32 in any case."""
-    # torch's own default is to shorten convolutions on a GPU, and to call that float32.
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     dtype = PRECISIONS[precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    with (
+        # torch's own default is to shorten convolutions on a GPU, and to call that float32.
+        tf32_convolutions(allowed=precision == "tf32"),
+        nullcontext() if dtype is None else torch.autocast(device.type, dtype),
+    ):
+        yield

@@ -104,6 +104,7 @@ def make_notes(found: Evaluation) -> list[str]:
     distances = [d for checkpoint in found.checkpoints for d in checkpoint.rfid.values()]
     if distances:
         notes.append(f"rFID is by {distances[0].evaluator}; numbers of others do not compare.")
+    notes += [f"{label(metric)} is by {by}." for metric, by in found.evaluators.items()]
     if any(not distance.comparable for distance in distances):
         notes.append(
             f"An rFID of fewer than {COMPARABLE_FROM:,} images is not comparable with any other."

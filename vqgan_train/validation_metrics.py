@@ -1,0 +1,48 @@
+"""What validation measures of each image besides the losses, by the names of the log."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vqgan_train.data.transforms import to_uint8
+from vqgan_train.evaluation.alexnet import lpips_with_alexnet
+from vqgan_train.evaluation.image_metrics import lpips_of
+from vqgan_train.losses.alexnet_weights import find_alexnet_weights
+from vqgan_train.metrics import IMAGE_METRICS, ImageMetric
+from vqgan_train.tf32 import tf32_convolutions
+
+LPIPS_ALEXNET = "lpips_alexnet"
+
+
+def image_metrics(names: Sequence[str], alexnet_weights: Path | None) -> dict[str, ImageMetric]:
+    """Make metrics ready.
+
+    Args:
+        names: keys of `metrics.IMAGE_METRICS`, and `LPIPS_ALEXNET`.
+        alexnet_weights: file with its weights; None searches the usual places.
+
+    Raises:
+        LpipsWeightsNotFoundError: there is no way to get them.
+        LpipsWeightsError, FileNotFoundError: the file is another one, or not there.
+    """
+    return {
+        name: _lpips_alexnet(alexnet_weights) if name == LPIPS_ALEXNET else IMAGE_METRICS[name]
+        for name in names
+    }
+
+
+def _lpips_alexnet(file: Path | None) -> ImageMetric:
+    """As the evaluation command measures it: of bytes, as they would be saved, in float32."""
+    # Known to this function alone: as a part of the module it would be trained, sent and saved.
+    network = lpips_with_alexnet(find_alexnet_weights(file, "run.alexnet_weights"))
+    distance = lpips_of(network)
+
+    def measure(images: Tensor, reconstruction: Tensor) -> Tensor:
+        network.to(images.device)
+        one, other = (to_uint8(batch).float() / 255 for batch in (images, reconstruction))
+        with torch.autocast(images.device.type, enabled=False), tf32_convolutions(allowed=False):
+            return distance(one, other)
+
+    return measure

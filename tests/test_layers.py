@@ -102,7 +102,9 @@ ROOMS = {
     "L2": Room(L2, (*L1, *PROCESS), CONFIG_TOOLS),
     "L3 build": Room(("build",), (*L1, *L2, *PROCESS, "config"), CONFIG_TOOLS),
     "L2 images": Room(("images",), ("data", "tokens"), PLAIN),
-    "L4 train": Room(("train", "run_report", "rank_command"), (*L1, *L2, "config", "build"), ()),
+    "L4 train": Room(
+        ("train", "run_report", "rank_command"), (*L1, *L2, "launch", "config", "build"), ()
+    ),
     "L4 check_data": Room(
         ("check_data",), ("cache", "command", "config", "data"), (*CONFIG_TOOLS, *TRAINING_TOOLS)
     ),

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from vqgan_train import rank_launcher
 from vqgan_train.exit_codes import LOST_RANK, TIME_IS_UP, in_words
-from vqgan_train.rank_launcher import own_world, watch_ranks
+from vqgan_train.rank_launcher import THREADS_VARIABLE, own_world, share_cores, watch_ranks
 
 
 def ended_with(code: int) -> "subprocess.Popen[bytes]":
@@ -54,6 +55,27 @@ def test_a_run_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch)
     with own_world():
         os.environ |= {"LOCAL_RANK": "0", "MASTER_PORT": "2"}
     assert dict(os.environ) == before
+
+
+def test_ranks_of_a_machine_share_its_cores_during_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(THREADS_VARIABLE, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    before = torch.get_num_threads()
+    with own_world():
+        share_cores(4)
+        assert (torch.get_num_threads(), os.environ[THREADS_VARIABLE]) == (3, "3")
+    assert torch.get_num_threads() == before
+    assert THREADS_VARIABLE not in os.environ
+
+
+def test_a_number_of_threads_that_was_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, "7")
+    before = torch.get_num_threads()
+    with own_world():
+        share_cores(4)
+        assert (torch.get_num_threads(), os.environ[THREADS_VARIABLE]) == (before, "7")
 
 
 def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:

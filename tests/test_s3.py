@@ -121,6 +121,7 @@ def test_a_public_bucket_needs_no_keys(
 def test_a_wrong_bucket_is_said(tmp_path: Path) -> None:
     said = refusal(tmp_path, "s3://fotos")
     assert "The samples of 4 of 4 remote shards cannot be counted" in said
+    assert "Check the address" in said
     assert (
         "s3://fotos/000.tar cannot be had, attempt 2: The specified bucket does not exist" in said
     )

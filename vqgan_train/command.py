@@ -113,11 +113,16 @@ def _quote(argument: str, parser: OverridesParser, schema: type) -> str:
 
 
 def _is_number(setting: str, schema: type) -> bool:
-    kind: Any = schema
+    return _kinds(setting, schema)[0] in (int, float)
+
+
+def _kinds(setting: str, schema: type) -> tuple[Any, ...]:
+    """The type of a setting; where it may be null, NoneType as well."""
+    kinds: tuple[Any, ...] = (schema,)
     for part in setting.lstrip("+").split("."):
-        hint = get_type_hints(kind).get(part, object)
-        kind = getattr(hint, "__args__", (hint,))[0]
-    return kind in (int, float)
+        hint = get_type_hints(kinds[0]).get(part, object)
+        kinds = getattr(hint, "__args__", (hint,))
+    return kinds
 
 
 def _literal(text: str) -> str:
@@ -164,7 +169,8 @@ def explain(error: Exception, schema: type) -> str:
         return f"{name} has no value yet. Give it one: {name}=... {explained}".rstrip()
     if isinstance(cause, OmegaConfBaseException):
         setting = f"{cause.full_key}: " if cause.full_key else ""
-        return f"{setting}{str(cause.msg).splitlines()[0].rstrip('.')}."
+        expected = _expected(cause.full_key, schema) if cause.full_key else ""
+        return f"{setting}{str(cause.msg).splitlines()[0].rstrip('.')}.{expected}"
     if _is_from_composing(error) and not isinstance(error, HydraException):
         return (
             f"The settings do not fit together ({str(error).splitlines()[0]}). A group takes a "
@@ -174,6 +180,12 @@ def explain(error: Exception, schema: type) -> str:
     if type(error).__module__.startswith(WANDB_ERRORS):
         return f"W&B did not start ({error}). Mend that, or take logger.wandb.mode=offline."
     return _without_traceback(str(cause))
+
+
+def _expected(setting: str, schema: type) -> str:
+    kinds = _kinds(setting, schema)
+    words = {bool: "true or false", int: "a whole number", float: "a number"}.get(kinds[0])
+    return f" Give {words}{' or null' if type(None) in kinds else ''}." if words else ""
 
 
 def _without_traceback(message: str) -> str:

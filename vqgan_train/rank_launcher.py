@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -22,8 +23,11 @@ log = logging.getLogger(__name__)
 PARENT_VARIABLE = "VQGAN_TRAIN_FIRST_RANK"
 """Tells the ranks that the first one starts which process that is."""
 
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
 VARIABLES = (
     *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"),
+    THREADS_VARIABLE,
     PARENT_VARIABLE,
     OUTPUT_DIR_VARIABLE,
 )
@@ -95,12 +99,25 @@ class RankLauncher(_SubprocessScriptLauncher):
             "WORLD_SIZE": str(self.num_processes),
             PARENT_VARIABLE: str(os.getpid()),
         }
+        share_cores(self.num_processes)
         command = self.command or [sys.executable, *sys.orig_argv[1:]]
         self.procs = [
             subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(rank)})
             for rank in range(1, self.num_processes)
         ]
         threading.Thread(target=watch_ranks, args=(self.procs,), daemon=True).start()
+
+
+def share_cores(num_processes: int) -> None:
+    """Give each rank of this machine its share of the cores, unless OMP_NUM_THREADS says how many.
+
+    Each would else compute with as many threads as there are cores, and they would wait for each
+    other.
+    """
+    if THREADS_VARIABLE not in os.environ:
+        threads = max(len(os.sched_getaffinity(0)) // num_processes, 1)
+        os.environ[THREADS_VARIABLE] = str(threads)
+        torch.set_num_threads(threads)  # this rank has started with another number
 
 
 def watch_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
@@ -157,6 +174,7 @@ def _follow(parent: int) -> None:
 def own_world() -> Iterator[None]:
     """Leave the process as it was: in a sweep, the next run in it starts ranks of its own."""
     before = {name: os.environ.get(name) for name in VARIABLES}
+    threads = torch.get_num_threads()
     try:
         yield
         if torch.distributed.is_initialized():
@@ -168,6 +186,7 @@ def own_world() -> Iterator[None]:
             torch.distributed.barrier()
         raise
     finally:
+        torch.set_num_threads(threads)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -109,20 +109,37 @@ def require_same_settings(
     Raises:
         RunFolderError: they do; the message names each with both values.
     """
-    there, now = dict(_leaves(stored)), dict(_leaves(settings))
-    different = [
-        f"  {name}: {there.get(name, 'absent')} there, {now.get(name, 'absent')} now"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name) != now.get(name) and not CHANGEABLE.match(name)
-    ]
+    different = different_settings(stored, settings, CHANGEABLE)
     if different:
-        more = len(different) - DIFFERENCES_SHOWN
-        raise RunFolderError(
-            f"{problem}:\n"
-            + "\n".join(different[:DIFFERENCES_SHOWN])
-            + (f"\n  and {more} more" if more > 0 else "")
-            + f"\n{advice}"
-        )
+        raise RunFolderError(f"{problem}:\n{differences(different, 'there', 'now')}\n{advice}")
+
+
+def different_settings(
+    one: Mapping[str, Any], other: Mapping[str, Any], may_differ: re.Pattern[str]
+) -> dict[str, tuple[Any, Any]]:
+    """Both values of each setting that differs and may not, by its name."""
+    first, second = dict(_leaves(one)), dict(_leaves(other))
+    both = {
+        name: (first.get(name, "absent"), second.get(name, "absent"))
+        for name in sorted(first.keys() | second.keys())
+        if not may_differ.match(name)
+    }
+    return {name: (there, here) for name, (there, here) in both.items() if there != here}
+
+
+def differences(different: Mapping[str, tuple[Any, Any]], one: str, other: str) -> str:
+    """A line for each of the first few settings, and how many more there are.
+
+    Args:
+        different: of `different_settings`.
+        one: where the first value is.
+        other: where the second is.
+    """
+    lines = [
+        f"  {name}: {there} {one}, {here} {other}" for name, (there, here) in different.items()
+    ]
+    more = len(lines) - DIFFERENCES_SHOWN
+    return "\n".join(lines[:DIFFERENCES_SHOWN]) + (f"\n  and {more} more" if more > 0 else "")
 
 
 def require_named_folder(environment: Mapping[str, str], output_dir: str | None) -> None:

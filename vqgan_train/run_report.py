@@ -1,6 +1,7 @@
 """What a run says: before hours are spent, and at its end."""
 
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -16,11 +17,11 @@ from vqgan_train.callbacks import Checkpoints, MetricsLog, Summary
 from vqgan_train.config import Config
 from vqgan_train.curves import write_curves
 from vqgan_train.data.module import ShardDataModule
+from vqgan_train.launch import find_launch
 from vqgan_train.metrics_file import METRICS_FILE, numbers, read_rows
 from vqgan_train.module import VQGANModule
 from vqgan_train.run_folder import CURVES_FILE, PICTURES
 from vqgan_train.run_start import RunStart
-from vqgan_train.runtime import is_first_rank
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,7 @@ def num_weights(network: nn.Module) -> int:
 
 def report(config: Config, trainer: Trainer, folder: Path) -> None:
     """Draw the curves; say how far the losses fell, where everything lies, and what to do next."""
-    if is_first_rank():
-        write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
+    write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     (summary,) = [c for c in callbacks if isinstance(c, Summary)]
     (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]
@@ -142,7 +142,11 @@ def command_to_go_on(config: Config, steps: int, images: int) -> str:
     words = [override for override in given if not override.startswith(changed)]
     words += [f"run.output_dir={run.output_dir}"]
     words += [f"{name}={length}" for name, length in longer.items()]
-    return shlex.join([_python(), "-m", "vqgan_train", *words])
+    launch = find_launch(os.environ)
+    # Its options are not for this process to know.
+    started_by = {None: _python(), "torchrun": "torchrun ...", "srun": f"srun ... {_python()}"}
+    start = started_by[launch and launch.by]
+    return f"{start} {shlex.join(['-m', 'vqgan_train', *words])}"
 
 
 def _python() -> str:

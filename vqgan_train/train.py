@@ -56,10 +56,10 @@ def _train(config: Config, own_log: RankLog) -> Trainer | None:
     require_machine(config.trainer)
     require_wandb(config.logger.wandb)
     seed_everything(config.run.seed, verbose=False)
-    run = config.run
+    run, given = config.run, plain_settings(config)
     require_named_folder(os.environ, run.output_dir)
     saved = saved_states(run.output_dir)
-    start = find_start(run.output_dir, run.resume, run.parent, plain_settings(config))
+    start = find_start(run.output_dir, run.resume, run.parent, given)
     data = build_data(config)
     data.prepare_data()
     data.require_readable()
@@ -78,16 +78,18 @@ def _train(config: Config, own_log: RankLog) -> Trainer | None:
         open_first(own_log, folder)
         require_space(folder, num_weights(module))
         trainer = build_trainer(
-            config, folder, start, data.description(), own_log, rank_command(folder)
+            config, folder, start, given, data.description(), own_log, rank_command(folder)
         )
         if start.step >= max_steps:
             finish_uploads(trainer, start.step)
             report_finished(config, start)
             return None
-        announce(config, trainer, data, module, start)
+        if trainer.is_global_zero:
+            announce(config, trainer, data, module, start)
         with lost_ranks_named(own_log):
             make_steps(trainer, module, data, start)
-        report(config, trainer, folder)
+        if trainer.is_global_zero:
+            report(config, trainer, folder)
     return trainer
 
 

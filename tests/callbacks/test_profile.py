@@ -1,10 +1,14 @@
 """Traces of some steps."""
 
+import csv
 import gzip
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tiny_runs import tiny_config
 
 from vqgan_train.train import train
@@ -22,6 +26,23 @@ def test_five_steps_are_traced(tmp_path: Path) -> None:
     updates = [e for e in events["traceEvents"] if e.get("name") == "aten::_fused_adam_"]
     assert len(updates) == 5
     assert "aten::convolution_backward" in (folder / "step_000002_rank_0.txt").read_text()
+
+
+def test_writing_a_trace_is_no_part_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, slowly = torch.profiler.profile.export_chrome_trace, 5.0
+
+    def write_slowly(*arguments: Any) -> Any:
+        time.sleep(slowly)
+        return write(*arguments)
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", write_slowly)
+    train(tiny_config(tmp_path, "trainer.profile_step=1", "run.max_steps=8"))
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        steps = [row for row in csv.DictReader(file) if row["train/step_seconds"]]
+    assert len(steps) == 8
+    assert max(float(row["train/step_seconds"]) for row in steps) < slowly
 
 
 def test_a_run_that_ends_before_keeps_what_there_is(tmp_path: Path) -> None:

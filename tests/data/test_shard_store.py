@@ -121,7 +121,7 @@ def test_what_is_slow_but_comes_is_waited_for(server: FaultyServer, tmp_path: Pa
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        pytest.param(status(404), "attempt 2: .*000.tar", id="404"),
+        pytest.param(status(404), "attempt 2: not found", id="404"),
         pytest.param(status(500), "attempt 2: .*500", id="500"),
         pytest.param(stall_after(9000), "attempt 2: stalled", id="stall", marks=pytest.mark.slow),
         pytest.param(drop_after(9000), "attempt 2: .*not completed", id="drop"),

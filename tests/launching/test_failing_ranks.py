@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from recorded_ranks import free_port
 from tiny_runs import rows, wait_until
 
 from vqgan_train.exit_codes import LOST_RANK
@@ -52,6 +53,33 @@ def broken(tmp_path: Path, request: pytest.FixtureRequest) -> str:
     (tmp_path / "broken_rank.py").write_text(request.param)
     (tmp_path / "sitecustomize.py").write_text(ONLY_RANK_1)
     return str(tmp_path)
+
+
+def test_ranks_that_are_given_other_settings_do_not_begin(
+    tmp_path: Path, shards: list[str], plain_environment: Variables
+) -> None:
+    meeting = ("--nnodes=2", "--nproc-per-node=1", f"--master-port={free_port()}")
+    own = (["run.output_dir=run"], ["run.output_dir=other", "data.batch_size=1", "run.seed=3"])
+    machines = [
+        subprocess.Popen(
+            [*TORCHRUN[:3], *meeting, f"--node-rank={node}", "-m", "vqgan_train", *settings],
+            env=dict(plain_environment),
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node, settings in enumerate(changed(shards, *words) for words in own)
+    ]
+    try:
+        said = [machine.communicate(timeout=PATIENCE_SECONDS)[1] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert all(machine.returncode != 0 for machine in machines)
+    assert "Rank 1 was given other settings than the first rank" in said[1]
+    assert "data.batch_size: 2 there, 1 here" in said[1]
+    assert "run.output_dir: run there, other here" in said[1]
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.fixture(params=["ours", "torchrun", "srun"])

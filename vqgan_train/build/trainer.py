@@ -41,6 +41,7 @@ def build_trainer(
     config: Config,
     folder: Path,
     start: RunStart,
+    given: dict[str, Any],
     data_description: dict[str, Any],
     rank_log: RankLog,
     rank_command: Sequence[str] | None,
@@ -51,6 +52,7 @@ def build_trainer(
         config: all settings.
         folder: the run's.
         start: what the run has behind it.
+        given: this rank's settings, before it was said what the folder is.
         data_description: what checkpoints say of the data.
         rank_log: what this rank says.
         rank_command: starts another rank of this run; None: Python's own command line does.
@@ -74,7 +76,7 @@ def build_trainer(
         accumulate_grad_batches=optim.accumulate_batches,
         gradient_clip_val=optim.clip_norm,
         callbacks=[
-            callbacks.SameStart(folder, start.step, rank_log),
+            callbacks.SameStart(folder, start.step, given, rank_log),
             *_build_callbacks(config, folder, made_by, loggers, start),
         ],
         logger=loggers,
@@ -135,18 +137,20 @@ def _build_callbacks(
         checkpoints,
         *artifacts,
         callbacks.Summary(),
-        *_build_speed_callbacks(config, folder),
+        *_build_speed_callbacks(config, folder, metrics),
     ]
 
 
-def _build_speed_callbacks(config: Config, folder: Path) -> list[Callback]:
+def _build_speed_callbacks(
+    config: Config, folder: Path, metrics: callbacks.MetricsLog
+) -> list[Callback]:
     data, trainer = config.data, config.trainer
     built: list[Callback] = []
     if trainer.compile:
         side = data.image_size
         built.append(callbacks.Compilation((data.batch_size, 3, side, side)))
     if trainer.profile_step is not None:
-        built.append(callbacks.Profile(folder / PROFILES, trainer.profile_step))
+        built.append(callbacks.Profile(folder / PROFILES, trainer.profile_step, metrics))
     return built
 
 

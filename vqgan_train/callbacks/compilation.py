@@ -38,6 +38,7 @@ class Compilation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile, and make one step that leaves no trace, so that what fails fails here."""
         started = time.perf_counter()
+        log.info("compiling, before the first step; on a CPU this takes minutes")
         torch.compiler.set_stance("default")
         for name, method in REGIONS:
             part = pl_module.get_submodule(name)

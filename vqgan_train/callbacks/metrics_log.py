@@ -31,6 +31,7 @@ class MetricsLog(Callback):
         """What each validation took: its forward passes and metrics, not what follows."""
         self._terms: list[Tensor] = []
         self._paused_at: float | None = None
+        self._validation_started_at = 0.0
         self._window_started_at = self._batch_ended_at = time.perf_counter()
         self._data_seconds = 0.0
         self._images = 0
@@ -70,17 +71,22 @@ class MetricsLog(Callback):
             self._terms = []
         self._batch_ended_at = time.perf_counter()
 
+    def pause(self) -> None:
+        """Stop the clock, until the next batch comes."""
+        if self._paused_at is None:
+            self._paused_at = time.perf_counter()
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock; it goes on with the next batch, after pictures and checkpoints."""
-        self._paused_at = time.perf_counter()
+        """What comes now is no training: validation, pictures, checkpoints."""
+        self.pause()
+        self._validation_started_at = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was measured, and how long that took."""
         results = trainer.callback_metrics.items()
         # Reading the values waits for the device, so the clock is read after them.
         measured = {name: float(v) for name, v in results if name.startswith(("val/", "data/"))}
-        assert self._paused_at is not None
-        self.validation_seconds.append(time.perf_counter() - self._paused_at)
+        self.validation_seconds.append(time.perf_counter() - self._validation_started_at)
         self._log(trainer, {**measured, "val/seconds": self.validation_seconds[-1]})
 
     def _training_metrics(self, trainer: Trainer) -> dict[str, float]:

@@ -8,6 +8,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile
 
+from vqgan_train.callbacks.metrics_log import MetricsLog
+
 log = logging.getLogger(__name__)
 
 PROFILED_STEPS = 5
@@ -22,11 +24,13 @@ class Profile(Callback):
     Args:
         folder: where to.
         first_step: step to begin at; one later than the first has the warm-up behind it.
+        metrics: whose clock stands still while a trace is written.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int, metrics: MetricsLog) -> None:
         self.folder = folder
         self.first_step = first_step
+        self.metrics = metrics
         self._profile: profile | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,6 +80,7 @@ class Profile(Callback):
     def _write(self, trainer: Trainer) -> None:
         if self._profile is None:
             return
+        self.metrics.pause()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._profile.stop()

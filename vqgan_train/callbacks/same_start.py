@@ -1,11 +1,24 @@
-"""All ranks begin at one step of one run, and each says what it does in a file of the run's."""
+"""All ranks begin at one step, with one set of settings, and each has a file to say so."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vqgan_train.rank_log import RankLog
-from vqgan_train.run_folder import RunFolderError
+from vqgan_train.run_folder import RunFolderError, differences, different_settings
+
+OF_A_MACHINE = re.compile(
+    r"data\.(train_shards|val_shards|cache_dir|cache_gb|num_workers)$|model\.init_from$"
+    r"|loss\.lpips_weights$|run\.(alexnet_weights|output_dir)$"
+)
+"""Settings that may differ between ranks: where things lie on a machine, and what it can do.
+
+Whether the shards are the same ones is told by their fingerprint, and the folder is the first
+rank's for all.
+"""
 
 
 class SameStart(Callback):
@@ -14,26 +27,52 @@ class SameStart(Callback):
     Args:
         folder: the run's; only the first rank's counts.
         step: optimizer steps that this rank finds behind it.
+        settings: what this rank was given: nested plain values.
         rank_log: what this rank says.
     """
 
-    def __init__(self, folder: Path, step: int, rank_log: RankLog) -> None:
+    def __init__(
+        self, folder: Path, step: int, settings: Mapping[str, Any], rank_log: RankLog
+    ) -> None:
         self.folder = folder
         self.step = step
+        self.settings = settings
         self.rank_log = rank_log
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask the first rank.
 
         Raises:
-            RunFolderError: this rank would begin at another step.
+            RunFolderError: a rank would begin at another step, or was given other settings.
         """
-        folder, step = trainer.strategy.broadcast((str(self.folder), self.step))
+        folder, step, settings = trainer.strategy.broadcast(
+            (str(self.folder), self.step, self.settings)
+        )
         self.rank_log.open(Path(folder))
-        agrees = step == self.step
-        if not trainer.strategy.reduce_boolean_decision(agrees, all=True):
+        problem = self._problem(trainer.global_rank, folder, step, settings)
+        if not trainer.strategy.reduce_boolean_decision(problem is None, all=True):
             raise RunFolderError(
-                f"Rank {trainer.global_rank} begins at step {self.step}, the first rank at step "
-                f"{step}. run.output_dir={folder} has to be on a file system that all machines of "
-                "the run share."
+                problem or "Another rank was given other settings, or finds another step; it says."
             )
+
+    def _problem(
+        self, rank: int, folder: str, step: int, settings: Mapping[str, Any]
+    ) -> str | None:
+        """What keeps this rank from beginning with the first one."""
+        different = different_settings(settings, self.settings, OF_A_MACHINE)
+        own_folder = self.settings["run"]["output_dir"]
+        if own_folder not in (None, folder):
+            different["run.output_dir"] = (folder, own_folder)
+        if different:
+            return (
+                f"Rank {rank} was given other settings than the first rank:\n"
+                f"{differences(different, 'there', 'here')}\n"
+                "Start all ranks with the same ones."
+            )
+        if step != self.step:
+            return (
+                f"Rank {rank} begins at step {self.step}, the first rank at step {step}. "
+                f"run.output_dir={folder} has to be on a file system that all machines of the run "
+                "share."
+            )
+        return None

@@ -175,9 +175,14 @@ def _fetch_and_count(addresses: Sequence[str], store: ShardStore) -> None:
     log.info("Counting took %.0f s, %.3g GB.", seconds, num_bytes / 1e9)
     if dead:
         more = ", and others were not asked any more" if given_up.is_set() else ""
+        advice = (
+            "Check the address, and that this machine reaches it."
+            if given_up.is_set() or len(dead) == len(addresses) > 1
+            else "Leave them out of the list, or put a NNNNN_stats.json with their `successes` "
+            "beside them."
+        )
         raise ShardError(
             f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted "
             f"(so the order has no place for them){more}. The first: {str(dead[0]).rstrip('.')}. "
-            "Leave them out of the list, or put a NNNNN_stats.json with their `successes` beside "
-            "them."
+            f"{advice}"
         )

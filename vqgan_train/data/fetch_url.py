@@ -61,7 +61,8 @@ def fetch(pair: tuple[str, str]) -> dict[str, Any] | None:
     except FileNotFoundError as error:
         return {
             "address": address,
-            "error": str(error) or "not found",
+            # Some libraries say no more than which address it is.
+            "error": "not found" if str(error) in ("", address) else str(error),
             "absent": True,
             "refused": False,
         }

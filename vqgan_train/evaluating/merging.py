@@ -14,6 +14,7 @@ from vqgan_train.evaluation.frechet import FeatureSums
 from vqgan_train.evaluation.names import IMAGE_METRICS
 from vqgan_train.evaluation.results import WITH_FACE, ImageTable
 from vqgan_train.evaluation.summaries import Measured
+from vqgan_train.tokens.bad_images import BadImages
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.share import Share
 
@@ -97,6 +98,22 @@ def merge(
             if all(row.slices[place] is None for part in parts for row in part.rows)
         ),
     )
+
+
+def require_few_bad_together(bad_images: BadImages, share: Share) -> None:
+    """Stop all processes alike if too many images are bad, though too few of each one for it.
+
+    Args:
+        bad_images: counted by this process.
+        share: of this process.
+
+    Raises:
+        TokenError: there are too many.
+    """
+    counts = torch.tensor([bad_images.seen, bad_images.bad])
+    add_over_ranks(counts, share)
+    bad_images.seen, bad_images.bad = counts.tolist()
+    bad_images.require_few("They are named above.")
 
 
 def _ordered(

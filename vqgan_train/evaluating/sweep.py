@@ -1,6 +1,5 @@
 """One pass over this process's images: each is read once and reconstructed by every checkpoint."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,9 +16,8 @@ from vqgan_train.evaluation.frechet import FeatureSums
 from vqgan_train.evaluation.image_metrics import ImageMetric, measure
 from vqgan_train.evaluation.results import ALL, WITH_FACE
 from vqgan_train.tokenizer import Tokenizer
-
-NAMED_AT_MOST = 20
-"""Images that are named as soon as they could not be read; the report names all."""
+from vqgan_train.tokens.bad_images import BadImages
+from vqgan_train.tokens.job import PartReport
 
 
 class Instruments(NamedTuple):
@@ -64,6 +62,7 @@ def sweep(
     instruments: Instruments,
     *,
     pixel_range: str,
+    bad_images: BadImages,
     bar: "tqdm[Any]",
 ) -> Swept:
     """Measure images; none of them is kept.
@@ -73,15 +72,19 @@ def sweep(
         tokenizers: of the checkpoints.
         instruments: measure.
         pixel_range: what the models are given.
-        bar: the progress bar, moved by each image; the first bad ones are named above it.
+        bad_images: counts those that cannot be read, and names them.
+        bar: the progress bar, moved by each image.
+
+    Raises:
+        TokenError: too many images of this process cannot be read.
     """
     found = _nothing(tokenizers, instruments)
     for batch in batches:
         if batch.rows:
             _take(batch, tokenizers, instruments, pixel_range, found)
-        bar.update(len(batch.rows) + len(batch.bad))
-        for _, name in batch.bad[: max(0, NAMED_AT_MOST - len(found.bad))]:
-            bar.write(f"cannot be read: {name}", file=sys.stderr)
+        seen = len(batch.rows) + len(batch.bad)
+        bar.update(seen)
+        bad_images.count(PartReport(seen=seen, bad=[name for _, name in batch.bad]))
         found.rows += batch.rows
         found.bad += batch.bad
     return found

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqgan_train.cache import write_whole
+from vqgan_train.cache import PARTIAL, try_writing, write_whole
 from vqgan_train.evaluation.results import (
     ALL,
     CheckpointResult,
@@ -40,22 +40,31 @@ BOX = ("left", "top", "right", "bottom")
 
 
 class OutputError(ValueError):
-    """The folder for an evaluation is in use; the message says by what."""
+    """The folder for an evaluation is in use, or cannot be written; the message says why."""
 
 
 def require_output(folder: Path) -> None:
-    """Refuse a folder that something else is in, before hours are spent.
+    """Refuse a folder that something else is in or that cannot be written, before hours are spent.
 
     Raises:
-        OutputError: it is a file, or holds files and no evaluation.
+        OutputError: it is a file, holds files and no evaluation, or cannot be written.
     """
     if folder.is_file():
         raise OutputError(f"output={folder} is a file. Name a folder.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / IMAGES_FILE).exists():
+    # What a process that was killed was about to write is of no use to anyone.
+    is_used = folder.exists() and any(path.suffix != PARTIAL for path in folder.iterdir())
+    if is_used and not (folder / IMAGES_FILE).exists():
         raise OutputError(
             f"output={folder} holds files of something else. Name an empty or a new folder, or "
             "that of an evaluation, which is then replaced."
         )
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise OutputError(
+            f"output={folder} cannot be written: {error.strerror or error}. Choose another folder, "
+            "or make room in this one."
+        ) from error
 
 
 def write_evaluation(found: Evaluation, folder: Path) -> None:
@@ -70,13 +79,23 @@ def write_evaluation(found: Evaluation, folder: Path) -> None:
     _write_rows(folder / IMAGES_FILE, _image_rows(found))
     _write_rows(folder / FACES_FILE, _face_rows(found))
     _write_rows(folder / SUMMARY_FILE, _summary_rows(found))
+    write_pictures(found, folder)
+
+
+def write_pictures(found: Evaluation, folder: Path) -> None:
+    """Write pictures, and the JSON that names them, beside the tables of the same evaluation.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     for picture in found.pictures:
         _write_png(picture_file(folder, picture.row, None), picture.original)
         for number, checkpoint in enumerate(found.checkpoints):
             pixels = picture.reconstructions[checkpoint.name]
             _write_png(picture_file(folder, picture.row, number), pixels)
     with write_whole(folder / JSON_FILE) as file:
-        file.write(json.dumps(_plain(found), indent=1, ensure_ascii=False).encode())
+        plain = json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+        file.write(plain.encode())
 
 
 def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:
@@ -122,12 +141,14 @@ def _plain_checkpoint(checkpoint: CheckpointResult) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they become the strings that `float` reads."""
+    """JSON has no NaN, which is null here, and no infinity: the string that `float` reads."""
     if isinstance(value, dict):
         return {name: _numbers(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_numbers(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def _image_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
@@ -184,7 +205,7 @@ def _summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
                 yield of_group | {"metric": metric} | _cells(summary)
             if distance := checkpoint.rfid.get(group):
                 cells = asdict(distance) | {"comparable": int(distance.comparable)}
-                yield of_group | {"metric": "rfid"} | cells
+                yield of_group | {"metric": "rfid"} | _empty_for_nan(cells)
         for metric in ("codes_used", "dead_codes", "perplexity", "entropy_bits"):
             value = getattr(checkpoint.codebook, metric)
             rated: dict[str, Any] = {"checkpoint": checkpoint.name, "group": ALL, "metric": metric}
@@ -195,14 +216,22 @@ def _summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
             "compared_with": difference.before,
             "group": difference.group,
             "metric": difference.metric,
-            "share_better": difference.share_better,
+            **_empty_for_nan({"share_better": difference.share_better}),
         }
         yield empty | named | _cells(difference.change)
 
 
 def _cells(summary: Summary) -> dict[str, Any]:
-    plain = asdict(summary)
+    plain = _empty_for_nan(asdict(summary))
     return {"value": plain.pop("mean"), **plain}
+
+
+def _empty_for_nan(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not known is no number; spreadsheets take `nan` for a word."""
+    return {
+        name: "" if isinstance(value, float) and math.isnan(value) else value
+        for name, value in cells.items()
+    }
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

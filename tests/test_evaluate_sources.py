@@ -1,4 +1,4 @@
-"""The evaluate command where its source is damaged, elsewhere or gone, and its output in the way."""
+"""The evaluate command where a source is damaged, elsewhere or gone, or the output in the way."""
 
 import json
 import os
@@ -126,6 +126,7 @@ def be_rank(rank: int, folder: Path, ports: dict[str, int]) -> None:
         (folder / f"{name}_{rank}").write_text(str(code))
 
 
+@pytest.mark.slow
 def test_too_many_bad_images_stop_all_ranks(
     tmp_path: Path, checkpoint: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,9 +134,7 @@ def test_too_many_bad_images_stop_all_ranks(
     photos(tmp_path / "second", 8, bad=(2, 3))  # both of the second rank
     ports = {name: free_port() for name in ("both", "second")}
     torch.multiprocessing.spawn(be_rank, (tmp_path, ports), nprocs=2)
-    codes = {
-        f: int((tmp_path / f).read_text()) for f in ("both_0", "both_1", "second_0", "second_1")
-    }
+    codes = {file.name: int(file.read_text()) for file in tmp_path.glob("*_[01]")}
     assert codes == {
         "both_0": USER_ERROR, "both_1": USER_ERROR, "second_0": LOST_RANK, "second_1": USER_ERROR,
     }  # fmt: skip
@@ -235,16 +234,13 @@ def test_an_output_that_cannot_be_written_is_refused_before_a_checkpoint_is_read
     assert f"output={output} cannot be written: Not a directory. Choose" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("setting", ["shards", "data.val_shards"])
-def test_remote_shards_are_measured_like_files(
-    tmp_path: Path, checkpoint: Path, setting: str
-) -> None:
+def test_remote_shards_are_measured_like_files(tmp_path: Path, checkpoint: Path) -> None:
     shards = tiny_shards(tmp_path / "shards")
     here, there = tmp_path / "here", tmp_path / "there"
-    assert run_evaluate([checkpoint], here, f"{setting}={tmp_path}/shards/*.tar", PLAIN) == 0
+    assert run_evaluate([checkpoint], here, f"data.val_shards={tmp_path}/shards/*.tar", PLAIN) == 0
     some = json.dumps([f"file://{tmp_path}/shards/{{00000..00001}}.tar", f"pipe:cat {shards[2]}"])
     kept = (f"cache_dir={tmp_path / 'store'}", "cache_gb=0.5", "stall_seconds=30", "attempts=2")
-    given = (f"{setting}={some}", PLAIN, "num_workers=2", *kept)
+    given = (f"data.val_shards={some}", PLAIN, "num_workers=2", *kept)
     assert run_evaluate([checkpoint], there, *given) == 0
     assert len(list((tmp_path / "store").glob("*/0000?.tar"))) == 3
     local, remote = read_evaluation(here), read_evaluation(there)

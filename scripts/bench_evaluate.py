@@ -1,6 +1,6 @@
 """The memory that `python -m vqgan_train.evaluate` needs, and how it grows with the images.
 
-    python scripts/bench_evaluate.py [--images 4000 16000] [--num-workers 2]
+    python scripts/bench_evaluate.py [--images 1000 4000 16000] [--num-workers 2]
 
 Makes shards of small pictures with captions, evaluates two tiny models of random weights on each
 number of them by the command itself, and notes the resident memory of its process and of its
@@ -32,15 +32,15 @@ from vqgan_train.models import VQGAN
 RESULTS = ROOT / "docs" / "benchmarks" / "evaluate.json"
 PAGE = ROOT / "docs" / "evaluation.md"
 PACKAGES = ("torch", "torchmetrics", "numpy", "pillow")
-SIDE, SAMPLES_A_SHARD = 32, 1000
+SIDE, SAMPLES_A_SHARD = 32, 100
 ARCHITECTURE: dict[str, Any] = {
-    "base_channels": 32,
-    "channel_multipliers": [1, 1],
+    "channels": 32,
+    "channel_multipliers": [1, 2],
     "num_residual_blocks": 1,
-    "attention_resolutions": [],
+    "attention_resolutions": [16],
     "resolution": SIDE,
-    "latent_channels": 8,
-    "code_dim": 8,
+    "latent_channels": 32,
+    "code_dim": 16,
     "codebook_size": 64,
 }
 METRICS = ("psnr", "ssim", "l1")
@@ -52,14 +52,14 @@ def measure(counts: Sequence[int], *, num_workers: int) -> dict[str, Any]:
     """Evaluate each number of images.
 
     Args:
-        counts: of images, ascending; two at least.
+        counts: of images, ascending, in hundreds; two at least.
         num_workers: processes that read.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoints = [make_weights(folder / f"{seed}.ckpt", seed) for seed in range(2)]
-        shards = make_shards(folder, max(counts))
-        runs = [evaluate(checkpoints, shards, folder, count, num_workers) for count in counts]
+        make_shards(folder, max(counts))
+        runs = [evaluate(checkpoints, folder, count, num_workers) for count in counts]
     return {
         "machine": machine(PACKAGES),
         "settings": {
@@ -80,3 +80,126 @@ def make_weights(path: Path, seed: int) -> Path:
     weights = {f"generator.{n}": w for n, w in VQGAN(**ARCHITECTURE).state_dict().items()}
     torch.save({"state_dict": to_original(weights)}, path)
     return path
+
+
+def make_shards(folder: Path, count: int) -> None:
+    """Write shards of noise, with captions as long as those of the web are."""
+    random = np.random.default_rng(0)
+    for shard, first in enumerate(range(0, count, SAMPLES_A_SHARD)):
+        samples = [
+            {
+                "__key__": f"{number:09d}",
+                "txt": f"A photo of noise, number {number}, as a caption of some length has it.",
+                "png": _png(random),
+            }
+            for number in range(first, first + SAMPLES_A_SHARD)
+        ]
+        write_shard(folder / f"{shard:05d}.tar", samples)
+
+
+def _png(random: np.random.Generator) -> bytes:
+    picture = io.BytesIO()
+    Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(picture, "PNG")
+    return picture.getvalue()
+
+
+def evaluate(
+    checkpoints: Sequence[Path], folder: Path, count: int, num_workers: int
+) -> dict[str, Any]:
+    """Run the command on the first images; its seconds, and the most memory it had."""
+    last = count // SAMPLES_A_SHARD - 1
+    command = [
+        *(sys.executable, "-m", "vqgan_train.evaluate"),
+        f"checkpoint=[{','.join(map(str, checkpoints))}]",
+        f"shards={folder}/{{00000..{last:05d}}}.tar",
+        f"output={folder / f'out{count}'}",
+        f"metrics=[{','.join(METRICS)}]",
+        *(f"resize={SIDE}", f"image_size={SIDE}", "faces.detect=false", "accelerator=cpu"),
+        f"num_workers={num_workers}",
+    ]
+    began = time.perf_counter()
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+        most = 0
+        while process.poll() is None:
+            most = max(most, sum(map(_resident_bytes, _family(process.pid))))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return {
+        "images": count,
+        "seconds": round(time.perf_counter() - began, 1),
+        "most_resident_bytes": most,
+    }
+
+
+def _family(process: int) -> Iterator[int]:
+    """A process, its children, theirs, and so on."""
+    yield process
+    file = Path(f"/proc/{process}/task/{process}/children")
+    for child in _text(file).split():
+        yield from _family(int(child))
+
+
+def _resident_bytes(process: int) -> int:
+    """Memory in which several processes have a share counts once in all."""
+    lines = _text(Path(f"/proc/{process}/smaps_rollup")).splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def _text(file: Path) -> str:
+    """Of a process; nothing where it has just ended."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def bytes_an_image(runs: Sequence[Mapping[str, Any]]) -> float:
+    """What the last run needed more than the one before, for each image that it had more."""
+    before, last = runs[-2:]
+    more = last["most_resident_bytes"] - before["most_resident_bytes"]
+    return round(more / (last["images"] - before["images"]), 1)
+
+
+def to_table(results: Mapping[str, Any]) -> str:
+    """Write results as Markdown."""
+    head = ("images", "most resident memory, MB", "seconds", "images/s")
+    rows = [
+        (
+            f"{run['images']:,}",
+            f"{run['most_resident_bytes'] / 1e6:.0f}",
+            f"{run['seconds']:.0f}",
+            f"{run['images'] / run['seconds']:.0f}",
+        )
+        for run in results["runs"]
+    ]
+    where, settings, each = results["machine"], results["settings"], results["bytes_an_image"]
+    note = (
+        f"From the last two: {each / 1e3:.1f} kB an image, so {EXAMPLE_IMAGES:,} images need "
+        f"{EXAMPLE_IMAGES * each / 1e6:.0f} MB more than none. {settings['checkpoints']} tiny "
+        f"models, {', '.join(settings['metrics'])}, {settings['image_size']} pixels, batches of "
+        f"{settings['batch_size']}, {settings['num_workers']} loader processes, all processes "
+        f"together; seconds include the start. {where['date']}, {where['cores']} cores, load "
+        f"{where['load_average'][0]}, Python {where['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    )
+    return f"{table(head, rows)}\n\n{note}."
+
+
+def main() -> None:
+    """Read the command line, measure, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16_000])
+    parser.add_argument("--num-workers", type=int, default=2)
+    arguments = parser.parse_args()
+    results = measure(sorted(arguments.images), num_workers=arguments.num_workers)
+    print(to_table(results))
+    write_json(RESULTS, results)
+    put(PAGE, "evaluation memory", to_table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -68,6 +68,8 @@ def test_resamples_without_any_defined_value_have_no_interval() -> None:
     values[:2] = 1
     intervals = [summarise(values, resamples=2, seed=seed)[0] for seed in range(99)]
     assert {summary.has_interval for summary in intervals} == {True, False}
+    (often,) = summarise(values, resamples=100, seed=0)  # some of which have none, too
+    assert (often.low, often.high) == (1, 1)
 
 
 def test_nothing_has_no_mean() -> None:

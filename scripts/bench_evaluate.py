@@ -1,6 +1,6 @@
 """The memory that `python -m vqgan_train.evaluate` needs, and how it grows with the images.
 
-    python scripts/bench_evaluate.py [--images 1000 4000 10000] [--num-workers 2]
+    python scripts/bench_evaluate.py [--images 1000 3000 6000] [--num-workers 2]
 
 Makes shards of small pictures with captions, evaluates two tiny models of random weights on each
 number of them by the command itself, and notes the resident memory of its process and of its
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 10_000])
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 3000, 6000])
     parser.add_argument("--num-workers", type=int, default=2)
     arguments = parser.parse_args()
     results = measure(sorted(arguments.images), num_workers=arguments.num_workers)

@@ -1,5 +1,6 @@
 """What the processes found, brought together in the order of the images."""
 
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -144,10 +145,10 @@ def _add_sums(sums: FeatureSums, share: Share) -> None:
 
 def _to_send(swept: Swept, names: Sequence[str], face_names: Sequence[str]) -> _Found:
     def whole(
-        values: dict[str, list[NDArray[np.float64]]], expected: Sequence[str]
+        values: dict[str, "array[float]"], expected: Sequence[str]
     ) -> dict[str, NDArray[np.float64]]:
         # A process without images, or without faces in them, has measured nothing.
-        return {name: np.concatenate([np.zeros(0), *values.get(name, [])]) for name in expected}
+        return {name: np.array(values.get(name, ()), dtype=np.float64) for name in expected}
 
     ordered = [name for name in IMAGE_METRICS if name in names]
     return _Found(

@@ -1,5 +1,6 @@
 """One pass over this process's images: each is read once and reconstructed by every checkpoint."""
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vqgan_train.evaluating.batches import Batch, Row
+from vqgan_train.evaluating.batches import NO_BOXES, Batch, Row
 from vqgan_train.evaluation.faces import FaceMetrics
 from vqgan_train.evaluation.frechet import FeatureSums
 from vqgan_train.evaluation.image_metrics import ImageMetric, measure
@@ -42,8 +43,11 @@ class Reconstructed:
     sums: dict[str, FeatureSums]
     """By group; none without a network of features."""
 
-    values: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
-    face_values: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
+    values: dict[str, "array[float]"] = field(default_factory=dict)
+    """Grown in one block each: small tensors that stay between pixels that go would keep the heap
+    from shrinking, which took 30 kB an image."""
+
+    face_values: dict[str, "array[float]"] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -85,7 +89,10 @@ def sweep(
         seen = len(batch.rows) + len(batch.bad)
         bar.update(seen)
         bad_images.count(PartReport(seen=seen, bad=[name for _, name in batch.bad]))
-        found.rows += batch.rows
+        # Likewise: most images have no faces, and can have the same array of none.
+        found.rows += [
+            row if len(row.boxes) else row._replace(boxes=NO_BOXES) for row in batch.rows
+        ]
         found.bad += batch.bad
     return found
 
@@ -130,14 +137,14 @@ def _take(
         own.usage += np.bincount(tokens.flatten().numpy(), minlength=len(own.usage))
         _add_features(made[-1], instruments, members, own.sums)
         for name, values in measure(instruments.images, reference, made[-1]).items():
-            own.values.setdefault(name, []).append(values.numpy())
+            own.values.setdefault(name, array("d")).extend(values.tolist())
     if instruments.faces is not None:
         boxes = [row.boxes for row in batch.rows]
         images = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
         measured = instruments.faces.measure(reference, made, images, np.concatenate(boxes))
         for own, of_faces in zip(found.checkpoints, measured, strict=True):
             for name, face_values in of_faces.items():
-                own.face_values.setdefault(name, []).append(face_values)
+                own.face_values.setdefault(name, array("d")).extend(face_values.tolist())
 
 
 def _add_features(

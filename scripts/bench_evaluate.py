@@ -1,6 +1,6 @@
 """The memory that `python -m vqgan_train.evaluate` needs, and how it grows with the images.
 
-    python scripts/bench_evaluate.py [--images 1000 3000 6000] [--num-workers 2]
+    python scripts/bench_evaluate.py [--images 1000 3000 8000] [--num-workers 2]
 
 Makes shards of small pictures with captions, evaluates two tiny models of random weights on each
 number of them by the command itself, and notes the resident memory of its process and of its
@@ -120,16 +120,19 @@ def evaluate(
     began = time.perf_counter()
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
-        most = 0
+        most_resident = most_own = 0
         while process.poll() is None:
-            most = max(most, sum(map(_resident_bytes, _family(process.pid))))
+            family = list(_family(process.pid))
+            most_resident = max(most_resident, sum(map(_resident_bytes, family)))
+            most_own = max(most_own, sum(map(_own_bytes, family)))
             time.sleep(SECONDS_BETWEEN_LOOKS)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     return {
         "images": count,
         "seconds": round(time.perf_counter() - began, 1),
-        "most_resident_bytes": most,
+        "most_resident_bytes": most_resident,
+        "most_own_bytes": most_own,
     }
 
 
@@ -141,10 +144,21 @@ def _family(process: int) -> Iterator[int]:
         yield from _family(int(child))
 
 
-def _resident_bytes(process: int) -> int:
-    """Memory in which several processes have a share counts once in all."""
+def _bytes_of(process: int, *kinds: str) -> int:
+    """Of kinds of memory that Linux distinguishes."""
     lines = _text(Path(f"/proc/{process}/smaps_rollup")).splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines[1:]}
+    return sum(sizes.get(kind, 0) for kind in kinds)
+
+
+def _resident_bytes(process: int) -> int:
+    """Libraries, which other programs may have a share in, count in each process."""
+    return _bytes_of(process, "Rss")
+
+
+def _own_bytes(process: int) -> int:
+    """What is no file: what processes have a share in counts once in all."""
+    return _bytes_of(process, "Pss_Anon", "Pss_Shmem")
 
 
 def _text(file: Path) -> str:
@@ -158,17 +172,18 @@ def _text(file: Path) -> str:
 def bytes_an_image(runs: Sequence[Mapping[str, Any]]) -> float:
     """What the last run needed more than the one before, for each image that it had more."""
     before, last = runs[-2:]
-    more = last["most_resident_bytes"] - before["most_resident_bytes"]
+    more = last["most_own_bytes"] - before["most_own_bytes"]
     return round(more / (last["images"] - before["images"]), 1)
 
 
 def to_table(results: Mapping[str, Any]) -> str:
     """Write results as Markdown."""
-    head = ("images", "most resident memory, MB", "seconds", "images/s")
+    head = ("images", "most resident, MB", "without files, MB", "seconds", "images/s")
     rows = [
         (
             f"{run['images']:,}",
             f"{run['most_resident_bytes'] / 1e6:.0f}",
+            f"{run['most_own_bytes'] / 1e6:.0f}",
             f"{run['seconds']:.0f}",
             f"{run['images'] / run['seconds']:.0f}",
         )
@@ -179,9 +194,10 @@ def to_table(results: Mapping[str, Any]) -> str:
         f"From the last two: {each / 1e3:.1f} kB an image, so {EXAMPLE_IMAGES:,} images need "
         f"{EXAMPLE_IMAGES * each / 1e6:.0f} MB more than none. {settings['checkpoints']} tiny "
         f"models, {', '.join(settings['metrics'])}, {settings['image_size']} pixels, batches of "
-        f"{settings['batch_size']}, {settings['num_workers']} loader processes, all processes "
-        f"together; seconds include the start. {where['date']}, {where['cores']} cores, load "
-        f"{where['load_average'][0]}, Python {where['python']}, "
+        f"{settings['batch_size']}, {settings['num_workers']} loader processes. All "
+        "processes together: resident with libraries in each, which other programs may share; "
+        f"without files, what is theirs alone. Seconds include the start. {where['date']}, "
+        f"{where['cores']} cores, load {where['load_average'][0]}, Python {where['python']}, "
         + ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     )
     return f"{table(head, rows)}\n\n{note}."
@@ -192,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 3000, 6000])
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 3000, 8000])
     parser.add_argument("--num-workers", type=int, default=2)
     arguments = parser.parse_args()
     results = measure(sorted(arguments.images), num_workers=arguments.num_workers)

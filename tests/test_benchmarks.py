@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +32,7 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("bench_loop", "loop"),
         ("bench_step", "step on cpu"),
         ("model_memory", "step memory"),
+        ("bench_evaluate", "evaluation memory"),
     ],
 )
 def test_the_table_is_what_the_json_says(
@@ -220,3 +223,37 @@ def test_the_largest_batch_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("model_memory", monkeypatch)
     assert module.largest_batch({"fixed_gb": 1.0, "image_gb": 0.5}, 10, 0.2) == 14
     assert module.largest_batch({"fixed_gb": 30.0, "image_gb": 0.5}, 24, 0.2) == 0
+
+
+def test_an_image_costs_an_evaluation_less_than_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the figures that are published: of 256 x 256 pixels."""
+    module = script("bench_evaluate", monkeypatch)
+    results = json.loads(module.RESULTS.read_text())
+    assert results["bytes_an_image"] == module.bytes_an_image(results["runs"])
+    assert results["bytes_an_image"] < 256 * 256 * 3 / 10
+
+
+def test_memory_is_that_of_a_process_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("bench_evaluate", monkeypatch)
+    grow = "import sys, time; held = bytearray(50_000_000); print(flush=True); sys.stdin.read()"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grow!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        family = list(module._family(process.pid))
+        assert family[0] == process.pid
+        assert len(family) == 2
+        assert 50e6 < sum(map(module._resident_bytes, family)) < 100e6
+        process.stdin.close()
+
+
+@pytest.mark.slow
+def test_evaluations_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("bench_evaluate", monkeypatch)
+    results = module.measure([100, 200], num_workers=1)
+    assert [run["images"] for run in results["runs"]] == [100, 200]
+    assert all(run["most_resident_bytes"] > 200e6 for run in results["runs"])
+    assert "| 100 |" in module.to_table(results)

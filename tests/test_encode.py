@@ -24,6 +24,7 @@ from reference import peer_vqgan
 from tiny_tokens import (
     SMALL,
     contents,
+    metadata_of,
     rows_of,
     run_encode,
     tiny_checkpoint,
@@ -55,7 +56,7 @@ from vqgan_train.data.transforms import ImageTransform, decode, to_model_range
 from vqgan_train.models import VQGAN
 from vqgan_train.tokens.cutting import INTERPOLATIONS, Cut
 from vqgan_train.tokens.devices import PRECISIONS
-from vqgan_train.tokens.formats import FORMATS, open_tokens
+from vqgan_train.tokens.formats import FORMATS
 from vqgan_train.tokens.pixel_range import PIXEL_RANGES
 
 GIVEN = (
@@ -262,7 +263,7 @@ def test_every_sample_has_its_own_tokens_in_every_format(
         assert [row.labels.key for row in rows] == [f"{n:06d}" for n in range(17)]
         assert [row.labels.caption for row in rows] == [f"photo {n}" for n in range(17)]
         assert np.array_equal(tokens_of(output), expected)
-        said = {open_tokens(file)[0].to_json() for file in token_files(output)}
+        said = {metadata_of(file).to_json() for file in token_files(output)}
         assert len(said) == 1
 
 
@@ -273,7 +274,7 @@ def test_a_shorter_precision_changes_few_tokens_and_is_written_down(
         assert run_encode(checkpoint, tmp_path / precision, shards, f"precision={precision}") == 0
     exact, short = tokens_of(tmp_path / "fp32"), tokens_of(tmp_path / "bf16")
     assert 0.9 < (exact == short).mean() < 1
-    (metadata, _) = open_tokens(tmp_path / "bf16" / "001.parquet")
+    metadata = metadata_of(tmp_path / "bf16" / "001.parquet")
     assert metadata.precision == "bf16"
 
 
@@ -284,7 +285,7 @@ def test_rectangles_are_encoded_and_say_so(
     output = tmp_path / "out"
     sizes = ("image_size=[12,20]", "resize=[16,24]", f"interpolation={interpolation}")
     assert run_encode(checkpoint, output, shards, *sizes) == 0
-    (metadata, _) = open_tokens(output / "001.parquet")
+    metadata = metadata_of(output / "001.parquet")
     assert (metadata.image_size, metadata.grid) == ([12, 20], [6, 10])
     assert (metadata.resize, metadata.interpolation) == ([16, 24], interpolation)
     cut = Cut((16, 24), (12, 20), interpolation)

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 import torch.multiprocessing
 from factories import image_bytes, image_samples, write_shard
+from numpy.typing import NDArray
 from recorded_ranks import free_port
 from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
 from tiny_runs import compose_settings
@@ -30,13 +31,15 @@ from vqgan_train.config import (
     setting_names,
 )
 from vqgan_train.data.transforms import ImageTransform
+from vqgan_train.evaluating import instruments
 from vqgan_train.evaluating.instruments import Wanted, WeightFiles, set_up
 from vqgan_train.evaluating.job import share_size
+from vqgan_train.evaluation.faces import FaceFinder
 from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, measure
 from vqgan_train.evaluation.names import IMAGE_METRICS
 from vqgan_train.evaluation.page import PAGE_FILE
 from vqgan_train.evaluation.reading import read_evaluation
-from vqgan_train.evaluation.results import ALL, Evaluation
+from vqgan_train.evaluation.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
 from vqgan_train.preparation.people import word_pattern
 from vqgan_train.tokenizer import load_tokenizer
 from vqgan_train.tokens.share import Share
@@ -101,6 +104,10 @@ def test_every_setting_is_read() -> None:
         (["resize=128"], "resize is 128, smaller than image_size=256"),
         (["batch_size=0"], "batch_size is 0"),
         (["pictures=-1"], "pictures is -1"),
+        (["max_bad_fraction=1"], "max_bad_fraction is 1.0; it must be in [0, 1)"),
+        (["cache_gb=0"], "cache_gb is 0.0; it must be more than 0"),
+        (["stall_seconds=0"], "stall_seconds is 0.0; it must be more than 0"),
+        (["attempts=0"], "attempts is 0; it must be at least 1"),
         (["num_workers=-1"], "num_workers is -1"),
         (["bootstrap.resamples=1"], "bootstrap.resamples is 1; it must be at least 2"),
         (["bootstrap.seed=-1"], "bootstrap.seed is -1"),
@@ -177,6 +184,7 @@ def assert_same(one: Evaluation, other: Evaluation) -> None:
     assert one.images.captions == other.images.captions
     np.testing.assert_array_equal(one.images.numbers, other.images.numbers)
     np.testing.assert_array_equal(one.images.face_boxes, other.images.face_boxes)
+    np.testing.assert_array_equal(one.images.face_images, other.images.face_images)
     assert one.dataset == other.dataset
     for ours, theirs in zip(one.checkpoints, other.checkpoints, strict=True):
         for name, values in (ours.values | ours.face_values).items():
@@ -189,6 +197,7 @@ def assert_same(one: Evaluation, other: Evaluation) -> None:
         for group, summaries in ours.summaries.items():
             for metric, summary in summaries.items():
                 others_summary = theirs.summaries[group][metric]
+                assert summary.count == others_summary.count
                 assert summary.low == pytest.approx(others_summary.low, rel=1e-4, nan_ok=True)
     assert [kept.row for kept in one.pictures] == [kept.row for kept in other.pictures]
 
@@ -216,23 +225,49 @@ def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
         "LOCAL_RANK": str(rank),
     }
     torch.set_num_threads(1)
-    with_tiny_features(pytest.MonkeyPatch())
+    with_tiny_features(patch := pytest.MonkeyPatch())
+    with_made_up_faces(patch)
     checkpoints = [folder / name / "tiny.ckpt" for name in ("one", "two")]
     if run_evaluate(checkpoints, folder / "two_ranks", *arguments) != 0:
         raise RuntimeError(f"rank {rank} failed")
 
 
+def with_made_up_faces(patch: pytest.MonkeyPatch) -> None:
+    """Find none, one or two faces in an image, without dlib; they depend on its pixels."""
+
+    def find(_: FaceFinder, pixels: Tensor) -> NDArray[np.int64]:
+        total = int(pixels.sum())
+        left, top = total % 7, total % 11
+        boxes = [[left, top, left + 12, top + 9], [left + 5, top + 3, left + 20, top + 20]]
+        return np.array(boxes[: total % 3], np.int64).reshape(-1, 4)
+
+    patch.setattr(FaceFinder, "__call__", find)
+    patch.setattr(instruments, "missing_package", lambda name: None if name == "dlib" else name)
+
+
 def test_two_ranks_find_what_one_finds(
-    tmp_path: Path, checkpoints: list[Path], shards: str
+    tmp_path: Path, checkpoints: list[Path], shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [shards, *write_weights(tmp_path), "batch_size=2"]
-    arguments += ["slices.people.pattern='photo [0-4]$'"]
+    with_made_up_faces(monkeypatch)
+    arguments = [shards, *write_weights(tmp_path), "batch_size=2", "faces.detect=true"]
+    arguments += ["slices.people.pattern='photo [0-4]$'", "metrics=[psnr,ssim,lpips_alex,l1,rfid]"]
     torch.multiprocessing.spawn(run_rank, (tmp_path, free_port(), arguments), nprocs=2)
     assert run_evaluate(checkpoints, tmp_path / "one_rank", *arguments) == 0
     together, alone = (read_evaluation(tmp_path / name) for name in ("two_ranks", "one_rank"))
     assert_same(together, alone)
-    assert alone.group_sizes() == {ALL: 17, "people": 5}
+    sizes = alone.group_sizes()
+    assert (sizes[ALL], sizes["people"]) == (17, 5)
+    assert 0 < sizes[WITH_FACE] < 17
+    assert sizes[WITH_FACE] < sizes[FACE_BOXES] < 34
+    assert set(alone.checkpoints[0].face_values) == {"face_psnr", "face_lpips_alex"}
+    for name in ("images.csv", "faces.csv"):
+        heads = [
+            (tmp_path / ranks / name).read_text().splitlines()[0]
+            for ranks in ("one_rank", "two_ranks")
+        ]
+        assert heads[0] == heads[1]
     assert alone.checkpoints[0].rfid["people"].count == 5
+    assert alone.checkpoints[0].rfid[WITH_FACE].count == sizes[WITH_FACE]
 
 
 def test_ranks_that_cannot_meet_are_told_how(
@@ -334,7 +369,6 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from vqgan_train.checkpoint import CheckpointError
-    from vqgan_train.evaluating import instruments
     from vqgan_train.evaluation import inception_weights
     from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
 

@@ -55,6 +55,7 @@ L2 = (
     "encoding",
     "evaluating",
     "loggers",
+    "rank_errors",
     "rank_launcher",
     "rank_log",
     "ranks_lost",

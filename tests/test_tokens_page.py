@@ -12,10 +12,9 @@ import pytest
 import torch
 from factories import image_bytes, tiny_images
 from pyarrow import parquet
-from tiny_tokens import SMALL, run, tiny_checkpoint, tiny_shards
+from tiny_tokens import SMALL, metadata_of, run, tiny_checkpoint, tiny_shards
 
 from vqgan_train import VQGAN, decode, encode
-from vqgan_train.tokens.formats import open_tokens
 
 PAGE = (Path(__file__).parents[1] / "docs" / "tokens.md").read_text()
 COMMANDS = re.findall(r"^    python -m vqgan_train\.(encode|decode) (.*)$", PAGE, re.MULTILINE)
@@ -61,7 +60,7 @@ def test_there_is_a_command_of_each_kind(made: Path) -> None:
         assert any(word in line for line in lines)
     assert len(list((made / "pictures").glob("*/*.png"))) == 17
     assert len(list((made / "dalle_mini_pictures/001").iterdir())) == 2
-    (wide, _) = open_tokens(made / "tokens/wide/001.parquet")
+    wide = metadata_of(made / "tokens/wide/001.parquet")
     assert (wide.grid, wide.interpolation) == ([8, 12], "lanczos")
 
 

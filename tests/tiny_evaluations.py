@@ -78,6 +78,8 @@ def tiny_evaluation(*, images: int = 6, codes: int = 16, side: int = 16) -> Eval
             fingerprint="abc",
             num_images=images,
             unreadable=("00000.tar/x: cut off",),
+            dead_shards=("00001.tar: no tar",),
+            damaged_shards=("00002.tar: cut off at byte 9",),
             resize=side,
             image_size=side,
             pixel_range="signed",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tiny_exports import tiny_networks, write_checkpoint
 
 from vqgan_train import decode, encode
-from vqgan_train.tokens.formats import open_tokens
+from vqgan_train.tokens.formats import open_any
+from vqgan_train.tokens.metadata import TokenMetadata
 from vqgan_train.tokens.rows import Row
 
 SMALL = ("resize=16", "image_size=16", "batch_size=4", "num_workers=0", "accelerator=cpu")
@@ -63,7 +64,14 @@ def token_files(folder: Path) -> list[Path]:
 
 
 def rows_of(folder: Path) -> list[Row]:
-    return [row for file in token_files(folder) for row in open_tokens(file)[1]]
+    return [row for file in token_files(folder) for row in open_any(file)[1]()]
+
+
+def metadata_of(file: Path) -> TokenMetadata:
+    """How a file's tokens were made."""
+    metadata, _ = open_any(file)
+    assert metadata is not None
+    return metadata
 
 
 def tokens_of(folder: Path) -> NDArray[np.int32]:

@@ -9,6 +9,12 @@ from typing import IO
 
 from filelock import FileLock
 
+PARTIAL = ".partial"
+"""Ending of files that are being written; a process that is killed leaves them."""
+
+PROBE_BYTES = 2**16
+"""Written by `try_writing`: more than a disk that is full has left in some corner."""
+
 
 def cache_folder(name: str) -> Path:
     """The folder for one kind of thing, under $XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
@@ -32,6 +38,25 @@ def cache_lock(name: str) -> Iterator[None]:
         lock.release()
 
 
+def try_writing(folder: Path) -> None:
+    """Write a small file into a folder, which is made if need be, and remove it again.
+
+    Permissions, quotas and read-only disks say best themselves whether they let anyone write.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".{secrets.token_hex(4)}{PARTIAL}"
+    try:
+        with probe.open("xb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())  # network disks look for room no sooner
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 @contextmanager
 def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that is there whole or not at all, in a folder that is made if need be.
@@ -41,7 +66,7 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile's, which only its owner may read: runs and caches are shared on a cluster.
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with partial.open("xb") as file:
             yield file

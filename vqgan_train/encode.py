@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from vqgan_train.encoding import Outcome, Output
-    from vqgan_train.tokens.places import StoreSettings
     from vqgan_train.tokens.share import Share
     from vqgan_train.tokens.sources import Damage, Source
 
@@ -74,26 +73,20 @@ def find_samples(config: EncodeConfig) -> Source:
         ShardError, PreparationError, TokenError: it is not there, or cannot be read.
     """
     from vqgan_train.data import expand_shards, expand_sources
+    from vqgan_train.tokens.places import store_settings
     from vqgan_train.tokens.sources import from_folder, from_shards, from_tables
 
     most = config.samples_per_file
     if config.shards is not None:
         shards = [shard for source in expand_sources(config.shards) for shard in source]
-        return from_shards(shards, most, shard_store(config))
+        store = store_settings(
+            config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
+        )
+        return from_shards(shards, most, store)
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), most)
     tables = expand_shards(config.tables, noun="tables", ending=".parquet")
     return from_tables(tables, config.path_column, config.caption_column, most)
-
-
-def shard_store(config: EncodeConfig) -> StoreSettings:
-    """Say where remote shards are kept."""
-    from vqgan_train.cache import cache_folder
-    from vqgan_train.tokens.places import StoreSettings
-
-    folder = Path(config.cache_dir).expanduser() if config.cache_dir else cache_folder("shards")
-    num_bytes = int(config.cache_gb * 1e9)
-    return StoreSettings(folder, num_bytes, config.stall_seconds, config.attempts)
 
 
 def progress(source: Source, parts: list[str], share: Share) -> tqdm[Any]:

@@ -18,6 +18,12 @@ from vqgan_train.tokens.rows import Row
 from vqgan_train.tokens.share import Share
 from vqgan_train.tokens.sources import Source
 
+REMEDY = (
+    "Mend the source and begin again with another output, or go on with the same command and a "
+    "larger max_bad_fraction."
+)
+"""What to do where too many images are bad."""
+
 
 class Output(NamedTuple):
     """Where tokens go, and as what."""
@@ -132,7 +138,7 @@ def encode_parts(
     )
     rows: list[Row] = []
     report = PartReport()
-    bad_images = BadImages(outcome(source, output).done, max_bad_fraction, bar)
+    bad_images = BadImages(outcome(source, output).done, max_bad_fraction, bar, REMEDY)
     for batch in batches:
         bad_images.count(_report(batch))
         rows += _rows(batch, tokenizer, metadata.pixel_range)

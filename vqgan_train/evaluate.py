@@ -29,8 +29,9 @@ def evaluate(config: EvaluateConfig) -> None:
     """Measure the checkpoints on the images, write what was found, print the table."""
     from vqgan_train.evaluating.agreement import require_same_job
     from vqgan_train.evaluating.job import run_job
+    from vqgan_train.evaluating.pictures import with_pictures
     from vqgan_train.evaluating.ranks import joined
-    from vqgan_train.evaluation.folder import require_output, write_evaluation
+    from vqgan_train.evaluation.folder import require_output, write_evaluation, write_pictures
     from vqgan_train.evaluation.page import PAGE_FILE, write_page
     from vqgan_train.evaluation.table import table_lines
     from vqgan_train.metrics_file import rows_beside
@@ -38,14 +39,17 @@ def evaluate(config: EvaluateConfig) -> None:
 
     share = share_of_process(os.environ)
     output = Path(config.output).expanduser()
-    require_output(output)
-    job = prepare(config, share)
     with joined(share):
+        if share.rank == 0:  # which alone writes
+            require_output(output)
+        job = prepare(config, share)
         require_same_job(job, share)
         with progress(job.source, share) as bar:
             found = run_job(job, share, bar)
     if found is not None:
         write_evaluation(found, output)
+        found = with_pictures(job, found)
+        write_pictures(found, output)
         runs = {checkpoint.name: rows_beside(checkpoint.source) for checkpoint in found.checkpoints}
         write_page(output / PAGE_FILE, found, runs=runs)
         sys.stdout.write("\n".join([*table_lines(found), f"Written to {output}", ""]))
@@ -56,11 +60,13 @@ def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
     from vqgan_train.evaluating.instruments import WeightFiles, faces_left_out, set_up
     from vqgan_train.evaluating.job import EvaluationJob
     from vqgan_train.evaluation.summaries import Bootstrap
+    from vqgan_train.tokens.bad_images import require_few_dead
 
     no_faces = faces_left_out() if config.faces.detect else []
     wanted = what_to_measure(config, has_faces=config.faces.detect and not no_faces)
     rules = how_to_read(config, wanted)
     source = find_images(config)
+    require_few_dead(source.damage, config.max_bad_fraction)
     checkpoints = read_checkpoints(config, share)
     files = WeightFiles(config.lpips_weights, config.alexnet_weights, config.inception_weights)
     instruments, left_out = set_up(wanted, files, checkpoints[0].tokenizer.device)
@@ -73,6 +79,7 @@ def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
         rules=rules,
         pixel_range=config.pixel_range.value,
         num_workers=config.num_workers,
+        max_bad_fraction=config.max_bad_fraction,
         bootstrap=Bootstrap(config.bootstrap.resamples, config.bootstrap.seed),
         pictures_each=config.pictures,
     )
@@ -114,12 +121,15 @@ def find_images(config: EvaluateConfig) -> Source:
     Raises:
         ShardError, PreparationError: they are not there, or cannot be read.
     """
-    from vqgan_train.data import expand_shards
+    from vqgan_train.data import expand_sources
+    from vqgan_train.tokens.places import store_settings
     from vqgan_train.tokens.sources import from_folder, from_shards
 
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), config.batch_size)
-    return from_shards(expand_shards(config.shards), config.batch_size)
+    shards = [shard for source in expand_sources(config.shards) for shard in source]
+    store = store_settings(config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts)
+    return from_shards(shards, config.batch_size, store)
 
 
 def read_checkpoints(config: EvaluateConfig, share: Share) -> list[Checkpoint]:

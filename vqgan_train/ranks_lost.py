@@ -1,19 +1,12 @@
 """What to say when another rank of the run is gone."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch.distributed
-
 from vqgan_train.launch import LostRankError
+from vqgan_train.rank_errors import GONE, is_of_lost_rank
 from vqgan_train.rank_log import RankLog
 from vqgan_train.runtime import first_line
-
-GONE = re.compile(
-    r"[Cc]onnection (was |is )?(closed|reset|refused)|[Bb]roken pipe|[Rr]emote process|peer"
-)
-"""What gloo and NCCL say; of torch's own classes only some of it comes in."""
 
 
 @contextmanager
@@ -29,8 +22,7 @@ def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_from_torch = isinstance(error, torch.distributed.DistError)
-        if not (is_from_torch or (type(error) is RuntimeError and GONE.search(str(error)))):
+        if not is_of_lost_rank(error):
             raise
         raise LostRankError(
             "Another rank of the run is gone, so this one ends, too. Why it went is said by that "

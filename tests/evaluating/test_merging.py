@@ -1,5 +1,6 @@
 """What processes found, in the images' order: faces stay with their images."""
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,14 @@ ALONE = Share(0, 1, 0)
 
 def swept(numbers: list[int], bad: list[int]) -> Swept:
     """Images whose number is their PSNR, with as many faces as the number modulo 3."""
-    rows, values, face_values = [], [], []
+    rows, values, face_values = [], array("d"), array("d")
     for number in numbers:
         faces = number % 3
         boxes = np.array([[number, face, 9, 9] for face in range(faces)]).reshape(-1, 4)
         belongs = (bool(number % 2), None)
         rows.append(Row(number, f"{number}", "", "s", 1, 1, belongs, boxes))
-        values.append(np.array([float(number)]))
-        face_values.append(np.array([10.0 * number + face for face in range(faces)]))
+        values.append(number)
+        face_values.extend(10.0 * number + face for face in range(faces))
     made = Reconstructed(
         np.zeros(4, np.int64), {}, {"psnr": values}, {"face_psnr": face_values} if rows else {}
     )

@@ -42,11 +42,34 @@ def test_what_is_undefined_is_left_out_and_infinities_are_counted() -> None:
     columns = np.array([[1, nan, inf, inf, inf], [3, 5, inf, 2, -inf], [5, nan, inf, nan, nan]])
     plain, once, infinite, mixed, both = summarise(columns, resamples=20, seed=0)
     assert (plain.mean, plain.count, plain.num_infinite) == (3, 3, 0)
-    assert (once.mean, once.low, once.high, once.count) == (5, 5, 5, 1)
+    assert (once.mean, once.count) == (5, 1)
     assert (infinite.mean, infinite.count, infinite.num_infinite) == (inf, 0, 3)
     assert (mixed.mean, mixed.count, mixed.num_infinite) == (2, 1, 1)
     assert np.isnan(both.mean)
     assert (both.count, both.num_infinite) == (0, 2)
+
+
+def test_one_image_has_no_interval() -> None:
+    one_image = np.zeros(3, dtype=np.int64)
+    faces = np.array([[1.0], [2.0], [3.0]])
+    of_image = summarise(faces[:1], resamples=20, seed=0)
+    of_faces = summarise_by_image(faces, one_image, resamples=20, seed=0)
+    defined_once = summarise(np.array([[5.0], [np.nan], [np.inf]]), resamples=20, seed=0)
+    for (summary,), mean in ((of_image, 1), (of_faces, 2), (defined_once, 5)):
+        assert summary.mean == mean
+        assert np.isnan([summary.low, summary.high]).all()
+        assert not summary.has_interval
+    (two,) = summarise(np.array([[5.0], [5.0]]), resamples=20, seed=0)
+    assert (two.low, two.high, two.has_interval) == (5, 5, True)
+
+
+def test_resamples_without_any_defined_value_have_no_interval() -> None:
+    values = np.full((10_000, 1), np.nan)
+    values[:2] = 1
+    intervals = [summarise(values, resamples=2, seed=seed)[0] for seed in range(99)]
+    assert {summary.has_interval for summary in intervals} == {True, False}
+    (often,) = summarise(values, resamples=100, seed=0)  # some of which have none, too
+    assert (often.low, often.high) == (1, 1)
 
 
 def test_nothing_has_no_mean() -> None:

@@ -1,8 +1,11 @@
 """An evaluation in a folder: nothing is lost on the way there and back."""
 
 import csv
+import errno
 import json
-from dataclasses import fields, is_dataclass
+import math
+import os
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,15 @@ import numpy as np
 import pytest
 from tiny_evaluations import tiny_evaluation
 
-from vqgan_train.evaluation.folder import JSON_FILE, SUMMARY_FILE, write_evaluation
+from vqgan_train.evaluation.folder import (
+    JSON_FILE,
+    SUMMARY_FILE,
+    OutputError,
+    require_output,
+    write_evaluation,
+)
 from vqgan_train.evaluation.reading import EvaluationFileError, read_evaluation
+from vqgan_train.evaluation.results import ALL, SetDistance, Summary
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -79,3 +89,71 @@ def test_what_is_no_evaluation_is_refused_with_what_to_do(tmp_path: Path, damage
     (tmp_path / JSON_FILE).write_bytes(damage)
     with pytest.raises(EvaluationFileError, match="holds no evaluation that can be read"):
         read_evaluation(tmp_path)
+
+
+def test_an_interval_that_is_not_known_is_null_or_nothing(tmp_path: Path) -> None:
+    found, nan = tiny_evaluation(), float("nan")
+    once = Summary(mean=0.5, low=nan, high=nan, count=1, num_infinite=0)
+    (difference,) = found.differences
+    nothing = SetDistance(value=nan, evaluator="ours", count=0)
+    unsure = replace(
+        found,
+        checkpoints=tuple(
+            replace(c, summaries={ALL: {"psnr": once}}, rfid={ALL: nothing})
+            for c in found.checkpoints
+        ),
+        differences=(replace(difference, change=once, share_better=nan),),
+    )
+    write_evaluation(unsure, tmp_path)
+    text = (tmp_path / JSON_FILE).read_text()
+    assert "nan" not in text.lower()
+    plain = json.loads(text)
+    assert plain["checkpoints"][0]["summaries"][ALL]["psnr"]["low"] is None
+    assert plain["differences"][0]["change"]["high"] is None
+    with (tmp_path / SUMMARY_FILE).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert "nan" not in (tmp_path / SUMMARY_FILE).read_text()
+    (row,) = (r for r in rows if r["checkpoint"] == "before" and r["metric"] == "psnr")
+    assert (row["value"], row["low"], row["high"]) == ("0.5", "", "")
+    again = read_evaluation(tmp_path)
+    assert not again.checkpoints[0].summaries[ALL]["psnr"].has_interval
+    assert not again.differences[0].is_certain
+    assert math.isnan(again.differences[0].share_better)
+    assert math.isnan(again.checkpoints[0].rfid[ALL].value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_is_read_only_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match=r"output=.*/out cannot be written: Permission denied"):
+        require_output(tmp_path / "out")
+
+
+def test_a_file_in_the_way_is_found_before_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        require_output(tmp_path / "file")
+    with pytest.raises(OutputError, match="/file/out cannot be written: Not a directory"):
+        require_output(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_takes_nothing_is_refused_and_nothing_is_left(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    require_output(tmp_path)
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OutputError, match=f"cannot be written: {os.strerror(number)}. Choose"):
+        require_output(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "images.csv.0a1b2c3d.partial").write_text("cut o")
+    require_output(tmp_path)
+    (tmp_path / "thesis.tex").write_text("of years")
+    with pytest.raises(OutputError, match="holds files of something else"):
+        require_output(tmp_path)

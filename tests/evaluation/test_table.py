@@ -79,3 +79,39 @@ def test_what_is_infinite_or_nothing_alone_is_said_too() -> None:
         ["PSNR,", "dB", "infinite", "infinite"]
     ]
     assert [line.split() for line in lines if "SSIM" in line] == [["SSIM", "-", "-"]]
+
+
+def test_where_no_interval_is_known_none_is_printed() -> None:
+    found = tiny_evaluation()
+    nan = float("nan")
+    once = Summary(mean=20, low=nan, high=nan, count=1, num_infinite=0)
+    nothing = SetDistance(value=nan, evaluator="ours", count=0)
+    single = SetDistance(value=nan, evaluator="ours", count=1)
+    changed = tuple(
+        replace(c, summaries={ALL: {"psnr": once}, "people": {}}, rfid={ALL: single, "people": own})
+        for c, own in zip(found.checkpoints, (nothing, nothing), strict=True)
+    )
+    (difference,) = found.differences
+    differences = (replace(difference, change=once),)
+    lines = table_lines(replace(found, checkpoints=changed, differences=differences))
+    rows = [line.split("  ") for line in lines]
+    cells = [[cell.strip() for cell in row if cell] for row in rows]
+    assert ["PSNR, dB", "20.00 (-)", "20.00 (-)", "+20.00 (-)"] in cells
+    assert ["rFID", "- (N = 1 *)", "- (N = 1 *)", "-"] in cells
+    assert ["rFID", "-", "-", "-"] in cells
+    assert "(-): no interval is known of fewer than two images." in lines
+    assert not any("nan" in line for line in lines)
+    assert not differences[0].is_certain
+    assert "no interval" not in "\n".join(table_lines(found))
+
+
+def test_damaged_sources_are_in_the_footer() -> None:
+    found = tiny_evaluation()
+    many = tuple(f"{number}.tar: cut off" for number in range(7))
+    facts = replace(found.dataset, dead_shards=many)
+    *_, last = blocks = "\n".join(table_lines(replace(found, dataset=facts))).split("\n\n")
+    assert "could not" not in blocks[0]
+    assert "1 images could not be read:\n  00000.tar/x: cut off\n" in last
+    assert "7 shards hold nothing that could be read:\n  0.tar: cut off\n" in last
+    assert "  4.tar: cut off\n  and 2 more, by name in evaluation.json\n" in last
+    assert last.endswith("1 shards have lost samples:\n  00002.tar: cut off at byte 9")

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from vqgan_train.config.checks import as_list, as_size, require, require_at_least
+from vqgan_train.config.sources import SourceConfig
 from vqgan_train.config.trainer import Accelerator
 
 
@@ -43,7 +44,7 @@ class TokenPrecision(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class EncodeConfig:
+class EncodeConfig(SourceConfig):
     """Images from one kind of source, and the files of tokens that they become."""
 
     EXPLAINED: ClassVar[Mapping[str, str]] = {
@@ -98,22 +99,6 @@ class EncodeConfig:
     num_workers: int
     """Processes that read and decode images. 0: the one that encodes."""
 
-    max_bad_fraction: float
-    """Images that cannot be decoded, as a fraction of all, at which the command stops. 0: at the
-    first."""
-
-    cache_dir: str | None
-    """Folder on a disk of each machine for remote shards. null: ~/.cache/vqgan_train/shards."""
-
-    cache_gb: float
-    """What remote shards may take there, in 10^9 bytes."""
-
-    stall_seconds: float
-    """How long a remote source may send nothing, or next to nothing, before it is asked again."""
-
-    attempts: int
-    """How often a remote source is asked before the command stops."""
-
     accelerator: Accelerator
 
     precision: TokenPrecision
@@ -134,18 +119,9 @@ class EncodeConfig:
             1,
             samples_per_file=self.samples_per_file,
             batch_size=self.batch_size,
-            attempts=self.attempts,
         )
         require_at_least(0, num_workers=self.num_workers)
-        require(self.cache_gb > 0, f"cache_gb is {self.cache_gb}; it must be more than 0.")
-        require(
-            self.stall_seconds > 0,
-            f"stall_seconds is {self.stall_seconds}; it must be more than 0.",
-        )
-        require(
-            0 <= self.max_bad_fraction < 1,
-            f"max_bad_fraction is {self.max_bad_fraction}; it must be in [0, 1).",
-        )
+        self.check_source()
         self._check_sizes()
 
     def _check_sizes(self) -> None:

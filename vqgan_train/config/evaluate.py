@@ -9,6 +9,7 @@ from typing import Any
 
 from vqgan_train.config.checks import as_list, require, require_at_least
 from vqgan_train.config.encode import PixelRange, TokenPrecision
+from vqgan_train.config.sources import SourceConfig
 from vqgan_train.config.trainer import Accelerator
 
 SMALLEST_IMAGE_SIZE = 32
@@ -77,7 +78,7 @@ class BootstrapConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class EvaluateConfig:
+class EvaluateConfig(SourceConfig):
     """Checkpoints, the images that they are measured on, and what is measured."""
 
     checkpoint: Any
@@ -91,7 +92,8 @@ class EvaluateConfig:
     """Folder for the numbers and pictures; new, empty, or that of the same command before."""
 
     shards: Any
-    """Path, glob or brace pattern of tar files, or a list of those."""
+    """Path, glob or brace pattern of tar files, an address (https://, s3://, ...) or pipe:COMMAND
+    with braces, or a list of those."""
 
     data: ValidationShardsConfig
 
@@ -145,7 +147,8 @@ class EvaluateConfig:
             f"checkpoint is {self.checkpoint}; give the path of a file, or a list of them.",
         )
         require(self.output != "", "output is empty; give a folder.")
-        self._check_source()
+        self._check_one_source()
+        self.check_source()
         self._check_names()
         self._take_slices()
         require(bool(self.metrics), "metrics is empty; name one at least.")
@@ -176,7 +179,7 @@ class EvaluateConfig:
             for name, rule in wanted.items()
         }
 
-    def _check_source(self) -> None:
+    def _check_one_source(self) -> None:
         sources = {
             "shards": self.shards,
             "data.val_shards": self.data.val_shards,

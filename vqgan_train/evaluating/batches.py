@@ -63,7 +63,7 @@ Request = Sequence[tuple[int, Place]]
 _NEVER_DRAWN = np.random.default_rng(0)
 """The transform draws nothing: its crop is in the centre and it does not mirror."""
 
-_NO_BOXES = np.zeros((0, 4), dtype=np.int64)
+NO_BOXES = np.zeros((0, 4), dtype=np.int64)
 
 
 def load_batches(
@@ -112,5 +112,5 @@ def _row(
         width=width,
         height=height,
         slices=tuple(belongs(rule, columns) for rule in rules.slices.values()),
-        boxes=rules.faces(pixels) if rules.faces else _NO_BOXES,
+        boxes=rules.faces(pixels) if rules.faces else NO_BOXES,
     )

@@ -8,24 +8,25 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from vqgan_train.evaluating.batches import ReadingRules, Request, load_batches
-from vqgan_train.evaluating.merging import Merged, merge
-from vqgan_train.evaluating.sweep import Instruments, reconstruct, sweep
-from vqgan_train.evaluation.choosing import choose_pictures
+from vqgan_train.evaluating.merging import Merged, merge, require_few_bad_together
+from vqgan_train.evaluating.sweep import Instruments, sweep
 from vqgan_train.evaluation.codebook import codebook_statistics
-from vqgan_train.evaluation.faces import to_numpy
 from vqgan_train.evaluation.frechet import FeatureSums, frechet_distance
 from vqgan_train.evaluation.results import (
     CheckpointResult,
     DatasetFacts,
     Evaluation,
-    KeptPicture,
     LeftOut,
     SetDistance,
 )
 from vqgan_train.evaluation.summaries import Bootstrap, differences_of, summaries_of
 from vqgan_train.tokenizer import Tokenizer
+from vqgan_train.tokens.bad_images import BadImages
+from vqgan_train.tokens.job import PartReport
 from vqgan_train.tokens.share import Share
 from vqgan_train.tokens.sources import Source
+
+REMEDY = "Mend the source, or begin again with a larger max_bad_fraction."
 
 
 class Checkpoint(NamedTuple):
@@ -55,6 +56,9 @@ class EvaluationJob:
     rules: ReadingRules
     pixel_range: str
     num_workers: int
+    max_bad_fraction: float
+    """Of the images; beyond it the evaluation stops."""
+
     bootstrap: Bootstrap
     pictures_each: int
     """Pictures that are kept for each reason."""
@@ -69,15 +73,24 @@ def run_job(job: EvaluationJob, share: Share, bar: "tqdm[Any]") -> Evaluation | 
     """Measure this process's images, and bring together what all found.
 
     Returns:
-        The evaluation in the first process, None in the others.
+        The evaluation in the first process, without pictures yet; None in the others.
 
     Raises:
-        ShardError: a shard has changed since it was indexed.
-        TokenError: no image could be read, or the source has changed.
+        ShardError: a shard has changed since it was indexed, or cannot be had.
+        TokenError: too many images or all could not be read, or the source has changed.
     """
     batches = load_batches(_requests(job.source, share), job.rules, num_workers=job.num_workers)
-    swept = sweep(batches, job.tokenizers, job.instruments, pixel_range=job.pixel_range, bar=bar)
+    bad_images = BadImages(PartReport(), job.max_bad_fraction, bar, REMEDY)
+    swept = sweep(
+        batches,
+        job.tokenizers,
+        job.instruments,
+        pixel_range=job.pixel_range,
+        bad_images=bad_images,
+        bar=bar,
+    )
     job.source.require_unchanged()
+    require_few_bad_together(bad_images, share)
     names = [checkpoint.name for checkpoint in job.checkpoints]
     merged = merge(swept, names, list(job.rules.slices), job.instruments, share)
     return None if merged is None else _evaluation(job, merged)
@@ -107,6 +120,8 @@ def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:
             fingerprint=job.source.fingerprint,
             num_images=len(merged.images.keys),
             unreadable=merged.unreadable,
+            dead_shards=tuple(job.source.damage.dead),
+            damaged_shards=tuple(job.source.damage.partly),
             resize=transform.resize,
             image_size=transform.image_size,
             pixel_range=job.pixel_range,
@@ -121,7 +136,7 @@ def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:
             for difference in differences_of(first, after, merged.images, job.bootstrap)
         ),
         left_out=(*job.left_out, *without_column),
-        pictures=tuple(_pictures(job, merged)),
+        pictures=(),
     )
 
 
@@ -153,26 +168,3 @@ def _distances(
         )
         for group, own in sums.items()
     }
-
-
-def _pictures(job: EvaluationJob, merged: Merged) -> Iterator[KeptPicture]:
-    """Read and reconstruct some images once more: so none has to be kept on the way."""
-    chosen = choose_pictures(merged.images, merged.measured, each=job.pictures_each)
-    rows = {int(merged.images.numbers[row]): row for row in chosen}
-    request = [
-        (number, place) for number, place in enumerate(job.source.places()) if number in rows
-    ]
-    rules = job.rules._replace(faces=None)
-    batches = load_batches([[one] for one in request], rules, num_workers=0)
-    for batch in batches:
-        row = rows[batch.rows[0].number]
-        made = {
-            checkpoint.name: reconstruct(batch.pixels, checkpoint.tokenizer, job.pixel_range)[1]
-            for checkpoint in job.checkpoints
-        }
-        yield KeptPicture(
-            row=row,
-            reasons=chosen[row],
-            original=to_numpy(batch.pixels[0]),
-            reconstructions={name: to_numpy(pixels[0]) for name, pixels in made.items()},
-        )

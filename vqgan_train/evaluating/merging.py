@@ -1,5 +1,6 @@
 """What the processes found, brought together in the order of the images."""
 
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from vqgan_train.evaluation.frechet import FeatureSums
 from vqgan_train.evaluation.names import IMAGE_METRICS
 from vqgan_train.evaluation.results import WITH_FACE, ImageTable
 from vqgan_train.evaluation.summaries import Measured
+from vqgan_train.tokens.bad_images import BadImages
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.share import Share
 
@@ -99,6 +101,22 @@ def merge(
     )
 
 
+def require_few_bad_together(bad_images: BadImages, share: Share) -> None:
+    """Stop all processes alike if too many images are bad, though too few of each one for it.
+
+    Args:
+        bad_images: counted by this process.
+        share: of this process.
+
+    Raises:
+        TokenError: there are too many.
+    """
+    counts = torch.tensor([bad_images.seen, bad_images.bad])
+    add_over_ranks(counts, share)
+    bad_images.seen, bad_images.bad = counts.tolist()
+    bad_images.require_few("They are named above.")
+
+
 def _ordered(
     parts: Sequence[_Found], slices: Sequence[str], *, has_faces: bool
 ) -> tuple[ImageTable, NDArray[np.int64], NDArray[np.int64]]:
@@ -127,10 +145,10 @@ def _add_sums(sums: FeatureSums, share: Share) -> None:
 
 def _to_send(swept: Swept, names: Sequence[str], face_names: Sequence[str]) -> _Found:
     def whole(
-        values: dict[str, list[NDArray[np.float64]]], expected: Sequence[str]
+        values: dict[str, "array[float]"], expected: Sequence[str]
     ) -> dict[str, NDArray[np.float64]]:
         # A process without images, or without faces in them, has measured nothing.
-        return {name: np.concatenate([np.zeros(0), *values.get(name, [])]) for name in expected}
+        return {name: np.array(values.get(name, ()), dtype=np.float64) for name in expected}
 
     ordered = [name for name in IMAGE_METRICS if name in names]
     return _Found(

@@ -8,11 +8,16 @@ from typing import Any
 
 import torch.distributed
 
+from vqgan_train.launch import LostRankError
+from vqgan_train.rank_errors import is_of_lost_rank
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.share import Share
 
 PATIENCE = timedelta(days=1)
 """Longest wait of a process for the others, whose images may be larger."""
+
+NOTICED_CHARACTERS = 120
+"""Of what gloo says."""
 
 
 @contextmanager
@@ -21,6 +26,7 @@ def joined(share: Share, environment: Mapping[str, str] = os.environ) -> Iterato
 
     Raises:
         TokenError: nothing says where they meet.
+        LostRankError: one of them has ended before the block did.
     """
     if share.ranks == 1:
         yield
@@ -32,14 +38,23 @@ def joined(share: Share, environment: Mapping[str, str] = os.environ) -> Iterato
             "of the environment do not say where they meet. Start them with torchrun, or set both: "
             "the first process's machine and a free port of it."
         )
-    # Not NCCL: what is sent is on the CPU, and once.
-    torch.distributed.init_process_group(
-        "gloo", rank=share.rank, world_size=share.ranks, timeout=PATIENCE
-    )
     try:
+        # Not NCCL: what is sent is on the CPU, and once.
+        torch.distributed.init_process_group(
+            "gloo", rank=share.rank, world_size=share.ranks, timeout=PATIENCE
+        )
         yield
+    except Exception as error:
+        if not is_of_lost_rank(error):
+            raise
+        raise LostRankError(
+            f"Another process of the {share.ranks} is gone, so this one ends, too. Why it went is "
+            "said by that process; one that was killed says nothing (out of memory?). Nothing was "
+            f"written. What this one noticed: {str(error)[:NOTICED_CHARACTERS]}"
+        ) from error
     finally:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def gathered(found: Any, share: Share) -> list[Any]:

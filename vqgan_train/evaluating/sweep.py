@@ -1,6 +1,6 @@
 """One pass over this process's images: each is read once and reconstructed by every checkpoint."""
 
-import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vqgan_train.evaluating.batches import Batch, Row
+from vqgan_train.evaluating.batches import NO_BOXES, Batch, Row
 from vqgan_train.evaluation.evaluators import Evaluator
 from vqgan_train.evaluation.faces import FaceMetrics
 from vqgan_train.evaluation.frechet import FeatureSums
 from vqgan_train.evaluation.image_metrics import ImageMetric, measure
 from vqgan_train.evaluation.results import ALL, WITH_FACE
 from vqgan_train.tokenizer import Tokenizer
-
-NAMED_AT_MOST = 20
-"""Images that are named as soon as they could not be read; the report names all."""
+from vqgan_train.tokens.bad_images import BadImages
+from vqgan_train.tokens.job import PartReport
 
 
 class Instruments(NamedTuple):
@@ -49,8 +48,11 @@ class Reconstructed:
     sums: dict[str, FeatureSums]
     """By group; none without a network of features."""
 
-    values: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
-    face_values: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
+    values: dict[str, "array[float]"] = field(default_factory=dict)
+    """Grown in one block each: small tensors that stay between pixels that go would keep the heap
+    from shrinking, which took 30 kB an image."""
+
+    face_values: dict[str, "array[float]"] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ def sweep(
     instruments: Instruments,
     *,
     pixel_range: str,
+    bad_images: BadImages,
     bar: "tqdm[Any]",
 ) -> Swept:
     """Measure images; none of them is kept.
@@ -78,16 +81,23 @@ def sweep(
         tokenizers: of the checkpoints.
         instruments: measure.
         pixel_range: what the models are given.
-        bar: the progress bar, moved by each image; the first bad ones are named above it.
+        bad_images: counts those that cannot be read, and names them.
+        bar: the progress bar, moved by each image.
+
+    Raises:
+        TokenError: too many images of this process cannot be read.
     """
     found = _nothing(tokenizers, instruments)
     for batch in batches:
         if batch.rows:
             _take(batch, tokenizers, instruments, pixel_range, found)
-        bar.update(len(batch.rows) + len(batch.bad))
-        for _, name in batch.bad[: max(0, NAMED_AT_MOST - len(found.bad))]:
-            bar.write(f"cannot be read: {name}", file=sys.stderr)
-        found.rows += batch.rows
+        seen = len(batch.rows) + len(batch.bad)
+        bar.update(seen)
+        bad_images.count(PartReport(seen=seen, bad=[name for _, name in batch.bad]))
+        # Likewise: most images have no faces, and can have the same array of none.
+        found.rows += [
+            row if len(row.boxes) else row._replace(boxes=NO_BOXES) for row in batch.rows
+        ]
         found.bad += batch.bad
     return found
 
@@ -132,14 +142,14 @@ def _take(
         own.usage += np.bincount(tokens.flatten().numpy(), minlength=len(own.usage))
         _add_features(made[-1], instruments, members, own.sums)
         for name, values in measure(instruments.images, reference, made[-1]).items():
-            own.values.setdefault(name, []).append(values.numpy())
+            own.values.setdefault(name, array("d")).extend(values.tolist())
     if instruments.faces is not None:
         boxes = [row.boxes for row in batch.rows]
         images = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
         measured = instruments.faces.measure(reference, made, images, np.concatenate(boxes))
         for own, of_faces in zip(found.checkpoints, measured, strict=True):
             for name, face_values in of_faces.items():
-                own.face_values.setdefault(name, []).append(face_values)
+                own.face_values.setdefault(name, array("d")).extend(face_values.tolist())
 
 
 def _add_features(

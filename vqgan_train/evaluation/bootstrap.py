@@ -14,6 +14,9 @@ LEVEL = 95.0
 COUNTS_AT_ONCE = 2**21
 """Numbers of a block of resamples: 16 MB, whatever N is."""
 
+FEWEST_IMAGES = 2
+"""Of which an interval can be drawn: every resample of one image is that image."""
+
 
 def summarise(values: Floats, *, resamples: int, seed: int) -> list[Summary]:
     """Means and intervals of columns over the same images.
@@ -27,7 +30,7 @@ def summarise(values: Floats, *, resamples: int, seed: int) -> list[Summary]:
         seed: draws them. The same values, seed and R give the same intervals.
 
     Returns:
-        M summaries.
+        M summaries; low and high are NaN where fewer than `FEWEST_IMAGES` have a finite value.
     """
     finite = np.isfinite(values)
     return _summaries(
@@ -72,12 +75,20 @@ def _summary(sums: Floats, counts: Floats, values: Floats, drawn: Floats) -> Sum
     count, infinite = int(counts.sum()), values[np.isinf(values)]
     if count:
         mean = float(sums.sum() / count)
-        tail = (100 - LEVEL) / 2
-        # A resample may have drawn no image for which the metric is defined.
-        low, high = np.nanpercentile(drawn, [tail, 100 - tail]).tolist()
     else:
-        mean = low = high = float(infinite[0]) if len(set(infinite.tolist())) == 1 else np.nan
+        mean = float(infinite[0]) if len(set(infinite.tolist())) == 1 else np.nan
+    low, high = _interval(drawn) if np.count_nonzero(counts) >= FEWEST_IMAGES else (np.nan, np.nan)
     return Summary(mean=mean, low=low, high=high, count=count, num_infinite=len(infinite))
+
+
+def _interval(drawn: Floats) -> tuple[float, float]:
+    # A resample may have drawn no image for which the metric is defined.
+    means = drawn[~np.isnan(drawn)]
+    if not len(means):
+        return np.nan, np.nan
+    tail = (100 - LEVEL) / 2
+    low, high = np.percentile(means, [tail, 100 - tail]).tolist()
+    return low, high
 
 
 def _resampled_means(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqgan_train.cache import write_whole
-from vqgan_train.evaluation.results import (
-    ALL,
-    CheckpointResult,
-    Evaluation,
-    Summary,
-)
+from vqgan_train.cache import PARTIAL, try_writing, write_whole
+from vqgan_train.evaluation.results import CheckpointResult, Evaluation
+from vqgan_train.evaluation.rows import face_rows, image_rows, summary_rows
 
 JSON_FILE = "evaluation.json"
 SUMMARY_FILE = "summary.csv"
@@ -33,29 +29,33 @@ IMAGES_FILE = "images.csv"
 FACES_FILE = "faces.csv"
 PICTURES = "pictures"
 
-SLICE_PREFIX = "slice:"
-"""Before a slice's name in the head of images.csv; values have `CHECKPOINT:METRIC`."""
-
-BOX = ("left", "top", "right", "bottom")
-
 
 class OutputError(ValueError):
-    """The folder for an evaluation is in use; the message says by what."""
+    """The folder for an evaluation is in use, or cannot be written; the message says why."""
 
 
 def require_output(folder: Path) -> None:
-    """Refuse a folder that something else is in, before hours are spent.
+    """Refuse a folder that something else is in or that cannot be written, before hours are spent.
 
     Raises:
-        OutputError: it is a file, or holds files and no evaluation.
+        OutputError: it is a file, holds files and no evaluation, or cannot be written.
     """
     if folder.is_file():
         raise OutputError(f"output={folder} is a file. Name a folder.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / IMAGES_FILE).exists():
+    # What a process that was killed was about to write is of no use to anyone.
+    is_used = folder.exists() and any(path.suffix != PARTIAL for path in folder.iterdir())
+    if is_used and not (folder / IMAGES_FILE).exists():
         raise OutputError(
             f"output={folder} holds files of something else. Name an empty or a new folder, or "
             "that of an evaluation, which is then replaced."
         )
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise OutputError(
+            f"output={folder} cannot be written: {error.strerror or error}. Choose another folder, "
+            "or make room in this one."
+        ) from error
 
 
 def write_evaluation(found: Evaluation, folder: Path) -> None:
@@ -67,16 +67,26 @@ def write_evaluation(found: Evaluation, folder: Path) -> None:
     (folder / JSON_FILE).unlink(missing_ok=True)
     for old in (folder / PICTURES).glob("*.png"):
         old.unlink()
-    _write_rows(folder / IMAGES_FILE, _image_rows(found))
-    _write_rows(folder / FACES_FILE, _face_rows(found))
-    _write_rows(folder / SUMMARY_FILE, _summary_rows(found))
+    _write_rows(folder / IMAGES_FILE, image_rows(found))
+    _write_rows(folder / FACES_FILE, face_rows(found))
+    _write_rows(folder / SUMMARY_FILE, summary_rows(found))
+    write_pictures(found, folder)
+
+
+def write_pictures(found: Evaluation, folder: Path) -> None:
+    """Write pictures, and the JSON that names them, beside the tables of the same evaluation.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     for picture in found.pictures:
         _write_png(picture_file(folder, picture.row, None), picture.original)
         for number, checkpoint in enumerate(found.checkpoints):
             pixels = picture.reconstructions[checkpoint.name]
             _write_png(picture_file(folder, picture.row, number), pixels)
     with write_whole(folder / JSON_FILE) as file:
-        file.write(json.dumps(_plain(found), indent=1, ensure_ascii=False).encode())
+        plain = json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+        file.write(plain.encode())
 
 
 def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:
@@ -123,87 +133,14 @@ def _plain_checkpoint(checkpoint: CheckpointResult) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they become the strings that `float` reads."""
+    """JSON has no NaN, which is null here, and no infinity: the string that `float` reads."""
     if isinstance(value, dict):
         return {name: _numbers(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_numbers(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _image_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
-    table = found.images
-    faces = np.bincount(table.face_images, minlength=len(table.keys)).tolist()
-    columns: dict[str, Sequence[Any]] = {
-        "number": table.numbers.tolist(),
-        "key": table.keys,
-        "source": table.sources,
-        "caption": table.captions,
-        "width": table.widths.tolist(),
-        "height": table.heights.tolist(),
-        "faces": faces,
-        **{SLICE_PREFIX + name: rows.astype(int).tolist() for name, rows in table.slices.items()},
-        **_value_columns({c.name: c.values for c in found.checkpoints}),
-    }
-    return _by_row(columns)
-
-
-def _face_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
-    columns: dict[str, Sequence[Any]] = {"row": found.images.face_images.tolist()}
-    columns |= {name: found.images.face_boxes[:, i].tolist() for i, name in enumerate(BOX)}
-    columns |= _value_columns({c.name: c.face_values for c in found.checkpoints})
-    return _by_row(columns)
-
-
-def _value_columns(
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]],
-) -> dict[str, Sequence[Any]]:
-    return {
-        f"{name}:{metric}": own.tolist()
-        for name, of_metric in values.items()
-        for metric, own in of_metric.items()
-    }
-
-
-def _by_row(columns: Mapping[str, Sequence[Any]]) -> Iterable[Mapping[str, Any]]:
-    yield {name: name for name in columns}  # the head
-    for row in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, row, strict=True))
-
-
-def _summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
-    head = (
-        "checkpoint", "compared_with", "group", "metric", "value", "low", "high", "count",
-        "num_infinite", "share_better", "evaluator", "comparable",
-    )  # fmt: skip
-    yield {name: name for name in head}
-    empty: dict[str, Any] = dict.fromkeys(head, "")
-    for checkpoint in found.checkpoints:
-        for group, summaries in checkpoint.summaries.items():
-            of_group = empty | {"checkpoint": checkpoint.name, "group": group}
-            for metric, summary in summaries.items():
-                yield of_group | {"metric": metric} | _cells(summary)
-            if distance := checkpoint.rfid.get(group):
-                cells = asdict(distance) | {"comparable": int(distance.comparable)}
-                yield of_group | {"metric": "rfid"} | cells
-        for metric in ("codes_used", "dead_codes", "perplexity", "entropy_bits"):
-            value = getattr(checkpoint.codebook, metric)
-            rated: dict[str, Any] = {"checkpoint": checkpoint.name, "group": ALL, "metric": metric}
-            yield empty | rated | {"value": value}
-    for difference in found.differences:
-        named: dict[str, Any] = {
-            "checkpoint": difference.after,
-            "compared_with": difference.before,
-            "group": difference.group,
-            "metric": difference.metric,
-            "share_better": difference.share_better,
-        }
-        yield empty | named | _cells(difference.change)
-
-
-def _cells(summary: Summary) -> dict[str, Any]:
-    plain = asdict(summary)
-    return {"value": plain.pop("mean"), **plain}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

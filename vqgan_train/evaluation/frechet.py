@@ -8,8 +8,6 @@ all checkpoints, and takes the root of a symmetric matrix, 2 s for 2,048 feature
 eigenvalues of a general one take 20 s.
 """
 
-from typing import Self
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,12 +27,6 @@ class FeatureSums:
         self.count += len(features)
         self.sums += features.sum(dim=0).cpu()
         self.products += (features.T @ features).cpu()
-
-    def merge(self, other: Self) -> None:
-        """Add another set's images."""
-        self.count += other.count
-        self.sums += other.sums
-        self.products += other.products
 
     def mean(self) -> Tensor:
         """(D,)."""

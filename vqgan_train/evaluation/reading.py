@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vqgan_train.evaluation.folder import (
-    BOX,
     FACES_FILE,
     IMAGES_FILE,
     JSON_FILE,
-    SLICE_PREFIX,
     picture_file,
 )
 from vqgan_train.evaluation.results import (
@@ -30,6 +28,7 @@ from vqgan_train.evaluation.results import (
     SetDistance,
     Summary,
 )
+from vqgan_train.evaluation.rows import BOX, SLICE_PREFIX
 
 Columns = Mapping[str, Sequence[str]]
 
@@ -80,7 +79,8 @@ def _floats(cells: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _dataset(plain: Mapping[str, Any]) -> DatasetFacts:
-    lists = {name: tuple(plain[name]) for name in ("given", "unreadable")}
+    names = ("given", "unreadable", "dead_shards", "damaged_shards")
+    lists = {name: tuple(plain[name]) for name in names}
     return DatasetFacts(**{**plain, **lists})
 
 
@@ -121,20 +121,25 @@ def _checkpoint(plain: Mapping[str, Any], images: Columns, faces: Columns) -> Ch
 
 
 def _summary(plain: Mapping[str, Any]) -> Summary:
-    means = {name: float(plain[name]) for name in ("mean", "low", "high")}
+    means = {name: _float(plain[name]) for name in ("mean", "low", "high")}
     return Summary(**{**plain, **means})
+
+
+def _float(number: float | str | None) -> float:
+    """As `folder` writes numbers that JSON lacks."""
+    return float("nan") if number is None else float(number)
 
 
 def _distance(plain: Mapping[str, Any]) -> SetDistance:
     return SetDistance(
-        value=float(plain["value"]), evaluator=plain["evaluator"], count=plain["count"]
+        value=_float(plain["value"]), evaluator=plain["evaluator"], count=plain["count"]
     )
 
 
 def _difference(plain: Mapping[str, Any]) -> Difference:
     changed = {
         "change": _summary(plain["change"]),
-        "share_better": float(plain["share_better"]),
+        "share_better": _float(plain["share_better"]),
     }
     return Difference(**{**plain, **changed})
 

@@ -7,6 +7,7 @@ checkpoint's values and row i of another's are of one image. `folder` writes it,
 back; `names` says how to print a metric.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,6 +44,12 @@ class DatasetFacts:
 
     unreadable: tuple[str, ...]
     """Images that could not be read, by name, with the reason; they count nowhere."""
+
+    dead_shards: tuple[str, ...]
+    """Shards of which nothing could be read, by name, with the reason."""
+
+    damaged_shards: tuple[str, ...]
+    """Shards that have lost samples, by name, with the reason; the others of them count."""
 
     resize: int
     """Length to which the shorter side was scaled, in pixels."""
@@ -121,13 +128,20 @@ class Summary:
 
     mean: float
     low: float
+    """NaN, as `high`, where no interval is known: of fewer than two images with finite values."""
+
     high: float
     count: int
-    """Values that the mean is of; 0: mean, low and high are NaN."""
+    """Values that the mean is of; 0: the mean is NaN."""
 
     num_infinite: int
     """Values left out because they are infinite: PSNR of identical images. If all are, the mean is
     infinite too."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether it is known how sure the mean is."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +185,7 @@ class Difference:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether there is an interval, and it leaves out 0."""
         return self.change.low > 0 or self.change.high < 0
 
 
@@ -198,7 +212,7 @@ class LeftOut:
     """What could not be measured."""
 
     metric: str
-    """Key of METRICS; `faces`; or `slice NAME`."""
+    """Key of METRICS; `faces`; `slice NAME`; or `picture KEY`."""
 
     reason: str
 

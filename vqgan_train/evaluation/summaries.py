@@ -1,6 +1,6 @@
 """From values of images to means of groups, and to differences of checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -112,8 +112,3 @@ def _values(measured: Measured, group: _Group) -> Values:
 
 def _columns(values: Values, rows: int) -> Floats:
     return np.stack(list(values.values()), axis=1) if values else np.zeros((rows, 0))
-
-
-def order_of_values(names: Sequence[str], values: Values) -> dict[str, Floats]:
-    """The same values in the order of tables."""
-    return {name: values[name] for name in names if name in values}

@@ -1,8 +1,10 @@
 """An evaluation as lines of text, no wider than 100 characters."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 
+from vqgan_train.evaluation.folder import JSON_FILE
 from vqgan_train.evaluation.names import METRICS
 from vqgan_train.evaluation.results import (
     ALL,
@@ -10,14 +12,19 @@ from vqgan_train.evaluation.results import (
     FACE_BOXES,
     WITH_FACE,
     CheckpointResult,
+    DatasetFacts,
     Difference,
     Evaluation,
+    SetDistance,
     Summary,
 )
 
 WIDTH = 100
 LABEL_WIDTH, VALUE_WIDTH, CHANGE_WIDTH = 22, 24, 27
 """Columns; two checkpoints and their difference make 99."""
+
+NAMED_AT_MOST = 5
+"""Images and shards of each kind of damage."""
 
 CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
 
@@ -37,6 +44,7 @@ def table_lines(found: Evaluation) -> list[str]:
     for after in later:
         lines += _block(found, [first, after])
     lines += _notes(found)
+    lines += _damage(found.dataset)
     return lines
 
 
@@ -47,9 +55,6 @@ def _dataset_lines(found: Evaluation) -> Iterator[str]:
         f"{facts.num_images:,} images of {given if len(given) < 40 else given[:37] + '...'}, "
         f"{facts.image_size} x {facts.image_size} pixels, range {facts.pixel_range}"
     )
-    if facts.unreadable:
-        yield f"{len(facts.unreadable):,} images could not be read:"
-        yield from (f"  {name}"[:WIDTH] for name in facts.unreadable[:5])
     if facts.faces_looked_for and facts.num_images:
         images = int(found.images.slices[WITH_FACE].sum())
         yield (
@@ -95,20 +100,30 @@ def _distance_row(group: str, pair: Sequence[CheckpointResult]) -> Iterator[str]
     distances = [checkpoint.rfid[group] for checkpoint in pair if group in checkpoint.rfid]
     if len(distances) < len(pair):
         return
-    cells = [
-        f"{_number('rfid', distance.value)} (N = {distance.count:,}"
-        f"{'' if distance.comparable else ' *'})"
-        for distance in distances
-    ]
+    cells = [_distance(distance) for distance in distances]
     if len(pair) == 2:
         cells.append(_number("rfid", distances[1].value - distances[0].value, sign="+"))
     yield _line("rfid", cells)
 
 
+def _distance(distance: SetDistance) -> str:
+    if not distance.count:
+        return "-"
+    mark = "" if distance.comparable else " *"
+    return f"{_number('rfid', distance.value)} (N = {distance.count:,}{mark})"
+
+
 def _notes(found: Evaluation) -> Iterator[str]:
     yield ""
     yield "Means with 95 % bootstrap intervals; a change is of the same images, one by one."
-    distances = [d for checkpoint in found.checkpoints for d in checkpoint.rfid.values()]
+    if any(not summary.has_interval for summary in _shown(found)):
+        yield "(-): no interval is known of fewer than two images."
+    distances = [
+        distance
+        for checkpoint in found.checkpoints
+        for distance in checkpoint.rfid.values()
+        if distance.count
+    ]
     if distances:
         yield from _wrapped(f"rFID by {distances[0].evaluator}.")
     for metric, evaluator in found.evaluators.items():
@@ -128,6 +143,26 @@ def _notes(found: Evaluation) -> Iterator[str]:
 
 def _wrapped(note: str) -> list[str]:
     return wrap(note, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _damage(facts: DatasetFacts) -> Iterator[str]:
+    for names, what in (
+        (facts.unreadable, "images could not be read"),
+        (facts.dead_shards, "shards hold nothing that could be read"),
+        (facts.damaged_shards, "shards have lost samples"),
+    ):
+        if names:
+            yield f"{len(names):,} {what}:"
+            yield from (f"  {name}"[:WIDTH] for name in names[:NAMED_AT_MOST])
+            more = len(names) - NAMED_AT_MOST
+            yield from [f"  and {more:,} more, by name in {JSON_FILE}"] * (more > 0)
+
+
+def _shown(found: Evaluation) -> Iterator[Summary]:
+    for checkpoint in found.checkpoints:
+        for of_group in checkpoint.summaries.values():
+            yield from (summary for summary in of_group.values() if summary.count)
+    yield from (difference.change for difference in found.differences if difference.change.count)
 
 
 def _infinite(checkpoint: CheckpointResult) -> Iterator[tuple[str, str, Summary]]:
@@ -159,12 +194,15 @@ def _line(metric: str, cells: Sequence[str]) -> str:
 def _interval(metric: str, summary: Summary, *, sign: str = "") -> str:
     if not summary.count:
         return "infinite" if summary.num_infinite else "-"
+    mean = _number(metric, summary.mean, sign=sign)
+    if not summary.has_interval:
+        return f"{mean} (-)"
     low, high = (_number(metric, value, sign=sign) for value in (summary.low, summary.high))
-    return f"{_number(metric, summary.mean, sign=sign)} ({low}, {high})"
+    return f"{mean} ({low}, {high})"
 
 
 def _number(metric: str, value: float, *, sign: str = "") -> str:
-    return f"{value:{sign},.{METRICS[metric].decimals}f}"
+    return "-" if math.isnan(value) else f"{value:{sign},.{METRICS[metric].decimals}f}"
 
 
 def _short(name: str) -> str:

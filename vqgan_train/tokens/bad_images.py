@@ -34,12 +34,16 @@ class BadImages:
         before: what became of the samples of parts that are done.
         max_fraction: of the images seen, once that are 100; beyond it the command stops.
         bar: the first ones are named above it.
+        remedy: what to do where there are too many.
     """
 
-    def __init__(self, before: PartReport, max_fraction: float, bar: "tqdm[Any]") -> None:
+    def __init__(
+        self, before: PartReport, max_fraction: float, bar: "tqdm[Any]", remedy: str
+    ) -> None:
         self.seen, self.bad = before.seen, len(before.bad)
         self.max_fraction = max_fraction
         self.bar = bar
+        self.remedy = remedy
         self._named = 0
 
     def count(self, report: PartReport) -> None:
@@ -53,10 +57,20 @@ class BadImages:
             self._named += 1
         self.seen += report.seen
         self.bad += len(report.bad)
-        if report.bad and self.bad > self.max_fraction * max(self.seen, 100):
+        if report.bad:
+            self.require_few(f"The last: {report.bad[-1]}.")
+
+    def require_few(self, which: str) -> None:
+        """Compare what was counted with what is allowed.
+
+        Args:
+            which: names some, or says where they are named.
+
+        Raises:
+            TokenError: there are too many.
+        """
+        if self.bad > self.max_fraction * max(self.seen, 100):
             raise TokenError(
                 f"{self.bad} of {self.seen} images could not be read, more than "
-                f"max_bad_fraction={self.max_fraction} allows. The last: {report.bad[-1]}. Mend "
-                "the source and begin again with another output, or go on with the same command "
-                "and a larger max_bad_fraction."
+                f"max_bad_fraction={self.max_fraction} allows. {which} {self.remedy}"
             )

@@ -187,19 +187,6 @@ def require_installed(token_format: TokenFormat) -> None:
         require_pyarrow()
 
 
-def open_tokens(path: Path) -> tuple[TokenMetadata, Iterator[Row]]:
-    """Read a file of tokens by its ending.
-
-    Raises:
-        TokenError: it is no such file, or does not say how it was made.
-        PreparationError: it is parquet, and pyarrow is not installed.
-    """
-    metadata, rows = open_any(path)
-    if metadata is None:
-        raise TokenError(f"{path} does not say how its tokens were made.")
-    return metadata, rows()
-
-
 def open_any(path: Path) -> tuple[TokenMetadata | None, Callable[[], Iterator[Row]]]:
     """Open a file of tokens by its ending.
 

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vqgan_train.cache import cache_folder
 from vqgan_train.data.pipeline import image_bytes, read_range
 from vqgan_train.data.remote import RemoteShard
 from vqgan_train.data.shard_store import ShardStore, file_name, shown
@@ -70,6 +71,21 @@ class StoreSettings(NamedTuple):
     attempts: int
 
 
+def store_settings(
+    cache_dir: str | None, cache_gb: float, stall_seconds: float, attempts: int
+) -> StoreSettings:
+    """Say where remote shards are kept.
+
+    Args:
+        cache_dir: folder on a disk of this machine. None: that of everything that is cached.
+        cache_gb: what they may take there, in 10^9 bytes.
+        stall_seconds: how long a source may send nothing.
+        attempts: how often it is asked.
+    """
+    folder = Path(cache_dir).expanduser() if cache_dir else cache_folder("shards")
+    return StoreSettings(folder, int(cache_gb * 1e9), stall_seconds, attempts)
+
+
 @cache
 def open_store(settings: StoreSettings) -> ShardStore:
     """The store of this process."""
@@ -104,7 +120,7 @@ class RemotePlace(NamedTuple):
             raise ShardError(
                 f"{self.file} holds {there} samples, and not {self.num_samples}, as the "
                 "NNNNN_stats.json beside it says, or as there were before. Mend that file, or "
-                "fetch the shard and encode it from this disk."
+                "fetch the shard and give the file."
             )
         return _of_shard(fields, shard.name)
 

@@ -112,7 +112,7 @@ def _features(
     except CheckpointError as error:
         if files.inception is not None:
             raise
-        cause = " ".join(str(error.__cause__ or error).split())[:REASON_CHARACTERS]
+        cause = " ".join(str(error.__cause__ or error).split())
         left_out.append(
             LeftOut(
                 "rfid",

@@ -19,9 +19,6 @@ from vqgan_train.losses import LPIPS, find_lpips_weights
 from vqgan_train.losses.alexnet_weights import find_alexnet_weights
 from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
 
-REASON_CHARACTERS = 120
-"""Of what a download's library says, which can be long."""
-
 IN_FACES = ("psnr", "lpips_vgg", "lpips_alex")
 """Metrics of images that are taken of faces too; SSIM's window is too large for small ones."""
 

@@ -96,7 +96,7 @@ def make_notes(found: Evaluation) -> list[str]:
     if len(found.checkpoints) > 1:
         notes.append(
             f"Changes are against {found.checkpoints[0].name}, image by image (or face by face), "
-            "with 95 % bootstrap intervals; one whose interval holds 0, or is not there, is unclear."
+            "with 95 % bootstrap intervals; one that holds 0, or is not there, makes it unclear."
         )
     for checkpoint in found.checkpoints:
         for group, summaries in checkpoint.summaries.items():
@@ -185,8 +185,8 @@ def _mean(metric: str, summary: Summary) -> str:
 
 def _change(difference: Difference) -> Change:
     metric, change = difference.metric, difference.change
-    if not change.count:
-        return Change(_mean(metric, change), "", "plain", "")
+    if math.isnan(change.mean):
+        return Change(NOTHING, "", "plain", "")
     verdict = "unclear"
     if difference.is_certain:
         grew = change.mean > 0

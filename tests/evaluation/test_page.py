@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vqgan_train.evaluation.page.table import make_groups
 from vqgan_train.evaluation.page.text import MINUS, interval, number
 from vqgan_train.evaluation.results import Evaluation, KeptPicture, Summary
 
+SVG = "{http://www.w3.org/2000/svg}"
 RUN = [{"step": float(step), "val/psnr": 20.0 + step} for step in range(5)]
 
 
@@ -305,6 +307,105 @@ def test_one_checkpoint_or_three_make_a_page_too(tmp_path: Path, count: int) -> 
     page = draw(found, tmp_path)
     assert " → ".join(checkpoint.name for checkpoint in many) in page.text
     assert ("Changes are against before" in page.text) == (count > 1)
+
+
+def renamed(found: Evaluation, names: tuple[str, ...]) -> Evaluation:
+    """With other checkpoint names."""
+    new = dict(zip(NAMES, names, strict=True))
+    return replace(
+        found,
+        checkpoints=tuple(replace(c, name=new[c.name]) for c in found.checkpoints),
+        differences=tuple(
+            replace(d, before=new[d.before], after=new[d.after]) for d in found.differences
+        ),
+        pictures=tuple(
+            replace(
+                kept,
+                reconstructions={new[name]: made for name, made in kept.reconstructions.items()},
+            )
+            for kept in found.pictures
+        ),
+    )
+
+
+ODD_NAMES = (
+    ("original", "error of original"),
+    ("error 0", "checkpoint 0"),
+    ("it's \"<b>'", "&amp; </option> --"),
+    ("_hidden", "$x_{$ \\frac"),
+    ("Z\u00fcrich \u5199\u771f", "\U0001f600  two  spaces"),
+)
+
+
+@pytest.mark.parametrize("names", ODD_NAMES)
+def test_no_name_of_a_checkpoint_is_taken_for_something_else(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    found = renamed(tiny_evaluation(), names)
+    page = draw(found, tmp_path, runs=dict.fromkeys(names, RUN))
+    usual = draw(tiny_evaluation(), tmp_path, runs=dict.fromkeys(NAMES, RUN))
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in usual.elements]
+    pictures = [found for tag, found in page.elements if tag == "img" and "data-version" in found]
+    versions = [found["data-version"] for found in pictures[:5]]
+    assert len(set(versions)) == 5
+    assert [found["data-name"] for found in pictures[:5]] == [
+        "original",
+        *names,
+        *(f"error of {name}" for name in names),
+    ]
+    options = [found["value"] for tag, found in page.elements if tag == "option"]
+    assert [value for value in options if value in versions] == [
+        *(versions[0], *versions[1:3]),
+        *(*versions[1:3], *versions[3:], versions[0]),
+    ]
+    (usage,) = (
+        found["src"] for _, found in page.elements if "How many codes" in (found.get("alt") or "")
+    )
+    svg = base64.b64decode((usage or "").split(",", 1)[1]).decode()
+    drawn = [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+    for name in names:
+        assert drawn.count(name) == 2
+
+
+def test_runs_of_checkpoints_whose_names_hold_commas_are_all_drawn(tmp_path: Path) -> None:
+    found = tiny_evaluation()
+    names = ("a", "b", "a, b")
+    many = tuple(replace(found.checkpoints[0], name=name) for name in names)
+    found = replace(found, checkpoints=many, differences=(), pictures=())
+    other = [{**row, "val/psnr": 30.0} for row in RUN]
+    page = draw(found, tmp_path, runs={"a": RUN, "b": RUN, "a, b": other})
+    assert len([alt for alt in page.values("alt") if "the run that made a, b." in alt]) == 2
+
+
+def test_a_slice_of_one_image_or_none_is_sure_of_nothing(tmp_path: Path) -> None:
+    found, nothing = tiny_evaluation(), float("nan")
+    empty = Summary(mean=nothing, low=nothing, high=nothing, count=0, num_infinite=0)
+    single = Summary(mean=0.5, low=nothing, high=nothing, count=1, num_infinite=0)
+    checkpoints = tuple(
+        replace(c, summaries={"all": {"psnr": single, "ssim": empty}}) for c in found.checkpoints
+    )
+    differences = (
+        replace(found.differences[0], metric="psnr", change=single, share_better=1.0),
+        replace(found.differences[0], metric="ssim", change=empty, share_better=nothing),
+    )
+    found = replace(found, checkpoints=checkpoints, differences=differences)
+    psnr, ssim = make_groups(found)[0].lines[:2]
+    dash = "\N{EN DASH}"
+    assert psnr.cells[1][:2] == ("0.50", dash)
+    assert psnr.cells[1].change == ("+0.50", dash, "unclear", "100%")
+    assert ssim.cells[1][:2] == (dash, "")
+    assert ssim.cells[1].change == (dash, "", "plain", "")
+    page = draw(found, tmp_path)
+    assert not re.search(r"\b(nan|inf)\b|nan%", page.text, re.IGNORECASE)
+    assert not {"change better", "change worse"} & set(page.values("class"))
+
+
+def test_a_pair_that_cannot_be_compared_has_a_dash_for_its_share() -> None:
+    found = tiny_evaluation()
+    difference = replace(found.differences[0], share_better=float("nan"))
+    (line, *_) = make_groups(replace(found, differences=(difference,)))[0].lines
+    assert line.cells[1].change is not None
+    assert line.cells[1].change.share_better == "\N{EN DASH}"
 
 
 def test_without_pictures_faces_or_anything_left_out_it_is_a_table(tmp_path: Path) -> None:

@@ -63,13 +63,13 @@ def test_menu_slider_and_links_work_from_the_keyboard(tmp_path: Path, page: Path
 
         await tab.evaluate(
             "for (const select of document.querySelectorAll('select')) {"
-            "  if (select.name === 'right') select.value = 'error of before';"
+            "  if (select.name === 'right') select.value = 'error 0';"
             "  select.dispatchEvent(new Event('change', {bubbles: true})); }"
         )
         assert await tab.evaluate(f"{stage}.querySelector('img.right').className") == "right heat"
         assert await tab.evaluate(
             f"{stage}.querySelector('img.right').src === document.querySelector("
-            "'#picture-0 .strip img[data-version=\"error of before\"]').src"
+            "'#picture-0 .strip img[data-version=\"error 0\"]').src"
         )
 
         # The face is of a picture that the menu does not show.

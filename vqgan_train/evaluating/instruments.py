@@ -26,9 +26,6 @@ from vqgan_train.losses.lpips_files import LpipsNetwork
 from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError, find_weights
 from vqgan_train.losses.vgg16_weights import VGG16
 
-REASON_CHARACTERS = 120
-"""Of what a download's library says, which can be long."""
-
 IN_FACES = ("psnr", "lpips_vgg", "lpips_alex")
 """Metrics of images that are taken of faces too; SSIM's window is too large for small ones."""
 
@@ -139,8 +136,7 @@ def _features(
             return InceptionFeatures(fetch()).to(device)
         # Servers and pip fail in as many ways as there are networks; the other one may do.
         except (CheckpointError, OSError, ValueError) as error:
-            cause = " ".join(str(error.__cause__ or error).split())
-            failures.append(cause[:REASON_CHARACTERS])
+            failures.append(" ".join(str(error.__cause__ or error).split()))
     left_out.append(
         LeftOut(
             "rfid",

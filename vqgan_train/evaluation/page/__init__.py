@@ -89,14 +89,14 @@ def _draw_within(found: Evaluation, picture_bytes: int) -> tuple[list[Card], int
     return cards, QUALITIES[-1]
 
 
-def _trainings(names: Sequence[str], runs: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+def _trainings(names: Sequence[str], runs: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     """Curves under the names of the checkpoints of a run: best and last of one run share them."""
     makers: dict[str, list[str]] = {}
     for name in names:
         diagram = draw_training(runs.get(name, ()))
         if diagram is not None:
             makers.setdefault(diagram, []).append(name)
-    return {", ".join(made): diagram for diagram, made in makers.items()}
+    return [(", ".join(made), diagram) for diagram, made in makers.items()]
 
 
 def _reasons(cards: Sequence[Card]) -> dict[str, str]:

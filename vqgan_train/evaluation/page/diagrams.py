@@ -2,12 +2,14 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from vqgan_train.curves import draw_curves
 from vqgan_train.evaluation.results import CheckpointResult
@@ -53,7 +55,6 @@ def draw_usage(checkpoints: Sequence[CheckpointResult]) -> str:
         for place, checkpoint in enumerate(checkpoints):
             usage = checkpoint.codebook.usage
             color = COLORS[place % len(COLORS)]
-            name = checkpoint.name
             often, _ = np.histogram(usage, bins=[0, *edges])
             counts.stairs(
                 often,
@@ -62,22 +63,34 @@ def draw_usage(checkpoints: Sequence[CheckpointResult]) -> str:
                 color=color,
                 alpha=0.9 if place else 0.35,
                 linewidth=1.5,
-                label=name,
+                label=str(place),
             )
             used = np.sort(usage[usage > 0])[::-1]
-            ranks.plot(np.arange(1, len(used) + 1), used, color=color, linewidth=1.5, label=name)
+            ranks.plot(
+                np.arange(1, len(used) + 1), used, color=color, linewidth=1.5, label=str(place)
+            )
         counts.set(xscale="log", xlabel="times a code occurs (leftmost: never)", ylabel="codes")
         ranks.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="times it occurs")
         for axes in (counts, ranks):
-            axes.legend(fontsize=8, frameon=False)
+            _name_lines(axes.legend(fontsize=8, frameon=False), checkpoints)
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25, linewidth=0.5)
         return _uri(figure)
 
 
+def _name_lines(legend: Legend, checkpoints: Sequence[CheckpointResult]) -> None:
+    """Put in the names as they are; as labels, `_a` would be left out and `$a$` be a formula."""
+    for text, checkpoint in zip(legend.get_texts(), checkpoints, strict=True):
+        text.set_parse_math(False)
+        text.set_text(checkpoint.name)
+
+
 def _uri(figure: Figure) -> str:
     written = io.StringIO()
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # Only to measure text: the reader's own fonts draw it.
+        warnings.filterwarnings("ignore", r"(?s)(Glyph|Matplotlib currently does not)")
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     head, rest = svg.split(">", 1)

@@ -15,7 +15,7 @@ if (toolbar) {
     to.height = from.height;
     to.alt = from.alt;
     to.classList.toggle("heat", from.classList.contains("heat"));
-    card.querySelector(`.tag.${side}`).textContent = version;
+    card.querySelector(`.tag.${side}`).textContent = from.dataset.name;
   };
   const fill = (card) => {
     put(card, "left", left.value);

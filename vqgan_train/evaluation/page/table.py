@@ -1,10 +1,11 @@
 """The table of the page, as rows of cells that know how they look."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vqgan_train.evaluation.names import METRICS
-from vqgan_train.evaluation.page.text import interval, label, number
+from vqgan_train.evaluation.page.text import NOTHING, interval, label, number
 from vqgan_train.evaluation.results import (
     ALL,
     COMPARABLE_FROM,
@@ -23,7 +24,8 @@ class Change(NamedTuple):
     text: str
     interval: str
     verdict: str
-    """`better`, `worse` or `unclear`: the interval holds 0."""
+    """`better`, `worse`, or `unclear`: the interval holds 0 or is none. `plain` where there is no
+    change to judge."""
 
     share_better: str
     """Of the images or faces, in percent; empty where it is not of single ones."""
@@ -87,11 +89,14 @@ def make_tiles(found: Evaluation) -> list[Tile]:
 
 def make_notes(found: Evaluation) -> list[str]:
     """What has to be known to read the table."""
-    notes = ["Means, with 95 % bootstrap intervals."]
+    notes = [
+        "Means, with 95 % bootstrap intervals, which take two images at least; "
+        f"{NOTHING} is what is not defined."
+    ]
     if len(found.checkpoints) > 1:
         notes.append(
             f"Changes are against {found.checkpoints[0].name}, image by image (or face by face), "
-            "with 95 % bootstrap intervals; one whose interval holds 0 is called unclear."
+            "with 95 % bootstrap intervals; one that holds 0, or is not there, makes it unclear."
         )
     for checkpoint in found.checkpoints:
         for group, summaries in checkpoint.summaries.items():
@@ -181,13 +186,15 @@ def _mean(metric: str, summary: Summary) -> str:
 
 def _change(difference: Difference) -> Change:
     metric, change = difference.metric, difference.change
+    if math.isnan(change.mean):
+        return Change(NOTHING, "", "plain", "")
     verdict = "unclear"
     if difference.is_certain:
         grew = change.mean > 0
         verdict = "better" if grew == METRICS[metric].higher_is_better else "worse"
     return Change(
-        number(metric, change.mean, sign="+") if change.count else number(metric, float("nan")),
+        number(metric, change.mean, sign="+"),
         interval(metric, change, sign="+"),
         verdict,
-        f"{difference.share_better:.0%}",
+        NOTHING if math.isnan(difference.share_better) else f"{difference.share_better:.0%}",
     )

@@ -19,9 +19,11 @@ def number(metric: str, value: float, *, sign: str = "") -> str:
 
 
 def interval(metric: str, summary: Summary, *, sign: str = "") -> str:
-    """From where to where; nothing where the mean is not of finite values."""
-    if not summary.count or not math.isfinite(summary.low + summary.high):
+    """From where to where; a dash where it takes more images, nothing without a finite mean."""
+    if not summary.count or not math.isfinite(summary.mean):
         return ""
+    if math.isnan(summary.low + summary.high):
+        return NOTHING
     low, high = (number(metric, value, sign=sign) for value in (summary.low, summary.high))
     return f"{low} to {high}"
 

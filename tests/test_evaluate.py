@@ -245,6 +245,7 @@ def with_made_up_faces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(instruments, "missing_package", lambda name: None if name == "dlib" else name)
 
 
+@pytest.mark.slow
 def test_two_ranks_find_what_one_finds(
     tmp_path: Path, checkpoints: list[Path], shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

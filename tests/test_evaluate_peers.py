@@ -215,5 +215,5 @@ def test_a_model_that_blurs_is_worse_in_each_the_more_it_blurs(
         change = much.summaries[ALL][name].mean - little.summaries[ALL][name].mean
         assert (change < 0) == shown.higher_is_better, name
         assert change != 0
-    assert TinyFeatures.evaluator == much.rfid[ALL].evaluator
+    assert str(TinyFeatures.evaluator) == much.rfid[ALL].evaluator
     assert much.rfid[ALL].value > little.rfid[ALL].value > 0

@@ -53,13 +53,13 @@ FULL_SIZE = (
 )
 """What f16-16384 trains before it is compared."""
 
-TWO_THREADS = {**os.environ, "OMP_NUM_THREADS": "2"}
-
 
 def train(folder: Path, *settings: str) -> dict[str, float]:
     """Run the default job with changes; what its last validation found."""
     command = [sys.executable, "-m", "vqgan_train", f"run.output_dir={folder}", *settings]
-    subprocess.run(command, check=True, env=TWO_THREADS, stdout=subprocess.DEVNULL)
+    # What a run that is killed leaves in its TMPDIR goes with the folder of all runs.
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "TMPDIR": str(folder.parent)}
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     with (folder / "metrics.csv").open(newline="") as file:
         last = [row for row in csv.DictReader(file) if row["val/psnr"]][-1]
     return {name: float(last[name]) for name in COMPARED}

@@ -64,6 +64,14 @@ def test_the_job_of_launching_composes() -> None:
     assert options["ntasks-per-node"] == options["gpus-per-node"]
 
 
+def test_the_variables_in_launchings_commands_are_somewhere_set() -> None:
+    page = (ROOT / "docs" / "launching.md").read_text()
+    used = set(re.findall(r"\$(\w+)", page))
+    assert used
+    by_hand = {name for name in used if not name.startswith("SLURM_")}
+    assert by_hand <= set(re.findall(r"^    (\w+)=", page, re.MULTILINE))
+
+
 def test_the_job_of_64_gpus_is_as_its_page_wants_it() -> None:
     options, config = read_submission("cluster.md")
     numbers = {name: int(value) for name, value in options.items() if value.isdecimal()}

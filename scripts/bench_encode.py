@@ -10,7 +10,6 @@ list of lists into parquet. Writes docs/benchmarks/encode.json. Without SHARDS: 
 scikit-image ships.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -26,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import yaml
+from command_line import Parser, count, exit_on_signals, output_file
 from pages import ROOT, machine, write_json
 from PIL import Image
 from pyarrow import parquet
@@ -165,15 +165,20 @@ def measure(
 
 def main() -> None:
     """Measure and write down."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("shards", nargs="?", help="pattern of tar files with photos")
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser = Parser(__doc__)
+    option = parser.add_argument
+    option("shards", nargs="?", help="path, glob or brace pattern of tar files with photos")
+    option("--images", type=count, default=48, metavar="N",
+           help="the first N of the shards, or as many as there are (default: 48)")  # fmt: skip
+    option("--rounds", type=count, default=3, metavar="N",
+           help="times that each side encodes them all, beside a first one that is not timed "
+           "(default: 3)")  # fmt: skip
+    option("--batch-size", type=count, default=8, metavar="N",
+           help="images that go through the model at once (default: 8)")  # fmt: skip
+    option("--output", type=output_file, default=RESULTS, metavar="FILE",
+           help="JSON to write (default: docs/benchmarks/encode.json)")  # fmt: skip
     given = parser.parse_args()
+    exit_on_signals()
     shards = expand_shards([given.shards]) if given.shards else [pack_sample_photos()[0]]
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:

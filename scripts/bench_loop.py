@@ -1,13 +1,14 @@
 """How much of the bare step's speed the whole of `python -m vqgan_train` keeps, on a CPU.
 
-    python scripts/bench_loop.py [--steps 60] [--model small] [--batch-size 4] [--side 64]
+    python scripts/bench_loop.py [--steps 120] [--model small] [--batch-size 4] [--side 64]
 
 One run on shards of sample photos, with validations, pictures, checkpoints and metrics at a
 rate that a long run has (each costs what it costs; the shares are stated), and the bare step of
 scripts/bench_step.py before and after it. Writes docs/benchmarks/loop.json and docs/speed.md.
+With what is set by default, 2 minutes on 2 idle cores: 120 steps three times, of 0.3 s each, and
+the run's start and validations.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -21,12 +22,15 @@ from typing import Any
 
 import torch
 from bench_step import draw_images
+from command_line import Parser, count, exit_on_signals, output_file
 from pages import ROOT, machine, put, table, write_json
-from steps import make_step
+from steps import MODELS, make_step
 
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "loop.json"
 PACKAGES = ("torch", "pytorch-lightning", "webdataset")
+ROWS = 6
+"""Of metrics in a run."""
 
 
 def bare_speed(model: str, batch_size: int, side: int, steps: int) -> float:
@@ -51,7 +55,7 @@ def run_speed(model: str, batch_size: int, side: int, steps: int) -> dict[str, f
             "data.resize": side * 5 // 4,
             "run.output_dir": folder + "/run",
             "run.max_steps": steps,
-            "run.log_every_steps": steps // 6,
+            "run.log_every_steps": steps // ROWS,
             "run.val_every_steps": steps,
             "run.checkpoint_every_steps": steps // 2,
             "trainer.precision": "fp32",
@@ -71,7 +75,7 @@ def run_speed(model: str, batch_size: int, side: int, steps: int) -> dict[str, f
         "data_seconds_a_step": statistics.median(float(r["train/data_seconds"]) for r in rows),
         "step_seconds": statistics.median(float(r["train/step_seconds"]) for r in rows),
         "seconds_in_all": total,
-        "seconds_training": sum(float(r["train/step_seconds"]) for r in rows) * (steps // 6),
+        "seconds_training": sum(float(r["train/step_seconds"]) for r in rows) * (steps // ROWS),
     }
 
 
@@ -101,15 +105,22 @@ def to_table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure and write down."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--model", default="small")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--output", type=Path, default=None)
+    parser = Parser(__doc__)
+    option = parser.add_argument
+    option("--steps", type=count, default=120, metavar="N",
+           help="of the run, and of the bare step before and after it; at least 6 (default: 120, "
+           "as in docs/speed.md)")  # fmt: skip
+    option("--model", choices=MODELS, default="small", help="file of conf/model (default: small)")
+    option("--batch-size", type=count, default=4, metavar="N", help="images a step (default: 4)")
+    option("--side", type=count, default=64, metavar="PIXELS",
+           help="width and height of the images (default: 64)")  # fmt: skip
+    option("--output", type=output_file, metavar="FILE",
+           help="JSON to write instead of docs/benchmarks/loop.json; then docs/speed.md stays as "
+           "it is")  # fmt: skip
     given = parser.parse_args()
+    if given.steps < ROWS:
+        parser.error(f"argument --steps: {given.steps} are too few for {ROWS} rows of metrics")
+    exit_on_signals()
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     shape = (given.model, given.batch_size, given.side, given.steps)
     where = machine(PACKAGES)

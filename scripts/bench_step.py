@@ -24,36 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arithmetic import Operations, matrix_rates
+from command_line import Parser, count, exit_on_signals, output_file
 from pages import ROOT, machine, put, table, write_json
-from steps import SIDES, make_step, tf32_allowed
+from steps import MODELS, SIDES, make_step
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "step_cpu.json"
 PACKAGES = ("torch", "pytorch-lightning", "lpips", "taming-transformers-rom1504")
-MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
-
-
-class Operations(TorchDispatchMode):
-    """Counts multiplications and additions of convolutions, products and attention, as torch does.
-
-    torch's FlopCounterMode also asks which module an operation belongs to, and cannot where
-    autograd.grad is called inside a step.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func.overloadpacket in flop_registry:
-            self.count += flop_registry[func.overloadpacket](
-                *args, **(kwargs or {}), out_val=result
-            )
-        return result
 
 
 def draw_images(batch_size: int, side: int, device: str) -> Tensor:
@@ -62,30 +41,6 @@ def draw_images(batch_size: int, side: int, device: str) -> Tensor:
     coarse = torch.rand(batch_size, 3, 8, 8, generator=generator) * 2 - 1
     images = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
     return images.to(device)
-
-
-def matrix_rate(dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of a product of large square matrices, the best of five."""
-    side = MATRIX_SIDES[device]
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(6):
-        began = time.perf_counter()
-        (left @ right)[0, 0].item()
-        seconds.append(time.perf_counter() - began)
-    return 2 * side**3 / min(seconds[1:])
-
-
-def matrix_rates(device: str) -> dict[str, float]:
-    """FLOP/s of the arithmetics that the sides use here."""
-    rates = {
-        "fp32": matrix_rate(torch.float32, device),
-        "bf16": matrix_rate(torch.bfloat16, device),
-    }
-    if device == "cuda":
-        with tf32_allowed():
-            rates["tf32"] = matrix_rate(torch.float32, device)
-    return rates
 
 
 def take_turns(
@@ -228,19 +183,33 @@ def to_table(results: dict[str, Any]) -> str:
     )
 
 
+def read_arguments() -> argparse.Namespace:
+    """What to measure."""
+    parser = Parser(__doc__)
+    option = parser.add_argument
+    option("--batch-sizes", type=count, nargs="+", default=[1, 2, 4], metavar="N",
+           help="images a step, tried one after the other (default: 1 2 4)")  # fmt: skip
+    option("--rounds", type=count, default=5, metavar="N",
+           help="steps of each side and batch size, beside a first one that is not timed "
+           "(default: 5)")  # fmt: skip
+    quoted = " ".join(f"'{name}'" for name in SIDES)
+    option("--sides", choices=SIDES, nargs="+", default=list(SIDES[:5]), metavar="SIDE",
+           help=f"what takes turns, each in quotes: {quoted} (default: the first 5)")  # fmt: skip
+    option("--model", choices=MODELS, default="f16_16384",
+           help="file of conf/model (default: f16_16384)")  # fmt: skip
+    option("--side", type=count, default=256, metavar="PIXELS",
+           help="width and height of the images (default: 256)")  # fmt: skip
+    option("--output", type=output_file, metavar="FILE",
+           help="JSON to write instead of docs/benchmarks/step_<device>.json; then docs/speed.md "
+           "stays as it is")  # fmt: skip
+    option("--examine", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
 def main() -> None:
     """Measure and write down."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES[:5]))
-    parser.add_argument("--model", default="f16_16384")
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--output", type=Path, default=None)
-    parser.add_argument("--examine", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = read_arguments()
+    exit_on_signals()
     if given.examine:
         print(json.dumps(examine(*json.loads(given.examine))))
         return

@@ -1,6 +1,6 @@
 """The memory that a training step needs on a device, computed without one.
 
-    python scripts/model_memory.py
+    python scripts/model_memory.py [--output FILE]
 
 One step of f16-16384 runs on tensors without numbers (torch's fake ones), and every storage that it
 makes is counted from its first to its last use. From the peaks at two batch sizes follows what an
@@ -14,6 +14,7 @@ import weakref
 from typing import Any
 
 import torch
+from command_line import Parser, output_file
 from pages import ROOT, machine, put, table, write_json
 from steps import make_config
 from torch import nn
@@ -134,9 +135,17 @@ def to_table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Compute and write down."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--output", type=output_file, metavar="FILE",
+        help="JSON to write instead of docs/benchmarks/step_memory.json; then docs/speed.md stays "
+        "as it is",
+    )  # fmt: skip
+    given = parser.parse_args()
     results = measure()
-    write_json(RESULTS, results)
-    put(PAGE, "step memory", to_table(results))
+    write_json(given.output or RESULTS, results)
+    if given.output is None:
+        put(PAGE, "step memory", to_table(results))
     print(json.dumps(results["variants"], indent=1))
 
 

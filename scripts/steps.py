@@ -43,6 +43,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 SIDES = ("original", *VARIANTS)
 
+MODELS = tuple(sorted(path.stem for path in (config_dir() / "model").glob("*.yaml")))
+
 
 def make_step(side: str, model: str, images: tuple[int, int, int, int], device: str) -> Step:
     """Build one side of the comparison.

@@ -38,6 +38,14 @@ def test_one_rank_sends_nothing_and_many_send_the_gradient_twice(model: ModuleTy
     assert model.arithmetic_seconds(8) == pytest.approx(8 * model.arithmetic_seconds(1))
 
 
+def test_the_page_computes_with_the_arithmetic_that_was_counted(model: ModuleType) -> None:
+    page = model.PAGE.read_text()
+    assert f"**{model.IMAGE_GFLOP:,.0f} GFLOP** is a step" in page
+    assert f"images a GPU x {model.IMAGE_GFLOP:,.0f} GFLOP" in page
+    milliseconds = f"{model.arithmetic_seconds(model.BATCH) * 1e3:.0f} ms"
+    assert f"{model.BATCH} x {model.IMAGE_GFLOP:,.0f} / (790,000 x 0.35) = {milliseconds}" in page
+
+
 def test_the_page_holds_the_table_that_the_script_computes(model: ModuleType) -> None:
     pages = importlib.import_module("pages")
     assert pages.held(model.PAGE, "cluster") == model.to_table()

@@ -23,6 +23,14 @@ TRAININGS = [
         r"^    (python -m vqgan_train (?:.*\\\n)*.*)$", page.read_text(), re.MULTILINE
     )
 ]
+SUBMISSIONS = {
+    page.name: command
+    for page in PAGES
+    for command in re.findall(
+        r"^    ((?:\w+=\S+ )*sbatch (?:.*\\\n)*.*)$", page.read_text(), re.MULTILINE
+    )
+}
+"""Jobs of Slurm with settings, one a page."""
 
 
 def test_ci_runs_the_readmes_commands_to_the_letter() -> None:
@@ -40,6 +48,45 @@ def test_training_commands_compose(command: str) -> None:
 
 def test_there_are_training_commands() -> None:
     assert len(TRAININGS) >= 3
+    assert SUBMISSIONS.keys() == {"cluster.md", "launching.md"}
+
+
+def read_submission(page: str) -> tuple[dict[str, str], Config]:
+    """The variables and options of a page's job, and the settings that its ranks are given."""
+    words = shlex.split(SUBMISSIONS[page].replace("\\\n", " "))
+    template = words.index("scripts/slurm/train.sbatch")
+    options = dict(word.lstrip("-").split("=", 1) for word in words[:template] if word != "sbatch")
+    return options, compose_config(*quote_overrides(words[template + 1 :], Config))
+
+
+def test_the_job_of_launching_composes() -> None:
+    options, _config = read_submission("launching.md")
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+
+
+def test_the_variables_in_launchings_commands_are_somewhere_set() -> None:
+    page = (ROOT / "docs" / "launching.md").read_text()
+    used = set(re.findall(r"\$(\w+)", page))
+    assert used
+    by_hand = {name for name in used if not name.startswith("SLURM_")}
+    assert by_hand <= set(re.findall(r"^    (\w+)=", page, re.MULTILINE))
+
+
+def test_the_job_of_64_gpus_is_as_its_page_wants_it() -> None:
+    options, config = read_submission("cluster.md")
+    numbers = {name: int(value) for name, value in options.items() if value.isdecimal()}
+    assert numbers["nodes"] == numbers["ntasks-per-node"] == numbers["gpus-per-node"] == 8
+    assert numbers["cpus-per-task"] == numbers["SRUN_CPUS_PER_TASK"] > config.data.num_workers
+    assert numbers["OMP_NUM_THREADS"] == 1
+    images_a_step = 64 * config.data.batch_size
+    assert config.data.shard_lanes is not None
+    assert 8 * config.data.shard_lanes % images_a_step == 0  # each node its share
+    assert config.run.max_steps is None
+    assert config.run.max_images is not None
+    steps = config.run.max_images // images_a_step
+    assert f"The whole is {steps:,} steps" in (ROOT / "docs" / "cluster.md").read_text()
+    assert config.run.val_every_steps < steps / 4
+    assert config.data.attempts * config.data.stall_seconds < 600  # for which NCCL waits
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

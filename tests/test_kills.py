@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_runs import load, rows, tiny_config
 
-from vqgan_train.run_folder import RunFolderError
+from vqgan_train.run.folder import RunFolderError
 from vqgan_train.train import train
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ from vqgan_train.build import images_a_step, last_step, learning_rate
 from vqgan_train.checkpoint import CheckpointError, write_atomically
 from vqgan_train.config import ConfigError
 from vqgan_train.data import ShardError
-from vqgan_train.run_folder import RunFolderError
-from vqgan_train.run_start import ANEW, RunStart
+from vqgan_train.run.folder import RunFolderError
+from vqgan_train.run.start import ANEW, RunStart
 from vqgan_train.train import train
 
 BY_IMAGES = ("run.max_steps=null", "run.max_images=4")

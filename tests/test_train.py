@@ -13,7 +13,7 @@ from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 from vqgan_train import VQGAN, VQGANModule
 from vqgan_train.build import build_data
 from vqgan_train.checkpoint import CheckpointError
-from vqgan_train.run_folder import RunFolderError
+from vqgan_train.run.folder import RunFolderError
 from vqgan_train.runtime import AtomicCheckpointIO
 from vqgan_train.train import train
 

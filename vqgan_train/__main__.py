@@ -5,7 +5,7 @@ import sys
 
 from vqgan_train.command import run_command
 from vqgan_train.config import Config
-from vqgan_train.launch import rank_of
+from vqgan_train.ranks.launch import rank_of
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vqgan_train.config import Settings, config_dir, register_schema, setting_names, to_config
 from vqgan_train.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
-from vqgan_train.launch import LostRankError, rank_of
+from vqgan_train.ranks.launch import LostRankError, rank_of
 
 WANDB_ERRORS = "wandb.errors"
 

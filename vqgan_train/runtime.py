@@ -78,7 +78,7 @@ def configure_logging() -> None:
             shown.setLevel(logging.WARNING if is_first_rank() else logging.ERROR)
     # Lightning 2.6 asks torch 2.14 in a way that later versions will not answer.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # Wherever Slurm is installed, used or not; what matters of it launch.py checks.
+    # Wherever Slurm is installed, used or not; what matters of it ranks/launch.py checks.
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     # The progress bar shows the loader's wait; a general advice for more workers helps no CPU.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

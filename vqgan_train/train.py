@@ -19,19 +19,19 @@ from vqgan_train.callbacks import Artifacts
 from vqgan_train.config import Config, plain_settings
 from vqgan_train.data.module import ShardDataModule
 from vqgan_train.module import VQGANModule
-from vqgan_train.rank_command import rank_command
-from vqgan_train.rank_launcher import follow_first_rank, own_world
-from vqgan_train.rank_log import RankLog, open_first, rank_log
-from vqgan_train.ranks_lost import lost_ranks_named
-from vqgan_train.run_folder import (
+from vqgan_train.ranks.command import rank_command
+from vqgan_train.ranks.launcher import follow_first_rank, own_world
+from vqgan_train.ranks.log import RankLog, open_first, rank_log
+from vqgan_train.ranks.lost import lost_ranks_named
+from vqgan_train.run.folder import (
     claim_folder,
     require_named_folder,
     require_space,
     start_folder,
 )
-from vqgan_train.run_lock import lock_folder, require_unmoved, saved_states
-from vqgan_train.run_report import announce, num_weights, report, report_finished
-from vqgan_train.run_start import RunStart, find_start
+from vqgan_train.run.lock import lock_folder, require_unmoved, saved_states
+from vqgan_train.run.report import announce, num_weights, report, report_finished
+from vqgan_train.run.start import RunStart, find_start
 from vqgan_train.runtime import configure_logging
 from vqgan_train.wandb_run import WandbRun
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from vqgan_train.callbacks import SameStart
-from vqgan_train.rank_log import rank_log
-from vqgan_train.run_folder import RunFolderError
+from vqgan_train.ranks.log import rank_log
+from vqgan_train.run.folder import RunFolderError
 
 SETTINGS: dict[str, Any] = {
     "run": {"output_dir": None, "seed": 0},

@@ -4,8 +4,8 @@ import math
 import os
 
 from vqgan_train.config import Config, ConfigError, LearningRateScaling
-from vqgan_train.launch import settle_world
-from vqgan_train.run_start import RunStart
+from vqgan_train.ranks.launch import settle_world
+from vqgan_train.run.start import RunStart
 from vqgan_train.runtime import require_devices
 
 

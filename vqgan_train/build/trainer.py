@@ -25,15 +25,15 @@ from vqgan_train.config import (
     WandbMode,
     plain_settings,
 )
-from vqgan_train.launch import find_launch
 from vqgan_train.loggers import MetricsCsv
 from vqgan_train.metrics_file import METRICS_FILE
-from vqgan_train.rank_launcher import RankStrategy
-from vqgan_train.rank_log import RankLog
-from vqgan_train.run_folder import PICTURES, PROFILES, wandb_id
-from vqgan_train.run_start import RunStart
+from vqgan_train.ranks.launch import find_launch
+from vqgan_train.ranks.launcher import RankStrategy
+from vqgan_train.ranks.log import RankLog
+from vqgan_train.ranks.slurm_step import SlurmStep
+from vqgan_train.run.folder import PICTURES, PROFILES, wandb_id
+from vqgan_train.run.start import RunStart
 from vqgan_train.runtime import AtomicCheckpointIO, provenance, require_gpus, require_precision
-from vqgan_train.slurm_step import SlurmStep
 from vqgan_train.wandb_run import WandbRun, artifact_of_run
 
 

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from vqgan_train.run_folder import best_checkpoint, last_checkpoint
+from vqgan_train.run.folder import best_checkpoint, last_checkpoint
 from vqgan_train.runtime import PROVENANCE
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vqgan_train.rank_log import RankLog
-from vqgan_train.run_folder import RunFolderError, differences, different_settings
+from vqgan_train.ranks.log import RankLog
+from vqgan_train.run.folder import RunFolderError, differences, different_settings
 
 OF_A_MACHINE = re.compile(
     r"data\.(train_shards|val_shards|cache_dir|cache_gb|num_workers)$|model\.init_from$"

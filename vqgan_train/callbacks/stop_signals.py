@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from vqgan_train.callbacks.checkpoints import Checkpoints
 from vqgan_train.exit_codes import SIGNAL_BASE, STOP_SIGNALS, TIME_IS_UP, in_words
 from vqgan_train.process_age import process_seconds
-from vqgan_train.run_folder import mark_stopped
+from vqgan_train.run.folder import mark_stopped
 
 log = logging.getLogger(__name__)
 

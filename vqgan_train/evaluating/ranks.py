@@ -8,8 +8,8 @@ from typing import Any
 
 import torch.distributed
 
-from vqgan_train.launch import LostRankError
-from vqgan_train.rank_errors import is_of_lost_rank
+from vqgan_train.ranks.errors import is_of_lost_rank
+from vqgan_train.ranks.launch import LostRankError
 from vqgan_train.tokens.errors import TokenError
 from vqgan_train.tokens.share import Share
 

@@ -16,7 +16,7 @@ from vqgan_train.release.front_matter import front_matter
 from vqgan_train.release.lineage import Part, read_lineage
 from vqgan_train.release.privacy import public_settings
 from vqgan_train.release.records import Records, find_records
-from vqgan_train.run_folder import CONFIG_FILE
+from vqgan_train.run.folder import CONFIG_FILE
 
 CARD = "README.md"
 PICTURES = "pictures.png"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from vqgan_train.metrics_file import METRICS_FILE, Row, numbers, read_rows
 from vqgan_train.release.lineage import Part
-from vqgan_train.run_folder import (
+from vqgan_train.run.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
     PICTURES,

@@ -13,8 +13,8 @@ from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 from tiny_runs import tiny_config
 
-from vqgan_train import run_lock
-from vqgan_train.run_folder import (
+from vqgan_train.run import lock
+from vqgan_train.run.folder import (
     OUTPUT_DIR_VARIABLE,
     RunFolderError,
     claim_folder,
@@ -23,7 +23,7 @@ from vqgan_train.run_folder import (
     start_folder,
     wandb_id,
 )
-from vqgan_train.run_lock import lock_folder, require_unmoved, saved_states
+from vqgan_train.run.lock import lock_folder, require_unmoved, saved_states
 from vqgan_train.train import train
 
 SETTINGS: dict[str, Any] = {"run": {"max_steps": 4, "seed": 0}}
@@ -91,10 +91,10 @@ def test_the_wandb_id_is_drawn_once(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
     hold = (
         "import time; from pathlib import Path\n"
-        "from vqgan_train.run_lock import lock_folder\n"
+        "from vqgan_train.run.lock import lock_folder\n"
         f"with lock_folder(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
@@ -133,7 +133,7 @@ def test_a_second_run_touches_nothing_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny_config(tmp_path, "run.max_steps=1"))
-    monkeypatch.setattr(run_lock, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
     writing = tmp_path / "run" / "checkpoints" / "last.ckpt.partial"
     writing.touch()
     config = (tmp_path / "run" / "config.yaml").read_bytes()

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.checkpoint import CheckpointError, write_atomically
-from vqgan_train.run_folder import OUTPUT_DIR_VARIABLE, RunFolderError, start_folder
-from vqgan_train.run_start import ANEW, RunStart, find_start
+from vqgan_train.run.folder import OUTPUT_DIR_VARIABLE, RunFolderError, start_folder
+from vqgan_train.run.start import ANEW, RunStart, find_start
 
 SETTINGS: dict[str, Any] = {
     "run": {"max_steps": 4, "seed": 0, "parent": None},

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import tiny_config
 
-from vqgan_train.run_report import command_to_go_on
+from vqgan_train.run.report import command_to_go_on
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "GROUP_WORLD_SIZE": "1", "WORLD_SIZE": "2"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from vqgan_train.checkpoint import CheckpointError, read_checkpoint
 from vqgan_train.checkpoint_source import fetch_checkpoint
 from vqgan_train.data.module import DATA_STATE, DATA_STATE_KEYS
-from vqgan_train.run_folder import (
+from vqgan_train.run.folder import (
     RunFolderError,
     best_checkpoint,
     holds_run,

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.run_folder import CHECKPOINTS, RunFolderError, not_writable
+from vqgan_train.run.folder import CHECKPOINTS, RunFolderError, not_writable
 from vqgan_train.runtime import is_first_rank
 
 LOCK_FILE = ".lock"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.launch import LostRankError
-from vqgan_train.rank_log import RankLog, rank_log
-from vqgan_train.ranks_lost import lost_ranks_named
+from vqgan_train.ranks.launch import LostRankError
+from vqgan_train.ranks.log import RankLog, rank_log
+from vqgan_train.ranks.lost import lost_ranks_named
 from vqgan_train.runtime import configure_logging
 
 log = logging.getLogger("vqgan_train.somewhere")

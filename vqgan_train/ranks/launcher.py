@@ -16,7 +16,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from vqgan_train.exit_codes import LOST_RANK, STOPPED, in_words
-from vqgan_train.run_folder import OUTPUT_DIR_VARIABLE
+from vqgan_train.run.folder import OUTPUT_DIR_VARIABLE
 
 log = logging.getLogger(__name__)
 

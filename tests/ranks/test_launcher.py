@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqgan_train import rank_launcher
 from vqgan_train.exit_codes import LOST_RANK, TIME_IS_UP, in_words
-from vqgan_train.rank_launcher import THREADS_VARIABLE, own_world, share_cores, watch_ranks
+from vqgan_train.ranks import launcher
+from vqgan_train.ranks.launcher import THREADS_VARIABLE, own_world, share_cores, watch_ranks
 
 
 def ended_with(code: int) -> "subprocess.Popen[bytes]":
@@ -28,7 +28,7 @@ def left(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(code: int) -> None:
         raise LeftError(code)
 
-    monkeypatch.setattr(rank_launcher, "SECONDS_TO_END", 0.0)
+    monkeypatch.setattr(launcher, "SECONDS_TO_END", 0.0)
     monkeypatch.setattr(os, "_exit", leave)
 
 
@@ -82,7 +82,7 @@ def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:
     (tmp_path / "show.py").write_text(
         "import hydra\n"
         "from pathlib import Path\n"
-        "from vqgan_train.rank_command import rank_command\n"
+        "from vqgan_train.ranks.command import rank_command\n"
         "@hydra.main(version_base='1.3', config_path=None, config_name='own')\n"
         "def main(config):\n"
         "    print(rank_command(Path(f'sweep_{config.seed}')))\n"
@@ -90,7 +90,7 @@ def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:
     )
     (tmp_path / "own.yaml").write_text("seed: 0\nhydra: {output_subdir: null}\n")
     words = ["--multirun", f"--config-dir={tmp_path}", "seed=0,1"]
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     finished = subprocess.run(
         [sys.executable, "show.py", *words],
         cwd=tmp_path,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vqgan_train.launch import LaunchError, find_launch, rank_of, settle_world
+from vqgan_train.ranks.launch import LaunchError, find_launch, rank_of, settle_world
 
 
 def torchrun(nodes: int, processes: int, rank: int = 0) -> dict[str, str]:

@@ -17,11 +17,11 @@ from vqgan_train.callbacks import Checkpoints, MetricsLog, Summary
 from vqgan_train.config import Config
 from vqgan_train.curves import write_curves
 from vqgan_train.data.module import ShardDataModule
-from vqgan_train.launch import find_launch
 from vqgan_train.metrics_file import METRICS_FILE, numbers, read_rows
 from vqgan_train.module import VQGANModule
-from vqgan_train.run_folder import CURVES_FILE, PICTURES
-from vqgan_train.run_start import RunStart
+from vqgan_train.ranks.launch import find_launch
+from vqgan_train.run.folder import CURVES_FILE, PICTURES
+from vqgan_train.run.start import RunStart
 
 log = logging.getLogger(__name__)
 

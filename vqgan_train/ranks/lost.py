@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vqgan_train.launch import LostRankError
-from vqgan_train.rank_errors import GONE, is_of_lost_rank
-from vqgan_train.rank_log import RankLog
+from vqgan_train.ranks.errors import GONE, is_of_lost_rank
+from vqgan_train.ranks.launch import LostRankError
+from vqgan_train.ranks.log import RankLog
 from vqgan_train.runtime import first_line
 
 

@@ -35,9 +35,9 @@ from vqgan_train.evaluating import instruments
 from vqgan_train.evaluating.instruments import Wanted, WeightFiles, set_up
 from vqgan_train.evaluating.job import share_size
 from vqgan_train.evaluation.faces import FaceFinder
+from vqgan_train.evaluation.folder import PAGE_FILE
 from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, measure
 from vqgan_train.evaluation.names import IMAGE_METRICS
-from vqgan_train.evaluation.page import PAGE_FILE
 from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
 from vqgan_train.preparation.people import word_pattern
@@ -99,6 +99,8 @@ def test_every_setting_is_read() -> None:
         (["checkpoint=[]"], "checkpoint is []; give the path"),
         (["output=''"], "output is empty"),
         (["names=[a,b]"], "names is ['a', 'b']; give 1 different ones"),
+        (["names=['']"], "names is ['']; a checkpoint can be called neither '' nor 'slice'"),
+        (["names=[slice]"], "names is ['slice']; a checkpoint can be called neither"),
         (["metrics=[]"], "metrics is empty"),
         (["image_size=16"], "image_size is 16; it must be at least 32"),
         (["resize=128"], "resize is 128, smaller than image_size=256"),

@@ -19,7 +19,7 @@ from vqgan_train.losses.alexnet_weights import find_alexnet_weights
 from vqgan_train.losses.lpips_files import LpipsWeightsError
 from vqgan_train.metrics import IMAGE_METRICS
 from vqgan_train.train import train
-from vqgan_train.validation_metrics import LPIPS_ALEXNET, image_metrics
+from vqgan_train.validation_metrics import LPIPS_ALEXNET, add_up, image_metrics, means
 
 SIZES = ("data.image_size=32", "data.resize=32", "run.max_steps=1", "run.val_every_steps=1")
 
@@ -50,6 +50,23 @@ def test_lpips_alexnet_is_that_of_evaluation_whatever_autocast_says(weights: Pat
     assert ours.shape == (3,)
     assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-6)
     assert (ours > 0.01).all()
+
+
+def test_what_is_identical_counts_in_no_mean() -> None:
+    images = tiny_images(3, height=32, width=32)
+    changed = images.clone()
+    changed[1:] += 0.1
+    metrics = image_metrics(["psnr", "ssim"], None)
+    values = [metric(images, changed) for metric in metrics.values()]
+    sums, counts = add_up(metrics, images, changed)
+    assert counts.tolist() == [2, 3]
+    assert means(sums, counts).tolist() == pytest.approx(
+        [float(values[0][1:].mean()), float(values[1].mean())]
+    )
+    sums, counts = add_up(metrics, images, images)
+    assert means(sums, counts).tolist() == [float("inf"), 1.0]
+    sums, counts = add_up({}, images, images)
+    assert means(sums, counts).tolist() == []
 
 
 def test_a_run_logs_what_evaluation_finds_of_its_checkpoint_and_saves_no_alexnet(

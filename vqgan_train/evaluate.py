@@ -31,9 +31,14 @@ def evaluate(config: EvaluateConfig) -> None:
     from vqgan_train.evaluating.job import run_job
     from vqgan_train.evaluating.pictures import with_pictures
     from vqgan_train.evaluating.ranks import joined
-    from vqgan_train.evaluation.folder import require_output, write_evaluation, write_pictures
-    from vqgan_train.evaluation.page import PAGE_FILE, write_page
-    from vqgan_train.evaluation.table import table_lines
+    from vqgan_train.evaluation.folder import (
+        PAGE_FILE,
+        require_output,
+        write_evaluation,
+        write_pictures,
+    )
+    from vqgan_train.evaluation.page import write_page
+    from vqgan_train.evaluation.table import left_out_lines, table_lines
     from vqgan_train.metrics_file import rows_beside
     from vqgan_train.tokens.share import share_of_process
 
@@ -47,12 +52,15 @@ def evaluate(config: EvaluateConfig) -> None:
         with progress(job.source, share) as bar:
             found = run_job(job, share, bar)
     if found is not None:
+        # Before anything that may fail: a disk that is full, a picture that is gone.
+        sys.stdout.write("\n".join([*table_lines(found), ""]))
         write_evaluation(found, output)
-        found = with_pictures(job, found)
-        write_pictures(found, output)
+        pictured = with_pictures(job, found)
+        write_pictures(pictured, output)
         runs = {checkpoint.name: rows_beside(checkpoint.source) for checkpoint in found.checkpoints}
-        write_page(output / PAGE_FILE, found, runs=runs)
-        sys.stdout.write("\n".join([*table_lines(found), f"Written to {output}", ""]))
+        write_page(output / PAGE_FILE, pictured, runs=runs)
+        lost = [left for left in pictured.left_out if left not in found.left_out]
+        sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))
 
 
 def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:

@@ -20,7 +20,7 @@ from vqgan_train.losses import (
 from vqgan_train.metrics import IMAGE_METRICS, ImageMetric, codebook_use, token_counts
 from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.runtime import set_clock
-from vqgan_train.validation_metrics import image_metrics
+from vqgan_train.validation_metrics import add_up, image_metrics, means
 
 TRAINING_METRICS = {
     "total": "loss/total",
@@ -98,6 +98,7 @@ class VQGANModule(LightningModule):
         self._image_metrics: dict[str, ImageMetric] = {}
         self._token_counts = torch.zeros(0)
         self._validation_sums = torch.zeros(0)
+        self._validation_sizes = [0, 0, 0]
 
     def warm_up_discriminator(self, steps: int) -> None:
         """Let a discriminator without trained weights train alone for some steps."""
@@ -175,8 +176,11 @@ class VQGANModule(LightningModule):
         """Forget the last validation."""
         size = self.generator.quantizer.codebook.num_embeddings
         self._token_counts = torch.zeros(size, dtype=torch.int64, device=self.device)
-        means = len(ValidationTerms._fields) + len(self.validation_metrics)
-        self._validation_sums = torch.zeros(means + 1, device=self.device)  # and how many images
+        metrics = len(self.validation_metrics)
+        # How many images and the sum of each loss; then metrics, and how many images of each.
+        sizes = [1 + len(ValidationTerms._fields), metrics, metrics]
+        self._validation_sums = torch.zeros(sum(sizes), device=self.device)
+        self._validation_sizes = sizes
 
     def validation_step(self, batch: Mapping[str, Any]) -> None:
         """Add one batch to the sums, unless none of its images could be read."""
@@ -187,12 +191,9 @@ class VQGANModule(LightningModule):
         terms = self.objective.evaluate(
             images, generated.reconstruction, generated.latents, generated.codes
         )
-        measured = (
-            metric(images, generated.reconstruction).mean()
-            for metric in self._image_metrics.values()
-        )
-        means = torch.stack([*terms, *measured])
-        self._validation_sums += torch.cat([means, means.new_ones(1)]) * len(images)
+        measured, counts = add_up(self._image_metrics, images, generated.reconstruction)
+        losses = torch.stack([torch.ones_like(terms[0]), *terms]) * len(images)
+        self._validation_sums += torch.cat([losses, measured, counts])
         self._token_counts += token_counts(generated.tokens, len(self._token_counts))
 
     def on_validation_epoch_end(self) -> None:
@@ -201,8 +202,9 @@ class VQGANModule(LightningModule):
         Raises:
             ShardError: there was no image.
         """
-        sums = self._sum_over_ranks(self._validation_sums)
-        if sums[-1] == 0:
+        sums = torch.split(self._sum_over_ranks(self._validation_sums), self._validation_sizes)
+        (num_images, *losses), measured, counts = sums
+        if num_images == 0:
             raise ShardError(
                 "Not one image of data.val_shards could be read. Check that they hold images."
             )
@@ -210,10 +212,11 @@ class VQGANModule(LightningModule):
             *(f"val/loss/{term}" for term in ValidationTerms._fields),
             *(f"val/{metric}" for metric in self.validation_metrics),
         )
+        results = [*(loss / num_images for loss in losses), *means(measured, counts)]
         use = codebook_use(self._sum_over_ranks(self._token_counts))
         self.log_dict(
             {
-                **dict(zip(names, sums[:-1] / sums[-1], strict=True)),
+                **dict(zip(names, results, strict=True)),
                 "val/codebook/used": use.used,
                 "val/codebook/dead": use.dead,
                 "val/codebook/perplexity": use.perplexity,

@@ -1,6 +1,6 @@
 """What validation measures of each image besides the losses, by the names of the log."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,25 @@ def image_metrics(names: Sequence[str], alexnet_weights: Path | None) -> dict[st
         name: _lpips_alexnet(alexnet_weights) if name == LPIPS_ALEXNET else IMAGE_METRICS[name]
         for name in names
     }
+
+
+def add_up(
+    metrics: Mapping[str, ImageMetric], images: Tensor, reconstruction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums over a batch, and of how many images each is: both (M,), of M metrics.
+
+    An image that is reconstructed to the bit has an infinite PSNR. It counts in no mean, as in
+    evaluations.
+    """
+    values = [metric(images, reconstruction) for metric in metrics.values()]
+    of_each = torch.stack(values) if values else images.new_zeros(0, len(images))
+    counts = ~of_each.isposinf()
+    return of_each.where(counts, 0).sum(dim=1), counts.sum(dim=1)
+
+
+def means(sums: Tensor, counts: Tensor) -> Tensor:
+    """(M,) of what `add_up` gave for all batches; infinite where all images were."""
+    return torch.where(counts > 0, sums / counts, torch.inf)
 
 
 def _lpips_alexnet(file: Path | None) -> ImageMetric:

@@ -4,6 +4,7 @@ import io
 import pickle
 import tarfile
 
+import lpips
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from vqgan_train.data.transforms import crop_centre, decode, resize_shorter_side, to_uint8
 from vqgan_train.evaluation.faces import FaceFinder, FaceMetrics, Identities, to_numpy
-from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, measure
+from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, lpips_of, measure
 
+BILINEAR = Image.Resampling.BILINEAR
 PEOPLE = PHOTOS.with_name("people-00000.tar")
 
 
@@ -79,6 +81,29 @@ def test_a_box_has_the_psnr_of_its_crop(
         crops = [batch[image : image + 1, :, top:bottom, left:right] for batch in (people, blurred)]
         expected = float(measure(PLAIN_METRICS, *crops)["psnr"])
         assert found["face_psnr"][place] == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
+def test_a_box_has_the_lpips_of_its_crop_scaled(
+    people: Tensor, faces: tuple[np.ndarray, np.ndarray]
+) -> None:
+    theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    images, boxes = faces
+    blurred = gaussian_blur(people[:4], [9, 9])
+    metrics = FaceMetrics({"lpips_alex": lpips_of(theirs)}, None)
+    (found,) = metrics.measure(people[:4], [blurred], images, boxes)
+    for place, (image, box) in enumerate(zip(images, boxes, strict=True)):
+        crops = [
+            Image.fromarray(to_numpy(batch[image])).crop(tuple(box)).resize((128, 128), BILINEAR)
+            for batch in (people, blurred)
+        ]
+        one, other = (
+            torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None] / 127.5 - 1 for crop in crops
+        )
+        with torch.inference_mode():
+            expected = float(theirs(one, other))
+        # PIL rounds between its two passes.
+        assert found["face_lpips_alex"][place] == pytest.approx(expected, rel=0.02)
 
 
 def test_a_person_is_near_to_themselves_and_blur_takes_them_away(

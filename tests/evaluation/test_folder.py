@@ -14,7 +14,10 @@ import pytest
 from tiny_evaluations import tiny_evaluation
 
 from vqgan_train.evaluation.folder import (
+    IMAGES_FILE,
     JSON_FILE,
+    PAGE_FILE,
+    PICTURES,
     SUMMARY_FILE,
     OutputError,
     require_output,
@@ -52,6 +55,14 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_an_evaluation_without_faces_is_read_as_it_was_written(tmp_path: Path) -> None:
     found = tiny_evaluation(images=1)
+    write_evaluation(found, tmp_path)
+    assert_equal(read_evaluation(tmp_path), found)
+
+
+def test_a_caption_may_be_a_book(tmp_path: Path) -> None:
+    found = tiny_evaluation()
+    captions = ("word " * 40_000, *found.images.captions[1:])
+    found = replace(found, images=replace(found.images, captions=captions))
     write_evaluation(found, tmp_path)
     assert_equal(read_evaluation(tmp_path), found)
 
@@ -149,6 +160,28 @@ def test_a_disk_that_takes_nothing_is_refused_and_nothing_is_left(
     with pytest.raises(OutputError, match=f"cannot be written: {os.strerror(number)}. Choose"):
         require_output(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_and_pictures_of_somebody_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / IMAGES_FILE).write_text("my,own\n")
+    with pytest.raises(OutputError, match="holds files of something else"):
+        require_output(tmp_path)
+    (tmp_path / IMAGES_FILE).unlink()
+    write_evaluation(tiny_evaluation(), tmp_path)
+    theirs = tmp_path / PICTURES / "cat.png"
+    theirs.write_bytes(b"")
+    require_output(tmp_path)
+    write_evaluation(tiny_evaluation(images=1), tmp_path)
+    assert theirs.exists()
+    kept = read_evaluation(tmp_path).pictures
+    assert len(list((tmp_path / PICTURES).iterdir())) == 1 + 3 * len(kept)
+
+
+def test_a_page_of_before_does_not_stand_beside_new_numbers(tmp_path: Path) -> None:
+    write_evaluation(tiny_evaluation(), tmp_path)
+    (tmp_path / PAGE_FILE).write_text("of before")
+    write_evaluation(tiny_evaluation(images=1), tmp_path)
+    assert not (tmp_path / PAGE_FILE).exists()
 
 
 def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from vqgan_train.evaluation.naming import checkpoint_names
         (["https://host/v1.2.safetensors#sha256=ab", "hf://user/repo@main/v1.2.ckpt"],
          ["host", "user/repo@main"]),
         (["only.ckpt"], ["only"]),
+        (["slice.ckpt", "b.ckpt"], ["slice 1", "b 2"]),
     ],
 )  # fmt: skip
 def test_what_differs_is_the_name(sources: list[str], names: list[str]) -> None:

@@ -81,6 +81,19 @@ def test_what_is_infinite_or_nothing_alone_is_said_too() -> None:
     assert [line.split() for line in lines if "SSIM" in line] == [["SSIM", "-", "-"]]
 
 
+def test_what_rounds_to_zero_has_no_sign_and_infinity_has_its_own() -> None:
+    found = tiny_evaluation()
+    inf = float("inf")
+    nothing = SetDistance(value=-1e-4, evaluator="Inception", count=9)
+    lost = Summary(mean=-inf, low=-inf, high=-inf, count=0, num_infinite=6)
+    changed = tuple(replace(c, rfid={ALL: nothing}) for c in found.checkpoints)
+    differences = tuple(replace(d, change=lost) for d in found.differences)
+    text = "\n".join(table_lines(replace(found, checkpoints=changed, differences=differences)))
+    assert "0.00 (N = 9 *)" in text
+    assert "-0.00" not in text
+    assert " -infinite" in text
+
+
 def test_where_no_interval_is_known_none_is_printed() -> None:
     found = tiny_evaluation()
     nan = float("nan")

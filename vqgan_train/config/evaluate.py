@@ -201,3 +201,8 @@ class EvaluateConfig(SourceConfig):
             f"names is {names}; give {len(self.checkpoint)} different ones, as there are as many "
             "checkpoints.",
         )
+        # images.csv calls slices slice:NAME, and values CHECKPOINT:METRIC.
+        require(
+            names is None or not {"", "slice"} & set(names),
+            f"names is {names}; a checkpoint can be called neither '' nor 'slice'.",
+        )

@@ -161,18 +161,16 @@ def _add_features(
     if instruments.features is not None:
         features = instruments.features(pixels).cpu()
         for group, chosen in members.items():
-            sums[group].add(features[chosen])
+            if chosen.any():  # else a product of two thousand by two thousand for nothing
+                sums[group].add(features[chosen])
 
 
 def _members(rows: Sequence[Row], groups: Sequence[str]) -> dict[str, Tensor]:
     """Which images of a batch belong to each group: (B,) bool."""
-    members = {}
-    for place, group in enumerate(groups):
-        if group == ALL:
-            chosen = [True] * len(rows)
-        elif group == WITH_FACE:
-            chosen = [len(row.boxes) > 0 for row in rows]
-        else:  # slices follow on ALL
-            chosen = [bool(row.slices[place - 1]) for row in rows]
-        members[group] = torch.tensor(chosen)
-    return members
+    slices = [group for group in groups if group not in (ALL, WITH_FACE)]
+    chosen = {
+        ALL: [True] * len(rows),
+        WITH_FACE: [len(row.boxes) > 0 for row in rows],
+        **{name: [bool(row.slices[place]) for row in rows] for place, name in enumerate(slices)},
+    }
+    return {group: torch.tensor(chosen[group]) for group in groups}

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,13 +22,16 @@ from PIL import Image
 
 from vqgan_train.cache import PARTIAL, try_writing, write_whole
 from vqgan_train.evaluation.results import CheckpointResult, Evaluation
-from vqgan_train.evaluation.rows import face_rows, image_rows, summary_rows
+from vqgan_train.evaluation.rows import IMAGES_HEAD, face_rows, image_rows, summary_rows
 
 JSON_FILE = "evaluation.json"
 SUMMARY_FILE = "summary.csv"
 IMAGES_FILE = "images.csv"
 FACES_FILE = "faces.csv"
+PAGE_FILE = "page.html"
 PICTURES = "pictures"
+
+PICTURE_NAME = re.compile(r"\d{9,}_(original|\d+)\.png")
 
 
 class OutputError(ValueError):
@@ -44,7 +48,7 @@ def require_output(folder: Path) -> None:
         raise OutputError(f"output={folder} is a file. Name a folder.")
     # What a process that was killed was about to write is of no use to anyone.
     is_used = folder.exists() and any(path.suffix != PARTIAL for path in folder.iterdir())
-    if is_used and not (folder / IMAGES_FILE).exists():
+    if is_used and not _is_evaluation(folder):
         raise OutputError(
             f"output={folder} holds files of something else. Name an empty or a new folder, or "
             "that of an evaluation, which is then replaced."
@@ -58,16 +62,28 @@ def require_output(folder: Path) -> None:
         ) from error
 
 
+def _is_evaluation(folder: Path) -> bool:
+    """Whether the images.csv in a folder is one of ours."""
+    try:
+        with (folder / IMAGES_FILE).open(encoding="utf-8") as file:
+            return file.readline().startswith(IMAGES_HEAD)
+    except (OSError, UnicodeError):
+        return False
+
+
 def write_evaluation(found: Evaluation, folder: Path) -> None:
     """Write an evaluation; the JSON comes last, so where it is there, all is there.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    (folder / JSON_FILE).unlink(missing_ok=True)
-    for old in (folder / PICTURES).glob("*.png"):
-        old.unlink()
     _write_rows(folder / IMAGES_FILE, image_rows(found))
+    # From here on it is no longer the evaluation that may have been here before.
+    (folder / JSON_FILE).unlink(missing_ok=True)
+    (folder / PAGE_FILE).unlink(missing_ok=True)
+    for old in (folder / PICTURES).glob("*.png"):
+        if PICTURE_NAME.fullmatch(old.name):
+            old.unlink()
     _write_rows(folder / FACES_FILE, face_rows(found))
     _write_rows(folder / SUMMARY_FILE, summary_rows(found))
     write_pictures(found, folder)

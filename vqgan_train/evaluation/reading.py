@@ -32,6 +32,9 @@ from vqgan_train.evaluation.rows import BOX, SLICE_PREFIX
 
 Columns = Mapping[str, Sequence[str]]
 
+LONGEST_CAPTION = 2**31 - 1
+"""Bytes; the csv module takes no more than 131,072 unless it is told to."""
+
 
 class EvaluationFileError(ValueError):
     """A folder holds no evaluation that can be read; the message says what is wrong with it."""
@@ -65,8 +68,12 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def _columns(path: Path) -> Columns:
-    with path.open(encoding="utf-8", newline="") as file:
-        head, *rows = csv.reader(file)
+    before = csv.field_size_limit(LONGEST_CAPTION)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+    finally:
+        csv.field_size_limit(before)
     return {name: [row[place] for row in rows] for place, name in enumerate(head)}
 
 

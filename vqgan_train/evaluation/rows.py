@@ -13,6 +13,9 @@ from vqgan_train.evaluation.results import ALL, Evaluation, Summary
 SLICE_PREFIX = "slice:"
 """Before a slice's name in the head of images.csv; values have `CHECKPOINT:METRIC`."""
 
+IMAGES_HEAD = "number,key,source,"
+"""How images.csv begins."""
+
 BOX = ("left", "top", "right", "bottom")
 
 

@@ -15,6 +15,7 @@ from vqgan_train.evaluation.results import (
     DatasetFacts,
     Difference,
     Evaluation,
+    LeftOut,
     SetDistance,
     Summary,
 )
@@ -136,7 +137,12 @@ def _notes(found: Evaluation) -> Iterator[str]:
                 f"{METRICS[metric].label} of {_short(checkpoint.name)} in {group}: "
                 f"{summary.num_infinite:,} infinite (identical pixels), not in the mean."
             )
-    for left in found.left_out:
+    yield from left_out_lines(found.left_out)
+
+
+def left_out_lines(left_out: Sequence[LeftOut]) -> Iterator[str]:
+    """What was not measured, or not drawn, and why."""
+    for left in left_out:
         label = METRICS[left.metric].label if left.metric in METRICS else left.metric
         yield from _wrapped(f"left out: {label}: {left.reason}")
 
@@ -193,7 +199,9 @@ def _line(metric: str, cells: Sequence[str]) -> str:
 
 def _interval(metric: str, summary: Summary, *, sign: str = "") -> str:
     if not summary.count:
-        return "infinite" if summary.num_infinite else "-"
+        if not summary.num_infinite:
+            return "-"
+        return "-infinite" if summary.mean < 0 else "infinite"
     mean = _number(metric, summary.mean, sign=sign)
     if not summary.has_interval:
         return f"{mean} (-)"
@@ -202,7 +210,9 @@ def _interval(metric: str, summary: Summary, *, sign: str = "") -> str:
 
 
 def _number(metric: str, value: float, *, sign: str = "") -> str:
-    return "-" if math.isnan(value) else f"{value:{sign},.{METRICS[metric].decimals}f}"
+    if math.isnan(value):
+        return "-"
+    return f"{value:{sign}z,.{METRICS[metric].decimals}f}"  # z: what rounds to zero has no sign
 
 
 def _short(name: str) -> str:

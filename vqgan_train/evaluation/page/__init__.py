@@ -18,8 +18,6 @@ from vqgan_train.evaluation.page.table import make_groups, make_notes, make_tile
 from vqgan_train.evaluation.results import WITH_FACE, Evaluation
 from vqgan_train.metrics_file import Row
 
-PAGE_FILE = "page.html"
-
 QUALITIES = (95, 90, 85, 75, 60)
 """JPEG's, tried from the best on until the pictures fit."""
 
@@ -128,4 +126,4 @@ def _part(name: str) -> str:
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
-__all__ = ["PAGE_FILE", "write_page"]
+__all__ = ["write_page"]

@@ -210,7 +210,10 @@ def test_a_source_that_is_gone_costs_pictures_alone(
 
 
 def test_a_page_that_fails_costs_no_number(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -219,6 +222,10 @@ def test_a_page_that_fails_costs_no_number(
     given = f"shards={tiny_shards(tmp_path / 'shards')[0]}"
     assert run_evaluate([checkpoint], tmp_path / "out", given, PLAIN) == USER_ERROR
     assert len(read_evaluation(tmp_path / "out").images.keys) == 5
+    said = capsys.readouterr()
+    assert "all images, 5 images" in said.out
+    assert "could not be written to the end: No space left on device. The numbers are" in said.err
+    assert "in the folder are images.csv, faces.csv, summary.csv, evaluation.json. Make" in said.err
 
 
 # Where it goes, and where it comes from.

@@ -36,6 +36,7 @@ def evaluate(config: EvaluateConfig) -> None:
         require_output,
         write_evaluation,
         write_pictures,
+        written_into,
     )
     from vqgan_train.evaluation.page import write_page
     from vqgan_train.evaluation.table import left_out_lines, table_lines
@@ -54,11 +55,12 @@ def evaluate(config: EvaluateConfig) -> None:
     if found is not None:
         # Before anything that may fail: a disk that is full, a picture that is gone.
         sys.stdout.write("\n".join([*table_lines(found), ""]))
-        write_evaluation(found, output)
-        pictured = with_pictures(job, found)
-        write_pictures(pictured, output)
-        runs = {checkpoint.name: rows_beside(checkpoint.source) for checkpoint in found.checkpoints}
-        write_page(output / PAGE_FILE, pictured, runs=runs)
+        with written_into(output):
+            write_evaluation(found, output)
+            pictured = with_pictures(job, found)
+            write_pictures(pictured, output)
+            runs = {made.name: rows_beside(made.source) for made in found.checkpoints}
+            write_page(output / PAGE_FILE, pictured, runs=runs)
         lost = [left for left in pictured.left_out if left not in found.left_out]
         sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))
 

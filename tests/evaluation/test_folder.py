@@ -25,6 +25,7 @@ from vqgan_train.evaluation.folder import (
 )
 from vqgan_train.evaluation.reading import EvaluationFileError, read_evaluation
 from vqgan_train.evaluation.results import ALL, SetDistance, Summary
+from vqgan_train.evaluation.rows import CODEBOOK_METRICS
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -86,9 +87,13 @@ def test_the_table_has_a_row_a_number(tmp_path: Path) -> None:
     assert len({(r["checkpoint"], r["compared_with"], r["group"], r["metric"]) for r in rows}) == (
         len(rows)
     )
-    (rfid,) = (r for r in rows if r["metric"] == "rfid" and r["checkpoint"] == "after")
+    (rfid, of_two) = (r for r in rows if r["metric"] == "rfid" and r["checkpoint"] == "after")
+    assert (of_two["compared_with"], of_two["value"], of_two["low"]) == ("before", "0.0", "")
+    assert {r["metric"] for r in rows if r["compared_with"]} == {"psnr", "rfid", *CODEBOOK_METRICS}
+    of_vgg = [r for r in rows if r["metric"].endswith("lpips_vgg") and not r["compared_with"]]
+    assert {r["evaluator"] for r in of_vgg} == {"LPIPS v0.1, VGG16"}
     assert (rfid["value"], rfid["count"], rfid["comparable"]) == ("4.25", "6", "0")
-    (change,) = (r for r in rows if r["compared_with"])
+    (change,) = (r for r in rows if r["compared_with"] and r["metric"] == "psnr")
     assert (change["checkpoint"], change["value"], change["share_better"]) == (
         "after", "0.2", "0.75",
     )  # fmt: skip

@@ -77,6 +77,17 @@ def changed_images(found: Evaluation, **given: Any) -> Evaluation:
     return replace(found, images=replace(found.images, **given))
 
 
+def test_shards_that_lost_something_are_on_the_page(tmp_path: Path) -> None:
+    found = tiny_evaluation()
+    facts = replace(found.dataset, damaged_shards=("b.tar: damaged",), dead_shards=("c.tar: gone",))
+    write_page(tmp_path / "page.html", replace(found, dataset=facts), runs={})
+    text = (tmp_path / "page.html").read_text()
+    assert "1 shard has lost samples." in text
+    assert "1 shard holds nothing that could be read." in text
+    assert "b.tar: damaged" in text
+    assert "c.tar: gone" in text
+
+
 def test_it_says_what_was_measured_of_what(page: Page) -> None:
     assert "before → after" in page.text
     assert "6 images of photos/*.tar, 16 \N{MULTIPLICATION SIGN} 16 pixels" in page.text
@@ -85,8 +96,8 @@ def test_it_says_what_was_measured_of_what(page: Page) -> None:
     for metric, shown in {**IMAGE_METRICS, **FACE_METRICS}.items():
         assert shown.label in page.text, metric
     assert f"Not measured: {METRICS['lpips_alex'].label} : no weights" in page.text
-    assert "4.25 N = 6, not comparable" in page.text
-    assert "fewer than 2,048 images is not comparable" in page.text
+    assert "4.25 N = 6, comparable here only" in page.text
+    assert "fewer than 2,048 images is comparable within this table" in page.text
     assert "+0.20 (+0.10 to +0.30) better in 75%" in page.text
     assert "slice people: 3 images" in page.text
     assert "faces, each by itself: 3 faces" in page.text

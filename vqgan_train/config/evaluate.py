@@ -89,7 +89,8 @@ class EvaluateConfig(SourceConfig):
     """What to call the checkpoints. null: after their files and folders."""
 
     output: str
-    """Folder for the numbers and pictures; new, empty, or that of the same command before."""
+    """Folder for the numbers and pictures; new, empty, or that of an evaluation, which is
+    replaced."""
 
     shards: Any
     """Path, glob or brace pattern of tar files, an address (https://, s3://, ...) or pipe:COMMAND

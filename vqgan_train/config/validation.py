@@ -61,7 +61,7 @@ def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:
         name in HIGHER_IS_BETTER,
         f"run.best_metric is {name!r}, which no validation logs."
         + (f" Did you mean {near[0]}?" if near else "")
-        + f" Those logged are {', '.join(HIGHER_IS_BETTER)}.",
+        + f" Those that can be are {', '.join(HIGHER_IS_BETTER)}.",
     )
     measured = [metric.value for metric in chosen]
     optional = {f"val/{metric.value}": metric.value for metric in ValidationMetric}

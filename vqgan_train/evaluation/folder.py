@@ -11,7 +11,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,28 @@ def write_pictures(found: Evaluation, folder: Path) -> None:
     with write_whole(folder / JSON_FILE) as file:
         plain = json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False)
         file.write(plain.encode())
+
+
+@contextmanager
+def written_into(folder: Path) -> Iterator[None]:
+    """Say what is to be done where the folder does not take all that is written.
+
+    Raises:
+        OutputError: it does not.
+    """
+    try:
+        yield
+    except OSError as error:
+        there = ", ".join(
+            name
+            for name in (IMAGES_FILE, FACES_FILE, SUMMARY_FILE, JSON_FILE)
+            if (folder / name).exists()
+        )
+        raise OutputError(
+            f"output={folder} could not be written to the end: {error.strerror or error}. The "
+            f"numbers are above; in the folder are {there or 'none of them'}. Make room, or name "
+            "another folder, and run the command again."
+        ) from error
 
 
 def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:

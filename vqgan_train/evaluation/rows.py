@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqgan_train.evaluation.results import ALL, Evaluation, Summary
+from vqgan_train.evaluation.results import ALL, CheckpointResult, Evaluation, Summary
 
 SLICE_PREFIX = "slice:"
 """Before a slice's name in the head of images.csv; values have `CHECKPOINT:METRIC`."""
+
+CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
 
 IMAGES_HEAD = "number,key,source,"
 """How images.csv begins."""
@@ -73,14 +75,15 @@ def summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
         for group, summaries in checkpoint.summaries.items():
             of_group = empty | {"checkpoint": checkpoint.name, "group": group}
             for metric, summary in summaries.items():
-                yield of_group | {"metric": metric} | _cells(summary)
+                by = {"evaluator": found.evaluators.get(metric.removeprefix("face_"), "")}
+                yield of_group | {"metric": metric} | by | _cells(summary)
             if distance := checkpoint.rfid.get(group):
                 cells = asdict(distance) | {"comparable": int(distance.comparable)}
                 yield of_group | {"metric": "rfid"} | _empty_for_nan(cells)
-        for metric in ("codes_used", "dead_codes", "perplexity", "entropy_bits"):
-            value = getattr(checkpoint.codebook, metric)
+        for metric, value in _of_all_tokens(checkpoint).items():
             rated: dict[str, Any] = {"checkpoint": checkpoint.name, "group": ALL, "metric": metric}
             yield empty | rated | {"value": value}
+    yield from (empty | changed for changed in _changes_of_sets(found))
     for difference in found.differences:
         named: dict[str, Any] = {
             "checkpoint": difference.after,
@@ -90,6 +93,26 @@ def summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
             **_empty_for_nan({"share_better": difference.share_better}),
         }
         yield empty | named | _cells(difference.change)
+
+
+def _of_all_tokens(checkpoint: CheckpointResult) -> dict[str, float]:
+    return {metric: getattr(checkpoint.codebook, metric) for metric in CODEBOOK_METRICS}
+
+
+def _changes_of_sets(found: Evaluation) -> Iterable[dict[str, Any]]:
+    """Of numbers that no image has by itself; they have no interval."""
+    before, *later = found.checkpoints
+    for after in later:
+        changes = [
+            (group, "rfid", distance.value - before.rfid[group].value)
+            for group, distance in after.rfid.items()
+            if group in before.rfid
+        ]
+        was, now = _of_all_tokens(before), _of_all_tokens(after)
+        changes += [(ALL, metric, now[metric] - was[metric]) for metric in now]
+        for group, metric, value in changes:
+            named = {"checkpoint": after.name, "compared_with": before.name, "group": group}
+            yield named | {"metric": metric} | _empty_for_nan({"value": value})
 
 
 def _cells(summary: Summary) -> dict[str, Any]:

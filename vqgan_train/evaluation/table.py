@@ -19,6 +19,7 @@ from vqgan_train.evaluation.results import (
     SetDistance,
     Summary,
 )
+from vqgan_train.evaluation.rows import CODEBOOK_METRICS
 
 WIDTH = 100
 LABEL_WIDTH, VALUE_WIDTH, CHANGE_WIDTH = 22, 24, 27
@@ -26,8 +27,6 @@ LABEL_WIDTH, VALUE_WIDTH, CHANGE_WIDTH = 22, 24, 27
 
 NAMED_AT_MOST = 5
 """Images and shards of each kind of damage."""
-
-CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
 
 TITLES: Mapping[str, str] = {
     ALL: "all images",
@@ -130,7 +129,10 @@ def _notes(found: Evaluation) -> Iterator[str]:
     for metric, evaluator in found.evaluators.items():
         yield from _wrapped(f"{METRICS[metric].label} by {evaluator}.")
     if any(not distance.comparable for distance in distances):
-        yield f"* of fewer than {COMPARABLE_FROM:,} images: not comparable with any other number."
+        yield (
+            f"* of fewer than {COMPARABLE_FROM:,} images: comparable within this table, and with "
+            "no other number."
+        )
     for checkpoint in found.checkpoints:
         for group, metric, summary in _infinite(checkpoint):
             yield (

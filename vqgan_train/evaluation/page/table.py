@@ -15,7 +15,8 @@ from vqgan_train.evaluation.results import (
     Evaluation,
     Summary,
 )
-from vqgan_train.evaluation.table import CODEBOOK_METRICS, TITLES
+from vqgan_train.evaluation.rows import CODEBOOK_METRICS
+from vqgan_train.evaluation.table import TITLES
 
 
 class Change(NamedTuple):
@@ -112,7 +113,8 @@ def make_notes(found: Evaluation) -> list[str]:
     notes += [f"{label(metric)} is by {by}." for metric, by in found.evaluators.items()]
     if any(not distance.comparable for distance in distances):
         notes.append(
-            f"An rFID of fewer than {COMPARABLE_FROM:,} images is not comparable with any other."
+            f"An rFID of fewer than {COMPARABLE_FROM:,} images is comparable within this table, "
+            "and with no other number."
         )
     return notes
 
@@ -132,7 +134,7 @@ def _distances(found: Evaluation, group: str) -> Iterator[Line]:
         if distance is None:
             cells.append(Cell("", remark="left out"))
             continue
-        remark = f"N = {distance.count:,}{'' if distance.comparable else ', not comparable'}"
+        remark = f"N = {distance.count:,}{'' if distance.comparable else ', comparable here only'}"
         change = (
             None
             if first is None or distance is first

@@ -72,9 +72,8 @@ def their_lpips(network: str) -> lpips.LPIPS:
         theirs = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
     weights = find_alexnet_weights() if network == "alex" else find_lpips_weights()
     layers = (layer for layer in theirs.net.modules() if isinstance(layer, torch.nn.Conv2d))
-    start = "" if network == "alex" else "convolutions."
     for index, layer in enumerate(layers):
-        parts = {part: weights[f"{start}{index}.{part}"] for part in ("weight", "bias")}
+        parts = {part: weights[f"convolutions.{index}.{part}"] for part in ("weight", "bias")}
         layer.load_state_dict(parts)
     return theirs.eval()
 

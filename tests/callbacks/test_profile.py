@@ -28,6 +28,7 @@ def test_five_steps_are_traced(tmp_path: Path) -> None:
     assert "aten::convolution_backward" in (folder / "step_000002_rank_0.txt").read_text()
 
 
+@pytest.mark.slow
 def test_writing_a_trace_is_no_part_of_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

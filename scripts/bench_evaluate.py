@@ -9,7 +9,6 @@ pixels are not kept, so it is the same for pictures of any size. Linux only. Wri
 docs/benchmarks/evaluate.json and the table of docs/evaluation.md.
 """
 
-import argparse
 import io
 import os
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command_line import Parser, count
 from pages import ROOT, machine, put, table, write_json
 from PIL import Image
 
@@ -205,11 +205,12 @@ def to_table(results: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Read the command line, measure, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 3000, 8000])
-    parser.add_argument("--num-workers", type=int, default=2)
+    parser = Parser(__doc__)
+    option = parser.add_argument
+    option("--images", type=count, nargs="+", default=[1000, 3000, 8000], metavar="N",
+           help="how many, one run for each (default: 1000 3000 8000)")  # fmt: skip
+    option("--num-workers", type=int, default=2, metavar="N",
+           help="loader processes (default: 2)")  # fmt: skip
     arguments = parser.parse_args()
     results = measure(sorted(arguments.images), num_workers=arguments.num_workers)
     print(to_table(results))

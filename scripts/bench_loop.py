@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from bench_step import draw_images
-from command_line import Parser, count, exit_on_signals, output_file
+from command_line import Parser, count, exit_on_signals
 from pages import ROOT, machine, put, table, write_json
 from steps import MODELS, make_step
 
@@ -114,9 +114,7 @@ def main() -> None:
     option("--batch-size", type=count, default=4, metavar="N", help="images a step (default: 4)")
     option("--side", type=count, default=64, metavar="PIXELS",
            help="width and height of the images (default: 64)")  # fmt: skip
-    option("--output", type=output_file, metavar="FILE",
-           help="JSON to write instead of docs/benchmarks/loop.json; then docs/speed.md stays as "
-           "it is")  # fmt: skip
+    parser.add_output("docs/benchmarks/loop.json", "docs/speed.md")
     given = parser.parse_args()
     if given.steps < ROWS:
         parser.error(f"argument --steps: {given.steps} are too few for {ROWS} rows of metrics")

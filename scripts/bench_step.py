@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from arithmetic import Operations, matrix_rates
-from command_line import Parser, count, exit_on_signals, output_file
+from command_line import Parser, count, exit_on_signals
 from pages import ROOT, machine, put, table, write_json
 from steps import MODELS, SIDES, make_step
 from torch import Tensor
@@ -199,9 +199,7 @@ def read_arguments() -> argparse.Namespace:
            help="file of conf/model (default: f16_16384)")  # fmt: skip
     option("--side", type=count, default=256, metavar="PIXELS",
            help="width and height of the images (default: 256)")  # fmt: skip
-    option("--output", type=output_file, metavar="FILE",
-           help="JSON to write instead of docs/benchmarks/step_<device>.json; then docs/speed.md "
-           "stays as it is")  # fmt: skip
+    parser.add_output("docs/benchmarks/step_<device>.json", "docs/speed.md")
     option("--examine", help=argparse.SUPPRESS)
     return parser.parse_args()
 

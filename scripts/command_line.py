@@ -17,6 +17,16 @@ class Parser(argparse.ArgumentParser):
         as_written = argparse.RawDescriptionHelpFormatter
         super().__init__(description=description, formatter_class=as_written)
 
+    def add_output(self, results: str, page: str) -> None:
+        """Let results go elsewhere than into the docs.
+
+        Args:
+            results: the JSON that is written otherwise.
+            page: which then keeps its table.
+        """
+        instead = f"JSON to write instead of {results}; then {page} stays as it is"
+        self.add_argument("--output", type=output_file, metavar="FILE", help=instead)
+
     def error(self, message: str) -> NoReturn:
         """End with one line."""
         self.exit(USER_ERROR, f"Error: {message}. --help shows what there is.\n")

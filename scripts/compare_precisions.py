@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, count, exit_on_signals, output_file
+from command_line import Parser, count, exit_on_signals
 from pages import ROOT, machine, put, table, write_json
 
 from vqgan_train.exit_codes import USER_ERROR
@@ -167,11 +167,7 @@ def read_arguments() -> argparse.Namespace:
         "--steps", type=count, default=200, metavar="N",
         help="of each of the four runs in the end (default: 200)",
     )  # fmt: skip
-    parser.add_argument(
-        "--output", type=output_file, metavar="FILE",
-        help="JSON to write instead of docs/benchmarks/precisions.json; then docs/speed.md stays "
-        "as it is",
-    )  # fmt: skip
+    parser.add_output("docs/benchmarks/precisions.json", "docs/speed.md")
     given = parser.parse_args()
     if given.checkpoint is not None and not given.checkpoint.is_file():
         parser.error(f"argument CHECKPOINT: {given.checkpoint} is not a file")

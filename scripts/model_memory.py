@@ -14,7 +14,7 @@ import weakref
 from typing import Any
 
 import torch
-from command_line import Parser, output_file
+from command_line import Parser
 from pages import ROOT, machine, put, table, write_json
 from steps import make_config
 from torch import nn
@@ -136,11 +136,7 @@ def to_table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Compute and write down."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--output", type=output_file, metavar="FILE",
-        help="JSON to write instead of docs/benchmarks/step_memory.json; then docs/speed.md stays "
-        "as it is",
-    )  # fmt: skip
+    parser.add_output("docs/benchmarks/step_memory.json", "docs/speed.md")
     given = parser.parse_args()
     results = measure()
     write_json(given.output or RESULTS, results)

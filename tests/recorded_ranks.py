@@ -21,6 +21,18 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def be_rank_of_torchrun(rank: int, port: int) -> None:
+    """Make this process one of two that torchrun has started, for commands that count by those."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+    }
+    torch.set_num_threads(1)
+
+
 def be_rank(rank: int, port: int) -> None:
     """Make this process one of two ranks of a machine, before anything asks which."""
     os.environ |= {

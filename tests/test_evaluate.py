@@ -1,7 +1,6 @@
 """The evaluate command: the metrics of each image, whatever the batches, workers and ranks."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 import torch.multiprocessing
 from factories import image_bytes, image_samples, write_shard
 from numpy.typing import NDArray
-from recorded_ranks import free_port
+from recorded_ranks import be_rank_of_torchrun, free_port
 from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
 from tiny_runs import compose_settings
 from tiny_tokens import tiny_checkpoint, tiny_shards
@@ -219,14 +218,7 @@ def test_neither_batches_nor_workers_show(
 
 def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
     """Evaluate as rank `rank` of 2."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-    }
-    torch.set_num_threads(1)
+    be_rank_of_torchrun(rank, port)
     with_tiny_features(patch := pytest.MonkeyPatch())
     with_made_up_faces(patch)
     checkpoints = [folder / name / "tiny.ckpt" for name in ("one", "two")]

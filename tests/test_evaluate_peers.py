@@ -1,6 +1,5 @@
 """The evaluate command against plain libraries on real photos, and on sets of known answer."""
 
-import os
 import tarfile
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 import torch.multiprocessing
 from factories import image_samples, write_shard
 from real_photos import PHOTOS
-from recorded_ranks import free_port
+from recorded_ranks import be_rank_of_torchrun, free_port
 from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
 from tiny_tokens import tiny_checkpoint
 from torch import Tensor
@@ -127,14 +126,7 @@ def test_means_over_real_photos_are_those_of_the_plain_libraries(tmp_path: Path)
 
 def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
     """Evaluate as rank `rank` of 2."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-    }
-    torch.set_num_threads(1)
+    be_rank_of_torchrun(rank, port)
     if run_evaluate([folder / "tiny.ckpt"], folder / "two_ranks", *arguments) != 0:
         raise RuntimeError(f"rank {rank} failed")
 

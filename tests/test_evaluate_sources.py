@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from factories import image_bytes, image_samples, write_shard
-from recorded_ranks import free_port
+from recorded_ranks import be_rank_of_torchrun, free_port
 from tiny_evaluate import run_evaluate
 from tiny_tokens import tiny_checkpoint, tiny_shards
 
@@ -112,15 +112,8 @@ def test_too_many_bad_images_stop_it_and_more_can_be_allowed(
 
 def be_rank(rank: int, folder: Path, ports: dict[str, int]) -> None:
     """Evaluate each folder of photos as rank `rank` of 2, and write down how it ended."""
-    torch.set_num_threads(1)
     for name, port in ports.items():
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": "2",
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-        }
+        be_rank_of_torchrun(rank, port)
         arguments = (f"folder={folder / name}", PLAIN, "batch_size=2")
         code = run_evaluate([folder / "tiny.ckpt"], folder / f"out_{name}", *arguments)
         (folder / f"{name}_{rank}").write_text(str(code))

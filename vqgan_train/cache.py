@@ -1,5 +1,6 @@
 """Where things are kept that can be made again: shard indices, LPIPS weights, sample photos."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ PROBE_BYTES = 2**16
 def cache_folder(name: str) -> Path:
     """The folder for one kind of thing, under $XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqgan_train" / name
+
+
+def file_sha256(path: Path) -> str:
+    """64 hexadecimal digits that name a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

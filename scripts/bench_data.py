@@ -32,17 +32,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from vqgan_train.data import (
-    ImageTransform,
-    Plan,
-    PlannedBatches,
-    ShardDataset,
-    collate,
-    expand_shards,
-    index_shards,
-)
-from vqgan_train.data.pipeline import image_bytes, read_sample
-from vqgan_train.data.plan import Draw
+from vqgan_train.images.sample import image_bytes
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.shards.index import index_shards, read_sample
+from vqgan_train.shards.naming import expand_shards
+from vqgan_train.training.data.pipeline import PlannedBatches, ShardDataset, collate
+from vqgan_train.training.data.plan import Draw, Plan
 
 RESULTS = ROOT / "docs" / "benchmarks" / "data.json"
 PAGE = ROOT / "docs" / "benchmarks" / "README.md"

@@ -34,14 +34,16 @@ from tqdm import tqdm
 
 from vqgan_train.checkpoint import FORMATS, read_networks, to_original
 from vqgan_train.config import config_dir
-from vqgan_train.data import expand_shards, index_shard, pack_sample_photos
-from vqgan_train.data.pipeline import image_bytes, read_sample
-from vqgan_train.data.writing import write_shard
-from vqgan_train.encoding import Output, encode_parts
+from vqgan_train.images.sample import image_bytes
+from vqgan_train.images.sources import from_shards
 from vqgan_train.models import VQGAN
-from vqgan_train.tokenizer import load_tokenizer
+from vqgan_train.shards.index import index_shard, read_sample
+from vqgan_train.shards.naming import expand_shards
+from vqgan_train.shards.sample_photos import pack_sample_photos
+from vqgan_train.shards.writing import write_shard
+from vqgan_train.tokens.encode import Output, encode_parts
 from vqgan_train.tokens.formats import FORMATS as TOKEN_FORMATS
-from vqgan_train.tokens.sources import from_shards
+from vqgan_train.tokens.tokenizer import load_tokenizer
 
 RESULTS = ROOT / "docs" / "benchmarks" / "encode.json"
 SIDE = 256

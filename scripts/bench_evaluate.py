@@ -26,8 +26,8 @@ from pages import ROOT, machine, put, table, write_json
 from PIL import Image
 
 from vqgan_train.checkpoint import to_original
-from vqgan_train.data.writing import write_shard
 from vqgan_train.models import VQGAN
+from vqgan_train.shards.writing import write_shard
 
 RESULTS = ROOT / "docs" / "benchmarks" / "evaluate.json"
 PAGE = ROOT / "docs" / "evaluation.md"

@@ -19,15 +19,11 @@ from pages import ROOT, machine, put, table, write_json
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vqgan_train.data import (
-    ImageTransform,
-    Plan,
-    PlannedBatches,
-    ShardDataset,
-    collate,
-    expand_shards,
-    index_shards,
-)
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.shards.index import index_shards
+from vqgan_train.shards.naming import expand_shards
+from vqgan_train.training.data.pipeline import PlannedBatches, ShardDataset, collate
+from vqgan_train.training.data.plan import Plan
 
 RESULTS = ROOT / "docs" / "benchmarks" / "memory.json"
 PAGE = ROOT / "docs" / "benchmarks" / "README.md"

@@ -23,7 +23,7 @@ from typing import Any
 from command_line import Parser, count, exit_on_signals
 from pages import ROOT, machine, put, table, write_json
 
-from vqgan_train.exit_codes import USER_ERROR
+from vqgan_train.system.processes import USER_ERROR
 
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "precisions.json"
@@ -178,7 +178,7 @@ def main() -> None:
     """Compare and write down."""
     given = read_arguments()
     exit_on_signals()
-    from vqgan_train.checkpoint import CheckpointError
+    from vqgan_train.system.errors import CheckpointError
 
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from vqgan_train import VQGAN
-from vqgan_train.data import sample_views
-from vqgan_train.images import to_model_input, to_pil
+from vqgan_train.images.pixels import to_model_input, to_pil
+from vqgan_train.shards.sample_photos import sample_views
 
 GAP, LABEL_HEIGHT = 4, 18
 ENLARGEMENT = 2

@@ -30,8 +30,12 @@ from pages import ROOT, machine, put, table, write_json
 from tqdm import tqdm
 from webdataset import TarWriter
 
-from vqgan_train.data import ImageTransform, ShardDataset, ShardError, expand_shards, index_shards
-from vqgan_train.data.plan import Draw
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.shards.index import index_shards
+from vqgan_train.shards.naming import expand_shards
+from vqgan_train.system.errors import ShardError
+from vqgan_train.training.data.pipeline import ShardDataset
+from vqgan_train.training.data.plan import Draw
 
 RESULTS = ROOT / "docs" / "benchmarks" / "faults.json"
 PAGE = ROOT / "docs" / "faults.md"
@@ -47,7 +51,7 @@ OUTCOMES = {
 }
 SECTIONS = {"images": "Images", "shards": "Shards"}
 
-log = logging.getLogger("vqgan_train.data.index")
+log = logging.getLogger("vqgan_train.shards.index")
 
 
 class HangError(BaseException):

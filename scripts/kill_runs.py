@@ -26,9 +26,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from pages import ROOT, machine, put, table, write_json
 
-from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.config import Config, config_dir, register_schema, to_config
-from vqgan_train.train import train
+from vqgan_train.system.errors import CheckpointError
+from vqgan_train.training.train import train
 
 STEPS = 24
 LONGEST_LIFE_SECONDS = 4.0

@@ -22,8 +22,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vqgan_train.build import build_module
-from vqgan_train.module import VQGANModule
+from vqgan_train.training.lightning.module import VQGANModule
+from vqgan_train.training.setup.networks import build_module
 
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "step_memory.json"

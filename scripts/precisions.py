@@ -9,8 +9,8 @@ import torch
 from steps import make_config, sample_images
 from torch import Tensor
 
-from vqgan_train.build import build_module, initialise
-from vqgan_train.module import TRAINING_METRICS, VQGANModule
+from vqgan_train.training.lightning.module import TRAINING_METRICS, VQGANModule
+from vqgan_train.training.setup.networks import build_module, initialise
 
 PRECISIONS = {
     "fp32, contiguous": (None, ("trainer.memory_format=contiguous",)),

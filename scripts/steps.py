@@ -18,11 +18,11 @@ from skimage.data import astronaut, chelsea, coffee, rocket
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, resize
 
-from vqgan_train.build import build_module
-from vqgan_train.callbacks import Compilation, SkipNonFinite
 from vqgan_train.checkpoint import weights_under_our_names
 from vqgan_train.config import Config, config_dir, register_schema, to_config
 from vqgan_train.losses import find_lpips_weights
+from vqgan_train.training.callbacks import Compilation, SkipNonFinite
+from vqgan_train.training.setup.networks import build_module
 
 sys.path.insert(0, str(ROOT / "tests"))
 from reference import peer_loss, peer_vqgan  # the original, as the tests build it

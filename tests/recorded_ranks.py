@@ -10,8 +10,8 @@ import torch
 import torch.multiprocessing
 from tiny_runs import compose_config
 
-from vqgan_train.module import VQGANModule
-from vqgan_train.train import train
+from vqgan_train.training.lightning.module import VQGANModule
+from vqgan_train.training.train import train
 
 
 def free_port() -> int:

@@ -12,19 +12,19 @@ import yaml
 from omegaconf.errors import MissingMandatoryValue
 from tiny_runs import compose_config
 
-from vqgan_train.build import learning_rate
-from vqgan_train.command import explain, is_users
+from vqgan_train.cli import explain, is_users
 from vqgan_train.config import (
     AdaptiveWeightScope,
     ArchitectureConfig,
     Config,
-    ConfigError,
     DiscriminatorConfig,
     config_dir,
     plain_settings,
     setting_names,
 )
 from vqgan_train.models import VQGAN, PatchDiscriminator
+from vqgan_train.system.errors import ConfigError
+from vqgan_train.training.setup.quantities import learning_rate
 
 FILES = sorted(config_dir().rglob("*.yaml"))
 OPTIONS = [

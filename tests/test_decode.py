@@ -14,11 +14,11 @@ from tiny_exports import tiny_networks, write_checkpoint
 from tiny_tokens import contents, run_decode, run_encode, tiny_checkpoint, tiny_shards, tokens_of
 from tqdm import tqdm
 
-from vqgan_train import decode as command
 from vqgan_train.checkpoint import FORMATS as CHECKPOINT_FORMATS
-from vqgan_train.command import USER_ERROR
+from vqgan_train.cli import USER_ERROR
 from vqgan_train.config import DecodeConfig, setting_names
 from vqgan_train.models import VQGAN
+from vqgan_train.tokens import decode as command
 from vqgan_train.tokens.formats import FORMATS
 
 
@@ -301,7 +301,7 @@ def test_processes_share_the_pictures_and_count_their_own(
 
 
 def test_a_key_with_a_folder_in_it_is_a_file_name(tmp_path: Path) -> None:
-    from vqgan_train.decoding import picture_name
+    from vqgan_train.tokens.decode import picture_name
 
     assert picture_name(3, "a/b/c") == "000003_a_b_c.png"
     assert picture_name(3, "") == "000003.png"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tiny_runs import compose_config, tiny_config
 
-from vqgan_train.command import quote_overrides
+from vqgan_train.cli import quote_overrides
 from vqgan_train.config import Config, setting_names
-from vqgan_train.train import train
+from vqgan_train.training.train import train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

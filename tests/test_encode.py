@@ -34,11 +34,8 @@ from tiny_tokens import (
 )
 from torch import Tensor
 
-from vqgan_train import encode as command
-from vqgan_train import encoding
-from vqgan_train.command import USER_ERROR, explain, is_users, quote_overrides
+from vqgan_train.cli import USER_ERROR, explain, is_users, quote_overrides
 from vqgan_train.config import (
-    ConfigError,
     EncodeConfig,
     Interpolation,
     PixelRange,
@@ -49,15 +46,22 @@ from vqgan_train.config import (
     setting_names,
     to_config,
 )
-from vqgan_train.data import index_shards
-from vqgan_train.data.pipeline import image_bytes as encoded_image
-from vqgan_train.data.pipeline import read_sample
-from vqgan_train.data.transforms import ImageTransform, decode, to_model_range
+from vqgan_train.images.pixels import PIXEL_RANGES
+from vqgan_train.images.sample import image_bytes as encoded_image
+from vqgan_train.images.transforms import (
+    INTERPOLATIONS,
+    Cut,
+    ImageTransform,
+    decode,
+    to_model_range,
+)
 from vqgan_train.models import VQGAN
-from vqgan_train.tokens.cutting import INTERPOLATIONS, Cut
-from vqgan_train.tokens.devices import PRECISIONS
+from vqgan_train.shards.index import index_shards, read_sample
+from vqgan_train.system.devices import PRECISIONS
+from vqgan_train.system.errors import ConfigError
+from vqgan_train.tokens import encode as command
+from vqgan_train.tokens import encode as encoding
 from vqgan_train.tokens.formats import FORMATS
-from vqgan_train.tokens.pixel_range import PIXEL_RANGES
 
 GIVEN = (
     "checkpoint=a.ckpt", "output=out", "format=parquet", "pixel_range=signed", "shards=a.tar",

@@ -9,10 +9,10 @@ import pytest
 from factories import image_bytes, image_samples, write_shard
 from tiny_tokens import contents, rows_of, run_encode, tiny_checkpoint, tiny_shards, token_files
 
-from vqgan_train import encoding
-from vqgan_train.command import USER_ERROR
-from vqgan_train.tokens import patience
-from vqgan_train.tokens.job import LEDGER
+from vqgan_train.cli import USER_ERROR
+from vqgan_train.images import locations as patience
+from vqgan_train.tokens import encode as encoding
+from vqgan_train.tokens.ledger import LEDGER
 
 
 @pytest.fixture(autouse=True)

@@ -19,30 +19,25 @@ from tiny_tokens import tiny_checkpoint, tiny_shards
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from vqgan_train import evaluate as command
-from vqgan_train.checkpoint.identity import weights_sha256
-from vqgan_train.command import USER_ERROR, is_users
-from vqgan_train.config import (
-    ConfigError,
-    EvaluateConfig,
-    EvaluationMetric,
-    SelectConfig,
-    setting_names,
-)
-from vqgan_train.data.transforms import ImageTransform
-from vqgan_train.evaluating import instruments
-from vqgan_train.evaluating.instruments import Wanted, WeightFiles, set_up
-from vqgan_train.evaluating.job import share_size
-from vqgan_train.evaluation.faces import FaceFinder
-from vqgan_train.evaluation.folder import PAGE_FILE
-from vqgan_train.evaluation.image_metrics import PLAIN_METRICS, measure
-from vqgan_train.evaluation.names import IMAGE_METRICS
+from vqgan_train.checkpoint.load_report import weights_sha256
+from vqgan_train.cli import USER_ERROR, is_users
+from vqgan_train.config import EvaluateConfig, EvaluationMetric, SelectConfig, setting_names
+from vqgan_train.evaluation import evaluate as command
+from vqgan_train.evaluation import metric_suite as instruments
+from vqgan_train.evaluation.job import share_size
+from vqgan_train.evaluation.metric_suite import Wanted, WeightFiles, set_up
 from vqgan_train.evaluation.reading import read_evaluation
-from vqgan_train.evaluation.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
-from vqgan_train.preparation.people import word_pattern
-from vqgan_train.tokenizer import load_tokenizer
-from vqgan_train.tokens.share import Share
-from vqgan_train.tokens.sources import NO_DAMAGE, Source
+from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
+from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
+from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
+from vqgan_train.images.sources import NO_DAMAGE, Source
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.metrics.faces import FaceFinder
+from vqgan_train.metrics.images import PLAIN_METRICS, measure
+from vqgan_train.preparation.survey import word_pattern
+from vqgan_train.system.errors import ConfigError
+from vqgan_train.system.processes import Share
+from vqgan_train.tokens.tokenizer import load_tokenizer
 
 GIVEN = ("checkpoint=a.ckpt", "output=out", "shards=a.tar")
 PLAIN = "metrics=[psnr,ssim,l1]"
@@ -363,9 +358,9 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from vqgan_train.checkpoint import CheckpointError
-    from vqgan_train.evaluation import inception_weights
     from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
+    from vqgan_train.metrics import inception as inception_weights
+    from vqgan_train.system.errors import CheckpointError
 
     long = "no network, as a library says at length: " + "word " * 60 + "to its last word"
 

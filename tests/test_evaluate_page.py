@@ -6,7 +6,7 @@ import pytest
 from tiny_evaluate import run_evaluate
 from tiny_tokens import tiny_checkpoint, tiny_shards
 
-from vqgan_train.evaluation.folder import PAGE_FILE
+from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 
 
 def test_a_page_is_there_with_pictures_and_curves(

@@ -21,13 +21,13 @@ from torchmetrics.functional.image import (
 )
 from torchvision.transforms.functional import gaussian_blur
 
-from vqgan_train.data.transforms import ImageTransform
-from vqgan_train.evaluation.names import IMAGE_METRICS
 from vqgan_train.evaluation.reading import read_evaluation
-from vqgan_train.evaluation.results import ALL, FACE_BOXES, Evaluation
+from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
+from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, Evaluation
+from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.losses import find_lpips_weights
-from vqgan_train.losses.alexnet_weights import find_alexnet_weights
-from vqgan_train.tokenizer import Tokenizer, load_tokenizer
+from vqgan_train.losses.lpips_weights import find_alexnet_weights
+from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
 
 PEOPLE = PHOTOS.with_name("people-00000.tar")
 SIDE = 96

@@ -14,14 +14,14 @@ from recorded_ranks import be_rank_of_torchrun, free_port
 from tiny_evaluate import run_evaluate
 from tiny_tokens import tiny_checkpoint, tiny_shards
 
-from vqgan_train import evaluate as command
-from vqgan_train.command import USER_ERROR
-from vqgan_train.evaluation import folder as evaluation_folder
+from vqgan_train.cli import USER_ERROR
+from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import page
-from vqgan_train.evaluation.folder import JSON_FILE
 from vqgan_train.evaluation.reading import read_evaluation
-from vqgan_train.exit_codes import LOST_RANK
-from vqgan_train.tokens import patience
+from vqgan_train.evaluation.report import evaluation_folder
+from vqgan_train.evaluation.report.evaluation_folder import JSON_FILE
+from vqgan_train.images import locations as patience
+from vqgan_train.system.processes import LOST_RANK
 
 PLAIN = "metrics=[psnr,ssim,l1]"
 

@@ -25,10 +25,8 @@ from tiny_exports import (
 )
 from torch import Tensor
 
-from vqgan_train import conversion
-from vqgan_train import export as command
 from vqgan_train.checkpoint import FORMATS, read_networks
-from vqgan_train.command import USER_ERROR, explain, is_users
+from vqgan_train.cli import USER_ERROR, explain, is_users
 from vqgan_train.config import (
     ExportConfig,
     ExportFormat,
@@ -37,9 +35,12 @@ from vqgan_train.config import (
     register_schema,
     to_config,
 )
-from vqgan_train.conversion import Conversion, convert
-from vqgan_train.models import VQGAN, Agreement
-from vqgan_train.release import Choices, Release
+from vqgan_train.models import VQGAN
+from vqgan_train.release import conversion
+from vqgan_train.release import export as command
+from vqgan_train.release.choices import Choices
+from vqgan_train.release.conversion import Agreement, Conversion, convert
+from vqgan_train.release.release_folder import Release
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "export.md").read_text()
@@ -181,8 +182,8 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
         made = Conversion((), 3, 1234, 32, True, Agreement(64, 63, 0.5))
         return Release(folder, ("README.md", "training/metrics.csv"), {"flax": made}, 2, 1)
 
-    monkeypatch.setattr("vqgan_train.release.Hub", RecordingHub)
-    monkeypatch.setattr("vqgan_train.release.write_release", write)
+    monkeypatch.setattr("vqgan_train.release.hub.Hub", RecordingHub)
+    monkeypatch.setattr("vqgan_train.release.release_folder.write_release", write)
     (tmp_path / "last.ckpt").touch()
     given = (f"checkpoint={tmp_path}/last.ckpt", "format=release", "card.license=mit")
     assert run_export(monkeypatch, *given, f"output={tmp_path / 'a'}") == 0

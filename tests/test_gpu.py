@@ -8,9 +8,9 @@ import torch
 from recorded_ranks import train_and_record, train_two_ranks
 from tiny_runs import tiny_config, tiny_overrides
 
-from vqgan_train.data.copy_stream import CopyStream
-from vqgan_train.module import VQGANModule
-from vqgan_train.train import train
+from vqgan_train.training.data.loader import CopyStream
+from vqgan_train.training.lightning.module import VQGANModule
+from vqgan_train.training.train import train
 
 pytestmark = [
     pytest.mark.gpu,

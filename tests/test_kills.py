@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_runs import load, rows, tiny_config
 
-from vqgan_train.run.folder import RunFolderError
-from vqgan_train.train import train
+from vqgan_train.training.run.folder import RunFolderError
+from vqgan_train.training.train import train
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def test_a_disk_that_is_full_is_said_before_the_run_and_in_it(
     with pytest.raises(RunFolderError, match=r"The checkpoints of this run take .* GB left"):
         train(tiny_config(small_disk))
 
-    monkeypatch.setattr("vqgan_train.train.require_space", lambda *_, **__: None)
+    monkeypatch.setattr("vqgan_train.training.train.require_space", lambda *_, **__: None)
     with pytest.raises(OSError, match=r"No space left on device: .*\.ckpt"):
         train(tiny_config(small_disk))
     assert load(last)["global_step"] == 2

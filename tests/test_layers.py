@@ -153,7 +153,7 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 
 def our_module(name: str) -> str:
-    """Of `vqgan_train.data.ShardError` the module below the package: `data`."""
+    """Of `vqgan_train.system.errors.ShardError` the module below the package: `data`."""
     parts = name.split(".")[1:]
     while parts and not any(PACKAGE.joinpath(*parts).with_suffix(s).exists() for s in ("", ".py")):
         parts.pop()
@@ -201,24 +201,24 @@ def test_a_file_knows_only_what_its_room_may_know(file: Path) -> None:
     ("module", "source"),
     [
         ("config.run", "import torch"),
-        ("config.run", "from vqgan_train.data import ShardError"),
+        ("config.run", "from vqgan_train.shards import ShardError"),
         ("cache", "from vqgan_train.config import Config"),
         ("models.vqgan", "from vqgan_train.losses import Objective"),
-        ("models.vqgan", "from vqgan_train.module import VQGANModule"),
+        ("models.vqgan", "from vqgan_train.training.lightning.module import VQGANModule"),
         ("losses.objective", "def f():\n    from vqgan_train.models import VQGAN"),
-        ("data.index", "from vqgan_train.data.module import ShardDataModule"),
+        ("data.index", "from vqgan_train.training.data.data_module import ShardDataModule"),
         ("data.index", "from vqgan_train.models import VQGAN"),
         ("data.index", "import pytorch_lightning as pl"),
         ("checkpoint.reading", "from omegaconf import OmegaConf"),
-        ("metrics", "from vqgan_train.runtime import set_clock"),
+        ("metrics", "from vqgan_train.training.lightning.checkpoint_io import set_clock"),
         ("module", "from vqgan_train.config import Config"),
         ("data.module", "from vqgan_train import build"),
-        ("callbacks.summary", "from vqgan_train.build import build_data"),
-        ("build", "from vqgan_train.train import train"),
-        ("build", "from vqgan_train.run.report import report"),
-        ("data.index", "from vqgan_train.ranks.log import RankLog"),
-        ("ranks.launch", "from vqgan_train.ranks.log import RankLog"),
-        ("command", "from vqgan_train.train import train"),
+        ("callbacks.summary", "from vqgan_train.training.setup import build_data"),
+        ("build", "from vqgan_train.training.train import train"),
+        ("build", "from vqgan_train.training.report import report"),
+        ("data.index", "from vqgan_train.training.run.logs import RankLog"),
+        ("ranks.launch", "from vqgan_train.training.run.logs import RankLog"),
+        ("command", "from vqgan_train.training.train import train"),
         ("command", "import torch"),
         ("conversion", "from vqgan_train.config import ExportConfig"),
         ("export", "import torch"),

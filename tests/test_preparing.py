@@ -13,10 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf.errors import MissingMandatoryValue
 
-from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select
-from vqgan_train.command import USER_ERROR, explain, quote_overrides
+from vqgan_train import prepare_cc3m, prepare_yfcc_links, select
+from vqgan_train.cli import USER_ERROR, explain, quote_overrides
 from vqgan_train.config import (
-    ConfigError,
     LinksConfig,
     PackConfig,
     PeopleConfig,
@@ -26,6 +25,8 @@ from vqgan_train.config import (
     register_schema,
     to_config,
 )
+from vqgan_train.preparation import pack, prepare_yfcc
+from vqgan_train.system.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "data.md").read_text()

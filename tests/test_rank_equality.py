@@ -14,11 +14,11 @@ from tiny_runs import TINY, compose_config, rows, tiny_overrides
 from torch import Tensor
 from torch.nn import SyncBatchNorm
 
-from vqgan_train.build import build_module
 from vqgan_train.losses.adversarial import generator_hinge
-from vqgan_train.module import TRAINING_METRICS, VQGANModule
-from vqgan_train.runtime import DeviceError
-from vqgan_train.train import train
+from vqgan_train.system.errors import DeviceError
+from vqgan_train.training.lightning.module import TRAINING_METRICS, VQGANModule
+from vqgan_train.training.setup.networks import build_module
+from vqgan_train.training.train import train
 
 WEIGHT = list(TRAINING_METRICS).index("adaptive_weight")
 

@@ -13,7 +13,7 @@ import torch.multiprocessing
 from recorded_ranks import be_rank, free_port
 from tiny_runs import TIMED, compose_config, tiny_config, tiny_overrides
 
-from vqgan_train.train import train
+from vqgan_train.training.train import train
 
 
 def run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from tiny_runs import assert_equal, load, rows, tiny_config, write_shard
 
-from vqgan_train.build import images_a_step, last_step, learning_rate
-from vqgan_train.checkpoint import CheckpointError, write_atomically
-from vqgan_train.config import ConfigError
-from vqgan_train.data import ShardError
-from vqgan_train.run.folder import RunFolderError
-from vqgan_train.run.start import ANEW, RunStart
-from vqgan_train.train import train
+from vqgan_train.checkpoint import write_atomically
+from vqgan_train.system.errors import CheckpointError, ConfigError, ShardError
+from vqgan_train.training.run.folder import RunFolderError
+from vqgan_train.training.run.start import ANEW, RunStart
+from vqgan_train.training.setup.quantities import images_a_step, last_step, learning_rate
+from vqgan_train.training.train import train
 
 BY_IMAGES = ("run.max_steps=null", "run.max_images=4")
 

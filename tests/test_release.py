@@ -23,14 +23,17 @@ from tiny_releases import NOTHING_SAID, RUN_URLS, change, copy_of, make_parts
 from tiny_runs import load, rows, tiny_config
 from wandb_server import WandbServer
 
-from vqgan_train import conversion
-from vqgan_train.checkpoint import CheckpointError, ExportError, read_networks
+from vqgan_train.checkpoint import read_networks
 from vqgan_train.models import VQGAN
-from vqgan_train.release import Choices, ReleaseError, write_release
+from vqgan_train.release import conversion
 from vqgan_train.release.card import Subject, model_card
+from vqgan_train.release.choices import Choices
+from vqgan_train.release.errors import ReleaseError
 from vqgan_train.release.lineage import read_lineage
-from vqgan_train.release.records import find_records
-from vqgan_train.train import train
+from vqgan_train.release.release_folder import write_release
+from vqgan_train.release.run_records import find_records
+from vqgan_train.system.errors import CheckpointError, ExportError
+from vqgan_train.training.train import train
 
 SAID = Choices(
     repository="tester/cards",

@@ -8,10 +8,10 @@ import pytest
 from s3_server import AWS_SETTINGS, BUCKET, KEYS, S3Server, s3_server
 from tiny_runs import compose_config, rows, tiny_overrides, write_shard
 
-from vqgan_train.data import shard_store
-from vqgan_train.data.shard_store import ShardStore
-from vqgan_train.data.shards import ShardError
-from vqgan_train.train import train
+from vqgan_train.shards.remote import store as shard_store
+from vqgan_train.shards.remote.store import ShardStore
+from vqgan_train.system.errors import ShardError
+from vqgan_train.training.train import train
 
 NUM_SHARDS, SAMPLES = 4, 8
 MOST_LINES_OF_A_SCREEN, COLUMNS = 24, 80

@@ -12,10 +12,11 @@ from tiny_runs import assert_equal, compose_config, load, tiny_config
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vqgan_train.build import build_module
 from vqgan_train.models import recompute_activations
-from vqgan_train.runtime import DeviceError, require_precision
-from vqgan_train.train import train
+from vqgan_train.system.devices import require_precision
+from vqgan_train.system.errors import DeviceError
+from vqgan_train.training.setup.networks import build_module
+from vqgan_train.training.train import train
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 

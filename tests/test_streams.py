@@ -14,9 +14,9 @@ import pytest
 from faulty_server import FaultyServer, stall_after, status
 from tiny_runs import compose_config, tiny_overrides, write_shard
 
-from vqgan_train.data import shard_store
-from vqgan_train.data.shards import ShardError
-from vqgan_train.train import train
+from vqgan_train.shards.remote import store as shard_store
+from vqgan_train.system.errors import ShardError
+from vqgan_train.training.train import train
 
 NUM_SHARDS = 6
 SAMPLES = 8

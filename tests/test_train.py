@@ -11,11 +11,11 @@ from pytorch_lightning import Trainer
 from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
-from vqgan_train.build import build_data
-from vqgan_train.checkpoint import CheckpointError
-from vqgan_train.run.folder import RunFolderError
-from vqgan_train.runtime import AtomicCheckpointIO
-from vqgan_train.train import train
+from vqgan_train.system.errors import CheckpointError
+from vqgan_train.training.lightning.checkpoint_io import AtomicCheckpointIO
+from vqgan_train.training.run.folder import RunFolderError
+from vqgan_train.training.setup.data import build_data
+from vqgan_train.training.train import train
 
 GOLDEN_LOSSES = (0.98934, 0.88785, 0.76985, 0.87948, 0.79094)
 """Of the tiny run, on a CPU. What moves them changes what is trained: its commit says why."""

@@ -9,10 +9,10 @@ from factories import random_lpips_weights
 from tiny_tokens import run
 from torch import Tensor, nn
 
-from vqgan_train import evaluate
-from vqgan_train.evaluating import instruments
-from vqgan_train.evaluation.evaluators import Evaluator
-from vqgan_train.losses.alexnet_weights import ALEXNET
+from vqgan_train.evaluation import evaluate
+from vqgan_train.evaluation import metric_suite as instruments
+from vqgan_train.losses.lpips_weights import ALEXNET
+from vqgan_train.metrics.frechet import Evaluator
 
 SMALL = ("resize=32", "image_size=32", "batch_size=4", "num_workers=0", "accelerator=cpu")
 

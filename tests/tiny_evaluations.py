@@ -4,13 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from vqgan_train.evaluation.names import FACE_METRICS, IMAGE_METRICS
-from vqgan_train.evaluation.results import (
+from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS
+from vqgan_train.evaluation.report.results import (
     ALL,
     FACE_BOXES,
     WITH_FACE,
     CheckpointResult,
-    CodebookStatistics,
     DatasetFacts,
     Difference,
     Evaluation,
@@ -20,6 +19,7 @@ from vqgan_train.evaluation.results import (
     SetDistance,
     Summary,
 )
+from vqgan_train.metrics.codebook import CodebookStatistics
 
 NAMES = ("before", "after")
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from tiny_runs import load, tiny_config
 
-from vqgan_train.release import Choices
-from vqgan_train.train import train
+from vqgan_train.release.choices import Choices
+from vqgan_train.training.train import train
 
 RUN_URLS = ("https://wandb.test/tester/cards/runs/one", "https://wandb.test/tester/cards/runs/two")
 NOTHING_SAID = Choices(

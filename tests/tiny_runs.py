@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from webdataset import TarWriter
 
-from vqgan_train.command import quote_overrides
+from vqgan_train.cli import quote_overrides
 from vqgan_train.config import Config, config_dir, register_schema, to_config
 
 TINY = (

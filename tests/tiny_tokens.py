@@ -11,10 +11,10 @@ from factories import image_samples, write_shard
 from numpy.typing import NDArray
 from tiny_exports import tiny_networks, write_checkpoint
 
-from vqgan_train import decode, encode
+from vqgan_train.tokens import decode, encode
+from vqgan_train.tokens.batches import Row
 from vqgan_train.tokens.formats import open_any
 from vqgan_train.tokens.metadata import TokenMetadata
-from vqgan_train.tokens.rows import Row
 
 SMALL = ("resize=16", "image_size=16", "batch_size=4", "num_workers=0", "accelerator=cpu")
 """8 x 8 tokens an image."""

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqgan_train.models import VQGAN
-    from vqgan_train.module import VQGANModule
+    from vqgan_train.training.lightning.module import VQGANModule
 
 __version__ = "0.1.0"
 __all__ = ["VQGAN", "VQGANModule"]
 
-_HOME = {"VQGAN": "vqgan_train.models", "VQGANModule": "vqgan_train.module"}
+_HOME = {"VQGAN": "vqgan_train.models", "VQGANModule": "vqgan_train.training.lightning.module"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,9 +3,9 @@
 import os
 import sys
 
-from vqgan_train.command import run_command
+from vqgan_train.cli import run_command
 from vqgan_train.config import Config
-from vqgan_train.ranks.launch import rank_of
+from vqgan_train.system.processes import rank_of
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def _train(config: Config) -> None:
     if rank_of(os.environ) == 0:
         sys.stdout.write("starting vqgan_train\n")
         sys.stdout.flush()
-    from vqgan_train.train import train
+    from vqgan_train.training.train import train
 
     train(config)
 

@@ -1,93 +1,19 @@
-"""`python -m vqgan_train.check_data`: look through shards before hours are spent on them."""
+"""`python -m vqgan_train.check_data`: look through shards before training does."""
 
-from __future__ import annotations
-
-import json
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from vqgan_train.cache import write_whole
-from vqgan_train.command import run_command
-from vqgan_train.config.check_data import CheckDataConfig, Images
-
-if TYPE_CHECKING:
-    from vqgan_train.data.check import ShardChecks
-    from vqgan_train.data.findings import Findings
-
-PROBLEMS_FOUND = 1
-"""Exit code, beside command.USER_ERROR and command.INTERRUPTED; 0 if all is well."""
+from vqgan_train.cli import run_command
+from vqgan_train.config.preparation import CheckDataConfig
 
 
 def main() -> None:
     """Run the command."""
-    run_command("check_data", CheckDataConfig, check_data)
+    run_command("check_data", CheckDataConfig, _run)
 
 
-def check_data(config: CheckDataConfig) -> None:
-    """Print a report on some shards, and write it down if asked to.
+def _run(config: CheckDataConfig) -> None:
+    # Importing torch takes seconds; a misspelt setting is reported before that.
+    from vqgan_train.preparation.check.check_data import check_data
 
-    Raises:
-        SystemExit: there are problems.
-        ShardError: the shards are not there.
-        OSError: the report cannot be written.
-    """
-    from vqgan_train.data import expand_shards
-    from vqgan_train.data.check import ShardChecks
-    from vqgan_train.data.pictures import look_at_header, look_at_pixels
-    from vqgan_train.data.report import make_report, to_text
-
-    require_writable(config.output)
-    look = {Images.headers: look_at_header, Images.decode: look_at_pixels}[config.images]
-    checks = ShardChecks(expand_shards(config.shards), look, config.image_size)
-    findings = collect(checks, config.num_workers)
-    report = make_report(
-        findings,
-        looked_at=config.images.value,
-        image_size=config.image_size,
-        ranks=config.ranks,
-        batch_size=config.batch_size,
-    )
-    sys.stdout.write(f"{to_text(report)}\n")
-    if config.output is not None:
-        with write_whole(Path(config.output)) as file:
-            file.write(json.dumps(report, indent=2).encode())
-    if report["problems"]:
-        sys.exit(PROBLEMS_FOUND)
-
-
-def require_writable(output: str | None) -> None:
-    """Refuse a place for the report before hours are spent.
-
-    Raises:
-        OSError: nothing can be written there.
-    """
-    if output is not None:
-        if Path(output).is_dir():
-            raise IsADirectoryError(f"output={output} is a folder. Name a file in it.")
-        with write_whole(Path(f"{output}.probe")):
-            pass
-        Path(f"{output}.probe").unlink()
-
-
-def collect(checks: ShardChecks, num_workers: int) -> Findings:
-    """Look through all shards, in processes that each take one after the other."""
-    from torch.utils.data import DataLoader
-    from tqdm import tqdm
-
-    from vqgan_train.data.findings import Findings
-
-    findings = Findings()
-    loader = DataLoader(checks, batch_size=None, collate_fn=unchanged, num_workers=num_workers)
-    for shard in tqdm(loader, "checking", unit="shard"):
-        findings.add(shard)
-    findings.compare_shards()
-    return findings
-
-
-def unchanged(shard: Any) -> Any:
-    """Keep torch from turning arrays into tensors."""
-    return shard
+    check_data(config)
 
 
 if __name__ == "__main__":

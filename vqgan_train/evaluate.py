@@ -1,185 +1,19 @@
-"""`python -m vqgan_train.evaluate`: what checkpoints are worth, side by side."""
+"""`python -m vqgan_train.evaluate`: measure checkpoints on the same images, side by side."""
 
-from __future__ import annotations
-
-import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from vqgan_train.command import run_command
+from vqgan_train.cli import run_command
 from vqgan_train.config import EvaluateConfig
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from vqgan_train.evaluating.batches import ReadingRules
-    from vqgan_train.evaluating.instruments import Wanted
-    from vqgan_train.evaluating.job import Checkpoint, EvaluationJob
-    from vqgan_train.tokens.share import Share
-    from vqgan_train.tokens.sources import Source
 
 
 def main() -> None:
     """Run the command."""
-    run_command("evaluate", EvaluateConfig, evaluate)
+    run_command("evaluate", EvaluateConfig, _run)
 
 
-def evaluate(config: EvaluateConfig) -> None:
-    """Measure the checkpoints on the images, write what was found, print the table."""
-    from vqgan_train.evaluating.agreement import require_same_job
-    from vqgan_train.evaluating.job import run_job
-    from vqgan_train.evaluating.pictures import with_pictures
-    from vqgan_train.evaluating.ranks import joined
-    from vqgan_train.evaluation.folder import (
-        PAGE_FILE,
-        require_output,
-        write_evaluation,
-        write_pictures,
-        written_into,
-    )
-    from vqgan_train.evaluation.page import write_page
-    from vqgan_train.evaluation.table import left_out_lines, table_lines
-    from vqgan_train.metrics_file import rows_beside
-    from vqgan_train.tokens.share import share_of_process
+def _run(config: EvaluateConfig) -> None:
+    # Importing torch takes seconds; a misspelt setting is reported before that.
+    from vqgan_train.evaluation.evaluate import evaluate
 
-    share = share_of_process(os.environ)
-    output = Path(config.output).expanduser()
-    with joined(share):
-        if share.rank == 0:  # which alone writes
-            require_output(output)
-        job = prepare(config, share)
-        require_same_job(job, share)
-        with progress(job.source, share) as bar:
-            found = run_job(job, share, bar)
-    if found is not None:
-        # Before anything that may fail: a disk that is full, a picture that is gone.
-        sys.stdout.write("\n".join([*table_lines(found), ""]))
-        with written_into(output):
-            write_evaluation(found, output)
-            pictured = with_pictures(job, found)
-            write_pictures(pictured, output)
-            runs = {made.name: rows_beside(made.source) for made in found.checkpoints}
-            write_page(output / PAGE_FILE, pictured, runs=runs)
-        lost = [left for left in pictured.left_out if left not in found.left_out]
-        sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))
-
-
-def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
-    """Find the images, read the checkpoints, load what measures."""
-    from vqgan_train.evaluating.instruments import WeightFiles, faces_left_out, set_up
-    from vqgan_train.evaluating.job import EvaluationJob
-    from vqgan_train.evaluation.summaries import Bootstrap
-    from vqgan_train.tokens.bad_images import require_few_dead
-
-    no_faces = faces_left_out() if config.faces.detect else []
-    wanted = what_to_measure(config, has_faces=config.faces.detect and not no_faces)
-    rules = how_to_read(config, wanted)
-    source = find_images(config)
-    require_few_dead(source.damage, config.max_bad_fraction)
-    checkpoints = read_checkpoints(config, share)
-    files = WeightFiles(config.lpips_weights, config.alexnet_weights, config.inception_weights)
-    instruments, left_out = set_up(wanted, files, checkpoints[0].tokenizer.device)
-    return EvaluationJob(
-        source=source,
-        given=tuple(config.shards or [str(config.folder)]),
-        checkpoints=checkpoints,
-        instruments=instruments,
-        left_out=[*no_faces, *left_out],
-        rules=rules,
-        pixel_range=config.pixel_range.value,
-        num_workers=config.num_workers,
-        max_bad_fraction=config.max_bad_fraction,
-        bootstrap=Bootstrap(config.bootstrap.resamples, config.bootstrap.seed),
-        pictures_each=config.pictures,
-    )
-
-
-def what_to_measure(config: EvaluateConfig, *, has_faces: bool) -> Wanted:
-    """Name the metrics and groups."""
-    from vqgan_train.evaluating.instruments import Wanted
-
-    return Wanted([metric.value for metric in config.metrics], has_faces, list(config.slices))
-
-
-def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
-    """Say what becomes of an image, and what is looked for in it.
-
-    Raises:
-        SliceError: a pattern is no regular expression.
-    """
-    from vqgan_train.data.transforms import ImageTransform
-    from vqgan_train.evaluating.batches import ReadingRules
-    from vqgan_train.evaluation.faces import FaceFinder
-    from vqgan_train.evaluation.slices import slice_rule
-
-    return ReadingRules(
-        transform=ImageTransform(
-            config.resize, config.image_size, random_crop=False, random_flip=False
-        ),
-        slices={
-            name: slice_rule(name, rule.column, rule.pattern)
-            for name, rule in config.slices.items()
-        },
-        faces=FaceFinder(config.faces.doublings) if wanted.faces else None,
-    )
-
-
-def find_images(config: EvaluateConfig) -> Source:
-    """List the images, in parts of a batch each.
-
-    Raises:
-        ShardError, PreparationError: they are not there, or cannot be read.
-    """
-    from vqgan_train.data import expand_sources
-    from vqgan_train.tokens.places import store_settings
-    from vqgan_train.tokens.sources import from_folder, from_shards
-
-    if config.folder is not None:
-        return from_folder(Path(config.folder).expanduser(), config.batch_size)
-    shards = [shard for source in expand_sources(config.shards) for shard in source]
-    store = store_settings(config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts)
-    return from_shards(shards, config.batch_size, store)
-
-
-def read_checkpoints(config: EvaluateConfig, share: Share) -> list[Checkpoint]:
-    """Fetch and read all checkpoints, before the first image is.
-
-    Raises:
-        CheckpointError: one cannot be had, cannot be read, or is no VQGAN.
-        TokenError: its images have other channels, image_size is no multiple of its f, or there is
-            no such device.
-    """
-    from vqgan_train.checkpoint_source import fetch_checkpoint
-    from vqgan_train.evaluating.job import Checkpoint
-    from vqgan_train.evaluation.naming import checkpoint_names
-    from vqgan_train.tokenizer import load_tokenizer
-    from vqgan_train.tokens.devices import choose_device
-
-    device = choose_device(config.accelerator.value, share.local_rank)
-    names = config.names or checkpoint_names(config.checkpoint)
-    found = []
-    for name, source in zip(names, config.checkpoint, strict=True):
-        path = fetch_checkpoint(source, "checkpoint")
-        tokenizer = load_tokenizer(path, device, config.precision.value)
-        tokenizer.describe(  # refuses a size that is no multiple of f
-            pixel_range=config.pixel_range.value,
-            resize=config.resize,
-            image_size=config.image_size,
-        )
-        found.append(Checkpoint(name, source, tokenizer))
-    return found
-
-
-def progress(source: Source, share: Share) -> tqdm[Any]:
-    """A bar over the images of this process; only the first one's is shown."""
-    from tqdm import tqdm
-
-    from vqgan_train.evaluating.job import share_size
-
-    name = "evaluating" if share.ranks == 1 else f"evaluating, process 0 of {share.ranks}"
-    total = share_size(source, share)
-    return tqdm(total=total, desc=name, unit="image", disable=share.rank > 0)
+    evaluate(config)
 
 
 if __name__ == "__main__":

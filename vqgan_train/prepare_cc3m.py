@@ -1,20 +1,19 @@
-"""`python -m vqgan_train.prepare_cc3m`: CC3M's list of links becomes shards."""
+"""`python -m vqgan_train.prepare_cc3m`: download the images of CC3M's list of links into shards."""
 
-from vqgan_train.command import run_command
+from vqgan_train.cli import run_command
 from vqgan_train.config import LinksConfig
 
 
 def main() -> None:
     """Run the command."""
-    run_command("prepare_cc3m", LinksConfig, prepare_cc3m)
+    run_command("prepare_cc3m", LinksConfig, _run)
 
 
-def prepare_cc3m(config: LinksConfig) -> None:
-    """Download what the TSV names."""
-    from vqgan_train.download import download
-    from vqgan_train.preparation.links import read_cc3m
+def _run(config: LinksConfig) -> None:
+    # Importing torch takes seconds; a misspelt setting is reported before that.
+    from vqgan_train.preparation.download import download_cc3m
 
-    download(config, read_cc3m)
+    download_cc3m(config)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""`python -m vqgan_train.prepare_yfcc_links`: the links in YFCC100M's records become shards."""
+"""`python -m vqgan_train.prepare_yfcc_links`: download YFCC100M's images into shards."""
 
-from vqgan_train.command import run_command
+from vqgan_train.cli import run_command
 from vqgan_train.config import LinksConfig
 
 
 def main() -> None:
     """Run the command."""
-    run_command("prepare_yfcc_links", LinksConfig, prepare_yfcc_links)
+    run_command("prepare_yfcc_links", LinksConfig, _run)
 
 
-def prepare_yfcc_links(config: LinksConfig) -> None:
-    """Download what the records name."""
-    from vqgan_train.download import download
-    from vqgan_train.preparation.links import read_yfcc_links
+def _run(config: LinksConfig) -> None:
+    # Importing torch takes seconds; a misspelt setting is reported before that.
+    from vqgan_train.preparation.download import download_yfcc
 
-    download(config, read_yfcc_links)
+    download_yfcc(config)
 
 
 if __name__ == "__main__":

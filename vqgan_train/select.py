@@ -1,17 +1,17 @@
-"""`python -m vqgan_train.select`: chosen samples become training and validation shards."""
+"""`python -m vqgan_train.select`: copy chosen samples into new shards."""
 
-from vqgan_train.command import run_command
+from vqgan_train.cli import run_command
 from vqgan_train.config import SelectConfig
 
 
 def main() -> None:
     """Run the command."""
-    run_command("select", SelectConfig, select)
+    run_command("select", SelectConfig, _run)
 
 
-def select(config: SelectConfig) -> None:
-    """Make the selection."""
-    from vqgan_train.make_selection import make_selection
+def _run(config: SelectConfig) -> None:
+    # Importing torch takes seconds; a misspelt setting is reported before that.
+    from vqgan_train.preparation.select import make_selection
 
     make_selection(config)
 

@@ -17,10 +17,11 @@ from tiny_exports import (
 )
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import CheckpointError, ExportError, read_checkpoint, read_generator
-from vqgan_train.checkpoint.diffusers_layout import from_diffusers, is_diffusers, to_diffusers
+from vqgan_train.checkpoint import read_checkpoint, read_generator
+from vqgan_train.checkpoint.diffusers import from_diffusers, is_diffusers, to_diffusers
 from vqgan_train.checkpoint.model_configs import diffusers_config
 from vqgan_train.models import VQGAN
+from vqgan_train.system.errors import CheckpointError, ExportError
 
 
 def vq_model(architecture: dict[str, Any]) -> nn.Module:

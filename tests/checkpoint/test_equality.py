@@ -14,7 +14,8 @@ from factories import tiny_discriminator, tiny_vqgan
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.system.errors import CheckpointError
 
 FORMATS = {"zip": {}, "legacy": {"_use_new_zipfile_serialization": False}}
 PROTOCOLS = {"2": {}, "4": {"pickle_protocol": 4}, "5": {"pickle_protocol": 5}}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.system.errors import CheckpointError
 
 
 def zipped(members: dict[str, str]) -> bytes:

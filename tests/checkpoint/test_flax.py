@@ -15,9 +15,10 @@ from tiny_exports import ARCHITECTURES as EXPORTED
 from tiny_exports import original_weights, same_bits, tiny_networks
 from torch import Tensor
 
-from vqgan_train.checkpoint import CheckpointError, read_checkpoint
-from vqgan_train.checkpoint.flax_msgpack import write_flax_msgpack
+from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.flax import write_flax_msgpack
 from vqgan_train.models import VQGAN
+from vqgan_train.system.errors import CheckpointError
 
 ARCHITECTURE = {
     **TINY_ARCHITECTURE,

@@ -40,7 +40,8 @@ from checkpoint.pickles import (
     write_zip,
 )
 
-from vqgan_train.checkpoint import CheckpointError, StandIn, read_checkpoint
+from vqgan_train.checkpoint import StandIn, read_checkpoint
+from vqgan_train.system.errors import CheckpointError
 
 
 @pytest.fixture(autouse=True)

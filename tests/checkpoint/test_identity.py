@@ -3,8 +3,8 @@ from pathlib import Path
 
 import torch
 
-from vqgan_train.cache import file_sha256
-from vqgan_train.checkpoint.identity import weights_sha256
+from vqgan_train.checkpoint.load_report import weights_sha256
+from vqgan_train.system.files import file_sha256
 
 
 def test_a_file_is_named_by_its_bytes(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from checkpoint.pickles import (
     write_zip,
 )
 
-from vqgan_train.checkpoint import CheckpointError, read_checkpoint
+from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.system.errors import CheckpointError
 
 MEGABYTE = 2**20
 

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from reference import peer_vqgan
 from safetensors.torch import save_file
 
-from vqgan_train.checkpoint import CheckpointError, read_checkpoint, read_generator, to_original
+from vqgan_train.checkpoint import read_checkpoint, read_generator, to_original
 from vqgan_train.models import VQGAN
+from vqgan_train.system.errors import CheckpointError
 
 CONTENT = {"state_dict": {"encoder.conv_in.weight": torch.eye(4)}, "notes": {"epoch": 3}}
 

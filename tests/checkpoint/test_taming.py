@@ -12,7 +12,7 @@ from reference import VQModel, peer_loss, peer_vqgan
 from tiny_runs import compose_config, load, tiny_overrides
 
 from vqgan_train import VQGAN
-from vqgan_train.train import train
+from vqgan_train.training.train import train
 
 
 @pytest.fixture(scope="module")

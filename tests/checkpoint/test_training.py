@@ -8,8 +8,8 @@ from tiny_exports import tiny_networks, write_checkpoint
 from tiny_runs import load, tiny_config
 
 from vqgan_train.checkpoint import read_networks
-from vqgan_train.checkpoint.training import Training, read_training
-from vqgan_train.train import train
+from vqgan_train.checkpoint.model_configs import Training, read_training
+from vqgan_train.training.train import train
 
 
 @pytest.fixture(scope="module")

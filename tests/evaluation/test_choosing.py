@@ -3,8 +3,8 @@
 import numpy as np
 from tiny_evaluations import tiny_evaluation
 
-from vqgan_train.evaluation.choosing import choose_pictures
-from vqgan_train.evaluation.summaries import Measured
+from vqgan_train.evaluation.kept_pictures import choose_pictures
+from vqgan_train.evaluation.report.summaries import Measured
 
 FOUND = tiny_evaluation(images=40)
 BEFORE, AFTER = (Measured(c.name, c.values, c.face_values) for c in FOUND.checkpoints)

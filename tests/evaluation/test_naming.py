@@ -2,7 +2,7 @@
 
 import pytest
 
-from vqgan_train.evaluation.naming import checkpoint_names
+from vqgan_train.evaluation.checkpoint_names import checkpoint_names
 
 
 @pytest.mark.parametrize(

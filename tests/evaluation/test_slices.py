@@ -2,7 +2,7 @@
 
 import pytest
 
-from vqgan_train.evaluation.slices import SliceError, belongs, columns_of, slice_rule
+from vqgan_train.evaluation.image_batches import SliceError, belongs, columns_of, slice_rule
 
 
 def test_a_pattern_is_found_anywhere_and_in_any_case() -> None:

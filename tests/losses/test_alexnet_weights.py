@@ -11,9 +11,12 @@ import safetensors.torch
 import torch
 
 from vqgan_train.losses import lpips_weights
-from vqgan_train.losses.alexnet_weights import ALEXNET, find_alexnet_weights
 from vqgan_train.losses.lpips_files import LpipsNetwork, LpipsWeightsError, Weights
-from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
+from vqgan_train.losses.lpips_weights import (
+    ALEXNET,
+    LpipsWeightsNotFoundError,
+    find_alexnet_weights,
+)
 
 WEIGHTS = {
     name: torch.full(shape, float(place))

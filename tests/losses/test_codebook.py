@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqgan_train.losses.codebook import codebook_loss
+from vqgan_train.losses.objective import codebook_loss
 
 BETA = 0.25
 

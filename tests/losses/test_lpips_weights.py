@@ -18,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vqgan_train.losses import lpips_files, lpips_weights, vgg16_weights
+from vqgan_train.losses import lpips_files, lpips_weights
+from vqgan_train.losses import lpips_weights as vgg16_weights
 from vqgan_train.losses.array_pickle import read_array_pickle
-from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
-from vqgan_train.losses.vgg16_weights import VGG16, find_lpips_weights
+from vqgan_train.losses.lpips_weights import VGG16, LpipsWeightsNotFoundError, find_lpips_weights
 
 Weights = dict[str, Tensor]
 

@@ -8,8 +8,8 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
+from vqgan_train.losses.lpips_weights import VGG16, find_lpips_weights
 from vqgan_train.losses.perceptual import LPIPS, _unit_length
-from vqgan_train.losses.vgg16_weights import VGG16, find_lpips_weights
 
 Weights = dict[str, Tensor]
 

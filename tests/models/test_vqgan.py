@@ -10,8 +10,9 @@ from reference import VQModel, as_ours, peer_vqgan
 from safetensors.torch import save_file
 from torch import nn
 
-from vqgan_train.checkpoint import CheckpointError, to_ours
+from vqgan_train.checkpoint import to_ours
 from vqgan_train.models import VQGAN, PatchDiscriminator
+from vqgan_train.system.errors import CheckpointError
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vqgan_train.preparation import PreparationError
 from vqgan_train.preparation.choosing import Choice, Source, SourceCounts, Wanted, choose, shares
 from vqgan_train.preparation.survey import BAD, GOOD, SMALL, Survey
+from vqgan_train.system.errors import PreparationError
 
 WANTED = Wanted(
     samples=40, val_samples=10, val_source="b", people_multiplier=1.0, allow_fewer=False, seed=0

@@ -15,10 +15,10 @@ from factories import image_bytes, read_with_webdataset
 from PIL import Image
 
 from vqgan_train.config import PackConfig
-from vqgan_train.data import index_shards
-from vqgan_train.data.pipeline import image_bytes as image_in
-from vqgan_train.pack import pack
-from vqgan_train.preparation import PreparationError
+from vqgan_train.images.sample import image_bytes as image_in
+from vqgan_train.preparation.pack import pack
+from vqgan_train.shards.index import index_shards
+from vqgan_train.system.errors import PreparationError
 
 
 def config(folder: Path, **changes: Any) -> PackConfig:
@@ -183,7 +183,7 @@ def test_a_second_run_reads_no_image_and_says_the_same(
     write(tmp_path / "in" / "bad.jpg", b"")
     pack(config(tmp_path))
     said = capsys.readouterr().out
-    monkeypatch.setattr("vqgan_train.preparation.folders._load", None)
+    monkeypatch.setattr("vqgan_train.preparation.pack._load", None)
     pack(config(tmp_path))
     assert capsys.readouterr().out == said
 

@@ -17,8 +17,7 @@ from factories import read_with_webdataset
 from photo_server import large_png, photo_server
 from PIL import Image
 
-from vqgan_train.data.index import index_shard
-from vqgan_train.preparation import PreparationError
+from vqgan_train.preparation.command_report import downloaded
 from vqgan_train.preparation.img2dataset import (
     REQUIREMENT,
     Download,
@@ -30,7 +29,8 @@ from vqgan_train.preparation.img2dataset import (
     run_img2dataset,
 )
 from vqgan_train.preparation.links import BadRows
-from vqgan_train.preparation.report import downloaded
+from vqgan_train.shards.index import index_shard
+from vqgan_train.system.errors import PreparationError
 
 DOWNLOAD = Download(
     shorter_side=256, samples_per_shard=20, processes=1, threads=8, timeout_seconds=2, retries=0

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vqgan_train.preparation import PreparationError
 from vqgan_train.preparation.links import read_cc3m, read_yfcc_links, write_lists
+from vqgan_train.system.errors import PreparationError
 
 
 def lists_in(folder: Path) -> list[list[dict[str, Any]]]:

@@ -12,9 +12,10 @@ from factories import image_bytes, read_with_webdataset
 from pyarrow import parquet
 
 from vqgan_train.config import PrepareYfccConfig
-from vqgan_train.preparation import PreparationError, records
-from vqgan_train.preparation.records import caption_of, pair_with_images
-from vqgan_train.prepare_yfcc import prepare_yfcc
+from vqgan_train.preparation import yfcc_records as records
+from vqgan_train.preparation.prepare_yfcc import prepare_yfcc
+from vqgan_train.preparation.yfcc_records import caption_of, pair_with_images
+from vqgan_train.system.errors import PreparationError
 
 
 def config(folder: Path, **changes: Any) -> PrepareYfccConfig:
@@ -158,7 +159,7 @@ def test_a_second_run_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     prepare_yfcc(config(tmp_path))
     after = {path: path.stat().st_mtime_ns for path in before}
     assert [path.name for path in before if before[path] != after[path]] == ["0000-00001.tar"]
-    monkeypatch.setattr("vqgan_train.preparation.yfcc.pack_shard", None)
+    monkeypatch.setattr("vqgan_train.preparation.prepare_yfcc.pack_shard", None)
     prepare_yfcc(config(tmp_path))
 
 

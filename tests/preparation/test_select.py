@@ -16,11 +16,20 @@ from factories import image_bytes, read_with_webdataset, write_shard
 from PIL import Image
 
 from vqgan_train.config import PeopleConfig, SelectConfig
-from vqgan_train.data import index_shard, index_shards
-from vqgan_train.make_selection import make_selection
-from vqgan_train.preparation import PreparationError, people
-from vqgan_train.preparation.people import face_counter, require_face_detector, word_pattern
-from vqgan_train.preparation.survey import BAD, GOOD, SMALL, SurveyRules, survey_shard
+from vqgan_train.preparation import survey as people
+from vqgan_train.preparation.select import make_selection
+from vqgan_train.preparation.survey import (
+    BAD,
+    GOOD,
+    SMALL,
+    SurveyRules,
+    face_counter,
+    require_face_detector,
+    survey_shard,
+    word_pattern,
+)
+from vqgan_train.shards.index import index_shard, index_shards
+from vqgan_train.system.errors import PreparationError
 
 RULES = SurveyRules(min_side=16, people_words=("man", "men"), detect_faces=False)
 
@@ -150,7 +159,7 @@ def test_no_image_is_read_a_second_time(sources: Path, monkeypatch: pytest.Monke
     (sources / "out" / "train" / "00001.tsv").unlink()
     make_selection(config(sources))
     assert contents(sources / "out") == before
-    monkeypatch.setattr("vqgan_train.preparation.selection.read_range", None)
+    monkeypatch.setattr("vqgan_train.preparation.select.read_range", None)
     make_selection(config(sources))
     with pytest.raises(TypeError):  # another size is another survey
         make_selection(config(sources, output=str(sources / "new"), min_side=17))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
-from vqgan_train.release import Hub, ReleaseError
+from vqgan_train.release.errors import ReleaseError
+from vqgan_train.release.hub import Hub
 
 # The client's own, of its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

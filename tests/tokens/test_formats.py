@@ -8,11 +8,10 @@ import pytest
 from factories import read_with_webdataset
 from pyarrow import parquet
 
-from vqgan_train.tokens.errors import TokenError
+from vqgan_train.system.errors import TokenError
+from vqgan_train.tokens.batches import Labels, Row
 from vqgan_train.tokens.formats import FORMATS, open_any
-from vqgan_train.tokens.loading import Labels
 from vqgan_train.tokens.metadata import TokenMetadata
-from vqgan_train.tokens.rows import Row
 
 METADATA = TokenMetadata(
     pixel_range="unit",

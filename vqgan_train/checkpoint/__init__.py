@@ -6,11 +6,9 @@ from vqgan_train.checkpoint.architecture import (
     generator_architecture,
     network_differences,
 )
-from vqgan_train.checkpoint.errors import CheckpointError, ExportError
-from vqgan_train.checkpoint.export_folder import whole_export
+from vqgan_train.checkpoint.export_formats import FORMATS, Format
 from vqgan_train.checkpoint.file_kind import file_kind
-from vqgan_train.checkpoint.formats import FORMATS, Format
-from vqgan_train.checkpoint.names import to_original, to_ours
+from vqgan_train.checkpoint.load_report import LoadReport, require_generator
 from vqgan_train.checkpoint.reading import (
     Networks,
     read_checkpoint,
@@ -18,14 +16,12 @@ from vqgan_train.checkpoint.reading import (
     read_networks,
     weights_under_our_names,
 )
-from vqgan_train.checkpoint.report import LoadReport, require_generator
-from vqgan_train.checkpoint.stand_ins import StandIn
+from vqgan_train.checkpoint.unpickling import StandIn
+from vqgan_train.checkpoint.weight_names import to_original, to_ours
 from vqgan_train.checkpoint.writing import remove_partial, write_atomically
 
 __all__ = [
     "FORMATS",
-    "CheckpointError",
-    "ExportError",
     "Format",
     "LoadReport",
     "Networks",
@@ -43,6 +39,5 @@ __all__ = [
     "to_original",
     "to_ours",
     "weights_under_our_names",
-    "whole_export",
     "write_atomically",
 ]

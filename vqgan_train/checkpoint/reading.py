@@ -1,4 +1,9 @@
-"""Reading checkpoints of any kind; nothing that a file holds is ever run."""
+"""Settings out of stand-ins: what omegaconf's objects and subclasses of dict held, as plain values.
+
+Checkpoints of 2021 have their settings as objects of omegaconf 2.0.0, which no other version can
+read. What they held is in the stand-ins for them, under the names that omegaconf gives its
+attributes.
+"""
 
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
@@ -13,16 +18,63 @@ from vqgan_train.checkpoint.architecture import (
     architecture_differences,
     generator_architecture,
 )
-from vqgan_train.checkpoint.diffusers_layout import from_diffusers, is_diffusers
-from vqgan_train.checkpoint.errors import CheckpointError, shown
+from vqgan_train.checkpoint.diffusers import from_diffusers, is_diffusers
 from vqgan_train.checkpoint.file_kind import FileKind, file_kind
-from vqgan_train.checkpoint.flax_msgpack import read_flax_msgpack
-from vqgan_train.checkpoint.names import to_ours
-from vqgan_train.checkpoint.plain_values import plain_values
-from vqgan_train.checkpoint.torch_legacy import read_torch_legacy
-from vqgan_train.checkpoint.torch_zip import read_torch_zip
-from vqgan_train.checkpoint.training import Training, read_training
-from vqgan_train.checkpoint.weights import STATE_DICT
+from vqgan_train.checkpoint.flax import read_flax_msgpack
+from vqgan_train.checkpoint.model_configs import Training, read_training
+from vqgan_train.checkpoint.tensors import STATE_DICT
+from vqgan_train.checkpoint.torch_files import read_torch_legacy, read_torch_zip
+from vqgan_train.checkpoint.unpickling import StandIn, shown
+from vqgan_train.checkpoint.weight_names import to_ours
+from vqgan_train.system.errors import CheckpointError
+
+MAX_DEPTH = 50
+"""Settings are not nested deeper; what is stays as it was."""
+
+
+def plain_values(value: Any) -> Any:
+    """A copy of nested dicts and lists in which stand-ins for settings are the settings.
+
+    Interpolations stay text, as `${data.image_size}`. All other stand-ins stay what they are.
+    """
+    return _Plain().convert(value, MAX_DEPTH)
+
+
+class _Plain:
+    """One conversion, which remembers what it has met: pickles may hold a list within itself."""
+
+    def __init__(self) -> None:
+        self.converted: dict[int, Any] = {}
+
+    def convert(self, value: Any, depth: int) -> Any:
+        if id(value) in self.converted or depth == 0:
+            return self.converted.get(id(value), value)
+        value_within = _unwrapped(value)
+        if isinstance(value_within, dict):
+            settings: dict[Any, Any] = {}
+            self.converted[id(value)] = settings
+            settings.update(
+                (key, self.convert(item, depth - 1)) for key, item in value_within.items()
+            )
+            return settings
+        if isinstance(value_within, list):
+            entries: list[Any] = []
+            self.converted[id(value)] = entries
+            entries.extend(self.convert(item, depth - 1) for item in value_within)
+            return entries
+        return value_within
+
+
+def _unwrapped(value: Any) -> Any:
+    """What a stand-in for a node of omegaconf or for a subclass of dict held."""
+    if not isinstance(value, StandIn):
+        return value
+    if value.name.startswith("omegaconf.") and isinstance(value.state, dict):
+        if "_content" in value.state:
+            return value.state["_content"]
+        return value.state.get("_val", value)
+    return dict(value.pairs) if value.pairs and not value.state else value
+
 
 GENERATOR = "generator."
 DISCRIMINATOR = "discriminator."

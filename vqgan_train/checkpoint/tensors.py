@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqgan_train.checkpoint.errors import shown
-from vqgan_train.checkpoint.stand_ins import Name, StandIn
+from vqgan_train.checkpoint.unpickling import Name, StandIn, shown
 
 STORAGE_DTYPES = {
     "BFloat16Storage": torch.bfloat16,
@@ -177,3 +176,36 @@ def _require_within(start: Any, size: Any, strides: Any, count: int) -> None:
     last = start + sum((length - 1) * stride for length, stride in zip(size, strides, strict=True))
     if elements and (elements > count or last >= count):
         raise ValueError(f"a tensor of shape {size} beyond its storage of {count} elements")
+
+
+STATE_DICT = "state_dict"
+
+
+def with_weights(content: Any, tensors: Tensors) -> dict[str, Any]:
+    """Make the tensors of a checkpoint's weights, or of weights that are all that it holds.
+
+    Returns:
+        What lies beside the weights as it is, so that an optimizer's state takes no memory, and the
+        weights under `state_dict`.
+
+    Raises:
+        ValueError: there are none, or they are not all tensors.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {shown(getattr(content, 'name', type(content).__name__))}")
+    weights = content.get(STATE_DICT, content)
+    if not isinstance(weights, dict) or not weights or not all(isinstance(n, str) for n in weights):
+        raise ValueError(_without_weights(content))
+    made = {}
+    for name, recipe in weights.items():
+        try:
+            made[name] = tensors.make(recipe)
+        except ValueError as error:
+            if weights is content:
+                raise ValueError(_without_weights(content)) from error
+            raise ValueError(f"its weight {shown(name)} is {error}") from error
+    return {STATE_DICT: made} if weights is content else {**content, STATE_DICT: made}
+
+
+def _without_weights(content: dict[Any, Any]) -> str:
+    return f"it holds no state_dict, but {[shown(key) for key in list(content)[:8]]}"

@@ -4,8 +4,7 @@ Values are in conf/*.yaml, never here. `slots=True` matters: without it Hydra ta
 in silence.
 """
 
-from vqgan_train.config.checks import ConfigError
-from vqgan_train.config.composing import (
+from vqgan_train.config.checks import (
     Settings,
     config_dir,
     plain_settings,
@@ -14,17 +13,8 @@ from vqgan_train.config.composing import (
     to_config,
 )
 from vqgan_train.config.data import DataConfig
-from vqgan_train.config.decode import DecodeConfig
-from vqgan_train.config.encode import (
-    EncodeConfig,
-    Interpolation,
-    PixelRange,
-    TokenFormat,
-    TokenPrecision,
-)
-from vqgan_train.config.evaluate import EvaluateConfig, EvaluationMetric
+from vqgan_train.config.evaluation import EvaluateConfig, EvaluationMetric
 from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
-from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
     AdaptiveWeightScope,
     ArchitectureConfig,
@@ -32,8 +22,13 @@ from vqgan_train.config.model import (
     LossConfig,
     ModelConfig,
 )
-from vqgan_train.config.pack import PackConfig
-from vqgan_train.config.prepare_yfcc import PrepareYfccConfig
+from vqgan_train.config.preparation import (
+    LinksConfig,
+    PackConfig,
+    PeopleConfig,
+    PrepareYfccConfig,
+    SelectConfig,
+)
 from vqgan_train.config.run import (
     Config,
     LearningRateScaling,
@@ -43,9 +38,22 @@ from vqgan_train.config.run import (
     WandbConfig,
     WandbMode,
 )
-from vqgan_train.config.select import PeopleConfig, SelectConfig
-from vqgan_train.config.trainer import Accelerator, MemoryFormat, Precision, TrainerConfig
-from vqgan_train.config.validation import HIGHER_IS_BETTER, ValidationMetric
+from vqgan_train.config.tokens import (
+    DecodeConfig,
+    EncodeConfig,
+    Interpolation,
+    PixelRange,
+    TokenFormat,
+    TokenPrecision,
+)
+from vqgan_train.config.trainer import (
+    HIGHER_IS_BETTER,
+    Accelerator,
+    MemoryFormat,
+    Precision,
+    TrainerConfig,
+    ValidationMetric,
+)
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -54,7 +62,6 @@ __all__ = [
     "ArchitectureConfig",
     "CardConfig",
     "Config",
-    "ConfigError",
     "DataConfig",
     "DecodeConfig",
     "DiscriminatorConfig",

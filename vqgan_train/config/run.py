@@ -8,8 +8,8 @@ from enum import Enum
 from vqgan_train.config.checks import require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
-from vqgan_train.config.trainer import TrainerConfig
-from vqgan_train.config.validation import (
+from vqgan_train.config.trainer import (
+    TrainerConfig,
     ValidationMetric,
     check_best_metric,
     check_image_size,

@@ -1,1 +1,1 @@
-"""What a tokenizer is worth: metrics of each image, of the set, and how sure they are."""
+"""Evaluate checkpoints: one pass over the images, on one process or several."""

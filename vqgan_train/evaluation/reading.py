@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqgan_train.evaluation.folder import (
+from vqgan_train.evaluation.report.evaluation_folder import (
     FACES_FILE,
     IMAGES_FILE,
     JSON_FILE,
     picture_file,
 )
-from vqgan_train.evaluation.results import (
+from vqgan_train.evaluation.report.results import (
     CheckpointResult,
-    CodebookStatistics,
     DatasetFacts,
     Difference,
     Evaluation,
@@ -28,7 +27,8 @@ from vqgan_train.evaluation.results import (
     SetDistance,
     Summary,
 )
-from vqgan_train.evaluation.rows import BOX, SLICE_PREFIX
+from vqgan_train.evaluation.report.rows import BOX, SLICE_PREFIX
+from vqgan_train.metrics.codebook import CodebookStatistics
 
 Columns = Mapping[str, Sequence[str]]
 

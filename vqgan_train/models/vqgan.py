@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from vqgan_train.checkpoint import CheckpointError, read_generator, require_generator
+from vqgan_train.checkpoint import read_generator, require_generator
 from vqgan_train.models.autoencoder import Decoder, Encoder
+from vqgan_train.models.layers import AttentionBlock, ResidualBlock
 from vqgan_train.models.quantizer import VectorQuantizer
+from vqgan_train.system.errors import CheckpointError
 
 
 class Generated(NamedTuple):
@@ -104,7 +108,7 @@ class VQGAN(nn.Module):
         """Build the tokenizer that a checkpoint holds, in evaluation mode on the CPU.
 
         Args:
-            path: a file that `vqgan_train.checkpoint.read_generator` reads.
+            path: a file that `vqgan_train.checkpoint.reading.read_generator` reads.
 
         Raises:
             CheckpointError: the file cannot be read, or does not hold all of a tokenizer.
@@ -201,3 +205,18 @@ class VQGAN(nn.Module):
 
     def _decode(self, codes: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(codes))
+
+
+def recompute_activations(network: nn.Module) -> None:
+    """Make each residual and attention block keep its input only.
+
+    Its forward pass runs once more in the backward pass, with the same random numbers, so the
+    gradients are the same to the last bit. Names and weights stay as they are.
+
+    Args:
+        network: what holds the blocks, at any depth; changed in place.
+    """
+    for block in network.modules():
+        if isinstance(block, ResidualBlock | AttentionBlock):
+            again = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = again  # type: ignore[method-assign]

@@ -1,5 +1,1 @@
-"""From public lists and folders of images to the shards that training reads."""
-
-from vqgan_train.preparation.errors import PreparationError
-
-__all__ = ["PreparationError"]
+"""Prepare data: from public lists and folders of images to shards."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vqgan_train.preparation.errors import PreparationError
 from vqgan_train.preparation.survey import BAD, GOOD, SMALL, Survey
+from vqgan_train.system.errors import PreparationError
 
 VALIDATION_STREAM = 0
 ORDER_STREAM = 1

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqgan_train.cache import cache_folder, cache_lock
-from vqgan_train.preparation.errors import PreparationError
+from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.files import cache_folder, cache_lock
 
 VERSION = "1.47.0"
 REQUIREMENT = f"img2dataset=={VERSION}"

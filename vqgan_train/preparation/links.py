@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.cache import write_whole
-from vqgan_train.preparation.errors import PreparationError
 from vqgan_train.preparation.packing import in_chunks
-from vqgan_train.preparation.records import caption_of, read_jsonl
+from vqgan_train.preparation.yfcc_records import caption_of, read_jsonl
+from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.files import write_whole
 
 LINK_FIELDS = ("title_clean", "description_clean", "downloadurl")
 SCHEMES = ("http://", "https://")

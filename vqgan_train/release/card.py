@@ -7,14 +7,14 @@ from typing import NamedTuple
 import yaml
 
 from vqgan_train.checkpoint import Networks
-from vqgan_train.data.shard_store import shown
 from vqgan_train.release.choices import Choices
 from vqgan_train.release.front_matter import HUB_NAME, front_matter, initial_weights
 from vqgan_train.release.lineage import Lineage
 from vqgan_train.release.part_card import part_of_card
-from vqgan_train.release.records import Records
+from vqgan_train.release.run_records import Records
 from vqgan_train.release.tables import has_same_validation, losses_table, validation_table
 from vqgan_train.release.template import fill, inline, read_template
+from vqgan_train.shards.remote.store import shown
 
 SAMPLE_PHOTOS = "the sample photos of scikit-image"
 SECONDS_AN_HOUR, SECONDS_A_MINUTE = 3600, 60

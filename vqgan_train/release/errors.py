@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from vqgan_train.system.errors import UserError
 
-class ReleaseError(ValueError):
+
+class ReleaseError(UserError):
     """Nothing can be released like this; the message says why and what to do."""
 
 

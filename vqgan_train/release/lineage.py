@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint import read_checkpoint
-from vqgan_train.data.module import DATA_STATE
 from vqgan_train.release.errors import NOT_THERE, HolesError, ReleaseError
-from vqgan_train.runtime import PROVENANCE
+from vqgan_train.training.data.data_module import DATA_STATE
+from vqgan_train.training.run.provenance import PROVENANCE
 
 MOST_PARTS = 100
 """A file may say that a run continued itself."""

@@ -3,7 +3,7 @@
 import re
 
 from vqgan_train.release.lineage import Part
-from vqgan_train.release.records import Records
+from vqgan_train.release.run_records import Records
 from vqgan_train.release.template import fill, inline, read_template
 
 WEB_ADDRESS = re.compile(r"https?://[^\s()<>]+")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vqgan_train.data.shard_store import shown
+from vqgan_train.shards.remote.store import shown
 
 ADDRESSES = {
     ("data", "train_shards"),

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from vqgan_train.metrics_file import Row
+from vqgan_train.metrics.history import Row
 from vqgan_train.release.lineage import Lineage, Part
-from vqgan_train.release.records import TRAINED, VALIDATED, Records
+from vqgan_train.release.run_records import TRAINED, VALIDATED, Records
 
 VALIDATION = {
     "val/loss/reconstruction": "L1 + LPIPS",

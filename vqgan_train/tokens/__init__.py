@@ -1,1 +1,1 @@
-"""Tokens in files: which images become them, how they are written, read and gone on with."""
+"""Files of tokens: encode images into them, decode them into pictures."""

@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from vqgan_train.cache import write_whole
-from vqgan_train.data.listing import walk_shard
-from vqgan_train.data.writing import write_shard
-from vqgan_train.preparation.records import require_pyarrow
-from vqgan_train.tokens.errors import TokenError
-from vqgan_train.tokens.loading import Labels
+from vqgan_train.shards.tar import walk_shard
+from vqgan_train.shards.writing import write_shard
+from vqgan_train.system.errors import TokenError
+from vqgan_train.system.files import write_whole
+from vqgan_train.system.packages import require_pyarrow
+from vqgan_train.tokens.batches import Labels, Row
 from vqgan_train.tokens.metadata import METADATA_KEY, TokenMetadata
-from vqgan_train.tokens.rows import Row
 
 HIDDEN_KEY = "__metadata__/vqgan_train"
 """WebDataset reads past names like this."""

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vqgan_train.tokens.errors import TokenError
-from vqgan_train.tokens.pixel_range import PIXEL_RANGES
+from vqgan_train.images.pixels import PIXEL_RANGES
+from vqgan_train.system.errors import TokenError
 
 METADATA_KEY = "vqgan_train"
 """Where files keep it, as JSON."""

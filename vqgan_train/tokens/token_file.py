@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.preparation.job import fingerprint, stamp
-from vqgan_train.tokens.errors import TokenError
+from vqgan_train.system.errors import TokenError
+from vqgan_train.system.jobs import fingerprint, stamp
+from vqgan_train.tokens.batches import Row
 from vqgan_train.tokens.formats import open_any
 from vqgan_train.tokens.metadata import TokenMetadata
-from vqgan_train.tokens.rows import Row
 
 
 class TokenFile(NamedTuple):

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from vqgan_train.cache import write_whole
-from vqgan_train.evaluation.names import METRICS
-from vqgan_train.evaluation.page.cards import Card, draw_cards
+from vqgan_train.evaluation.page.cards import Card, draw_cards, draw_faces
 from vqgan_train.evaluation.page.diagrams import draw_training, draw_usage
-from vqgan_train.evaluation.page.faces import draw_faces
 from vqgan_train.evaluation.page.jpeg import BRIGHTEST_ERROR
-from vqgan_train.evaluation.page.table import make_groups, make_notes, make_tiles
-from vqgan_train.evaluation.results import WITH_FACE, Evaluation
-from vqgan_train.metrics_file import Row
+from vqgan_train.evaluation.page.metric_table import make_groups, make_notes, make_tiles
+from vqgan_train.evaluation.report.metric_names import METRICS
+from vqgan_train.evaluation.report.results import WITH_FACE, Evaluation
+from vqgan_train.metrics.history import Row
+from vqgan_train.system.files import write_whole
 
 QUALITIES = (95, 90, 85, 75, 60)
 """JPEG's, tried from the best on until the pictures fit."""

@@ -11,9 +11,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from vqgan_train.curves import draw_curves
-from vqgan_train.evaluation.results import CheckpointResult
-from vqgan_train.metrics_file import Row
+from vqgan_train.evaluation.report.results import CheckpointResult
+from vqgan_train.metrics.history import Row, draw_curves
 
 INK = "#010203"
 """Stands for the text's colour until the SVG is written; no line is drawn in it."""

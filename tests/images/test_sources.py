@@ -1,0 +1,157 @@
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from factories import image_bytes
+from pyarrow import parquet
+from tiny_tokens import tiny_shards
+
+from vqgan_train.images.locations import FilePlace, Place, StoreSettings
+from vqgan_train.images.sources import (
+    NO_DAMAGE,
+    Part,
+    Source,
+    from_folder,
+    from_shards,
+    from_tables,
+)
+from vqgan_train.system.errors import DeadShardError, ShardError, TokenError
+from vqgan_train.tokens.batches import load_batches
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_no_part_holds_samples_of_two_shards(tmp_path: Path) -> None:
+    source = from_shards(tiny_shards(tmp_path), samples_per_file=4)
+    assert source.sizes == [4, 1, 4, 4, 1, 3]
+    names = source.part_names()
+    assert names == ["001", "002", "003", "004", "005", "006"]
+    parts = list(source.parts(set(names)))
+    assert [len(part.places) for part in parts] == source.sizes
+    keys = [place.read().key for part in parts for place in part.places]
+    assert keys == [f"{number:06d}" for number in range(17)]
+    wanted = list(source.parts({"003", "006"}))
+    assert wanted == [parts[2], parts[5]]
+
+
+def photos(folder: Path, count: int) -> Path:
+    """A folder of images."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}.png").write_bytes(image_bytes(seed=number))
+    return folder
+
+
+def everything(source: Source) -> list[Part]:
+    return list(source.parts(set(source.part_names())))
+
+
+@pytest.mark.parametrize("change", ["comes", "goes"])
+def test_a_file_that_comes_or_goes_between_listing_and_reading_is_noticed(
+    tmp_path: Path, change: str
+) -> None:
+    folder = photos(tmp_path / "photos", 4)
+    source = from_folder(folder, samples_per_file=2)
+    assert [len(part.places) for part in everything(source)] == [2, 2]
+    if change == "comes":
+        (folder / "00.png").write_bytes(image_bytes())
+    else:
+        (folder / "2.png").unlink()
+    with pytest.raises(TokenError, match=r"photos has changed since the command began"):
+        everything(source)
+
+
+def test_a_file_that_is_another_one_by_the_end_is_noticed(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 3)
+    shards = tiny_shards(tmp_path / "shards")
+    table = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"path": ["photos/0.png"]}), table)
+    sources = [
+        (from_folder(folder, 2), folder / "1.png", "photos has changed"),
+        (from_shards(shards, 2), shards[1], "00001.tar has changed"),
+        (from_tables([table], "path", None, 2), table, "table.parquet has changed"),
+    ]
+    for source, file, message in sources:
+        source.require_unchanged()
+        content = file.read_bytes()
+        file.write_bytes(content[::-1])
+        os.utime(file, (1, 1))
+        with pytest.raises(TokenError, match=message):
+            source.require_unchanged()
+
+
+def test_a_table_that_is_damaged_meanwhile_is_an_error_of_ours(tmp_path: Path) -> None:
+    table = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"path": ["photos/0.png"]}), table)
+    source = from_tables([table], "path", None, 2)
+    table.write_bytes(b"PAR1")
+    with pytest.raises(TokenError, match=r"table\.parquet cannot be read any more"):
+        everything(source)
+
+
+def test_remote_shards_are_fetched_and_have_the_same_samples(tmp_path: Path) -> None:
+    shards = tiny_shards(tmp_path / "shards")
+    store = StoreSettings(tmp_path / "store", 10**9, stall_seconds=30, attempts=1)
+    mixed = from_shards([f"file://{shards[0]}", shards[1], f"file://{shards[2]}"], 4, store)
+    assert mixed.sizes == from_shards(shards, 4).sizes
+    read = [place.read() for part in everything(mixed) for place in part.places]
+    here = [place.read() for part in everything(from_shards(shards, 4)) for place in part.places]
+    assert read == here
+
+
+def test_a_remote_shard_that_holds_what_nobody_promised_or_is_gone_is_an_error(
+    tmp_path: Path,
+) -> None:
+    shards = tiny_shards(tmp_path / "shards")
+    store = StoreSettings(tmp_path / "store", 10**9, stall_seconds=30, attempts=1)
+    addresses = [f"file://{shard}" for shard in shards]
+    for shard, count in zip(shards[:2], (4, 10), strict=True):  # it has 5, and 9
+        stats = shard.with_name(f"{shard.stem}_stats.json")
+        stats.write_text(json.dumps({"successes": count}))
+    source = from_shards(addresses, 100, store)
+    assert source.sizes == [4, 10, 3]
+    (surplus, missing, there) = everything(source)
+    with pytest.raises(ShardError, match=r"holds 5 samples, and not 4, as the NNNNN_stats\.json"):
+        surplus.places[0].read()
+    with pytest.raises(ShardError, match="holds 9 samples, and not 10"):
+        missing.places[0].read()
+    shards[2].unlink()
+    for file in (tmp_path / "store").glob("*/00002.tar"):
+        file.unlink()
+    with pytest.raises(DeadShardError, match=r"00002\.tar cannot be had"):
+        there.places[0].read()
+
+
+def test_names_have_as_many_digits_as_the_last_one_needs() -> None:
+    source = Source("", [1] * 1000, lambda: iter([]), lambda: "", NO_DAMAGE)
+    assert [source.part_names()[n] for n in (0, 998, 999)] == ["0001", "0999", "1000"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_parts_are_drawn_as_they_are_read_and_batches_stay_within_them(
+    tmp_path: Path, num_workers: int
+) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(image_bytes())
+    drawn: list[int] = []
+
+    def parts() -> Iterator[Part]:
+        for number in range(30):
+            drawn.append(number)
+            places: list[Place] = [FilePlace(n, file, "a.png", "") for n in range(5)]
+            yield Part(f"{number}", places)
+
+    loader = load_batches(parts(), resize=16, image_size=16, batch_size=2, num_workers=num_workers)
+    sizes = []
+    for count, batch in enumerate(loader):
+        sizes.append((batch.part, len(batch.labels), batch.is_last))
+        batches_ahead = 2 * num_workers + 1
+        assert len(drawn) <= (count + batches_ahead) // 3 + 1
+    expected = [(2, False), (2, False), (1, True)]
+    assert sizes == [(f"{n}", *own) for n in range(30) for own in expected]

@@ -1,0 +1,140 @@
+"""Faces: found in photos of people and not elsewhere, and measured inside of their boxes."""
+
+import io
+import pickle
+import tarfile
+
+import lpips
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from real_photos import PHOTOS, real_photos
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from vqgan_train.images.transforms import crop_centre, decode, resize_shorter_side, to_uint8
+from vqgan_train.metrics.faces import FaceFinder, FaceMetrics, Identities, to_numpy
+from vqgan_train.metrics.images import PLAIN_METRICS, lpips_of, measure
+
+BILINEAR = Image.Resampling.BILINEAR
+PEOPLE = PHOTOS.with_name("people-00000.tar")
+
+
+@pytest.fixture(scope="module")
+def people() -> Tensor:
+    if not PEOPLE.exists():
+        pytest.skip(f"there are no photos at {PEOPLE}")
+    with tarfile.open(PEOPLE) as tar:
+        encoded = [tar.extractfile(m).read() for m in tar if m.name.endswith(".jpg")]  # type: ignore[union-attr]
+    return torch.stack(
+        [crop_centre(resize_shorter_side(decode(image), 256), 256) for image in encoded]
+    )
+
+
+def test_faces_are_found_in_photos_of_people_and_rarely_elsewhere(people: Tensor) -> None:
+    find = FaceFinder(1)
+    found = [find(photo) for photo in people]
+    assert sum(len(boxes) > 0 for boxes in found) >= 6
+    assert sum(len(find(photo)) > 0 for photo in to_uint8(real_photos(8))) <= 1
+    for boxes in found:
+        assert boxes.dtype == np.int64
+        assert ((boxes >= 0) & (boxes <= 256)).all()
+        assert (boxes[:, 2:] - boxes[:, :2] > 20).all()
+
+
+def test_what_finds_faces_travels_to_a_loader_process(people: Tensor) -> None:
+    find = FaceFinder(1)
+    boxes = find(people[1])
+    again = pickle.loads(pickle.dumps(find))
+    np.testing.assert_array_equal(again(people[1]), boxes)
+
+
+@pytest.fixture(scope="module")
+def faces(people: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    found = [FaceFinder(1)(photo) for photo in people[:4]]
+    images = np.repeat(np.arange(4), [len(boxes) for boxes in found])
+    return images, np.concatenate(found)
+
+
+def test_only_what_is_inside_of_a_box_counts(
+    people: Tensor, faces: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, boxes = faces
+    outside = torch.zeros_like(people[:4])
+    for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
+        outside[image, :, top:bottom, left:right] = people[image, :, top:bottom, left:right]
+    metrics = FaceMetrics({"psnr": PLAIN_METRICS["psnr"]}, Identities())
+    (found,) = metrics.measure(people[:4], [outside], images, boxes)
+    assert tuple(found) == metrics.names == ("face_psnr", "face_identity")
+    assert np.isinf(found["face_psnr"]).all()
+
+
+def test_a_box_has_the_psnr_of_its_crop(
+    people: Tensor, faces: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, boxes = faces
+    blurred = gaussian_blur(people[:4], [9, 9])
+    metrics = FaceMetrics({"psnr": PLAIN_METRICS["psnr"]}, None)
+    (found,) = metrics.measure(people[:4], [blurred], images, boxes)
+    for place, (image, (left, top, right, bottom)) in enumerate(zip(images, boxes, strict=True)):
+        crops = [batch[image : image + 1, :, top:bottom, left:right] for batch in (people, blurred)]
+        expected = float(measure(PLAIN_METRICS, *crops)["psnr"])
+        assert found["face_psnr"][place] == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
+def test_a_box_has_the_lpips_of_its_crop_scaled(
+    people: Tensor, faces: tuple[np.ndarray, np.ndarray]
+) -> None:
+    theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    images, boxes = faces
+    blurred = gaussian_blur(people[:4], [9, 9])
+    metrics = FaceMetrics({"lpips_alex": lpips_of(theirs)}, None)
+    (found,) = metrics.measure(people[:4], [blurred], images, boxes)
+    for place, (image, box) in enumerate(zip(images, boxes, strict=True)):
+        crops = [
+            Image.fromarray(to_numpy(batch[image])).crop(tuple(box)).resize((128, 128), BILINEAR)
+            for batch in (people, blurred)
+        ]
+        one, other = (
+            torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None] / 127.5 - 1 for crop in crops
+        )
+        with torch.inference_mode():
+            expected = float(theirs(one, other))
+        # PIL rounds between its two passes.
+        assert found["face_lpips_alex"][place] == pytest.approx(expected, rel=0.02)
+
+
+def test_a_person_is_near_to_themselves_and_blur_takes_them_away(
+    people: Tensor, faces: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, boxes = faces
+    versions = [people[:4], gaussian_blur(people[:4], [5, 5]), gaussian_blur(people[:4], [21, 21])]
+    found = FaceMetrics({}, Identities()).measure(people[:4], versions, images, boxes)
+    same, little, much = (values["face_identity"] for values in found)
+    assert np.abs(same).max() < 1e-6
+    assert (little > 0).all()
+    assert much.mean() > little.mean()
+
+
+def test_two_people_are_further_apart_than_one_and_a_little_blur(
+    people: Tensor, faces: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, boxes = faces
+    identities = Identities()
+
+    def embed(batch: Tensor, place: int) -> np.ndarray:
+        image = to_numpy(batch[images[place]])
+        return identities.embed(image, identities.landmarks(image, boxes[place]))
+
+    one, another = embed(people, 0), embed(people, len(images) - 1)
+    slightly = embed(gaussian_blur(people[:4], [3, 3]), 0)
+    assert np.linalg.norm(one - slightly) < np.linalg.norm(one - another)
+
+
+def test_an_image_without_faces_has_an_empty_list_of_boxes() -> None:
+    grey = Image.new("RGB", (64, 64), "grey")
+    encoded = io.BytesIO()
+    grey.save(encoded, format="PNG")
+    assert FaceFinder(0)(decode(encoded.getvalue())).shape == (0, 4)

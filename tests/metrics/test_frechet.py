@@ -1,0 +1,102 @@
+"""The Frechet distance from sums: torchmetrics' value, whatever the batches."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from vqgan_train.metrics.frechet import FeatureSums, frechet_distance
+
+FEATURES = 12
+
+
+class AsTheyAre(nn.Module):
+    """Takes features for images, so that torchmetrics does its sums on ours."""
+
+    num_features = FEATURES
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def features(count: int, *, seed: int, shift: float = 0.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(9))
+    drawn = torch.randn(count, FEATURES, generator=generator, dtype=torch.float64)
+    return drawn @ mix.double() + 3 + shift
+
+
+def sums_of(*batches: Tensor) -> FeatureSums:
+    sums = FeatureSums(FEATURES)
+    for batch in batches:
+        sums.add(batch)
+    return sums
+
+
+@pytest.mark.parametrize(
+    "count", [2, 5, 500], ids=["as few as can be", "fewer images than features", "more"]
+)
+def test_the_distance_is_torchmetrics_and_that_of_the_formula(count: int) -> None:
+    one, other = features(count, seed=0), features(count + 1, seed=1, shift=0.5)
+    theirs = FrechetInceptionDistance(feature=AsTheyAre())
+    theirs.update(one, real=True)
+    theirs.update(other, real=False)
+    ours = frechet_distance(sums_of(one), sums_of(other))
+    assert ours == pytest.approx(float(theirs.compute()), rel=1e-4)
+    assert ours == pytest.approx(by_the_formula(one, other), rel=1e-5)
+    assert ours > 1
+
+
+def by_the_formula(one: Tensor, other: Tensor) -> float:
+    """With numpy's covariances and scipy's root of a general matrix, as the FID's authors do."""
+    first, second = np.cov(one.numpy(), rowvar=False), np.cov(other.numpy(), rowvar=False)
+    shift = one.mean(dim=0) - other.mean(dim=0)
+    root = np.real(scipy.linalg.sqrtm(first @ second))
+    return float(shift @ shift) + float(np.trace(first + second - 2 * root))
+
+
+def test_the_distance_of_2048_features_is_that_of_few_images_alone() -> None:
+    """A second way: with centred sets A and B the root's trace is the nuclear norm of A B^T.
+
+    No matrix of features by features is needed for it, and nothing is nearly singular.
+    """
+    generator = torch.Generator().manual_seed(0)
+    one, other = (
+        torch.rand(count, 2048, generator=generator).double() ** 3 * scale
+        for count, scale in ((30, 1.0), (21, 1.3))
+    )
+    sums = [FeatureSums(2048), FeatureSums(2048)]
+    for own, images in zip(sums, (one, other), strict=True):
+        own.add(images)
+    first, second = (
+        (images - images.mean(dim=0)) / (len(images) - 1) ** 0.5 for images in (one, other)
+    )
+    shift = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
+    root = torch.linalg.svdvals(first @ second.T).sum()
+    expected = shift + first.square().sum() + second.square().sum() - 2 * root
+    assert frechet_distance(*sums) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_set_is_at_no_distance_from_itself() -> None:
+    for count in (5, 500):
+        sums = sums_of(features(count, seed=0))
+        assert abs(frechet_distance(sums, sums)) < 1e-5
+
+
+def test_batches_do_not_show() -> None:
+    one, other = features(100, seed=0), features(100, seed=1, shift=1)
+    whole = frechet_distance(sums_of(one), sums_of(other))
+    parts = sums_of(*one[:33].split(1), *one[33:].split(7))
+    assert parts.count == 100
+    assert frechet_distance(parts, sums_of(other)) == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_less_than_two_images_have_no_covariance_and_no_distance(count: int) -> None:
+    few, others = sums_of(features(count, seed=0)), sums_of(features(9, seed=0))
+    for pair in ((few, others), (others, few), (few, few)):
+        assert math.isnan(frechet_distance(*pair))

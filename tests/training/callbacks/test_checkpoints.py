@@ -1,0 +1,162 @@
+"""When last.ckpt and best.ckpt are written, and what stays when a disk is full."""
+
+import csv
+import errno
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import tiny_config, tiny_overrides
+
+from vqgan_train import __main__ as entry
+from vqgan_train.checkpoint import write_atomically
+from vqgan_train.training.callbacks import Checkpoints
+from vqgan_train.training.lightning import checkpoint_io as runtime
+from vqgan_train.training.train import train
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Names and steps of the checkpoints that are written from now on."""
+    names: list[tuple[str, int]] = []
+
+    def remember(checkpoint: dict[str, Any], path: Path) -> None:
+        names.append((path.name, checkpoint["global_step"]))
+        write_atomically(checkpoint, path)
+
+    monkeypatch.setattr(runtime, "write_atomically", remember)
+    return names
+
+
+def load(folder: Path, name: str) -> dict[str, Any]:
+    return torch.load(folder / "run" / "checkpoints" / name, weights_only=True)
+
+
+def test_the_last_is_written_at_its_interval_and_at_the_end(
+    tmp_path: Path, written: list[tuple[str, int]]
+) -> None:
+    intervals = ("run.max_steps=5", "run.checkpoint_every_steps=2", "run.val_every_steps=9")
+    train(tiny_config(tmp_path, *intervals))
+    assert [step for name, step in written if name == "last.ckpt"] == [2, 4, 5]
+
+
+def test_a_resumed_run_does_not_write_again_what_it_starts_from(
+    tmp_path: Path, written: list[tuple[str, int]]
+) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=2"))
+    written.clear()
+    train(tiny_config(tmp_path, "run.max_steps=3"))
+    assert [step for name, step in written if name == "last.ckpt"] == [3]
+
+
+def test_accumulated_batches_write_once_a_step(
+    tmp_path: Path, written: list[tuple[str, int]]
+) -> None:
+    train(tiny_config(tmp_path, "optim.accumulate_batches=3"))
+    assert [step for name, step in written if name == "last.ckpt"] == [2, 4]
+
+
+def test_the_best_is_the_best_of_all_validations_over_a_resume(tmp_path: Path) -> None:
+    # So large a rate that losses go up and down.
+    wild = ("run.val_every_steps=1", "optim.learning_rate=1e-1", "run.checkpoint_every_steps=3")
+    train(tiny_config(tmp_path, *wild, "run.max_steps=6"))
+    train(tiny_config(tmp_path, *wild, "run.max_steps=7"))
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        validated = {
+            int(row["step"]): float(row["val/loss/reconstruction"]) for row in csv.DictReader(file)
+        }
+    del validated[0]  # what the run started from is not its own
+    assert list(validated) == list(range(1, 8))
+    best = min(validated, key=lambda step: validated[step])
+    assert best < 7, "the best must be from before the resume"
+    assert load(tmp_path, "best.ckpt")["global_step"] == best
+    assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"] == {
+        "best_metric": "val/loss/reconstruction",
+        "best_value": validated[best],
+        "best_step": best,
+    }
+
+
+def test_any_metric_may_choose_the_best_whichever_way_it_gets_better(tmp_path: Path) -> None:
+    wild = ("run.val_every_steps=1", "optim.learning_rate=1e-1", "run.best_metric=val/psnr")
+    train(tiny_config(tmp_path, *wild, "run.max_steps=3"))
+    train(tiny_config(tmp_path, *wild, "run.max_steps=7"))
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        measured = {int(row["step"]): float(row["val/psnr"]) for row in csv.DictReader(file)}
+    del measured[0]
+    best = max(measured, key=lambda step: measured[step])
+    assert best != min(measured, key=lambda step: measured[step])
+    assert load(tmp_path, "best.ckpt")["global_step"] == best
+    assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"]["best_metric"] == "val/psnr"
+
+
+def test_another_metric_than_before_begins_anew_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=2"))
+    train(tiny_config(tmp_path, "run.max_steps=4", "run.best_metric=val/codebook/used"))
+    out = capsys.readouterr().out
+    assert "was chosen by val/loss/reconstruction. From here on run.best_metric=val/codeb" in out
+    assert "(step 4, by val/codebook/used)" in out
+    assert load(tmp_path, "best.ckpt")["global_step"] == 4
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(
+        tmp_path, 1, {}, best_metric="val/loss/reconstruction", higher_is_better=False
+    )
+    checkpoints.best.parent.mkdir()
+    checkpoints.best.touch()
+    checkpoints.load_state_dict({"best_value": 0.5, "best_step": 7})
+    assert (checkpoints.best_value, checkpoints.best_step) == (0.5, 7)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", pytest.param("best.ckpt", marks=pytest.mark.slow)])
+def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=2"))
+    folder = tmp_path / "run" / "checkpoints"
+    before = (folder / name).read_bytes()
+    save = torch.save
+
+    def fill(checkpoint: Any, file: Any) -> None:
+        if Path(file.name).name.startswith(name):
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(checkpoint, file)
+
+    monkeypatch.setattr(torch, "save", fill)
+    # Whatever comes next is the best.
+    monkeypatch.setattr(
+        "vqgan_train.training.callbacks.checkpoints.Checkpoints.load_state_dict", lambda *_: None
+    )
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    given = tiny_overrides(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vqgan_train", *given])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+    assert re.search(r"Stopped at step 4; .*(last|best).ckpt is what to go on from, step \d", out)
+    assert str(folder / name) in err
+    assert (folder / name).read_bytes() == before
+    assert {file.name for file in folder.iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+def test_what_a_checkpoint_holds_loads_without_running_anything(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=1", "trainer.precision=bf16"))
+    last = load(tmp_path, "last.ckpt")
+    assert last["vqgan_train"]["config"]["trainer"]["precision"] == "bf16"
+    assert last["callbacks"].keys() == {"Checkpoints", "SkipNonFinite", "Summary"}
+    assert all(w.dtype != torch.bfloat16 for w in last["state_dict"].values())

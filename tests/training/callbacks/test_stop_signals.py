@@ -1,0 +1,196 @@
+"""A run that is told to stop saves its state at the next step, on all ranks, and goes on there."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning import Callback
+from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wait_until
+
+from vqgan_train.system.processes import STOP_SIGNALS, TIME_IS_UP
+from vqgan_train.training import callbacks
+from vqgan_train.training.train import train
+
+RARELY = ("run.checkpoint_every_steps=100", "run.val_every_steps=100")
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Send this process a signal while batch `batch_idx` of training is in the works."""
+
+    def tell(batch_idx: int, number: int) -> None:
+        start = callbacks.Progress.on_train_batch_end
+
+        def send(self: Callback, *arguments: Any) -> None:
+            if arguments[-1] == batch_idx:
+                os.kill(os.getpid(), number)
+            start(self, *arguments)
+
+        monkeypatch.setattr(callbacks.Progress, "on_train_batch_end", send)
+
+    return tell
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
+    tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch, number: int, batches: int
+) -> None:
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    for folder in (whole, cut):
+        folder.mkdir()
+    every = (*RARELY, f"optim.accumulate_batches={batches}", "run.max_steps=3")
+    train(tiny_config(whole, *every))
+    with monkeypatch.context():
+        told(2 * (batches - 1), number)  # with two batches a step, in the middle of the second
+        with pytest.raises(SystemExit) as ended:
+            train(tiny_config(cut, *every))
+        assert ended.value.code == 128 + number
+        monkeypatch.undo()
+    assert load(cut / "run" / "checkpoints" / "last.ckpt")["global_step"] == batches
+    train(tiny_config(cut, *every))
+    left, right = (load(folder / "run" / "checkpoints" / "last.ckpt") for folder in (whole, cut))
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        assert_equal(left[part], right[part])
+    assert rows(whole / "run") == rows(cut / "run")
+
+
+def test_a_run_whose_time_is_up_saves_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ages = iter([0.0, 1.0, 3599.0, 3600.0])  # at the first step's start, the second's, ...
+    monkeypatch.setattr(callbacks.stop_signals, "process_seconds", lambda: next(ages))
+    with pytest.raises(SystemExit) as ended:
+        train(tiny_config(tmp_path, *RARELY, "run.max_hours=1"))
+    assert ended.value.code == TIME_IS_UP
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert (tmp_path / "run" / "stopped").read_text() == "run.max_hours=1.0, step 3\n"
+    monkeypatch.undo()
+    train(tiny_config(tmp_path, *RARELY))
+    assert len(rows(tmp_path / "run")) == 5
+    assert not (tmp_path / "run" / "stopped").exists()
+
+
+def test_a_process_knows_its_age() -> None:
+    started = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import time; time.sleep(1)\n"
+            "from vqgan_train.system.processes import process_seconds; print(process_seconds())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 1 <= float(started.stdout) < 30
+
+
+def test_submitit_is_told_by_its_signal(tmp_path: Path, told: Any) -> None:
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _frame: heard.append(number))
+    try:
+        told(0, signal.SIGUSR2)
+        with pytest.raises(SystemExit):
+            train(tiny_config(tmp_path))
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [signal.SIGUSR2]
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 1
+
+
+def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
+    stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit) as ended:
+        stopping._receive(signal.SIGTERM, None)
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
+def test_signals_belong_to_others_again_afterwards(tmp_path: Path, told: Any) -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    train(tiny_config(tmp_path, "run.max_steps=1"))
+    told(0, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        train(tiny_config(tmp_path, "run.max_steps=3"))
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
+    stopping._saves = True
+    stopping._receive(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stopping._receive(signal.SIGINT, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path, rank: int) -> None:
+    words = tiny_overrides(tmp_path, *RARELY, "run.max_steps=100000", "trainer.devices=2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vqgan_train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    output = process.stdout
+    assert output is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(output))
+    reader.start()
+    try:
+        wait_until(lambda: process.poll() is not None or has_steps(tmp_path / "run"))
+        children = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "vqgan_train"], capture_output=True, text=True
+        )
+        ranks = [process.pid, *(int(word) for word in children.stdout.split())]
+        os.kill(ranks[rank], signal.SIGTERM)
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+        reader.join()
+        output.close()
+    said = "".join(lines)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "SIGTERM: saved, and stopped." in said
+    assert "Traceback" not in said, said
+    reached = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    assert reached == len(rows(tmp_path / "run")) - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_the_whole_group_leaves_the_workers_their_last_step(
+    tmp_path: Path, number: int
+) -> None:
+    words = tiny_overrides(tmp_path, *RARELY, "run.max_steps=100000", "data.num_workers=2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vqgan_train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or has_steps(tmp_path / "run"))
+        os.killpg(process.pid, number)  # as a terminal and a scheduler do
+        process.wait(timeout=60)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # nobody is left
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    reached = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    assert reached == len(rows(tmp_path / "run")) - 1
+
+
+def has_steps(run: Path) -> bool:
+    return (run / "metrics.csv").exists() and len(rows(run)) > 4

@@ -1,0 +1,111 @@
+"""Ranks that the first one starts: what starts them, and what their end means."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vqgan_train.system.processes import LOST_RANK, TIME_IS_UP, in_words
+from vqgan_train.training.lightning import launcher
+from vqgan_train.training.lightning.launcher import (
+    THREADS_VARIABLE,
+    own_world,
+    share_cores,
+    watch_ranks,
+)
+
+
+def ended_with(code: int) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen([sys.executable, "-c", f"import os; os._exit({code})"])
+    process.wait()
+    return process
+
+
+class LeftError(Exception):
+    """Stands in for the end of the process."""
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(code: int) -> None:
+        raise LeftError(code)
+
+    monkeypatch.setattr(launcher, "SECONDS_TO_END", 0.0)
+    monkeypatch.setattr(os, "_exit", leave)
+
+
+@pytest.mark.usefixtures("left")
+def test_the_first_rank_does_not_outlive_the_failure_of_another() -> None:
+    with pytest.raises(LeftError, match=str(LOST_RANK)):
+        watch_ranks([ended_with(0), ended_with(1)])
+
+
+@pytest.mark.usefixtures("left")
+def test_ranks_that_are_done_or_were_told_to_stop_have_not_failed() -> None:
+    watch_ranks([ended_with(0), ended_with(TIME_IS_UP), ended_with(128 + 15)])
+
+
+def test_exit_codes_in_words() -> None:
+    assert in_words(-9) == "SIGKILL"
+    assert in_words(138) == "SIGUSR1"
+    assert in_words(2) == "exit code 2"
+
+
+def test_a_run_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", "1")
+    before = dict(os.environ)
+    with own_world():
+        os.environ |= {"LOCAL_RANK": "0", "MASTER_PORT": "2"}
+    assert dict(os.environ) == before
+
+
+def test_ranks_of_a_machine_share_its_cores_during_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(THREADS_VARIABLE, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    before = torch.get_num_threads()
+    with own_world():
+        share_cores(4)
+        assert (torch.get_num_threads(), os.environ[THREADS_VARIABLE]) == (3, "3")
+    assert torch.get_num_threads() == before
+    assert THREADS_VARIABLE not in os.environ
+
+
+def test_a_number_of_threads_that_was_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, "7")
+    before = torch.get_num_threads()
+    with own_world():
+        share_cores(4)
+        assert (torch.get_num_threads(), os.environ[THREADS_VARIABLE]) == (before, "7")
+
+
+def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:
+    (tmp_path / "show.py").write_text(
+        "import hydra\n"
+        "from pathlib import Path\n"
+        "from vqgan_train.training.setup.trainer import rank_command\n"
+        "@hydra.main(version_base='1.3', config_path=None, config_name='own')\n"
+        "def main(config):\n"
+        "    print(rank_command(Path(f'sweep_{config.seed}')))\n"
+        "main()\n"
+    )
+    (tmp_path / "own.yaml").write_text("seed: 0\nhydra: {output_subdir: null}\n")
+    words = ["--multirun", f"--config-dir={tmp_path}", "seed=0,1"]
+    root = str(Path(__file__).parents[3])
+    finished = subprocess.run(
+        [sys.executable, "show.py", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    flags = ["--config-name=own", f"--config-dir={tmp_path}"]
+    for seed in (0, 1):
+        command = [sys.executable, "-m", "vqgan_train", *flags, f"seed={seed}"]
+        command += [f"run.output_dir=sweep_{seed}"]
+        assert str(command) in finished.stdout, finished.stderr

@@ -1,0 +1,168 @@
+"""The folder of a run: claimed by one, written whole."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_only
+from tiny_runs import tiny_config
+
+from vqgan_train.training.run import folder as lock
+from vqgan_train.training.run.folder import (
+    OUTPUT_DIR_VARIABLE,
+    RunFolderError,
+    claim_folder,
+    lock_folder,
+    require_named_folder,
+    require_space,
+    require_unmoved,
+    saved_states,
+    start_folder,
+    wandb_id,
+)
+from vqgan_train.training.train import train
+
+SETTINGS: dict[str, Any] = {"run": {"max_steps": 4, "seed": 0}}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ.pop(OUTPUT_DIR_VARIABLE, None)
+
+
+def test_a_given_folder_is_taken_and_not_made(tmp_path: Path) -> None:
+    assert claim_folder("new/run") == Path("new/run")
+    assert not (tmp_path / "new").exists()
+
+
+def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    claimed: list[Path] = []
+    ready = threading.Barrier(8)
+
+    def start() -> None:
+        ready.wait()
+        claimed.append(claim_folder(None))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert len(set(claimed)) == 8
+    assert sorted(tmp_path.joinpath(path) for path in claimed) == sorted(tmp_path.glob("runs/*"))
+
+
+def test_other_ranks_make_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    claim_folder(None)
+    start_folder(tmp_path / "new", SETTINGS)
+    wandb_id(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_the_first_rank_launches_know_its_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = claim_folder(None)
+    start_folder(folder, SETTINGS)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert claim_folder(None) == folder
+
+
+def test_config_yaml_is_whole_or_not_there(tmp_path: Path) -> None:
+    start_folder(tmp_path / "run", SETTINGS)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == SETTINGS
+    with pytest.raises(yaml.YAMLError):
+        start_folder(tmp_path / "run", {"x": object()})
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == SETTINGS
+
+
+def test_the_wandb_id_is_drawn_once(tmp_path: Path) -> None:
+    first = wandb_id(tmp_path / "run")
+    assert len(first) == 8
+    assert wandb_id(tmp_path / "run") == first
+    assert wandb_id(tmp_path / "other") != first
+
+
+def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
+    hold = (
+        "import time; from pathlib import Path\n"
+        "from vqgan_train.training.run.folder import lock_folder\n"
+        f"with lock_folder(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(100)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(RunFolderError, match="is in use by another run"),
+            lock_folder(tmp_path),
+        ):
+            pass
+    finally:
+        other.kill()  # as nobody can prepare for
+        other.communicate()
+    with lock_folder(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_too_small_is_said_first(tmp_path: Path) -> None:
+    require_space(tmp_path, num_weights=1000)
+    with pytest.raises(RunFolderError, match=r"take 3600000.0 GB, and the disk of run.output_dir="):
+        require_space(tmp_path, num_weights=10**14)
+
+
+def test_what_a_kill_left_behind_is_cleared(tmp_path: Path) -> None:
+    left = [tmp_path / "config.yaml.1f.partial", tmp_path / "checkpoints" / "last.ckpt.partial"]
+    left[1].parent.mkdir()
+    for file in left:
+        file.touch()
+    start_folder(tmp_path, SETTINGS)
+    assert not any(file.exists() for file in left)
+
+
+def test_a_second_run_touches_nothing_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_config(tmp_path, "run.max_steps=1"))
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
+    writing = tmp_path / "run" / "checkpoints" / "last.ckpt.partial"
+    writing.touch()
+    config = (tmp_path / "run" / "config.yaml").read_bytes()
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(RunFolderError, match="is in use by another run"),
+    ):
+        train(tiny_config(tmp_path, "run.max_steps=2"))
+    assert writing.exists()
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == config
+
+
+def test_a_run_that_was_overtaken_while_it_waited_does_not_start(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.write_bytes(b"1")
+    saved = saved_states(str(tmp_path))
+    require_unmoved(tmp_path, saved)
+    os.utime(last, ns=(0, 0))
+    with pytest.raises(RunFolderError, match="The same command again goes on from there"):
+        require_unmoved(tmp_path, saved)
+    assert saved_states(None) == []
+
+
+def test_a_job_that_slurm_starts_again_has_to_know_its_folder() -> None:
+    require_named_folder({}, None)
+    require_named_folder({"SLURM_RESTART_COUNT": "0"}, None)
+    require_named_folder({"SLURM_RESTART_COUNT": "2"}, "runs/7")
+    with pytest.raises(RunFolderError, match=r"again \(2 times so far\).*runs/\$SLURM_JOB_ID"):
+        require_named_folder({"SLURM_RESTART_COUNT": "2"}, None)

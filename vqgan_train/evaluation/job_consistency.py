@@ -1,0 +1,92 @@
+"""Processes that evaluate together measure the same images, with the same weights, or not at all.
+
+Their machines may have other files under the same names, and what they find would be merged into
+numbers of nothing.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+from vqgan_train.evaluation.job import EvaluationJob
+from vqgan_train.images.locations import FilePlace, Place
+from vqgan_train.images.sources import Source
+from vqgan_train.system.errors import TokenError
+from vqgan_train.system.process_group import everywhere
+from vqgan_train.system.processes import Share
+
+DIGITS = 16
+"""Of hashes that are compared, and shown."""
+
+
+def require_same_job(job: EvaluationJob, share: Share) -> None:
+    """Stop before hours are spent if processes measure different things.
+
+    Raises:
+        TokenError: they do; it names what differs, and on which of them.
+    """
+    if share.ranks == 1:
+        return
+    of_all = everywhere(job_facts(job), share)
+    names = dict.fromkeys(name for facts in of_all for name in facts)
+    differing = [
+        f"  {name}: {'; '.join(_by_rank([facts.get(name, 'none') for facts in of_all]))}"
+        for name in names
+        if len({facts.get(name) for facts in of_all}) > 1
+    ]
+    if differing:
+        raise TokenError(
+            "The processes would not measure the same:\n"
+            + "\n".join(differing)
+            + "\nGive all machines the same files, settings and packages."
+        )
+
+
+def job_facts(job: EvaluationJob) -> dict[str, str]:
+    """All that decides the numbers, in words, by what it is of."""
+    instruments, rules = job.instruments, job.rules
+    transform, source = rules.transform, job.source
+    faces = instruments.faces.names if instruments.faces else ()
+    rfid = () if instruments.features is None else ("rfid",)
+    found = {
+        "metrics": ", ".join(sorted((*instruments.images, *faces, *rfid))),
+        "images": f"{sum(source.sizes):,}, fingerprint {images_fingerprint(source)[:DIGITS]}",
+        "batches": f"{len(source.sizes):,} of {max(source.sizes)}",
+        "sizes": f"resize {transform.resize}, image_size {transform.image_size}",
+        "pixel_range": job.pixel_range,
+    }
+    for name, rule in rules.slices.items():
+        found[f"slice {name}"] = f"{rule.column} has {rule.pattern.pattern}"
+    if rules.faces is not None:
+        found["faces.doublings"] = f"{rules.faces.doublings}"
+    for checkpoint in job.checkpoints:
+        tokenizer = checkpoint.tokenizer
+        weights = f"weights {tokenizer.weights_sha256[:DIGITS]}"
+        found[f"checkpoint {checkpoint.name}"] = f"{weights} in {tokenizer.precision}"
+    evaluators = dict(instruments.evaluators)
+    if instruments.features is not None:
+        evaluators["rfid"] = instruments.features.evaluator  # type: ignore[assignment]
+    for metric, evaluator in evaluators.items():
+        found[f"weights of {metric}"] = f"{evaluator.name}, {evaluator.weights_sha256[:DIGITS]}"
+    return found
+
+
+def images_fingerprint(source: Source) -> str:
+    """Changes when the images do, but not with the folder that they are in on this machine."""
+    first = next(source.places(), None)
+    return _of_files(source.places()) if isinstance(first, FilePlace) else source.fingerprint
+
+
+def _of_files(places: Iterable[Place]) -> str:
+    digest = hashlib.sha256()
+    for place in places:
+        if isinstance(place, FilePlace):
+            size = place.path.stat().st_size if place.path.exists() else None
+            digest.update(repr((place.source, size)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _by_rank(values: list[str]) -> list[str]:
+    ranks: dict[str, list[str]] = {}
+    for rank, value in enumerate(values):
+        ranks.setdefault(value, []).append(str(rank))
+    return [f"{value} on rank {', '.join(own)}" for value, own in ranks.items()]

@@ -1,0 +1,1 @@
+"""Results of an evaluation: values, intervals, tables and files."""

@@ -1,0 +1,1 @@
+"""Images from shards, folders and tables, read and transformed into tensors."""

@@ -1,0 +1,34 @@
+"""sample."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from vqgan_train.shards.tar import IMAGE_FIELDS
+
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, ArithmeticError, EOFError, LookupError, TypeError,
+    AssertionError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What PIL raises on files that are not what they say."""
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why an image could not be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image format that PIL knows"
+    return str(error) or type(error).__name__
+
+
+def image_bytes(fields: Mapping[str, Any]) -> bytes:
+    """The first image of a sample, encoded: the one that a model is trained on.
+
+    Raises:
+        LookupError: it has none.
+    """
+    for key, value in fields.items():
+        if key in IMAGE_FIELDS:
+            return value
+    raise LookupError("no image in it any more: the shard has changed since it was indexed")

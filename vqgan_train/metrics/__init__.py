@@ -1,0 +1,1 @@
+"""Metrics of images, tokens and sets, defined once for training and evaluation."""

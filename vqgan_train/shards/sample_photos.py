@@ -1,0 +1,98 @@
+"""Sample photos: those that scikit-image ships, as shards, so that a first run needs no data."""
+
+import hashlib
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from vqgan_train.shards.writing import write_shard
+from vqgan_train.system.files import cache_folder, cache_lock
+
+TILE = 256
+"""Side of every packed picture, in pixels."""
+
+VALIDATION = {
+    "astronaut": (
+        (0, 0, 512, 512), (96, 0, 352, 256), (0, 100, 400, 500), (150, 0, 300, 150),
+    ),
+    "chelsea": (
+        (75, 0, 375, 300), (100, 20, 300, 220), (60, 60, 300, 300), (210, 60, 450, 300),
+    ),
+}  # fmt: skip
+"""Views of photos that training never sees, a person and a cat: left, top, right, bottom."""
+
+TRAINING = {
+    "coffee": (256, 400), "rocket": (256, 427), "motorcycle_left": (256, 500),
+    "motorcycle_right": (256, 500), "retina": (256, 640), "ihc": (256, 512), "camera": (256, 512),
+    "coins": (303,), "hubble_deep_field": (256,), "moon": (256,), "brick": (256,), "grass": (256,),
+    "gravel": (256,),
+}  # fmt: skip
+"""Shorter sides, in pixels, to which a photo is scaled before it is cut into tiles."""
+
+
+def pack_sample_photos() -> tuple[Path, Path]:
+    """Write train.tar and val.tar into the cache, unless they are there.
+
+    Returns:
+        Their paths.
+    """
+    recipe = repr((TILE, VALIDATION, TRAINING)).encode()  # another recipe, other shards
+    folder = cache_folder("sample_photos") / hashlib.sha256(recipe).hexdigest()[:8]
+    shards = folder / "train.tar", folder / "val.tar"
+    with cache_lock("sample_photos"):
+        for shard, pictures in zip(shards, (_training_tiles(), _validation_views()), strict=True):
+            if not shard.exists():
+                write_shard(shard, (_sample(key, picture) for key, picture in pictures))
+    return shards
+
+
+def sample_views() -> list[Image.Image]:
+    """The views of photos in val.tar, RGB, `TILE` pixels a side, without going through a file."""
+    return [view for _, view in _validation_views()]
+
+
+def _sample(key: str, picture: Image.Image) -> dict[str, str | bytes]:
+    encoded = io.BytesIO()
+    picture.save(encoded, format="JPEG", quality=95)
+    return {"__key__": key, "jpg": encoded.getvalue(), "txt": key.replace("_", " ")}
+
+
+def _validation_views() -> Iterator[tuple[str, Image.Image]]:
+    for name, boxes in VALIDATION.items():
+        for number, box in enumerate(boxes):
+            view = _photo(name).crop(box)
+            yield f"{name}_{number}", view.resize((TILE, TILE), Image.Resampling.LANCZOS)
+
+
+def _training_tiles() -> Iterator[tuple[str, Image.Image]]:
+    for name, shorter_sides in TRAINING.items():
+        for shorter_side in shorter_sides:
+            photo = _scaled(_photo(name), shorter_side)
+            for top in _starts(photo.height):
+                for left in _starts(photo.width):
+                    tile = photo.crop((left, top, left + TILE, top + TILE))
+                    yield f"{name}_{shorter_side}_{top}_{left}", tile
+
+
+def _scaled(photo: Image.Image, shorter_side: int) -> Image.Image:
+    scale = shorter_side / min(photo.size)
+    width, height = (round(side * scale) for side in photo.size)
+    return photo.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _starts(side: int) -> list[int]:
+    """Where tiles begin along a side: spread evenly, overlapping by a third or more."""
+    count = math.ceil(side / TILE * 1.5) if side > TILE else 1
+    return [round(place * (side - TILE) / max(count - 1, 1)) for place in range(count)]
+
+
+def _photo(name: str) -> Image.Image:
+    import skimage  # 1 s to import, and only the sample photos need it
+
+    folder = Path(skimage.__file__).parent / "data"
+    (path,) = [path for path in folder.iterdir() if path.stem == name]
+    with Image.open(path) as image:
+        return image.convert("RGB")

@@ -1,0 +1,1 @@
+"""Files, devices, processes and errors: the ground that everything else stands on."""

@@ -1,0 +1,1 @@
+"""Training: from the checked settings to a run folder with checkpoints."""

@@ -1,0 +1,111 @@
+"""Checkpoints at Weights & Biases: versions of one artifact a run, and what they came from."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import wandb
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.training.callbacks.checkpoints import Checkpoints
+from vqgan_train.training.lightning.loggers import BEST, LAST, WandbRun
+
+log = logging.getLogger(__name__)
+
+
+class Artifacts(Checkpoint):
+    """Uploads last.ckpt and best.ckpt as versions of the artifact `model-<id of the run>`.
+
+    The versions are called `last`, `best` and `step-<step>`. Whatever W&B answers, training goes
+    on. It is a `Checkpoint` since Lightning puts those behind all other callbacks, in their order:
+    so it comes after `Checkpoints`, which writes the files.
+
+    Args:
+        checkpoints: writes the files.
+        run: where they go.
+        every_steps: steps between uploads; None: at the end only.
+        keep_versions: newest versions that stay beside those called last and best; None: all.
+        used: names of the artifacts that the run starts from.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        run: WandbRun,
+        *,
+        every_steps: int | None,
+        keep_versions: int | None,
+        used: Sequence[str],
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.run = run
+        self.every_steps = every_steps
+        self.keep_versions = keep_versions
+        self.used = used
+        self._sent_step = self._best_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the run in its checkpoints, and what it started from at W&B."""
+        self._sent_step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        self.checkpoints.provenance["wandb"] = self.run.identity
+        if self.run.is_online:
+            for name in self.used:
+                _attempt(f"name {name} as what it started from", self.run.use_artifact, name)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Upload between two steps, right after last.ckpt was written; nobody waits for it."""
+        is_due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
+        if is_due and trainer.is_global_zero and trainer.global_step != self._sent_step:
+            self._sent_step = trainer.global_step
+            _attempt("delete old versions", self._delete_old)
+            _attempt("take the checkpoints", self._send, trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Upload the end."""
+        if trainer.is_global_zero:
+            self.finish(trainer.global_step)
+
+    def finish_interrupted(self, step: int) -> None:
+        """Upload the end of a run that was killed before it had done so."""
+        if self.checkpoints.best.exists():
+            self.checkpoints.best_step = read_checkpoint(self.checkpoints.best)["global_step"]
+        self.finish(step)
+
+    def finish(self, step: int) -> None:
+        """Upload the end of a run, and see it arrive, unless it is there already."""
+        if step > self.run.uploaded_step:
+            _attempt("take the checkpoints", self._send_and_wait, step)
+            _attempt("delete old versions", self._delete_old)
+
+    def _send(self, step: int) -> wandb.Artifact:
+        best, best_step = self.checkpoints.best, self.checkpoints.best_step
+        if best.exists() and best_step != self._best_step:
+            self.run.upload_checkpoint(best, {"step": best_step}, [BEST, f"step-{best_step}"])
+            self._best_step = best_step
+        aliases = [LAST, f"step-{step}"]
+        return self.run.upload_checkpoint(self.checkpoints.last, {"step": step}, aliases)
+
+    def _send_and_wait(self, step: int) -> None:
+        sent = self._send(step)
+        if self.run.is_online:
+            sent.wait()  # what the server refuses shows here
+        self.run.uploaded_step = step
+
+    def _delete_old(self) -> None:
+        if self.keep_versions is not None and self.run.is_online:
+            self.run.delete_old_checkpoints(self.keep_versions)
+
+
+def _attempt(what: str, action: Callable[..., Any], *arguments: Any) -> None:
+    """Ask W&B for something that training can do without."""
+    try:
+        action(*arguments)
+    # Its errors are of many kinds, and none of them may end a run.
+    except Exception as error:
+        log.warning("W&B did not %s: %s", what, error)

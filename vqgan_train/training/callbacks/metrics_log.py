@@ -1,0 +1,138 @@
+"""Metrics to every logger, under one clock: the number of optimizer steps."""
+
+import time
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from vqgan_train.training.callbacks.non_finite import SkipNonFinite
+from vqgan_train.training.lightning.module import TRAINING_METRICS
+
+
+class MetricsLog(Callback):
+    """Logs training metrics every few steps and validation metrics whenever there are some.
+
+    A step's terms are averaged over its accumulated batches and over ranks. They stay on the device
+    until they are logged, so no other step waits for them.
+
+    Args:
+        every_steps: steps between rows of training metrics.
+        non_finite: counts the skipped steps.
+    """
+
+    def __init__(self, every_steps: int, non_finite: SkipNonFinite) -> None:
+        self.every_steps = every_steps
+        self.non_finite = non_finite
+        self.latest: dict[str, float] = {}
+        """The training metrics logged last."""
+        self.validation_seconds: list[float] = []
+        """What each validation took: its forward passes and metrics, not what follows."""
+        self._terms: list[Tensor] = []
+        self._paused_at: float | None = None
+        self._validation_started_at = 0.0
+        self._window_started_at = self._batch_ended_at = time.perf_counter()
+        self._data_seconds = 0.0
+        self._images = 0
+        self._steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._restart_window()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The time since the last batch ended was spent waiting for data, or in a validation."""
+        if self._paused_at is not None:
+            self._window_started_at += time.perf_counter() - self._paused_at
+            self._batch_ended_at = time.perf_counter()
+            self._paused_at = None
+        self._data_seconds += time.perf_counter() - self._batch_ended_at
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Collect, and log at the end of every so many steps."""
+        self._terms.append(outputs["terms"])
+        self._images += len(batch["image"])
+        if len(self._terms) == trainer.accumulate_grad_batches:
+            self._steps += 1
+            if trainer.global_step % self.every_steps == 0:
+                self.latest = self._training_metrics(trainer)
+                self._log(trainer, self.latest)
+                self._restart_window()
+            self._terms = []
+        self._batch_ended_at = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stop the clock, until the next batch comes."""
+        if self._paused_at is None:
+            self._paused_at = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What comes now is no training: validation, pictures, checkpoints."""
+        self.pause()
+        self._validation_started_at = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was measured, and how long that took."""
+        results = trainer.callback_metrics.items()
+        # Reading the values waits for the device, so the clock is read after them.
+        measured = {name: float(v) for name, v in results if name.startswith(("val/", "data/"))}
+        self.validation_seconds.append(time.perf_counter() - self._validation_started_at)
+        self._log(trainer, {**measured, "val/seconds": self.validation_seconds[-1]})
+
+    def _training_metrics(self, trainer: Trainer) -> dict[str, float]:
+        terms = trainer.strategy.reduce(torch.stack(self._terms).mean(dim=0), reduce_op="mean")
+        metrics = {
+            f"train/{name}": value
+            for name, value in zip(TRAINING_METRICS.values(), terms.tolist(), strict=True)
+        }
+        seconds = time.perf_counter() - self._window_started_at
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        return metrics | {
+            "train/skipped_steps": float(self.non_finite.skipped),
+            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/epoch": data.position() / len(data.train_data),
+            "train/images_per_second": self._images * trainer.world_size / seconds,
+            "train/step_seconds": seconds / self._steps,
+            "train/data_seconds": self._data_seconds / self._steps,
+        }
+
+    def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _restart_window(self) -> None:
+        self._paused_at = None
+        self._window_started_at = self._batch_ended_at = time.perf_counter()
+        self._data_seconds = 0.0
+        self._images = 0
+        self._steps = 0
+
+
+class LastValidation(Callback):
+    """Makes the trainer validate once more before it stops.
+
+    Lightning validates at multiples of an interval, and when it is asked to stop: so it is asked,
+    at the step at which it would stop anyway.
+    """
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Ask at the last step."""
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True

@@ -1,0 +1,1 @@
+"""Training data: the order of samples, and the loaders that read it."""

@@ -1,0 +1,1 @@
+"""Parts that plug into Lightning: the module, loggers, checkpoint files, launchers."""

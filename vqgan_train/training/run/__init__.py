@@ -1,0 +1,1 @@
+"""The folder of a run, where the run starts, and its logs."""

@@ -1,0 +1,1 @@
+"""Build data, networks and trainer from the config; only this package knows both."""

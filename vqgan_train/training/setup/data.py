@@ -1,0 +1,106 @@
+"""The data, from its settings."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from vqgan_train.config import Config, DataConfig
+from vqgan_train.config.data import Sampling
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.shards.naming import expand_sources
+from vqgan_train.shards.remote.store import ShardStore
+from vqgan_train.shards.sample_photos import pack_sample_photos
+from vqgan_train.system.errors import ShardError
+from vqgan_train.system.files import cache_folder
+from vqgan_train.training.data.data_module import ShardDataModule
+from vqgan_train.training.data.lanes import IMAGES_IN_A_ROW, LanePlan
+from vqgan_train.training.data.plan import Order, Plan, WindowPlan
+from vqgan_train.training.data.weighted import WeightedPlan
+from vqgan_train.training.setup.quantities import world_size
+
+log = logging.getLogger(__name__)
+
+Sources = list[list[Path | str]]
+"""The shards of each pattern: paths, and addresses of remote ones."""
+
+
+def build_data(config: Config) -> ShardDataModule:
+    """Find the shards and say how to read them."""
+    data = config.data
+    train, val = _find_shards(data)
+    sizes = [len(source) for source in train]
+    if data.shard_lanes is not None:
+        _compare_lanes(data.shard_lanes, data.batch_size * world_size(config))
+
+    def make_plan(counts: Sequence[int]) -> Order:
+        return build_plan(data, config.run.seed, counts, sizes)
+
+    train_shards = [shard for source in train for shard in source]
+    val_shards = [shard for source in val for shard in source]
+    return ShardDataModule(
+        train_shards=train_shards,
+        val_shards=val_shards,
+        store=_build_store(data, [*train_shards, *val_shards]),
+        make_plan=make_plan,
+        train_transform=ImageTransform(
+            data.resize, data.image_size, data.random_crop, data.random_flip
+        ),
+        val_transform=ImageTransform(
+            data.resize, data.image_size, random_crop=False, random_flip=False
+        ),
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+        seed=config.run.seed,
+    )
+
+
+def build_plan(data: DataConfig, seed: int, counts: Sequence[int], sources: Sequence[int]) -> Order:
+    """Choose the order of training samples.
+
+    Args:
+        data: how to draw.
+        seed: the run's.
+        counts: samples in each shard.
+        sources: shards of each pattern.
+    """
+    if data.sampling is Sampling.with_replacement:
+        return WeightedPlan(counts, sources, data.source_weights, seed, data.shuffle_shards)
+    if data.shuffle_shards is not None and data.shard_lanes is not None:
+        return LanePlan(counts, seed, data.shuffle_shards, data.shard_lanes)
+    if data.shuffle_shards is not None:
+        return WindowPlan(counts, seed, data.shuffle_shards)
+    return Plan(sum(counts), seed)
+
+
+def _compare_lanes(lanes: int, images: int) -> None:
+    """Say so where lanes do not spare downloads: in the order nothing is wrong then."""
+    if lanes * IMAGES_IN_A_ROW % images:
+        log.warning(
+            "WARNING: data.shard_lanes=%d x %d images is no multiple of the %d images that all "
+            "devices read at a time, so a lane's shards are read by several of them in turn.",
+            lanes,
+            IMAGES_IN_A_ROW,
+            images,
+        )
+
+
+def _build_store(data: DataConfig, shards: Sequence[Path | str]) -> ShardStore | None:
+    if all(isinstance(shard, Path) for shard in shards):
+        return None
+    folder = Path(data.cache_dir).expanduser() if data.cache_dir else cache_folder("shards")
+    return ShardStore(folder, int(data.cache_gb * 1e9), data.stall_seconds, data.attempts)
+
+
+def _find_shards(data: DataConfig) -> tuple[Sources, Sources]:
+    if data.train_shards is None:
+        photos = pack_sample_photos()
+        return [[photos[0]]], [[photos[1]]]
+    train, val = expand_sources(data.train_shards), expand_sources(data.val_shards)
+    in_both = set().union(*train) & set().union(*val)
+    shared = sorted(str(shard) for shard in in_both)
+    if shared:
+        raise ShardError(
+            f"data.train_shards and data.val_shards share {len(shared)} shards, for example "
+            f"{shared[0]}: validation would be of images that were trained on. Keep them apart."
+        )
+    return train, val

@@ -1,0 +1,95 @@
+"""The networks with the weights they start from, from their settings."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from vqgan_train.checkpoint import (
+    LoadReport,
+    network_differences,
+    read_checkpoint,
+    weights_under_our_names,
+)
+from vqgan_train.checkpoint.fetching import fetch_checkpoint
+from vqgan_train.config import AdaptiveWeightScope, Config, MemoryFormat
+from vqgan_train.training.lightning.module import VQGANModule
+from vqgan_train.training.setup.quantities import learning_rate
+
+log = logging.getLogger(__name__)
+
+MEMORY_FORMATS = {
+    MemoryFormat.channels_last: torch.channels_last,
+    MemoryFormat.contiguous: torch.contiguous_format,
+}
+
+
+def build_module(config: Config) -> VQGANModule:
+    """Make the networks, with random weights, and LPIPS."""
+    loss = config.loss
+    module = VQGANModule(
+        model=asdict(config.model.architecture),
+        discriminator=asdict(config.model.discriminator),
+        objective={
+            "perceptual_weight": loss.perceptual_weight,
+            "adversarial_weight": loss.adversarial_weight,
+            "codebook_weight": loss.codebook_weight,
+            "commitment_weight": loss.commitment_weight,
+            "legacy_codebook_loss": loss.legacy_codebook_loss,
+        },
+        optimizer={"lr": learning_rate(config), "betas": tuple(config.optim.betas)},
+        discriminator_start_step=loss.discriminator_start_step,
+        adversarial_start_step=loss.adversarial_start_step,
+        lpips_weights=loss.lpips_weights,
+        recompute=config.trainer.recompute_activations,
+        shares_adaptive_weight=loss.adaptive_weight_scope is AdaptiveWeightScope.mean,
+        validation_metrics=[metric.value for metric in config.run.val_metrics],
+        alexnet_weights=config.run.alexnet_weights,
+    )
+    module.load_lpips()
+    return module.to(memory_format=MEMORY_FORMATS[config.trainer.memory_format])
+
+
+def initialise(module: VQGANModule, config: Config) -> None:
+    """Give the networks the weights that a new run starts from.
+
+    Raises:
+        CheckpointError: model.init_from cannot be fetched or read, or does not fit.
+    """
+    model, discriminator_is_new = config.model, True
+    if model.init_from is not None:
+        path = fetch_checkpoint(model.init_from, "model.init_from")
+        discriminator_is_new = load_weights(module, path).discriminator_is_new
+    elif model.code_scale is not None:
+        module.generator.quantizer.draw_codes(model.code_scale)
+    if discriminator_is_new:
+        module.warm_up_discriminator(config.loss.discriminator_warmup_steps)
+    if discriminator_is_new and model.init_from is not None:
+        log.warning(
+            "WARNING: %s holds no discriminator. A new one trains alone until step %d "
+            "(loss.discriminator_warmup_steps=%d).",
+            model.init_from,
+            module.warm_step,
+            config.loss.discriminator_warmup_steps,
+        )
+
+
+def load_weights(module: VQGANModule, path: Path) -> LoadReport:
+    """Take a checkpoint's generator, and its discriminator if it has one."""
+    weights = weights_under_our_names(read_checkpoint(path)["state_dict"], path)
+    report = LoadReport.compare(module.state_dict(), weights)
+    differences = network_differences(
+        weights,
+        model=module.hparams["model"],
+        discriminator=module.hparams["discriminator"],
+    )
+    report.require_fit(
+        path,
+        f"Its architecture is another: {differences}. Set model=... to the one in the weights."
+        if differences
+        else "Its weights are not all there, or not those of one model.",
+    )
+    module.load_state_dict({**module.state_dict(), **weights})
+    log.info("model.init_from=%s\n%s", path, report)
+    return report

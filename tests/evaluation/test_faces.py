@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+from types import SimpleNamespace
 
 import lpips
 import numpy as np
@@ -116,6 +117,42 @@ def test_a_person_is_near_to_themselves_and_blur_takes_them_away(
     assert np.abs(same).max() < 1e-6
     assert (little > 0).all()
     assert much.mean() > little.mean()
+
+
+class MeanOfLandmarks:
+    """Embeds a face as the grey level of the image that its landmarks were found in."""
+
+    def landmarks(self, image: np.ndarray, box: np.ndarray) -> float:
+        return float(image.mean())
+
+    def embed(self, image: np.ndarray, landmarks: float) -> np.ndarray:
+        return np.array([image.mean() - landmarks])
+
+
+def test_a_reconstruction_is_embedded_with_the_landmarks_of_the_reference() -> None:
+    reference = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    metrics = FaceMetrics({}, MeanOfLandmarks())  # type: ignore[arg-type]
+    found = metrics.measure(
+        reference, [reference + 7, reference - 3], np.array([0]), np.array([[0, 0, 8, 8]])
+    )
+    assert [values["face_identity"].tolist() for values in found] == [[7.0], [3.0]]
+
+
+def test_the_last_row_and_column_of_a_face_are_in_its_box() -> None:
+    # dlib's rectangles end at the last pixel, our boxes after it.
+    faces = [dlib_rectangle(3, 1, 5, 4), dlib_rectangle(-2, 0, 1, 9)]
+    find = FaceFinder(0)
+    find._detector = lambda pixels, doublings: faces
+    boxes = find(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    assert boxes.tolist() == [[0, 0, 2, 8], [3, 1, 6, 5]]
+
+
+def dlib_rectangle(*sides: int) -> SimpleNamespace:
+    """What dlib's detector returns for one face: left, top, right and bottom as methods."""
+    names = ("left", "top", "right", "bottom")
+    return SimpleNamespace(
+        **{name: lambda side=side: side for name, side in zip(names, sides, strict=True)}
+    )
 
 
 def test_two_people_are_further_apart_than_one_and_a_little_blur(

@@ -1,7 +1,9 @@
 """Holds on files of the cache, in the moments in which other processes come in between."""
 
 import fcntl
+import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,20 @@ def test_a_file_that_goes_before_it_is_locked_is_not_held(
         return lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", remove_and_lock)
-    with pytest.raises(FileNotFoundError, match=r"000\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"000\.tar") as gone:
         Hold(shard)
+    # At once, and not when the error that refers to it is forgotten.
+    assert gone.traceback
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptors[0])
+
+
+def test_a_file_that_is_not_there_is_an_error_and_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(FileNotFoundError):
+        Hold(tmp_path / "000.tar")
+    gc.collect()
+    assert not ignored

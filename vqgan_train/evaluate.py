@@ -121,7 +121,7 @@ def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
             name: slice_rule(name, rule.column, rule.pattern)
             for name, rule in config.slices.items()
         },
-        faces=FaceFinder(config.faces.doublings) if wanted.faces else None,
+        faces=FaceFinder() if wanted.faces else None,
     )
 
 

@@ -55,13 +55,6 @@ class FacesConfig:
     detect: bool
     """Look for faces. Needs the extra `faces`, for identities `identities`; left out without."""
 
-    doublings: int
-    """How often an image is doubled first: 1 finds faces from 40 pixels on, 2 from 20 on, in four
-    times the time."""
-
-    def __post_init__(self) -> None:
-        require_at_least(0, faces__doublings=self.doublings)
-
 
 @dataclass(kw_only=True, slots=True)
 class BootstrapConfig:

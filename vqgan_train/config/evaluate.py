@@ -58,16 +58,13 @@ class FacesConfig:
 
 @dataclass(kw_only=True, slots=True)
 class BootstrapConfig:
-    """How intervals are drawn."""
+    """Bootstrap settings for confidence intervals."""
 
     resamples: int
-    """Of all images."""
-
-    seed: int
+    """Number of bootstrap resamples."""
 
     def __post_init__(self) -> None:
         require_at_least(2, bootstrap__resamples=self.resamples)
-        require_at_least(0, bootstrap__seed=self.seed)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -245,14 +245,19 @@ def test_memory_grows_by_bytes_a_sample(tmp_path: Path) -> None:
             shard.path = Path(f"{len(findings.shards):05d}.tar")
             findings.add(shard)
 
+    def measure() -> tuple[float, int]:
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        take_in(25)
+        after, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return (after - before) / 25, peak - after
+
     take_in(5)
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    take_in(50)
-    after, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert (after - before) / 50 < 50 * 8 + 2500
-    assert peak - after < 2_000_000
+    # Twice, because Python's table of interned strings (pathlib adds to it) doubles now and then.
+    growth, beside = map(min, zip(measure(), measure(), strict=True))
+    assert growth < 50 * 8 + 2500
+    assert beside < 2_000_000
 
 
 def test_examples_are_bounded(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from vqgan_train.data.index import ShardIndex, index_listing, keep_index
 from vqgan_train.data.listing import IMAGE_FIELDS, Field, Listing, list_shard
-from vqgan_train.data.pipeline import UNREADABLE, image_bytes, read_sample, reason
+from vqgan_train.data.pipeline import UNREADABLE, image_bytes, reason
+from vqgan_train.data.reading import read_sample
 from vqgan_train.data.shards import ShardError, printable_name
 from vqgan_train.data.transforms import decode, require_croppable
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vqgan_train.data.check import Kind, ShardFindings
 from vqgan_train.data.index import load_index
-from vqgan_train.data.pipeline import read_sample
+from vqgan_train.data.reading import read_sample
 from vqgan_train.data.shards import ShardError, printable_name
 
 MAX_EXAMPLES = 1000

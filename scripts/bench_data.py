@@ -41,8 +41,9 @@ from vqgan_train.data import (
     expand_shards,
     index_shards,
 )
-from vqgan_train.data.pipeline import image_bytes, read_sample
+from vqgan_train.data.pipeline import image_bytes
 from vqgan_train.data.plan import Draw
+from vqgan_train.data.reading import read_sample
 
 RESULTS = ROOT / "docs" / "benchmarks" / "data.json"
 PAGE = ROOT / "docs" / "benchmarks" / "README.md"

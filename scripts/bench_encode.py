@@ -35,7 +35,8 @@ from tqdm import tqdm
 from vqgan_train.checkpoint import FORMATS, read_networks, to_original
 from vqgan_train.config import config_dir
 from vqgan_train.data import expand_shards, index_shard, pack_sample_photos
-from vqgan_train.data.pipeline import image_bytes, read_sample
+from vqgan_train.data.pipeline import image_bytes
+from vqgan_train.data.reading import read_sample
 from vqgan_train.data.writing import write_shard
 from vqgan_train.encoding import Output, encode_parts
 from vqgan_train.models import VQGAN

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from evaluation_reader import read_evaluation
 from factories import image_bytes, image_samples, write_shard
 from recorded_ranks import be_rank_of_torchrun, free_port
 from tiny_evaluate import run_evaluate
@@ -19,7 +20,6 @@ from vqgan_train.command import USER_ERROR
 from vqgan_train.evaluation import folder as evaluation_folder
 from vqgan_train.evaluation import page
 from vqgan_train.evaluation.folder import JSON_FILE
-from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.exit_codes import LOST_RANK
 from vqgan_train.tokens import patience
 

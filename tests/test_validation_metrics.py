@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from evaluation_reader import read_evaluation
 from factories import tiny_images
 from tiny_evaluate import run_evaluate, with_tiny_features, write_weights
 from tiny_runs import load, rows, tiny_config
@@ -13,7 +14,6 @@ from vqgan_train.config import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.data.transforms import to_uint8
 from vqgan_train.evaluation.alexnet import lpips_with_alexnet
 from vqgan_train.evaluation.image_metrics import lpips_of, measure
-from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.results import ALL
 from vqgan_train.losses.alexnet_weights import find_alexnet_weights
 from vqgan_train.losses.lpips_files import LpipsWeightsError

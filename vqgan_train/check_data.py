@@ -1,4 +1,4 @@
-"""`python -m vqgan_train.check_data`: look through shards before hours are spent on them."""
+"""`python -m vqgan_train.check_data`: find damaged shards and images before training."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from vqgan_train.cache import write_whole
 from vqgan_train.command import run_command
-from vqgan_train.config.check_data import CheckDataConfig, Images
+from vqgan_train.config.check_data import CheckDataConfig
 
 if TYPE_CHECKING:
     from vqgan_train.data.check import ShardChecks
     from vqgan_train.data.findings import Findings
 
 PROBLEMS_FOUND = 1
-"""Exit code, beside command.USER_ERROR and command.INTERRUPTED; 0 if all is well."""
+"""Exit code if the shards have problems; 0 if not. See also command.USER_ERROR."""
 
 
 def main() -> None:
@@ -25,29 +25,20 @@ def main() -> None:
 
 
 def check_data(config: CheckDataConfig) -> None:
-    """Print a report on some shards, and write it down if asked to.
+    """Check shards, print a report and, if configured, write it to a JSON file.
 
     Raises:
-        SystemExit: there are problems.
-        ShardError: the shards are not there.
+        SystemExit: the shards have problems.
+        ShardError: a shard does not exist.
         OSError: the report cannot be written.
     """
     from vqgan_train.data import expand_shards
     from vqgan_train.data.check import ShardChecks
-    from vqgan_train.data.pictures import look_at_header, look_at_pixels
     from vqgan_train.data.report import make_report, to_text
 
     require_writable(config.output)
-    look = {Images.headers: look_at_header, Images.decode: look_at_pixels}[config.images]
-    checks = ShardChecks(expand_shards(config.shards), look, config.image_size)
-    findings = collect(checks, config.num_workers)
-    report = make_report(
-        findings,
-        looked_at=config.images.value,
-        image_size=config.image_size,
-        ranks=config.ranks,
-        batch_size=config.batch_size,
-    )
+    checks = ShardChecks(expand_shards(config.shards), config.image_size)
+    report = make_report(collect(checks, config.num_workers), config.image_size)
     sys.stdout.write(f"{to_text(report)}\n")
     if config.output is not None:
         with write_whole(Path(config.output)) as file:
@@ -57,10 +48,10 @@ def check_data(config: CheckDataConfig) -> None:
 
 
 def require_writable(output: str | None) -> None:
-    """Refuse a place for the report before hours are spent.
+    """Check before hours of work that the report can be written.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: `output` is a folder, or no file can be written beside it.
     """
     if output is not None:
         if Path(output).is_dir():
@@ -71,7 +62,7 @@ def require_writable(output: str | None) -> None:
 
 
 def collect(checks: ShardChecks, num_workers: int) -> Findings:
-    """Look through all shards, in processes that each take one after the other."""
+    """Check all shards in parallel, one shard per process at a time."""
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
@@ -86,7 +77,7 @@ def collect(checks: ShardChecks, num_workers: int) -> Findings:
 
 
 def unchanged(shard: Any) -> Any:
-    """Keep torch from turning arrays into tensors."""
+    """Return the findings as they are; torch's default would turn arrays into tensors."""
     return shard
 
 

@@ -69,7 +69,6 @@ def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
     """Find the images, read the checkpoints, load what measures."""
     from vqgan_train.evaluating.instruments import WeightFiles, faces_left_out, set_up
     from vqgan_train.evaluating.job import EvaluationJob
-    from vqgan_train.evaluation.summaries import Bootstrap
     from vqgan_train.tokens.bad_images import require_few_dead
 
     no_faces = faces_left_out() if config.faces.detect else []
@@ -90,7 +89,7 @@ def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
         pixel_range=config.pixel_range.value,
         num_workers=config.num_workers,
         max_bad_fraction=config.max_bad_fraction,
-        bootstrap=Bootstrap(config.bootstrap.resamples, config.bootstrap.seed),
+        resamples=config.bootstrap.resamples,
         pictures_each=config.pictures,
     )
 
@@ -121,7 +120,7 @@ def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
             name: slice_rule(name, rule.column, rule.pattern)
             for name, rule in config.slices.items()
         },
-        faces=FaceFinder(config.faces.doublings) if wanted.faces else None,
+        faces=FaceFinder() if wanted.faces else None,
     )
 
 

@@ -13,7 +13,7 @@ from factories import image_samples, read_with_webdataset, write_shard
 from vqgan_train.data import index as index_module
 from vqgan_train.data.index import ShardIndex, index_shard, index_shards
 from vqgan_train.data.listing import MOST_PADDING_BYTES
-from vqgan_train.data.pipeline import read_sample
+from vqgan_train.data.reading import read_sample
 from vqgan_train.data.shards import ShardError
 
 END_MARKER_BYTES = 10_240

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from vqgan_train.data import reading
 from vqgan_train.data.index import index_shard
 from vqgan_train.data.listing import IMAGE_FIELDS
-from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate, read_sample
+from vqgan_train.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
 from vqgan_train.data.plan import Draw, Plan
+from vqgan_train.data.reading import read_sample
 from vqgan_train.data.transforms import ImageTransform
 
 RANDOM = ImageTransform(18, 16, random_crop=True, random_flip=True)

@@ -34,7 +34,7 @@ def people() -> Tensor:
 
 
 def test_faces_are_found_in_photos_of_people_and_rarely_elsewhere(people: Tensor) -> None:
-    find = FaceFinder(1)
+    find = FaceFinder()
     found = [find(photo) for photo in people]
     assert sum(len(boxes) > 0 for boxes in found) >= 6
     assert sum(len(find(photo)) > 0 for photo in to_uint8(real_photos(8))) <= 1
@@ -45,7 +45,7 @@ def test_faces_are_found_in_photos_of_people_and_rarely_elsewhere(people: Tensor
 
 
 def test_what_finds_faces_travels_to_a_loader_process(people: Tensor) -> None:
-    find = FaceFinder(1)
+    find = FaceFinder()
     boxes = find(people[1])
     again = pickle.loads(pickle.dumps(find))
     np.testing.assert_array_equal(again(people[1]), boxes)
@@ -53,7 +53,7 @@ def test_what_finds_faces_travels_to_a_loader_process(people: Tensor) -> None:
 
 @pytest.fixture(scope="module")
 def faces(people: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    found = [FaceFinder(1)(photo) for photo in people[:4]]
+    found = [FaceFinder()(photo) for photo in people[:4]]
     images = np.repeat(np.arange(4), [len(boxes) for boxes in found])
     return images, np.concatenate(found)
 
@@ -174,4 +174,4 @@ def test_an_image_without_faces_has_an_empty_list_of_boxes() -> None:
     grey = Image.new("RGB", (64, 64), "grey")
     encoded = io.BytesIO()
     grey.save(encoded, format="PNG")
-    assert FaceFinder(0)(decode(encoded.getvalue())).shape == (0, 4)
+    assert FaceFinder()(decode(encoded.getvalue())).shape == (0, 4)

@@ -23,36 +23,29 @@ from vqgan_train.config.encode import (
     TokenPrecision,
 )
 from vqgan_train.config.evaluate import EvaluateConfig, EvaluationMetric
-from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
+from vqgan_train.config.export import ExportConfig, ExportFormat
 from vqgan_train.config.links import LinksConfig
 from vqgan_train.config.model import (
     AdaptiveWeightScope,
     ArchitectureConfig,
     DiscriminatorConfig,
-    LossConfig,
-    ModelConfig,
 )
 from vqgan_train.config.pack import PackConfig
 from vqgan_train.config.prepare_yfcc import PrepareYfccConfig
 from vqgan_train.config.run import (
     Config,
     LearningRateScaling,
-    LoggerConfig,
-    OptimConfig,
-    RunConfig,
     WandbConfig,
     WandbMode,
 )
 from vqgan_train.config.select import PeopleConfig, SelectConfig
-from vqgan_train.config.trainer import Accelerator, MemoryFormat, Precision, TrainerConfig
+from vqgan_train.config.trainer import MemoryFormat, TrainerConfig
 from vqgan_train.config.validation import HIGHER_IS_BETTER, ValidationMetric
 
 __all__ = [
     "HIGHER_IS_BETTER",
-    "Accelerator",
     "AdaptiveWeightScope",
     "ArchitectureConfig",
-    "CardConfig",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -66,17 +59,11 @@ __all__ = [
     "Interpolation",
     "LearningRateScaling",
     "LinksConfig",
-    "LoggerConfig",
-    "LossConfig",
     "MemoryFormat",
-    "ModelConfig",
-    "OptimConfig",
     "PackConfig",
     "PeopleConfig",
     "PixelRange",
-    "Precision",
     "PrepareYfccConfig",
-    "RunConfig",
     "SelectConfig",
     "Settings",
     "TokenFormat",

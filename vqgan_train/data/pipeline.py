@@ -15,8 +15,7 @@ from vqgan_train.data.fingerprint import fingerprint
 from vqgan_train.data.index import ShardIndex
 from vqgan_train.data.listing import IMAGE_FIELDS
 from vqgan_train.data.plan import Draw, Order
-from vqgan_train.data.reading import read_range as read_range
-from vqgan_train.data.reading import read_sample as read_sample
+from vqgan_train.data.reading import read_sample
 from vqgan_train.data.remote import RemoteShard
 from vqgan_train.data.shards import ShardError
 from vqgan_train.data.transforms import ImageTransform

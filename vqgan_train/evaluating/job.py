@@ -19,7 +19,7 @@ from vqgan_train.evaluation.results import (
     LeftOut,
     SetDistance,
 )
-from vqgan_train.evaluation.summaries import Bootstrap, differences_of, summaries_of
+from vqgan_train.evaluation.summaries import differences_of, summaries_of
 from vqgan_train.tokenizer import Tokenizer
 from vqgan_train.tokens.bad_images import BadImages
 from vqgan_train.tokens.job import PartReport
@@ -57,11 +57,13 @@ class EvaluationJob:
     pixel_range: str
     num_workers: int
     max_bad_fraction: float
-    """Of the images; beyond it the evaluation stops."""
+    """Fraction of unreadable images at which the evaluation stops."""
 
-    bootstrap: Bootstrap
+    resamples: int
+    """Number of bootstrap resamples."""
+
     pictures_each: int
-    """Pictures that are kept for each reason."""
+    """Number of pictures kept per reason."""
 
     @property
     def tokenizers(self) -> list[Tokenizer]:
@@ -133,7 +135,7 @@ def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:
         differences=tuple(
             difference
             for after in later
-            for difference in differences_of(first, after, merged.images, job.bootstrap)
+            for difference in differences_of(first, after, merged.images, job.resamples)
         ),
         left_out=(*job.left_out, *without_column),
         pictures=(),
@@ -150,7 +152,7 @@ def _result(job: EvaluationJob, merged: Merged, place: int) -> CheckpointResult:
         face_values=measured.face_values,
         codebook=codebook_statistics(merged.usage[place]),
         rfid=_distances(job.instruments, merged.reference, merged.sums[place]),
-        summaries=summaries_of(measured, merged.images, job.bootstrap),
+        summaries=summaries_of(measured, merged.images, job.resamples),
     )
 
 

@@ -2,16 +2,14 @@
 
 from vqgan_train.models.agreement import Agreement, agreement
 from vqgan_train.models.discriminator import PatchDiscriminator
-from vqgan_train.models.quantizer import Quantized, VectorQuantizer
+from vqgan_train.models.quantizer import VectorQuantizer
 from vqgan_train.models.recomputation import recompute_activations
-from vqgan_train.models.vqgan import VQGAN, Generated
+from vqgan_train.models.vqgan import VQGAN
 
 __all__ = [
     "VQGAN",
     "Agreement",
-    "Generated",
     "PatchDiscriminator",
-    "Quantized",
     "VectorQuantizer",
     "agreement",
     "recompute_activations",

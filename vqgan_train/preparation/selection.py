@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from vqgan_train.cache import write_whole
 from vqgan_train.data.index import ShardIndex
-from vqgan_train.data.pipeline import read_range
+from vqgan_train.data.reading import read_range
 from vqgan_train.data.writing import write_shard
 from vqgan_train.preparation.workers import run_tasks
 

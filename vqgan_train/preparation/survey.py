@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from vqgan_train.cache import cache_folder, write_whole
 from vqgan_train.data.index import ShardIndex
-from vqgan_train.data.pipeline import UNREADABLE, image_bytes, read_sample, reason
+from vqgan_train.data.pipeline import UNREADABLE, image_bytes, reason
+from vqgan_train.data.reading import read_sample
 from vqgan_train.data.transforms import decode, require_croppable
 from vqgan_train.preparation.job import fingerprint, stamp
 from vqgan_train.preparation.people import face_counter, word_pattern

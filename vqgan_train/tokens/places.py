@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqgan_train.cache import cache_folder
-from vqgan_train.data.pipeline import image_bytes, read_range
+from vqgan_train.data.pipeline import image_bytes
+from vqgan_train.data.reading import read_range
 from vqgan_train.data.remote import RemoteShard
 from vqgan_train.data.shard_store import ShardStore, file_name, shown
 from vqgan_train.data.shards import ShardError

@@ -57,7 +57,7 @@ def last(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def released(last: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its release, of which nobody said anything."""
+    """Folder of its release, without any metadata from the user."""
     folder = tmp_path_factory.mktemp("released") / "release"
     write_release(last, folder, NO_METADATA)
     return folder
@@ -125,13 +125,24 @@ def test_the_full_model_has_16384_codes_whatever_other_cards_say(last: Path) -> 
     lineage = read_lineage(last)
     records = tuple(find_records(run) for run in lineage.runs)
     full = tiny_networks(**FULL_ARCHITECTURE)
-    made_from = {"source": "last.ckpt", "source_sha256": "0" * 64}
-    card = model_card(ReleasedModel(lineage, records, full, made_from, None), NO_METADATA)
+    origin = {"source": "last.ckpt", "source_sha256": "0" * 64}
+    card = model_card(ReleasedModel(lineage, records, full, origin, None), NO_METADATA)
     assert "# VQGAN-f16-16384\n" in card
     assert "`f=16`, **codebook** of `16,384` tokens (counted in the weights)" in card
     assert "to `256` tokens (`256/16 * 256/16`), one of `512x512` to `1,024`" in card
     counts = "76,073,859 (encoder 29,298,176, decoder 42,449,795, codebook 4,194,304,"
     assert f"**Parameters**: {counts}" in card
+
+
+def test_a_model_without_discriminator_and_wandb_run_is_described_without_them(last: Path) -> None:
+    lineage = read_lineage(last)
+    (run, _), (records, _) = lineage.runs, [find_records(run) for run in lineage.runs]
+    lineage = lineage._replace(runs=(run._replace(wandb={}),))
+    networks = read_networks(last)._replace(discriminator={})
+    origin = {"source": "last.ckpt", "source_sha256": "0" * 64}
+    card = model_card(ReleasedModel(lineage, (records,), networks, origin, None), NO_METADATA)
+    assert "| [taming-transformers](https://github.com/CompVis/taming-transformers) |\n" in card
+    assert "* **Part 1**, not logged at W&B.\n" in card
 
 
 def test_it_says_which_images_were_seen_and_how_often(card: str, last: Path) -> None:
@@ -162,7 +173,7 @@ def test_it_tells_both_parts_with_their_runs(card: str, last: Path) -> None:
     assert second.startswith(f"2**, logged as [this run]({RUN_URLS[1]}). ")
     assert "Steps 1 to 2: 4 images, 2 per step." in first
     assert "Steps 3 to 6: 8 images, 2 per step." in second
-    assert "learning rate 0.001 (`optim.learning_rate=0.001`, scaled by `none`), betas" in first
+    assert "learning rate 0.001 (`optim.learning_rate=0.001`, scaled by `none`). *" in first
     assert "learning rate 0.0005 (`optim.learning_rate=0.0005`" in second
     assert {row["train/learning_rate"] for row in rows(last.parents[1])} == {"0.0005"}
     for part in (first, second):
@@ -411,7 +422,7 @@ def test_without_part_1_the_checkpoint_remembers_how_it_began(last: Path, tmp_pa
     assert shown["codebook loss"][0] == "unknown"
     assert "Its metrics were unavailable." in card
     assert "All steps took" not in card
-    assert "`optim.learning_rate=0.001` scaled by `none`," in card
+    assert "`optim.learning_rate=0.001` scaled by `none`." in card
     assert not (tmp_path / "out" / "training" / "part1" / "metrics.csv").exists()
 
 

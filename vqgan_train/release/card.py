@@ -126,7 +126,7 @@ def _size(networks: Networks) -> dict[str, Any]:
             "decoder": count("decoder."),
             "codebook": count("quantizer."),
             "projections": count("quant_conv.", "post_quant_conv."),
-            # Its batch norms also store running statistics, which are not parameters.
+            # Batch norms also store running statistics, which are not parameters.
             "discriminator": sum(
                 weight.numel()
                 for name, weight in networks.discriminator.items()

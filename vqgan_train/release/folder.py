@@ -91,7 +91,7 @@ def _write_run(run: TrainingRun, records: RunRecords, folder: Path) -> None:
     file = folder / CONFIG_FILE
     settings = run.public_settings()
     file.write_text(yaml.safe_dump(settings, sort_keys=False))
-    _require_equal(yaml.safe_load(file.read_text()), settings, file)
+    _require_written(yaml.safe_load(file.read_text()), settings, file)
     _copy(records.metrics, folder / METRICS_FILE)
 
 
@@ -102,7 +102,7 @@ def _copy(source: Path | None, target: Path) -> str | None:
     # Read once, because a run that is still training appends to its metrics.
     content = source.read_bytes()
     target.write_bytes(content)
-    _require_equal(target.read_bytes(), content, target)
+    _require_written(target.read_bytes(), content, target)
     return target.name
 
 
@@ -110,10 +110,10 @@ def _write_card(card: str, file: Path) -> None:
     file.write_text(card, encoding="utf-8")
     # ModelCard parses the front matter as the Hub does and writes it again. The text is equal
     # only if the parser understood all of it.
-    _require_equal(str(ModelCard.load(file)), card, file)
+    _require_written(str(ModelCard.load(file)), card, file)
 
 
-def _require_equal(found: object, expected: object, file: Path) -> None:
+def _require_written(found: object, expected: object, file: Path) -> None:
     if found != expected:
         raise ExportError(
             f"{file.name} differs from what was written to it, so the release was not kept. This "

@@ -50,8 +50,8 @@ class RunRecords(NamedTuple):
 
     def training_seconds(self, start_step: int) -> float:
         """Return the total duration of the steps after `start_step`, without validations."""
-        # A row holds the mean duration since the row before. A resumed run repeats steps; only
-        # their first occurrence counts.
+        # A row holds the mean duration of the steps since the row before. Rows of steps that a
+        # resumed run repeated are skipped.
         seconds, before = 0.0, float(start_step)
         for row in self.rows:
             if STEP_SECONDS in row and row["step"] > before:

@@ -46,7 +46,7 @@ def validation_table(lineage: Lineage, records: Sequence[RunRecords]) -> str | N
         return None
     columns: dict[str, Row] = {}
     if has_same_validation(runs[0], runs[-1]):
-        # The row at step 0 has all metrics, the checkpoint only those of the training summary.
+        # metrics.csv has more metrics of step 0 than the checkpoint, but may be unavailable.
         first = records[0].first(VALIDATION_METRIC)
         recorded = {"step": 0.0, **lineage.first_validation}
         columns["before training"] = first if first and first["step"] == 0 else recorded

@@ -7,7 +7,7 @@ from vqgan_train.checkpoint.architecture import (
     network_differences,
 )
 from vqgan_train.checkpoint.errors import CheckpointError, ExportError
-from vqgan_train.checkpoint.export_folder import whole_export
+from vqgan_train.checkpoint.export_folder import atomic_export
 from vqgan_train.checkpoint.file_kind import file_kind
 from vqgan_train.checkpoint.formats import FORMATS, Format
 from vqgan_train.checkpoint.names import to_original, to_ours
@@ -31,6 +31,7 @@ __all__ = [
     "Networks",
     "StandIn",
     "architecture_differences",
+    "atomic_export",
     "discriminator_architecture",
     "file_kind",
     "generator_architecture",
@@ -43,6 +44,5 @@ __all__ = [
     "to_original",
     "to_ours",
     "weights_under_our_names",
-    "whole_export",
     "write_atomically",
 ]

@@ -1,4 +1,4 @@
-"""The folder of an export: all of its files or none, and never another export's overwritten."""
+"""The output folder of an export, which gets all of the export's files or none of them."""
 
 import filecmp
 import secrets
@@ -11,16 +11,16 @@ from vqgan_train.checkpoint.errors import ExportError
 
 
 @contextmanager
-def whole_export(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write into; its files move to `folder` when the block ends well.
+def atomic_export(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write into; move its files to `folder` if the block succeeds.
 
-    Those in folders inside of it too.
-
-    `folder` is made if need be. What else lies in it stays; a file that is there already, and the
-    same to the byte, is left as it is.
+    `folder` is created if missing, and files in subfolders are moved too. Other files in `folder`
+    stay. An existing file with the same name and content is left alone. If the block raises,
+    `folder` is unchanged.
 
     Raises:
-        ExportError: `folder` is a file, or holds another file of the same name. Nothing is left.
+        ExportError: `folder` is a file, or holds a different file of the same name. No file is
+            moved.
     """
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
@@ -37,13 +37,17 @@ def whole_export(folder: Path) -> Iterator[Path]:
 
 def _move(partial: Path, folder: Path) -> None:
     written = {file.relative_to(partial): file for file in partial.rglob("*") if file.is_file()}
-    there = [name for name in sorted(written) if (folder / name).exists()]
-    other = [str(n) for n in there if not filecmp.cmp(written[n], folder / n, shallow=False)]
-    if other:
+    existing = [name for name in sorted(written) if (folder / name).exists()]
+    different = [
+        str(name)
+        for name in existing
+        if not filecmp.cmp(written[name], folder / name, shallow=False)
+    ]
+    if different:
         raise ExportError(
-            f"output is {folder}, which holds another {' and '.join(other)}. Nothing was written. "
-            "Give another folder, or remove what is there."
+            f"output is {folder}, which holds different files named {', '.join(different)}. "
+            "Nothing was written. Give another folder, or remove these files."
         )
-    for name in sorted(written.keys() - there):
+    for name in sorted(written.keys() - existing):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         written[name].replace(folder / name)

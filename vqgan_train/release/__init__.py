@@ -1,8 +1,8 @@
-"""A model and all that is known of it in one folder, as Hugging Face's hub shows it."""
+"""Write a release: weights, settings, metrics and a model card in one folder."""
 
-from vqgan_train.release.choices import Choices
-from vqgan_train.release.errors import ReleaseError
+from vqgan_train.release.card import CardMetadata
 from vqgan_train.release.folder import Release, write_release
 from vqgan_train.release.hub import Hub
+from vqgan_train.release.lineage import ReleaseError
 
-__all__ = ["Choices", "Hub", "Release", "ReleaseError", "write_release"]
+__all__ = ["CardMetadata", "Hub", "Release", "ReleaseError", "write_release"]

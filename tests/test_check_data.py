@@ -72,7 +72,7 @@ def test_problems_end_with_1_and_the_report_is_there(
 ) -> None:
     write_broken_shards(tmp_path / "shards")
     output = tmp_path / "reports" / "report.json"
-    arguments = f"shards={tmp_path}/shards/*.tar", f"output={output}", "ranks=2", "batch_size=3"
+    arguments = f"shards={tmp_path}/shards/*.tar", f"output={output}"
     assert run(monkeypatch, *arguments) == PROBLEMS_FOUND
     report = json.loads(output.read_text())
     assert {kind: entry["count"] for kind, entry in report["problems"].items()} == {
@@ -84,8 +84,8 @@ def test_problems_end_with_1_and_the_report_is_there(
         "same_key": 1,
         "unsafe_name": 1,
     }
-    assert report["shards"]["count"] == len(report["each_shard"]) == 7
-    assert report["training"]["steps_an_epoch"] == report["shards"]["images"]["total"] / 6
+    assert report["shards"] == len(report["images_per_shard"]) == 7
+    assert report["images"] == sum(report["images_per_shard"].values())
     out = capsys.readouterr().out
     for group in ("problems", "notes"):
         for entry in report[group].values():
@@ -101,11 +101,8 @@ def test_problems_end_with_1_and_the_report_is_there(
         (["shards=null"], "shards is null; name at least one tar file"),
         (["shards=none/*.tar"], "No file matches none/*.tar"),
         (["shards=a.tar", "shards=b.tar"], "shards is given 2 times"),
-        (["shards=a.tar", "image=headers"], "Did you mean images"),
-        (["shards=a.tar", "images=all"], "expected one of [headers, decode]"),
+        (["shards=a.tar", "image_sizes=1"], "Did you mean image_size"),
         (["shards=a.tar", "num_workers=-1"], "num_workers is -1"),
-        (["shards=a.tar", "ranks=0"], "ranks is 0"),
-        (["shards=a.tar", "batch_size=0"], "batch_size is 0"),
         (["shards=a.tar", "image_size=0"], "image_size is 0"),
         (["shards={here}", "output=."], "output=. is a folder"),
         (["shards={here}", "output=/proc/none/x.json"], "/proc/none"),
@@ -169,12 +166,7 @@ def test_the_page_shows_what_is_printed(
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) > 30
     shown = PAGE.read_text().replace("\n    ", "\n")
-    assert without_sizes(printed) in without_sizes(shown)
-
-
-def without_sizes(text: str) -> str:
-    """Leave out what differs between versions of PIL: how many bytes a JPEG has."""
-    return re.sub(r"[\d.]+ (bytes|[kMG]B)", "", text)
+    assert printed in shown
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:

@@ -332,6 +332,8 @@ MISTAKES = {
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
     "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",
+    "model.architecture.channel_multipliers=[1,1] model.discriminator.num_layers=3 "
+    "data.image_size=22": "data.image_size is 22; LPIPS and a discriminator of 3 layers need 24",
     "run.val_metrics=[lpips_alexnet] data.image_size=16": "data.image_size is 16, but lpips_alex"
     "net of run.val_metrics needs 32 pixels or more. Leave it out, or take larger images",
     "data.image_size=64 data.resize=63": "data.resize is 63, smaller than data.image_size=64",

@@ -56,12 +56,13 @@ from vqgan_train.images.transforms import (
     to_model_range,
 )
 from vqgan_train.models import VQGAN
-from vqgan_train.shards.index import index_shards, read_sample
+from vqgan_train.shards.index import index_shards
 from vqgan_train.system.devices import PRECISIONS
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.tokens import encode as command
 from vqgan_train.tokens import encode as encoding
 from vqgan_train.tokens.formats import FORMATS
+from vqgan_train.training.data.pipeline import read_sample
 
 GIVEN = (
     "checkpoint=a.ckpt", "output=out", "format=parquet", "pixel_range=signed", "shards=a.tar",

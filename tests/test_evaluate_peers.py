@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from evaluation_reader import read_evaluation
 from factories import image_samples, write_shard
 from real_photos import PHOTOS
 from recorded_ranks import be_rank_of_torchrun, free_port
@@ -21,7 +22,6 @@ from torchmetrics.functional.image import (
 )
 from torchvision.transforms.functional import gaussian_blur
 
-from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, Evaluation
 from vqgan_train.images.transforms import ImageTransform

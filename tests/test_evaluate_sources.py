@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from evaluation_reader import read_evaluation
 from factories import image_bytes, image_samples, write_shard
 from recorded_ranks import be_rank_of_torchrun, free_port
 from tiny_evaluate import run_evaluate
@@ -17,7 +18,6 @@ from tiny_tokens import tiny_checkpoint, tiny_shards
 from vqgan_train.cli import USER_ERROR
 from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import page
-from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.report import evaluation_folder
 from vqgan_train.evaluation.report.evaluation_folder import JSON_FILE
 from vqgan_train.images import locations as patience

@@ -38,7 +38,7 @@ from vqgan_train.config import (
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
 from vqgan_train.release import export as command
-from vqgan_train.release.choices import Choices
+from vqgan_train.release.card import CardMetadata
 from vqgan_train.release.conversion import Agreement, Conversion, convert
 from vqgan_train.release.release_folder import Release
 
@@ -69,7 +69,7 @@ def test_all_settings_are_read_and_must_be_given() -> None:
     settings = plain_settings(compose_export(*GIVEN))
     card = settings.pop("card")
     assert card == {**dict.fromkeys(card), "datasets": []}, "nothing is said unless it is given"
-    assert card.keys() | {"repository"} == set(Choices._fields), "card is passed on as it is"
+    assert card.keys() | {"repository"} == set(CardMetadata._fields), "card is passed on as it is"
     assert settings == {
         **dict(item.split("=") for item in GIVEN),
         "push_to_hub": None,
@@ -92,13 +92,20 @@ def test_all_settings_are_read_and_must_be_given() -> None:
         ("format=onnx", "expected one of [flax, safetensors, taming, diffusers, release]"),
         ("fromat=flax", "Did you mean format?"),
         ("card.licence=mit", "Did you mean card.license"),
-        ("card.license=MIT", "card.license is 'MIT'; give the hub's identifier, such as mit"),
-        ("card.license=other", "name and link belong to card.license=other, which needs both"),
-        ("card.license_name=ours", "name and link belong to card.license=other, which needs both"),
-        ("card.emissions_grams=-1", "card.emissions_grams is -1.0; it must be at least 0"),
-        ("card.emissions_grams=3", "card.emissions_source is None: give both, or neither"),
-        ("card.hardware=GPU", "card belong to a release, but format is flax. Take format=release"),
-        ("push_to_hub=user/repo", "push_to_hub and card belong to a release, but format is flax"),
+        (
+            "card.license=MIT",
+            "card.license is 'MIT'; give an identifier of the Hugging Face Hub, such as mit",
+        ),
+        ("card.license=other", "card.license=other needs both a name and a link"),
+        ("card.license_name=ours", "card.license=other needs both a name and a link"),
+        (
+            "card.hardware=GPU",
+            "card only apply to a release, but format is flax. Set format=release",
+        ),
+        (
+            "push_to_hub=user/repo",
+            "push_to_hub and card only apply to a release, but format is flax",
+        ),
         ("push_to_hub=repo", "push_to_hub is 'repo'; give USER/REPO"),
     ],
 )
@@ -141,11 +148,11 @@ def test_it_writes_and_says_what_it_compared(
     assert capsys.readouterr().out == (
         f"wrote    {output}/config.json ({files['config.json']:,} bytes)\n"
         f"         {output}/flax_model.msgpack ({files['flax_model.msgpack']:,} bytes)\n"
-        "weights  155 arrays, 740,659 numbers; read back, equal to the bit\n"
+        "weights  155 arrays, 740,659 numbers; read back, equal bit by bit\n"
         "codes    64\n"
         "tokens   1,024 of 1,024 equal on test images\n"
-        "images   decoded, they differ by 0 at most\n"
-        "left out the discriminator, which format=taming takes along\n"
+        "images   decoded images differ by at most 0\n"
+        "left out the discriminator, which format=taming includes\n"
     )
     assert not [file for file in tmp_path.iterdir() if file not in (path, output)]
 
@@ -175,9 +182,9 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
             uploads.append((self.repository, self.private, folder, files))
             return f"hub/{self.repository}"
 
-    def write(checkpoint: Path, folder: Path, choices: Choices) -> Release:
+    def write(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Release:
         (folder / "training").mkdir(parents=True)
-        (folder / "README.md").write_text(f"{choices.repository} {choices.license}")
+        (folder / "README.md").write_text(f"{metadata.repository} {metadata.license}")
         (folder / "training" / "metrics.csv").write_text("step\n")
         made = Conversion((), 3, 1234, 32, True, Agreement(64, 63, 0.5))
         return Release(folder, ("README.md", "training/metrics.csv"), {"flax": made}, 2, 1)
@@ -192,12 +199,12 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
         f"wrote    {tmp_path}/a/README.md (8 bytes)\n"
         f"         {tmp_path}/a/training/metrics.csv (5 bytes)\n"
         "\nflax\n"
-        "weights  3 arrays, 1,234 numbers; read back, equal to the bit\n"
+        "weights  3 arrays, 1,234 numbers; read back, equal bit by bit\n"
         "codes    32\n"
         "tokens   63 of 64 equal on test images\n"
-        "images   decoded, they differ by 0.5 at most\n"
-        "\nparts    2, metrics of 1\n"
-        "hub      nothing was uploaded\n"
+        "images   decoded images differ by at most 0.5\n"
+        "\nparts    2, 1 of them with metrics\n"
+        "hub      not uploaded\n"
     )
     pushed = (f"output={tmp_path / 'b'}", "push_to_hub=user/repo", "private=false")
     assert run_export(monkeypatch, *given, *pushed) == 0
@@ -214,7 +221,7 @@ def test_without_a_token_nothing_is_written(
     path = write_checkpoint(tmp_path / "last.ckpt", tiny_networks())
     given = (f"checkpoint={path}", f"output={tmp_path / 'out'}", "format=release")
     assert run_export(monkeypatch, *given, "push_to_hub=user/repo") == USER_ERROR
-    assert "Error: push_to_hub=user/repo needs a token" in capsys.readouterr().err
+    assert "Error: push_to_hub=user/repo needs a Hugging Face token" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [path]
 
 

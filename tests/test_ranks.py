@@ -13,15 +13,29 @@ import torch.multiprocessing
 from recorded_ranks import be_rank, free_port
 from tiny_runs import TIMED, compose_config, tiny_config, tiny_overrides
 
+from vqgan_train.training.callbacks import AverageBatchNorm
 from vqgan_train.training.train import train
 
 
 def run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
-    """Train as rank `rank` of 2 and save the state that this rank ends with."""
+    """Train as rank `rank` of 2 and save the state that this rank ends with.
+
+    The statistics of the last batch, as they were before the ranks averaged them, are saved beside.
+    """
     be_rank(rank, port)
+    average, own = AverageBatchNorm.on_train_batch_end, {}
+
+    def remember_and_average(
+        callback: AverageBatchNorm, trainer: Any, module: Any, *rest: Any
+    ) -> None:
+        own.update({name: b.clone() for name, b in module.discriminator.named_buffers()})
+        average(callback, trainer, module, *rest)
+
+    AverageBatchNorm.on_train_batch_end = remember_and_average  # type: ignore[method-assign]
     trainer = train(compose_config(*overrides, "trainer.devices=2"))
     assert trainer is not None
     torch.save(trainer.lightning_module.state_dict(), folder / f"rank{rank}.pt")
+    torch.save(own, folder / f"statistics{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +57,20 @@ def metrics(run: Path) -> list[dict[str, str]]:
 
 def test_ranks_end_bit_equal_statistics_of_batch_norm_included(two_ranks: Path) -> None:
     first, second = states(two_ranks)
-    assert any("running_mean" in name for name in first)
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def test_ranks_keep_the_mean_of_their_statistics_of_batch_norm(two_ranks: Path) -> None:
+    (end, _), statistics = states(two_ranks), []
+    for rank in range(2):
+        statistics.append(torch.load(two_ranks / f"statistics{rank}.pt", weights_only=True))
+    averaged = [name for name in statistics[0] if "running" in name]
+    assert averaged
+    for name in averaged:
+        one, other = (own[name] for own in statistics)
+        assert not torch.equal(one, other)
+        torch.testing.assert_close(end[f"discriminator.{name}"], (one + other) / 2, msg=name)
 
 
 def test_two_ranks_train_like_one_that_accumulates(two_ranks: Path, tmp_path: Path) -> None:

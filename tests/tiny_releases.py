@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from tiny_runs import load, tiny_config
 
-from vqgan_train.release.choices import Choices
+from vqgan_train.release.card import CardMetadata
 from vqgan_train.training.train import train
 
 RUN_URLS = ("https://wandb.test/tester/cards/runs/one", "https://wandb.test/tester/cards/runs/two")
-NOTHING_SAID = Choices(
+NO_METADATA = CardMetadata(
     repository=None,
     license=None,
     license_name=None,
     license_link=None,
     datasets=(),
     hardware=None,
-    location=None,
-    emissions_grams=None,
-    emissions_source=None,
 )
 
 

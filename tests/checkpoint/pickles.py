@@ -1,6 +1,7 @@
 """Pickles written by hand, opcode by opcode, and files of torch around them."""
 
 import io
+import re
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -94,7 +95,8 @@ def write_legacy(
     data: bytes = struct.pack("<q", 4) + DATA,
 ) -> Path:
     """Write what torch before 1.6 did: five pickles, and bytes of storages."""
-    program = program.replace(b"tQ", b"NtQ")  # a storage says of which other it is a view: none
+    # A storage says of which other it is a view: of none, unless the program names one.
+    program = re.sub(rb"(?<!t)tQ", b"NtQ", program)
     path.write_bytes(b"".join(head) + b"\x80\x02" + program + b"." + keys + data)
     return path
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoint.pickles import (
     WEIGHT,
     call,
@@ -31,10 +32,18 @@ def view(offset: int, size: list[int], strides: list[int]) -> bytes:
     return weights(tensor(storage("0", integer(4)), offset, size, strides))
 
 
+def view_of_part(start: int, offset: int) -> bytes:
+    """One element of a storage that is itself two of four elements, from `start` on."""
+    part = tuple_of(text("part"), integer(start), integer(2))
+    whole = (text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), integer(4))
+    return weights(tensor(tuple_of(*whole, part) + b"Q", offset, [1], [1]))
+
+
 IMPOSSIBLE_TENSORS = {
     "expanded": view(0, [10**6, 10**6], [0, 0]),
     "more elements than there are": view(0, [5], [1]),
     "beyond the end": view(2, [2, 2], [2, 1]),
+    "one element beyond the end": view(1, [4], [1]),
     "far beyond the end": view(0, [2], [2**62]),
     "sum that overflows": view(0, [2, 2], [2**62, 2**62]),
     "product that overflows": view(0, [2**32, 2**32], [0, 0]),
@@ -99,6 +108,23 @@ def test_a_tensor_that_does_not_lie_within_its_bytes_is_refused(
     # By our own check: torch's, where it has one, would be an unforeseen error.
     with pytest.raises(CheckpointError, match=r"a\.ckpt is not a checkpoint that can be used"):
         read_checkpoint(write(tmp_path / "a.ckpt", program))
+
+
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_a_view_of_a_part_of_a_storage_is_the_one_that_torch_reads(
+    tmp_path: Path, start: int
+) -> None:
+    path = write_legacy(tmp_path / "a.ckpt", view_of_part(start, 1))
+    theirs = torch.load(path, weights_only=True)["state_dict"]["weight"]
+    assert torch.equal(read_checkpoint(path)["state_dict"]["weight"], theirs)
+    assert theirs.tolist() == [start + 1]
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_view_of_a_part_of_a_storage_ends_with_that_part(tmp_path: Path, write: type) -> None:
+    # torch would give the element after it, which the file holds.
+    with pytest.raises(CheckpointError, match="beyond its storage of 2 elements"):
+        read_checkpoint(write(tmp_path / "a.ckpt", view_of_part(0, 2)))
 
 
 def test_many_weights_of_the_same_bytes_are_refused(tmp_path: Path) -> None:

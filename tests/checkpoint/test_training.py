@@ -42,17 +42,17 @@ def test_a_run_is_remembered(last: Path) -> None:
 
 @pytest.mark.parametrize(
     ("scaling", "used"),
-    [("none", 3e-3), ("device_batch", 3e-3 * 2), ("global_batch", 3e-3 * 2 * 6)],
+    [("none", 3e-3), ("device_batch", 3e-3 * 2 * 5), ("global_batch", 3e-3 * 2 * 5 * 6)],
 )
 def test_the_rate_is_the_one_that_was_used(last: Path, scaling: str, used: float) -> None:
     content = load(last)
     config = content["vqgan_train"]["config"]
-    config["optim"]["learning_rate_scaling"] = scaling
+    config["optim"] |= {"learning_rate_scaling": scaling, "accumulate_batches": 5}
     config["trainer"] |= {"devices": 3, "num_nodes": 2}
     training = read_training(content)
     assert training is not None
     # taming: accumulated batches x devices x batch size x base rate.
-    assert 1 * 6 * 2 * training.learning_rate == pytest.approx(used)
+    assert 5 * 6 * 2 * training.learning_rate == pytest.approx(used)
 
 
 def test_what_is_left_of_a_warm_up_counts(last: Path) -> None:

@@ -86,6 +86,32 @@ def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path: Path, size: in
     assert_untouched(path)
 
 
+def change_a_byte(descriptor: int) -> None:
+    os.pwrite(descriptor, b"\xff", 200_000)
+
+
+def cut_the_end_off(descriptor: int) -> None:
+    os.truncate(descriptor, 200_000)
+
+
+@pytest.mark.parametrize("damage", [change_a_byte, cut_the_end_off])
+def test_a_disk_that_keeps_other_bytes_than_were_written_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[int], None]
+) -> None:
+    save = torch.save
+
+    def save_and_damage(checkpoint: Any, file: IO[bytes]) -> None:
+        save(checkpoint, file)
+        file.flush()
+        damage(file.fileno())
+
+    monkeypatch.setattr(torch, "save", save_and_damage)
+    with pytest.raises(OSError, match="was not written as it was meant to be") as refused:
+        write_atomically(NEW, path)
+    assert refused.value.errno == errno.EIO
+    assert_untouched(path)
+
+
 def test_what_a_killed_process_left_is_no_hindrance(path: Path) -> None:
     path.with_name("last.ckpt.partial").write_bytes(b"half of a checkpoint" * 100_000)
     write_atomically(NEW, path)

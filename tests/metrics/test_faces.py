@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+from types import SimpleNamespace
 
 import lpips
 import numpy as np
@@ -33,7 +34,7 @@ def people() -> Tensor:
 
 
 def test_faces_are_found_in_photos_of_people_and_rarely_elsewhere(people: Tensor) -> None:
-    find = FaceFinder(1)
+    find = FaceFinder()
     found = [find(photo) for photo in people]
     assert sum(len(boxes) > 0 for boxes in found) >= 6
     assert sum(len(find(photo)) > 0 for photo in to_uint8(real_photos(8))) <= 1
@@ -44,7 +45,7 @@ def test_faces_are_found_in_photos_of_people_and_rarely_elsewhere(people: Tensor
 
 
 def test_what_finds_faces_travels_to_a_loader_process(people: Tensor) -> None:
-    find = FaceFinder(1)
+    find = FaceFinder()
     boxes = find(people[1])
     again = pickle.loads(pickle.dumps(find))
     np.testing.assert_array_equal(again(people[1]), boxes)
@@ -52,7 +53,7 @@ def test_what_finds_faces_travels_to_a_loader_process(people: Tensor) -> None:
 
 @pytest.fixture(scope="module")
 def faces(people: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    found = [FaceFinder(1)(photo) for photo in people[:4]]
+    found = [FaceFinder()(photo) for photo in people[:4]]
     images = np.repeat(np.arange(4), [len(boxes) for boxes in found])
     return images, np.concatenate(found)
 
@@ -118,6 +119,42 @@ def test_a_person_is_near_to_themselves_and_blur_takes_them_away(
     assert much.mean() > little.mean()
 
 
+class MeanOfLandmarks:
+    """Embeds a face as the grey level of the image that its landmarks were found in."""
+
+    def landmarks(self, image: np.ndarray, box: np.ndarray) -> float:
+        return float(image.mean())
+
+    def embed(self, image: np.ndarray, landmarks: float) -> np.ndarray:
+        return np.array([image.mean() - landmarks])
+
+
+def test_a_reconstruction_is_embedded_with_the_landmarks_of_the_reference() -> None:
+    reference = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    metrics = FaceMetrics({}, MeanOfLandmarks())  # type: ignore[arg-type]
+    found = metrics.measure(
+        reference, [reference + 7, reference - 3], np.array([0]), np.array([[0, 0, 8, 8]])
+    )
+    assert [values["face_identity"].tolist() for values in found] == [[7.0], [3.0]]
+
+
+def test_the_last_row_and_column_of_a_face_are_in_its_box() -> None:
+    # dlib's rectangles end at the last pixel, our boxes after it.
+    faces = [dlib_rectangle(3, 1, 5, 4), dlib_rectangle(-2, 0, 1, 9)]
+    find = FaceFinder(0)
+    find._detector = lambda pixels, doublings: faces
+    boxes = find(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    assert boxes.tolist() == [[0, 0, 2, 8], [3, 1, 6, 5]]
+
+
+def dlib_rectangle(*sides: int) -> SimpleNamespace:
+    """What dlib's detector returns for one face: left, top, right and bottom as methods."""
+    names = ("left", "top", "right", "bottom")
+    return SimpleNamespace(
+        **{name: lambda side=side: side for name, side in zip(names, sides, strict=True)}
+    )
+
+
 def test_two_people_are_further_apart_than_one_and_a_little_blur(
     people: Tensor, faces: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -137,4 +174,4 @@ def test_an_image_without_faces_has_an_empty_list_of_boxes() -> None:
     grey = Image.new("RGB", (64, 64), "grey")
     encoded = io.BytesIO()
     grey.save(encoded, format="PNG")
-    assert FaceFinder(0)(decode(encoded.getvalue())).shape == (0, 4)
+    assert FaceFinder()(decode(encoded.getvalue())).shape == (0, 4)

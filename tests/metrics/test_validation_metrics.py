@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from evaluation_reader import read_evaluation
 from factories import tiny_images
 from tiny_evaluate import run_evaluate, with_tiny_features, write_weights
 from tiny_runs import load, rows, tiny_config
 
 from vqgan_train.cli import is_users
 from vqgan_train.config import HIGHER_IS_BETTER, ValidationMetric
-from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.report.results import ALL
 from vqgan_train.images.transforms import to_uint8
 from vqgan_train.losses.lpips_files import LpipsWeightsError

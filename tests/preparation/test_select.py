@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from factories import image_bytes, read_with_webdataset, write_shard
 from PIL import Image
+from tqdm import tqdm
 
 from vqgan_train.config import PeopleConfig, SelectConfig
 from vqgan_train.preparation import survey as people
@@ -22,13 +24,15 @@ from vqgan_train.preparation.survey import (
     BAD,
     GOOD,
     SMALL,
+    Survey,
     SurveyRules,
     face_counter,
     require_face_detector,
     survey_shard,
+    survey_shards,
     word_pattern,
 )
-from vqgan_train.shards.index import index_shard, index_shards
+from vqgan_train.shards.index import ShardIndex, index_shard, index_shards
 from vqgan_train.system.errors import PreparationError
 
 RULES = SurveyRules(min_side=16, people_words=("man", "men"), detect_faces=False)
@@ -155,14 +159,38 @@ def test_the_same_bytes_whatever_the_workers_and_others_with_another_seed(source
 def test_no_image_is_read_a_second_time(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_selection(config(sources))
     before = contents(sources / "out")
-    monkeypatch.setattr("vqgan_train.preparation.survey.survey_shard", None)
+    surveyed: list[SurveyRules] = []
+
+    def survey_and_remember(shard: ShardIndex, rules: SurveyRules) -> Survey:
+        surveyed.append(rules)
+        return survey_shard(shard, rules)
+
+    monkeypatch.setattr("vqgan_train.preparation.survey.survey_shard", survey_and_remember)
     (sources / "out" / "train" / "00001.tsv").unlink()
     make_selection(config(sources))
     assert contents(sources / "out") == before
     monkeypatch.setattr("vqgan_train.preparation.select.read_range", None)
     make_selection(config(sources))
-    with pytest.raises(TypeError):  # another size is another survey
-        make_selection(config(sources, output=str(sources / "new"), min_side=17))
+    assert not surveyed
+
+
+@pytest.mark.parametrize(
+    "other", [{"min_side": 21}, {"people_words": ("man",)}, {"detect_faces": True}], ids=str
+)
+def test_a_survey_by_other_rules_is_another_survey(
+    sources: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("vqgan_train.preparation.survey.face_counter", lambda: lambda _: 1)
+    index = index_shard(sources / "a0.tar")
+    found = []
+    for rules in (RULES, replace(RULES, **other)):
+        with tqdm(disable=True) as bar:
+            (survey,) = survey_shards([index], rules, num_workers=0, bar=bar)
+        expected = survey_shard(index, rules)
+        np.testing.assert_array_equal(survey.states, expected.states)
+        np.testing.assert_array_equal(survey.people, expected.people)
+        found.append([*survey.states, *survey.people])
+    assert found[0] != found[1]
 
 
 def test_a_survey_that_is_damaged_or_of_a_changed_shard_is_made_again(

@@ -1,15 +1,15 @@
-"""An export's folder: all files or none, and nothing of another export's lost."""
+"""The folder of an export: it gets all files or none, and no other export loses a file."""
 
 from pathlib import Path
 
 import pytest
 
-from vqgan_train.release.whole_export import whole_export
+from vqgan_train.release.atomic_export import atomic_export
 from vqgan_train.system.errors import ExportError
 
 
 def write(folder: Path, **files: str) -> None:
-    with whole_export(folder) as partial:
+    with atomic_export(folder) as partial:
         for name, content in files.items():
             (partial / name).write_text(content)
 
@@ -46,7 +46,9 @@ def test_what_an_interrupted_move_left_out_is_added(tmp_path: Path) -> None:
 def test_another_export_is_not_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "export"
     write(folder, weights="1", config="2")
-    with pytest.raises(ExportError, match=r"holds another config and weights. Nothing was written"):
+    with pytest.raises(
+        ExportError, match=r"holds different files named config, weights. Nothing was written"
+    ):
         write(folder, weights="3", config="4", more="5")
     assert contents(folder) == {"weights": "1", "config": "2"}
     assert list(tmp_path.iterdir()) == [folder]
@@ -54,7 +56,7 @@ def test_another_export_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_folder_of_that_name_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
-    with pytest.raises(ExportError, match="holds another weights"):
+    with pytest.raises(ExportError, match="holds different files named weights"):
         write(tmp_path, weights="1")
 
 
@@ -67,7 +69,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
 def test_what_fails_midway_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail() -> None:
-        with whole_export(tmp_path / "export") as partial:
+        with atomic_export(tmp_path / "export") as partial:
             (partial / "weights").write_text("half")
             raise error
 
@@ -78,7 +80,7 @@ def test_what_fails_midway_leaves_nothing(tmp_path: Path, error: BaseException) 
 
 def test_folders_inside_of_it_arrive_too_and_are_not_overwritten(tmp_path: Path) -> None:
     def write_inside(content: str, **more: str) -> None:
-        with whole_export(tmp_path / "export") as partial:
+        with atomic_export(tmp_path / "export") as partial:
             (partial / "inner").mkdir()
             for name, text in {"weights": content, **more}.items():
                 (partial / "inner" / name).write_text(text)
@@ -86,7 +88,9 @@ def test_folders_inside_of_it_arrive_too_and_are_not_overwritten(tmp_path: Path)
     write_inside("1")
     write_inside("1", config="2")
     assert contents(tmp_path / "export" / "inner") == {"weights": "1", "config": "2"}
-    with pytest.raises(ExportError, match=r"holds another inner/weights\. Nothing was written"):
+    with pytest.raises(
+        ExportError, match=r"holds different files named inner/weights\. Nothing was written"
+    ):
         write_inside("3", more="4")
     assert contents(tmp_path / "export" / "inner") == {"weights": "1", "config": "2"}
 

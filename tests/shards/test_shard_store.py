@@ -107,16 +107,6 @@ def test_what_fails_once_is_fetched_again(
     assert not left_behind(tmp_path)
 
 
-@pytest.mark.slow
-def test_what_is_slow_but_comes_is_waited_for(server: FaultyServer, tmp_path: Path) -> None:
-    """It takes longer than the stall time-out in all, but never stalls so long."""
-    samples = image_samples(40)
-    write_shard(server.folder / "000.tar", samples)
-    server.faults["000.tar"] = [slowly]
-    assert len(keys(make_store(tmp_path), f"{server.url}/000.tar")) == 40
-    assert server.requests["000.tar"] == 1
-
-
 @pytest.mark.parametrize(
     ("fault", "said"),
     [

@@ -112,8 +112,10 @@ class Tensors:
         storage, start, size, strides, dtype = _parts(_innermost(recipe))
         elements = self._elements(storage, dtype)
         _require_within(start, size, strides, len(elements))
+        # as_strided counts from the first byte that was read, not from where the storage starts.
         # A slice of nothing may start anywhere.
-        return elements.as_strided(size, strides, start if 0 not in size else 0)
+        offset = elements.storage_offset() + (start if 0 not in size else 0)
+        return elements.as_strided(size, strides, offset)
 
     def _elements(self, storage: Storage, dtype: torch.dtype) -> Tensor:
         """All of a storage's elements (N,)."""

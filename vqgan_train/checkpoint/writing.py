@@ -50,8 +50,11 @@ def remove_partial(folder: Path) -> None:
 
 def _verify(path: Path) -> None:
     """Compare every part of the file with its checksum: 0.5 s a gigabyte."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:  # the list of parts, at the end of the file, is missing
+        damaged = path.name
     if damaged is not None:
         raise OSError(errno.EIO, f"{damaged} was not written as it was meant to be", str(path))
 

@@ -14,14 +14,8 @@ from vqgan_train.config.checks import (
 )
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.evaluation import EvaluateConfig, EvaluationMetric
-from vqgan_train.config.export import CardConfig, ExportConfig, ExportFormat
-from vqgan_train.config.model import (
-    AdaptiveWeightScope,
-    ArchitectureConfig,
-    DiscriminatorConfig,
-    LossConfig,
-    ModelConfig,
-)
+from vqgan_train.config.export import ExportConfig, ExportFormat
+from vqgan_train.config.model import AdaptiveWeightScope, ArchitectureConfig, DiscriminatorConfig
 from vqgan_train.config.preparation import (
     LinksConfig,
     PackConfig,
@@ -29,15 +23,7 @@ from vqgan_train.config.preparation import (
     PrepareYfccConfig,
     SelectConfig,
 )
-from vqgan_train.config.run import (
-    Config,
-    LearningRateScaling,
-    LoggerConfig,
-    OptimConfig,
-    RunConfig,
-    WandbConfig,
-    WandbMode,
-)
+from vqgan_train.config.run import Config, LearningRateScaling, WandbConfig, WandbMode
 from vqgan_train.config.tokens import (
     DecodeConfig,
     EncodeConfig,
@@ -48,19 +34,15 @@ from vqgan_train.config.tokens import (
 )
 from vqgan_train.config.trainer import (
     HIGHER_IS_BETTER,
-    Accelerator,
     MemoryFormat,
-    Precision,
     TrainerConfig,
     ValidationMetric,
 )
 
 __all__ = [
     "HIGHER_IS_BETTER",
-    "Accelerator",
     "AdaptiveWeightScope",
     "ArchitectureConfig",
-    "CardConfig",
     "Config",
     "DataConfig",
     "DecodeConfig",
@@ -73,17 +55,11 @@ __all__ = [
     "Interpolation",
     "LearningRateScaling",
     "LinksConfig",
-    "LoggerConfig",
-    "LossConfig",
     "MemoryFormat",
-    "ModelConfig",
-    "OptimConfig",
     "PackConfig",
     "PeopleConfig",
     "PixelRange",
-    "Precision",
     "PrepareYfccConfig",
-    "RunConfig",
     "SelectConfig",
     "Settings",
     "TokenFormat",

@@ -55,26 +55,16 @@ class FacesConfig:
     detect: bool
     """Look for faces. Needs the extra `faces`, for identities `identities`; left out without."""
 
-    doublings: int
-    """How often an image is doubled first: 1 finds faces from 40 pixels on, 2 from 20 on, in four
-    times the time."""
-
-    def __post_init__(self) -> None:
-        require_at_least(0, faces__doublings=self.doublings)
-
 
 @dataclass(kw_only=True, slots=True)
 class BootstrapConfig:
-    """How intervals are drawn."""
+    """Bootstrap settings for confidence intervals."""
 
     resamples: int
-    """Of all images."""
-
-    seed: int
+    """Number of bootstrap resamples."""
 
     def __post_init__(self) -> None:
         require_at_least(2, bootstrap__resamples=self.resamples)
-        require_at_least(0, bootstrap__seed=self.seed)
 
 
 @dataclass(kw_only=True, slots=True)

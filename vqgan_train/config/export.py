@@ -6,16 +6,16 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import require
 
 HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_IDENTIFIER = re.compile(r"[a-z0-9.-]+")
 OTHER_LICENSE = "other"
-"""The hub's word for one that it has no word for."""
+"""Identifier of the Hub for a license that has no identifier of its own."""
 
 
 class ExportFormat(Enum):
-    """Who is to read the weights; docs/export.md says what is written for each."""
+    """Format of the exported weights; docs/export.md lists the files of each."""
 
     flax = "flax"
     safetensors = "safetensors"
@@ -26,80 +26,63 @@ class ExportFormat(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class CardConfig:
-    """What a model card says that no run knows. null: it is not known, which the card says."""
+    """Facts for the model card of a release that no run records. null: the card says unknown."""
 
     license: str | None
-    """Of the weights, by the hub's identifier: mit, cc-by-4.0, other, ..."""
+    """License of the weights, by its identifier on the Hugging Face Hub: mit, cc-by-4.0, other."""
 
     license_name: str | None
-    """With license=other: what it is called."""
+    """Name of the license; required by license=other, and only allowed there."""
 
     license_link: str | None
-    """With license=other: where it is."""
+    """Web address of the license; required by license=other, and only allowed there."""
 
     datasets: list[str]
-    """Names of the training images' datasets: USER/NAME on the hub, or any text."""
+    """Datasets of the training images: names on the Hub, as USER/NAME, or free text."""
 
     hardware: str | None
-    """What it was trained on."""
-
-    location: str | None
-    """Where that stood."""
-
-    emissions_grams: float | None
-    """CO2 equivalents of the training."""
-
-    emissions_source: str | None
-    """How they were found out."""
+    """Hardware that the model was trained on."""
 
     def __post_init__(self) -> None:
         require(
             self.license is None or HUB_IDENTIFIER.fullmatch(self.license) is not None,
-            f"card.license is {self.license!r}; give the hub's identifier, such as mit, or other "
-            "with card.license_name and card.license_link.",
+            f"card.license is {self.license!r}; give an identifier of the Hugging Face Hub, such "
+            "as mit, or give other with card.license_name and card.license_link.",
         )
         named = (self.license_name is not None, self.license_link is not None)
         require(
             named == (self.license == OTHER_LICENSE,) * 2,
             f"card.license is {self.license}, card.license_name {self.license_name}, "
-            f"card.license_link {self.license_link}: name and link belong to card.license=other, "
-            "which needs both.",
-        )
-        require_at_least(0, card__emissions_grams=self.emissions_grams)
-        require(
-            (self.emissions_grams is None) == (self.emissions_source is None),
-            f"card.emissions_grams is {self.emissions_grams}, card.emissions_source is "
-            f"{self.emissions_source}: give both, or neither.",
+            f"card.license_link {self.license_link}. card.license=other needs both a name and a "
+            "link; any other license takes neither.",
         )
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was said."""
-        return not any(getattr(self, name) is not None for name in _SAID) and not self.datasets
-
-
-_SAID = ("license", "hardware", "location", "emissions_grams")
+        """Whether no fact is given."""
+        return self.license is None and self.hardware is None and not self.datasets
 
 
 @dataclass(kw_only=True, slots=True)
 class ExportConfig:
-    """One checkpoint, written in one format."""
+    """Settings of one export."""
 
     checkpoint: str
-    """The file: ours, or one of taming-transformers, safetensors, Flax or diffusers."""
+    """Checkpoint of vqgan_train, taming-transformers, Flax or diffusers, or a safetensors file."""
 
     output: str
-    """Folder for the export, made if need be. Another export's files are never overwritten."""
+    """Output folder, created if missing. A different file in it is never overwritten."""
 
     format: ExportFormat
 
     card: CardConfig
+    """Facts for the model card; only used with format=release."""
 
     push_to_hub: str | None
-    """With format=release: USER/REPO on Hugging Face's hub to upload to. null: nothing is."""
+    """Repository on the Hugging Face Hub, as USER/REPO, to upload a release to. null: no upload."""
 
     private: bool
-    """Whether a repository that push_to_hub makes is seen by its owner only."""
+    """Whether a repository that push_to_hub creates is private."""
 
     def __post_init__(self) -> None:
         require(self.checkpoint != "", "checkpoint is empty; give the path of a file.")
@@ -111,6 +94,6 @@ class ExportConfig:
         require(
             self.format == ExportFormat.release
             or (self.push_to_hub is None and self.card.is_empty),
-            f"push_to_hub and card belong to a release, but format is {self.format.value}. Take "
+            f"push_to_hub and card only apply to a release, but format is {self.format.value}. Set "
             "format=release, or leave them out.",
         )

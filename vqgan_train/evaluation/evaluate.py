@@ -25,7 +25,6 @@ from vqgan_train.evaluation.report.evaluation_folder import (
     write_pictures,
     written_into,
 )
-from vqgan_train.evaluation.report.summaries import Bootstrap
 from vqgan_train.evaluation.report.text_table import left_out_lines, table_lines
 from vqgan_train.images.bad_images import require_few_dead
 from vqgan_train.images.locations import store_settings
@@ -84,7 +83,7 @@ def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
         pixel_range=config.pixel_range.value,
         num_workers=config.num_workers,
         max_bad_fraction=config.max_bad_fraction,
-        bootstrap=Bootstrap(config.bootstrap.resamples, config.bootstrap.seed),
+        resamples=config.bootstrap.resamples,
         pictures_each=config.pictures,
     )
 
@@ -108,7 +107,7 @@ def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
             name: slice_rule(name, rule.column, rule.pattern)
             for name, rule in config.slices.items()
         },
-        faces=FaceFinder(config.faces.doublings) if wanted.faces else None,
+        faces=FaceFinder() if wanted.faces else None,
     )
 
 

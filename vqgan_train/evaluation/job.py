@@ -17,7 +17,7 @@ from vqgan_train.evaluation.report.results import (
     LeftOut,
     SetDistance,
 )
-from vqgan_train.evaluation.report.summaries import Bootstrap, differences_of, summaries_of
+from vqgan_train.evaluation.report.summaries import differences_of, summaries_of
 from vqgan_train.images.bad_images import BadImages, PartReport
 from vqgan_train.images.sources import Source
 from vqgan_train.metrics.codebook import codebook_statistics
@@ -56,11 +56,13 @@ class EvaluationJob:
     pixel_range: str
     num_workers: int
     max_bad_fraction: float
-    """Of the images; beyond it the evaluation stops."""
+    """Fraction of unreadable images at which the evaluation stops."""
 
-    bootstrap: Bootstrap
+    resamples: int
+    """Number of bootstrap resamples."""
+
     pictures_each: int
-    """Pictures that are kept for each reason."""
+    """Number of pictures kept per reason."""
 
     @property
     def tokenizers(self) -> list[Tokenizer]:
@@ -132,7 +134,7 @@ def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:
         differences=tuple(
             difference
             for after in later
-            for difference in differences_of(first, after, merged.images, job.bootstrap)
+            for difference in differences_of(first, after, merged.images, job.resamples)
         ),
         left_out=(*job.left_out, *without_column),
         pictures=(),
@@ -149,7 +151,7 @@ def _result(job: EvaluationJob, merged: Merged, place: int) -> CheckpointResult:
         face_values=measured.face_values,
         codebook=codebook_statistics(merged.usage[place]),
         rfid=_distances(job.instruments, merged.reference, merged.sums[place]),
-        summaries=summaries_of(measured, merged.images, job.bootstrap),
+        summaries=summaries_of(measured, merged.images, job.resamples),
     )
 
 

@@ -53,11 +53,10 @@ def job_facts(job: EvaluationJob) -> dict[str, str]:
         "batches": f"{len(source.sizes):,} of {max(source.sizes)}",
         "sizes": f"resize {transform.resize}, image_size {transform.image_size}",
         "pixel_range": job.pixel_range,
+        "faces.detect": str(rules.faces is not None),
     }
     for name, rule in rules.slices.items():
         found[f"slice {name}"] = f"{rule.column} has {rule.pattern.pattern}"
-    if rules.faces is not None:
-        found["faces.doublings"] = f"{rules.faces.doublings}"
     for checkpoint in job.checkpoints:
         tokenizer = checkpoint.tokenizer
         weights = f"weights {tokenizer.weights_sha256[:DIGITS]}"

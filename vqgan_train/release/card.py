@@ -1,161 +1,208 @@
-"""The model card: what is known of a model, in the places of the template card.md."""
+"""The model card of a release: the template card.md, filled from a run and from `CardMetadata`."""
 
+import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, StrictUndefined
 
 from vqgan_train.checkpoint import Networks
-from vqgan_train.release.choices import Choices
-from vqgan_train.release.front_matter import HUB_NAME, front_matter, initial_weights
-from vqgan_train.release.lineage import Lineage
-from vqgan_train.release.part_card import part_of_card
-from vqgan_train.release.run_records import Records
-from vqgan_train.release.tables import has_same_validation, losses_table, validation_table
-from vqgan_train.release.template import fill, inline, read_template
+from vqgan_train.release.lineage import Lineage, TrainingRun
+from vqgan_train.release.run_records import RunRecords
+from vqgan_train.release.tables import has_same_validation, loss_table, validation_table
 from vqgan_train.shards.remote.store import shown
 
+TEMPLATE = "card.md"
+LIBRARY = "vqgan_train"
+TAGS = ("vqgan", "image-tokenizer", "taming-transformers", "pytorch", "jax")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_SCHEME = "hf://"
+WEB_ADDRESS = re.compile(r"https?://[^\s()<>]+")
 SAMPLE_PHOTOS = "the sample photos of scikit-image"
-SECONDS_AN_HOUR, SECONDS_A_MINUTE = 3600, 60
+SECONDS_PER_HOUR, SECONDS_PER_MINUTE = 3600, 60
 
 
-class Subject(NamedTuple):
-    """What a card is about."""
+class CardMetadata(NamedTuple):
+    """Facts for the model card that no run records; None or empty if the user gave none."""
+
+    repository: str | None
+    """Repository on the Hugging Face Hub, as USER/REPO."""
+
+    license: str | None
+    """License identifier of the Hub, such as `mit`; `other` for a license that it does not list."""
+
+    license_name: str | None
+    license_link: str | None
+    datasets: Sequence[str]
+    """Training datasets: names on the Hub, as USER/NAME, or free text."""
+
+    hardware: str | None
+    """Hardware that the model was trained on."""
+
+
+class ReleasedModel(NamedTuple):
+    """A model to release, with everything that its card is filled from."""
 
     lineage: Lineage
-    records: tuple[Records, ...]
-    """Of each part."""
+    records: tuple[RunRecords, ...]
+    """Metrics and pictures of each run in `lineage.runs`."""
 
     networks: Networks
-    made_from: Mapping[str, str]
-    """`source` and `source_sha256` of the checkpoint."""
+    origin: Mapping[str, str]
+    """`source` and `source_sha256`: file name and SHA-256 of the released checkpoint."""
 
     pictures: str | None
-    """File of the newest pictures in the release."""
+    """File name of the newest picture grid in the release; None if there is no grid."""
 
 
-def model_card(subject: Subject, choices: Choices) -> str:
-    """Write the card."""
-    networks, lineage = subject.networks, subject.lineage
-    factor = 2 ** (len(networks.architecture["channel_multipliers"]) - 1)
-    codes, code_dim = networks.generator["quantizer.codebook.weight"].shape
-    parts = zip(lineage.parts, subject.records, strict=True)
-    values: dict[str, str | None] = {
-        "front_matter": yaml.safe_dump(front_matter(lineage, choices), sort_keys=False).strip(),
-        "title": f"VQGAN-f{factor}-{codes}",
-        "factor": str(factor),
-        "codes": f"{codes:,}",
-        "code_dim": str(code_dim),
-        "tokens_256": f"{(256 // factor) ** 2:,}",
-        "tokens_512": f"{(512 // factor) ** 2:,}",
-        "parts": "".join(
-            part_of_card(
-                part, its_records, lineage.learning_rate if part is lineage.parts[-1] else None
-            )
-            for part, its_records in parts
-        ).strip(),
-        "checkpoint": inline(subject.made_from["source"]),
-        "sha256": subject.made_from["source_sha256"],
-        **_parameters(networks),
-        **_data(lineage, subject.records, choices),
-        **_measured(subject),
-        **_chosen(choices),
-    }
-    return fill(read_template("card.md"), values)
+def model_card(model: ReleasedModel, metadata: CardMetadata) -> str:
+    """Write the model card as Markdown with YAML front matter.
+
+    Raises:
+        METADATA_ERRORS, jinja2.UndefinedError: the checkpoint lacks metadata that the card needs.
+    """
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(
+        thousands="{:,}".format, compact="{:g}".format, markdown_safe=markdown_safe
+    )
+    template = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        front_matter=front_matter(model.lineage, metadata).to_yaml(),
+        metadata=metadata,
+        datasets=[_dataset(name) for name in metadata.datasets],
+        initial_weights=model.lineage.initial_weights,
+        checkpoint=model.origin["source"],
+        sha256=model.origin["source_sha256"],
+        **_size(model.networks),
+        **_images(model),
+        **_training(model),
+        **_evaluation(model),
+    )
 
 
-def _parameters(networks: Networks) -> dict[str, str | None]:
-    def count(*prefixes: str) -> str:
+def front_matter(lineage: Lineage, metadata: CardMetadata) -> ModelCardData:
+    """Collect the known metadata that the Hub reads from the head of a model card."""
+    source = lineage.initial_weights or ""
+    base = HUB_NAME.match(source.removeprefix(HUB_SCHEME))
+    return ModelCardData(
+        base_model=base[0] if base and source.startswith(HUB_SCHEME) else None,
+        datasets=[name for name in metadata.datasets if HUB_NAME.fullmatch(name)] or None,
+        library_name=LIBRARY,
+        license=metadata.license,
+        license_name=metadata.license_name,
+        license_link=metadata.license_link,
+        tags=list(TAGS),
+    )
+
+
+def markdown_safe(text: object) -> str:
+    """Make text from a checkpoint one line without Markdown or HTML.
+
+    A checkpoint can come from anybody; its text must not add links or headings to the card.
+    """
+    return " ".join(re.sub(r"[`<>|\[\]]", "", str(text)).split())
+
+
+def _size(networks: Networks) -> dict[str, Any]:
+    """Shape of the codebook and numbers of parameters, counted in the weights."""
+
+    def count(*prefixes: str) -> int:
         weights = networks.generator.items()
-        return f"{sum(weight.numel() for name, weight in weights if name.startswith(prefixes)):,}"
+        return sum(weight.numel() for name, weight in weights if name.startswith(prefixes))
 
-    trained = {
-        name: w for name, w in networks.discriminator.items() if "weight" in name or "bias" in name
-    }
+    num_codes, code_dim = networks.generator["quantizer.codebook.weight"].shape
     return {
-        "parameters": count(""),
-        "encoder": count("encoder."),
-        "decoder": count("decoder."),
-        "codebook": count("quantizer."),
-        "projections": count("quant_conv.", "post_quant_conv."),
-        "discriminator": f"{sum(weight.numel() for weight in trained.values()):,}"
-        if trained
-        else None,
+        "factor": 2 ** (len(networks.architecture["channel_multipliers"]) - 1),
+        "num_codes": num_codes,
+        "code_dim": code_dim,
+        "parameters": {
+            "generator": count(""),
+            "encoder": count("encoder."),
+            "decoder": count("decoder."),
+            "codebook": count("quantizer."),
+            "projections": count("quant_conv.", "post_quant_conv."),
+            # Batch norms also store running statistics, which are not parameters.
+            "discriminator": sum(
+                weight.numel()
+                for name, weight in networks.discriminator.items()
+                if "weight" in name or "bias" in name
+            ),
+        },
     }
 
 
-def _data(lineage: Lineage, records: Sequence[Records], choices: Choices) -> dict[str, str | None]:
-    """Which images were seen, and how often."""
-    last = lineage.parts[-1]
-    images, train_images = last.end[1], last.data["train_images"]
-    bad = records[-1].last("data/bad_samples")
-    init_from = initial_weights(lineage)
+def _images(model: ReleasedModel) -> dict[str, Any]:
+    """Training and validation images of the last run, and how many images training has seen."""
+    last = model.lineage.runs[-1]
     data = last.settings["data"]
-    is_drawn_anew = data["sampling"] == "with_replacement"
+    unreadable = model.records[-1].last("data/bad_samples")
     return {
-        "initial_weights": f"`{init_from}`" if init_from else None,
-        "datasets": "\n".join(f"* {_dataset(name)}" for name in choices.datasets) or None,
         "train_shards": _shards(data["train_shards"]),
+        "train_images": last.data["train_images"],
+        "images_seen": last.end.images,
+        "is_drawn_with_replacement": data["sampling"] == "with_replacement",
         "val_shards": _shards(data["val_shards"]),
-        "train_images": f"{train_images:,}",
-        "val_images": f"{last.data['val_images']:,}",
-        "images": f"{images:,}",
-        "seen_once": "" if images <= train_images and not is_drawn_anew else None,
-        "passes": f"{images / train_images:.4g}"
-        if images > train_images and not is_drawn_anew
-        else None,
-        "bad_samples": f"{bad['data/bad_samples']:,.0f}" if bad else None,
-        "image_size": str(data["image_size"]),
+        "val_images": last.data["val_images"],
+        "unreadable_samples": int(unreadable["data/bad_samples"]) if unreadable else None,
+        "image_size": int(data["image_size"]),
     }
 
 
-def _measured(subject: Subject) -> dict[str, str | None]:
-    """How well the model does, and how long that took."""
-    parts, records = subject.lineage.parts, subject.records
-    drawn = records[-1].pictures_step
-    validation = validation_table(subject.lineage, records)
-    is_other = any(not has_same_validation(part, parts[-1]) for part in parts)
-    seconds = [
-        its_records.training_seconds(part.start[0])
-        for part, its_records in zip(parts, records, strict=True)
-    ]
+def _training(model: ReleasedModel) -> dict[str, Any]:
+    """One section per run, and the duration of all runs if the metrics of all are available."""
+    lineage, records = model.lineage, model.records
+    runs = list(zip(lineage.runs, records, strict=True))
+    seconds = [its_records.training_seconds(run.start.steps) for run, its_records in runs]
     return {
-        "step": f"{parts[-1].end[0]:,}",
-        "continued": "" if len(parts) > 1 else None,
+        "runs": [
+            {
+                "run": run,
+                "learning_rates": its_records.values("train/learning_rate"),
+                "has_metrics": its_records.metrics is not None,
+                **_wandb_run(run),
+            }
+            for run, its_records in runs
+        ],
+        "last_learning_rate": lineage.learning_rate,
+        "num_steps": lineage.runs[-1].end.steps,
         "duration": _duration(sum(seconds)) if all(seconds) else None,
-        "validation": validation,
-        "other_validation": "" if is_other else None,
-        "losses": losses_table(records),
-        "pictures": subject.pictures,
-        "pictures_step": None if drawn is None else f"{drawn:,}",
     }
 
 
-def _chosen(choices: Choices) -> dict[str, str | None]:
-    """What somebody said."""
-    grams = choices.emissions_grams
-    repository = choices.repository
+def _wandb_run(run: TrainingRun) -> dict[str, str]:
+    url = run.wandb.get("url", "")
+    names = (run.wandb.get(part) for part in ("entity", "project", "id"))
     return {
-        "repository": repository,
-        "directory": repository.split("/")[1] if repository else None,
-        "license": choices.license,
-        "license_identifier": None if choices.license_name else choices.license,
-        "license_name": choices.license_name,
-        "license_link": choices.license_link,
-        "hardware": choices.hardware,
-        "location": choices.location,
-        "emissions": None if grams is None else f"{grams:,.15g}",
-        "emissions_source": choices.emissions_source,
+        # The URL is text from a checkpoint: link to web pages only, never to a `javascript:` URL.
+        "wandb_url": url if WEB_ADDRESS.fullmatch(url) else "",
+        "wandb_name": "/".join(name for name in names if name),
+    }
+
+
+def _evaluation(model: ReleasedModel) -> dict[str, Any]:
+    lineage, records = model.lineage, model.records
+    return {
+        "validation_table": validation_table(lineage, records),
+        "has_other_validation": not all(
+            has_same_validation(run, lineage.runs[-1]) for run in lineage.runs
+        ),
+        "loss_table": loss_table(records),
+        "pictures": model.pictures,
+        "pictures_step": records[-1].pictures_step,
     }
 
 
 def _shards(patterns: list[str] | None) -> str:
-    """What the shards are called: their folder's name and their own, not where they lie."""
+    """Names of the shards and of the folder they are in, without the path to that folder."""
     if patterns is None:
         return SAMPLE_PHOTOS
     names = ["/".join(PurePosixPath(shown(pattern)).parts[-2:]) for pattern in patterns]
-    return ", ".join(f"`{inline(name)}`" for name in names)
+    return ", ".join(f"`{markdown_safe(name)}`" for name in names)
 
 
 def _dataset(name: str) -> str:
@@ -163,8 +210,8 @@ def _dataset(name: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds >= SECONDS_AN_HOUR:
-        return f"{seconds / SECONDS_AN_HOUR:,.1f} hours"
-    if seconds >= SECONDS_A_MINUTE:
-        return f"{seconds / SECONDS_A_MINUTE:.1f} minutes"
+    if seconds >= SECONDS_PER_HOUR:
+        return f"{seconds / SECONDS_PER_HOUR:,.1f} hours"
+    if seconds >= SECONDS_PER_MINUTE:
+        return f"{seconds / SECONDS_PER_MINUTE:.1f} minutes"
     return f"{seconds:.1f} seconds"

@@ -18,7 +18,7 @@ from vqgan_train.checkpoint import (
 )
 from vqgan_train.checkpoint.load_report import require_finite
 from vqgan_train.models import VQGAN, PatchDiscriminator
-from vqgan_train.release.whole_export import whole_export
+from vqgan_train.release.atomic_export import atomic_export
 from vqgan_train.shards.sample_photos import sample_views
 from vqgan_train.system.errors import CheckpointError, ExportError
 from vqgan_train.system.files import file_sha256
@@ -46,82 +46,92 @@ def agreement(first: VQGAN, second: VQGAN, images: Tensor) -> Agreement:
 
 
 PROBE_SIDE = 128
-"""Pixels a side of the images that two models are compared on; more if f is more."""
+"""Height and width in pixels of the images that two models are compared on."""
 
-LEAST_EQUAL_TOKENS = 0.999
-LARGEST_DIFFERENCE = 1e-3
-"""Equal weights give equal results on one machine, but for the order of sums on many cores."""
+# Equal weights give equal results on one machine, except that several cores may add up sums in
+# another order.
+MIN_EQUAL_TOKENS = 0.999
+"""Smallest accepted fraction of equal tokens."""
+
+MAX_DIFFERENCE = 1e-3
+"""Decoded values, in [-1, 1], must differ by less than this."""
 
 
 class Conversion(NamedTuple):
-    """What was written, and how it compares with what it was made from."""
+    """Files of a converted checkpoint, and how they compare with the checkpoint."""
 
     files: tuple[Path, ...]
     num_weights: int
-    """Arrays, all of them equal to the bit."""
+    """Weight arrays written; all are equal to the checkpoint's bit by bit."""
 
     num_parameters: int
-    """Numbers in them."""
+    """Numbers in these arrays."""
 
     codebook_size: int
-    """Codes that the weights have, whatever a model card says."""
+    """Codes in the codebook, counted in the weights because model cards state wrong numbers."""
 
-    without_discriminator: bool
-    """Whether the checkpoint has one, which the format leaves out."""
+    omits_discriminator: bool
+    """Whether the checkpoint has a discriminator that the format does not store."""
 
     agreement: Agreement
 
 
 def convert(checkpoint: Path, target: Format, folder: Path) -> Conversion:
-    """Write the networks of a checkpoint in a format.
+    """Write the networks of a checkpoint in another format.
 
     Args:
         checkpoint: any file that `read_networks` reads.
-        target: the format.
-        folder: where to; what is there is never overwritten.
+        target: format to write.
+        folder: output folder, created if missing; a different file in it is never overwritten.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or does not hold all of a tokenizer.
-        ExportError: the format cannot hold it, `folder` holds something else, or what was written
-            is not what was read. Then nothing is left of it.
+        CheckpointError: the checkpoint cannot be read, or weights are missing or not finite.
+        ExportError: the format cannot store the model, `folder` holds a different file of the
+            same name, or the written weights differ from the checkpoint's. Nothing is kept.
     """
-    with whole_export(folder) as partial:
-        networks = whole_networks(checkpoint)
-        made = write_compared(networks, origin(checkpoint), target, partial)
-    return made._replace(files=tuple(folder / file.name for file in made.files))
+    with atomic_export(folder) as partial:
+        networks = read_complete_networks(checkpoint)
+        conversion = write_verified(networks, origin_of(checkpoint), target, partial)
+    return conversion._replace(files=tuple(folder / file.name for file in conversion.files))
 
 
-def write_compared(
-    networks: Networks, made_from: Mapping[str, str], target: Format, folder: Path
+def write_verified(
+    networks: Networks, origin: Mapping[str, str], target: Format, folder: Path
 ) -> Conversion:
-    """Write networks in a format, read them back, and compare.
+    """Write networks in a format, read them back, and compare weights, tokens and images.
 
     Args:
-        networks: from `whole_networks`.
-        made_from: from `origin`.
-        target: the format.
-        folder: where to; it is there, and no file of the format's names is.
+        networks: result of `read_complete_networks`.
+        origin: result of `origin_of`.
+        target: format to write.
+        folder: existing folder without files of the names that the format uses.
 
     Raises:
-        ExportError: the format cannot hold them, or what was written is not what was given.
+        ExportError: the format cannot store the model, or the written weights differ.
     """
-    there = set(folder.iterdir())
-    target.write(networks, made_from, folder)
+    existing = set(folder.iterdir())
+    target.write(networks, origin, folder)
     written = folder / target.weights_file
     read_back = read_networks(written)
-    num_weights = _require_equal(_kept(networks, target), _kept(read_back, target), written)
+    weights = _stored_weights(networks, target)
+    _require_equal(weights, _stored_weights(read_back, target), written)
     return Conversion(
-        files=tuple(sorted(set(folder.iterdir()) - there)),
-        num_weights=num_weights,
-        num_parameters=sum(weight.numel() for weight in _kept(networks, target).values()),
+        files=tuple(sorted(set(folder.iterdir()) - existing)),
+        num_weights=len(weights),
+        num_parameters=sum(weight.numel() for weight in weights.values()),
         codebook_size=networks.architecture["codebook_size"],
-        without_discriminator=bool(networks.discriminator) and not target.has_discriminator,
+        omits_discriminator=bool(networks.discriminator) and not target.has_discriminator,
         agreement=_require_agreement(networks, read_back, written),
     )
 
 
 def probe_images(model: VQGAN) -> Tensor:
-    """Some views of photos (4, in_channels, H, H) in [-1, 1], float32, that a model can encode."""
+    """Return crops of the sample photos to compare models on.
+
+    Returns:
+        float32 (4, in_channels, H, H) in [-1, 1]; H is `PROBE_SIDE`, or the downsampling factor of
+        the model if that is larger.
+    """
     side = max(PROBE_SIDE, model.downsampling)
     views = [np.asarray(view.resize((side, side))) for view in sample_views()[::2]]
     images = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -129,11 +139,11 @@ def probe_images(model: VQGAN) -> Tensor:
     return images[:, [channel % images.shape[1] for channel in range(channels)]]
 
 
-def whole_networks(checkpoint: Path) -> Networks:
-    """Read networks of which nothing is missing, and nothing infinite.
+def read_complete_networks(checkpoint: Path) -> Networks:
+    """Read the networks of a checkpoint and require all weights to be present and finite.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or is not like that.
+        CheckpointError: the file cannot be read, or weights are missing, NaN or infinite.
     """
     networks = read_networks(checkpoint)
     VQGAN.from_weights(networks.architecture, networks.generator, checkpoint)
@@ -143,22 +153,11 @@ def whole_networks(checkpoint: Path) -> Networks:
     return networks
 
 
-def _require_discriminator(weights: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        with torch.device("meta"):
-            network = PatchDiscriminator(**discriminator_architecture(weights))
-    except (LookupError, ArithmeticError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} has an incomplete discriminator: {error}.") from error
-    expected, found = (
-        {f"discriminator.{name}": weight for name, weight in part.items()}
-        for part in (network.state_dict(), weights)
-    )
-    advice = "Its discriminator is not all there, or not a PatchGAN's."
-    LoadReport.compare(expected, found).require_fit(path, advice)
+def origin_of(checkpoint: Path) -> dict[str, str]:
+    """Return file name and SHA-256 of a checkpoint, and the version of this package.
 
-
-def origin(checkpoint: Path) -> dict[str, str]:
-    """Where an export comes from, the same whenever it is made."""
+    It has no date and no folder, so that the same checkpoint always gives the same export.
+    """
     return {
         "source": checkpoint.name,
         "source_sha256": file_sha256(checkpoint),
@@ -166,18 +165,36 @@ def origin(checkpoint: Path) -> dict[str, str]:
     }
 
 
-def _kept(networks: Networks, target: Format) -> dict[str, Tensor]:
-    """The weights that a format keeps, under our full names."""
-    parts = {"generator": networks.generator}
+def _require_discriminator(weights: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        with torch.device("meta"):
+            network = PatchDiscriminator(**discriminator_architecture(weights))
+    except (LookupError, ArithmeticError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path} has an incomplete discriminator: {error}.") from error
+    expected, found = (
+        {f"discriminator.{name}": weight for name, weight in state.items()}
+        for state in (network.state_dict(), weights)
+    )
+    advice = "Its discriminator is incomplete, or is not a PatchGAN discriminator."
+    LoadReport.compare(expected, found).require_fit(path, advice)
+
+
+def _stored_weights(networks: Networks, target: Format) -> dict[str, Tensor]:
+    """Return the weights that a format stores, with the network's name before each name."""
+    stored = {"generator": networks.generator}
     if target.has_discriminator:
-        parts["discriminator"] = networks.discriminator
-    return {f"{part}.{name}": w for part, weights in parts.items() for name, w in weights.items()}
+        stored["discriminator"] = networks.discriminator
+    return {
+        f"{network}.{name}": weight
+        for network, weights in stored.items()
+        for name, weight in weights.items()
+    }
 
 
 def _require_equal(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], written: Path
-) -> int:
-    """Compare bit by bit; 0 and -0 are not the same."""
+) -> None:
+    """Require equal weights bit by bit, so that 0 and -0 differ."""
     different = sorted(expected.keys() ^ found.keys()) + [
         name
         for name, weight in expected.items()
@@ -185,11 +202,10 @@ def _require_equal(
     ]
     if different:
         raise ExportError(
-            f"{written.name} does not hold what was to be written: {len(different)} weights "
-            f"differ, {different[0]} for one. It was not kept. That is a defect of vqgan_train or "
-            "of the disk; please report it."
+            f"{written.name} differs from the checkpoint in {len(different)} weights, for example "
+            f"{different[0]}, so it was not kept. This is a bug of vqgan_train or a disk failure; "
+            "please report it."
         )
-    return len(expected)
 
 
 def _same_bits(first: Tensor, second: Tensor) -> bool:
@@ -199,16 +215,19 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
 
 
 def _require_agreement(networks: Networks, read_back: Networks, written: Path) -> Agreement:
-    model = VQGAN.from_weights(networks.architecture, networks.generator, written)
-    again = VQGAN.from_weights(read_back.architecture, read_back.generator, written)
-    agreed = agreement(model, again, probe_images(model))
+    """Require equal tokens and images from the model before and after the conversion."""
+    before = VQGAN.from_weights(networks.architecture, networks.generator, written)
+    after = VQGAN.from_weights(read_back.architecture, read_back.generator, written)
+    result = agreement(before, after, probe_images(before))
     if (
-        agreed.equal_tokens < LEAST_EQUAL_TOKENS * agreed.num_tokens
-        or not agreed.largest_difference < LARGEST_DIFFERENCE
+        result.equal_tokens < MIN_EQUAL_TOKENS * result.num_tokens
+        # Not `>=`, which would accept NaN.
+        or not result.largest_difference < MAX_DIFFERENCE
     ):
         raise ExportError(
-            f"{written.name} gives another model: {agreed.equal_tokens} of {agreed.num_tokens} "
-            f"tokens are equal, and decoded images differ by {agreed.largest_difference:.2g}. It "
-            "was not kept. That is a defect of vqgan_train; please report it."
+            f"{written.name} gives other results than the checkpoint: {result.equal_tokens} of "
+            f"{result.num_tokens} tokens are equal, and decoded images differ by up to "
+            f"{result.largest_difference:.2g}. It was not kept. This is a bug of vqgan_train; "
+            "please report it."
         )
-    return agreed
+    return result

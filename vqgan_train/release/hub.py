@@ -1,22 +1,25 @@
-"""Hugging Face's hub: signed in before anything is written, uploaded to at the end."""
+"""Upload of a release to the Hugging Face Hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-from vqgan_train.release.errors import ReleaseError
+from vqgan_train.release.lineage import ReleaseError
 
 
 class Hub:
-    """A repository there, which is made on the first upload.
+    """A model repository on the Hugging Face Hub, created by the first upload.
+
+    Creating the object checks the token, so that a missing token is reported before the release
+    is written.
 
     Args:
         repository: USER/REPO.
-        private: whether only its owner sees it, if it is new; one that is there stays as it is.
+        private: visibility of a new repository; an existing one keeps its visibility.
 
     Raises:
-        ReleaseError: nobody is signed in, or the hub does not know the token.
+        ReleaseError: no token is configured, or the Hub rejects it or is unreachable.
     """
 
     def __init__(self, repository: str, *, private: bool) -> None:
@@ -25,31 +28,35 @@ class Hub:
         self._api = HfApi()
         if get_token() is None:
             raise ReleaseError(
-                f"push_to_hub={repository} needs a token of the hub, and there is none here. Run "
+                f"push_to_hub={repository} needs a Hugging Face token, and none is configured. Run "
                 "`hf auth login` or set HF_TOKEN. Nothing was written."
             )
         try:
             self._api.whoami()
-        # Its errors are of many kinds: no network, an expired token, a server that is down.
+        # The client raises many types: for no network, an expired token, a server that is down.
         except Exception as error:
             raise ReleaseError(
-                f"push_to_hub={repository}: the hub did not take the token ({error}). Run `hf auth "
-                "login`, or check HF_TOKEN and the network. Nothing was written."
+                f"push_to_hub={repository}: the Hub did not accept the token ({error}). Run `hf "
+                "auth login`, or check HF_TOKEN and the network. Nothing was written."
             ) from error
 
     def upload(self, folder: Path, files: Sequence[str]) -> str:
-        """Upload files of a folder as one commit; what else lies there stays here.
+        """Upload files as one commit.
+
+        Args:
+            folder: folder of the release.
+            files: names in `folder` of the files to upload; other files there are not uploaded.
 
         Returns:
-            The address of the repository.
+            The web address of the repository.
 
         Raises:
-            ReleaseError: the hub refused.
+            ReleaseError: the upload failed.
         """
         try:
             self._api.create_repo(self.repository, private=self.private, exist_ok=True)
-            # Not upload_folder, which makes several commits of large files: a card would be there
-            # before its weights.
+            # upload_folder would split large uploads into several commits, so that the card would
+            # be public before its weights.
             self._api.create_commit(
                 self.repository,
                 [CommitOperationAdd(name, folder / name) for name in files],
@@ -58,7 +65,8 @@ class Hub:
         except Exception as error:
             reason = f"{error} {error.__cause__ or ''}".strip()
             raise ReleaseError(
-                f"push_to_hub={self.repository} was refused: {reason}\nThe release is in {folder}. "
-                "Give the same command again to upload it: what is there stays."
+                f"push_to_hub={self.repository}: the upload failed: {reason}\nThe release is in "
+                f"{folder}. Run the same command again to retry the upload; the files that are "
+                "already written stay."
             ) from error
         return f"{self._api.endpoint}/{self.repository}"

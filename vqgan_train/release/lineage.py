@@ -1,70 +1,154 @@
-"""The runs that made a model, as its checkpoint remembers them."""
+"""The training runs that produced a model, as its checkpoint records them."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint import read_checkpoint
-from vqgan_train.release.errors import NOT_THERE, HolesError, ReleaseError
+from vqgan_train.shards.remote.store import shown
+from vqgan_train.system.errors import UserError
 from vqgan_train.training.data.data_module import DATA_STATE
 from vqgan_train.training.run.provenance import PROVENANCE
 
-MOST_PARTS = 100
-"""A file may say that a run continued itself."""
+MAX_RUNS = 100
+"""Longest accepted chain of runs. A damaged checkpoint can name itself as its own parent."""
+
+UNCOMMITTED_SUFFIX = "-dirty"
+"""Suffix of a git revision whose checkout had uncommitted changes."""
+
+SETTINGS_WITH_ADDRESSES = {
+    ("data", "train_shards"),
+    ("data", "val_shards"),
+    ("model", "init_from"),
+    ("run", "parent"),
+}
+"""Settings, as (group, name), that can contain a user name, password, signed query or command."""
+
+METADATA_ERRORS = (ArithmeticError, LookupError, TypeError, AttributeError, ValueError)
+"""Exceptions raised when metadata in a checkpoint is missing or has an unexpected type."""
 
 
-class Part(NamedTuple):
-    """One run."""
+class ReleaseError(UserError):
+    """A release cannot be written or uploaded; the message gives the cause and the remedy."""
+
+
+class IncompleteMetadataError(ReleaseError):
+    """The checkpoint of a run lacks metadata that the model card needs.
+
+    Args:
+        checkpoint: path of the checkpoint.
+        cause: exception raised while reading the metadata.
+    """
+
+    def __init__(self, checkpoint: Path, cause: Exception) -> None:
+        super().__init__(
+            f"{checkpoint} lacks metadata that the model card needs ({type(cause).__name__}: "
+            f"{cause}). Another version of vqgan_train probably wrote it: write the release with "
+            "that version, or export only the weights, for example with format=safetensors."
+        )
+
+
+class Progress(NamedTuple):
+    """Training progress, counted from the first step of the first run."""
+
+    steps: int
+    """Training steps; each updates the generator and the discriminator once."""
+
+    images: int
+    """Training images seen; an image seen twice counts twice."""
+
+
+class TrainingRun(NamedTuple):
+    """One training run; the model card calls it Part 1, Part 2, and so on."""
 
     number: int
-    """From 1 up: Part 1, Part 2, ..."""
+    """Position in the chain of runs, starting at 1."""
 
     checkpoint: Path
-    """The file that the next part, or the model, was made from. It need not be there any more."""
+    """Checkpoint from which the next run continued, or which is released. It may be deleted."""
 
-    start: tuple[int, int]
-    """Steps and images of the parts before."""
-
-    end: tuple[int, int]
-    """Likewise, with this one's."""
-
+    start: Progress
+    end: Progress
     settings: dict[str, Any]
+    """Configuration of the run, by group."""
+
     data: dict[str, Any]
-    """Counts and fingerprints of images."""
+    """Numbers and fingerprints of the training and validation images."""
 
     git_revision: str
+    """Commit of the training code; empty if unknown."""
+
+    has_uncommitted_changes: bool
+    """Whether the training code differed from `git_revision`."""
+
     packages: dict[str, str]
+    """Versions of the installed packages, by name."""
+
     wandb: dict[str, str]
-    """`entity`, `project`, `id` and `url`; empty if W&B was not used."""
+    """`entity`, `project`, `id` and `url` of the W&B run; empty if W&B was not used."""
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps of this run alone."""
+        return self.end.steps - self.start.steps
+
+    @property
+    def num_images(self) -> int:
+        """Training images that this run alone has seen."""
+        return self.end.images - self.start.images
+
+    def public_settings(self) -> dict[str, Any]:
+        """Copy the settings, with credentials and commands removed from addresses."""
+        return {
+            group: {
+                name: _redact(value) if (group, name) in SETTINGS_WITH_ADDRESSES else value
+                for name, value in values.items()
+            }
+            for group, values in self.settings.items()
+        }
 
 
 class Lineage(NamedTuple):
-    """All that a checkpoint says of how it came about."""
+    """Chain of training runs that produced a checkpoint."""
 
-    parts: tuple[Part, ...]
-    """From Part 1 on; at least one."""
+    runs: tuple[TrainingRun, ...]
+    """Runs in the order of training; at least one."""
 
     first_validation: dict[str, float]
-    """Metrics before the first step of Part 1, by name."""
+    """Validation metrics before the first training step, by log name."""
 
     learning_rate: float
-    """That the last part used."""
+    """Learning rate of the last run, after scaling."""
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Publishable name of the weights that training started from; None if they were random.
+
+        A local path is reduced to its file name; an address loses user, password, query and hash.
+        """
+        source = self.runs[0].settings["model"]["init_from"]
+        if source is None:
+            return None
+        if "://" in source:
+            return shown(source).partition("#")[0]
+        return PurePosixPath(source).name
 
 
 def read_lineage(checkpoint: Path) -> Lineage:
-    """Read what made a checkpoint.
+    """Read the chain of training runs from a checkpoint.
 
     Raises:
         CheckpointError: the file cannot be read.
-        ReleaseError: it is not of a run of ours.
+        ReleaseError: the checkpoint was not saved by a run of vqgan_train.
+        IncompleteMetadataError: the checkpoint lacks metadata, or has more than `MAX_RUNS` runs.
     """
     content = read_checkpoint(checkpoint)
     del content["state_dict"]
     if PROVENANCE not in content or DATA_STATE not in content:
         raise ReleaseError(
-            f"{checkpoint} holds weights but no run of vqgan_train, so there is nothing to fill a "
-            "model card from. Give last.ckpt or best.ckpt of a run, or export the weights alone: "
-            "format=safetensors, for one."
+            f"{checkpoint} holds weights but no record of a vqgan_train run, so a model card "
+            "cannot be written. Give last.ckpt or best.ckpt of a run, or export only the weights, "
+            "for example with format=safetensors."
         )
     try:
         last = {
@@ -73,42 +157,51 @@ def read_lineage(checkpoint: Path) -> Lineage:
             "images": content[DATA_STATE]["position"],
             "provenance": content[PROVENANCE],
         }
-        links = list(_chain(last))[::-1]
         return Lineage(
-            parts=tuple(
-                _part(number, before, link)
-                for number, (before, link) in enumerate(zip([None, *links], links, strict=False), 1)
-            ),
+            runs=_training_runs(list(_records_from_last(last))[::-1]),
             first_validation={
                 n: float(v) for n, v in content["callbacks"]["Summary"]["first"].items()
             },
             learning_rate=float(content["hyper_parameters"]["optimizer"]["lr"]),
         )
-    except NOT_THERE as error:
-        raise HolesError(checkpoint, error) from error
+    except METADATA_ERRORS as error:
+        raise IncompleteMetadataError(checkpoint, error) from error
 
 
-def _chain(link: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The last run, the one that it continued, and so on."""
-    following: Mapping[str, Any] | None = link
-    for _ in range(MOST_PARTS):
-        if following is None:
+def _records_from_last(last: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the record of the last run, then its parent's, up to the first run."""
+    record: Mapping[str, Any] | None = last
+    for _ in range(MAX_RUNS):
+        if record is None:
             return
-        yield following
-        following = following["provenance"]["parent"]
-    raise ValueError(f"more than {MOST_PARTS} runs after one another")
+        yield record
+        record = record["provenance"]["parent"]
+    raise ValueError(f"it records more than {MAX_RUNS} consecutive runs")
 
 
-def _part(number: int, before: Mapping[str, Any] | None, link: Mapping[str, Any]) -> Part:
-    made_by = link["provenance"]
-    return Part(
-        number=number,
-        checkpoint=Path(link["source"]),
-        start=(0, 0) if before is None else (int(before["step"]), int(before["images"])),
-        end=(int(link["step"]), int(link["images"])),
-        settings=dict(made_by["config"]),
-        data=dict(made_by["data"]),
-        git_revision=str(made_by["git_revision"]),
-        packages=dict(made_by["packages"]),
-        wandb=dict(made_by.get("wandb") or {}),
-    )
+def _training_runs(records: list[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
+    runs: list[TrainingRun] = []
+    for number, record in enumerate(records, 1):
+        provenance = record["provenance"]
+        revision = str(provenance["git_revision"])
+        runs.append(
+            TrainingRun(
+                number=number,
+                checkpoint=Path(record["source"]),
+                start=runs[-1].end if runs else Progress(0, 0),
+                end=Progress(int(record["step"]), int(record["images"])),
+                settings=dict(provenance["config"]),
+                data=dict(provenance["data"]),
+                git_revision=revision.removesuffix(UNCOMMITTED_SUFFIX),
+                has_uncommitted_changes=revision.endswith(UNCOMMITTED_SUFFIX),
+                packages=dict(provenance["packages"]),
+                wandb=dict(provenance.get("wandb") or {}),
+            )
+        )
+    return tuple(runs)
+
+
+def _redact(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_redact(entry) for entry in value]
+    return shown(value) if isinstance(value, str) else value

@@ -1,118 +1,128 @@
-"""The folder of a release: written, read back, compared, and only then kept."""
+"""The folder of a release: weights in three formats, model card, settings, metrics and pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
+from huggingface_hub import ModelCard
+from jinja2 import UndefinedError
 
 from vqgan_train.checkpoint import FORMATS
 from vqgan_train.metrics.history import METRICS_FILE
-from vqgan_train.release.card import Subject, model_card
-from vqgan_train.release.choices import Choices
-from vqgan_train.release.conversion import Conversion, origin, whole_networks, write_compared
-from vqgan_train.release.errors import NOT_THERE, HolesError
-from vqgan_train.release.front_matter import front_matter
-from vqgan_train.release.lineage import Part, read_lineage
-from vqgan_train.release.privacy import public_settings
-from vqgan_train.release.run_records import Records, find_records
-from vqgan_train.release.whole_export import whole_export
+from vqgan_train.release.atomic_export import atomic_export
+from vqgan_train.release.card import CardMetadata, ReleasedModel, model_card
+from vqgan_train.release.conversion import (
+    Conversion,
+    origin_of,
+    read_complete_networks,
+    write_verified,
+)
+from vqgan_train.release.lineage import (
+    METADATA_ERRORS,
+    IncompleteMetadataError,
+    TrainingRun,
+    read_lineage,
+)
+from vqgan_train.release.run_records import RunRecords, find_records
 from vqgan_train.system.errors import ExportError
 from vqgan_train.training.run.folder import CONFIG_FILE
 
 CARD = "README.md"
 PICTURES = "pictures.png"
 TRAINING = "training"
-WEIGHTS = ("safetensors", "flax", "taming")
-"""Formats whose files can lie in one folder: for torch, for DALL-E mini, and to train on from."""
-
-FENCE = "---\n"
+WEIGHT_FORMATS = ("safetensors", "flax", "taming")
+"""Formats of the weights. diffusers is not among them: its config.json has the name of Flax's."""
 
 
 class Release(NamedTuple):
-    """What was written."""
+    """A release that was written."""
 
     folder: Path
     files: tuple[str, ...]
-    """Names in the folder."""
+    """Names of the files, relative to `folder`."""
 
     conversions: Mapping[str, Conversion]
-    """By format."""
+    """Conversion of the weights, by format."""
 
-    num_parts: int
-    num_parts_with_metrics: int
+    num_runs: int
+    num_runs_with_metrics: int
 
 
-def write_release(checkpoint: Path, folder: Path, choices: Choices) -> Release:
-    """Write the weights of a run, what it was made from, what was measured, and a model card.
+def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Release:
+    """Write the weights, settings, metrics, newest pictures and model card of a trained model.
+
+    Every file is read back and compared before the release is kept.
 
     Args:
-        checkpoint: of a run of ours.
-        folder: where to; what is there is never overwritten.
-        choices: what no run knows.
+        checkpoint: checkpoint of a run of vqgan_train.
+        folder: output folder, created if missing; a different file in it is never overwritten.
+        metadata: facts for the card that no run records.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or does not hold all of a tokenizer.
-        ReleaseError: it is not of a run.
-        ExportError: `folder` holds something else, or what was written is not what was read. Then
-            nothing is left of it.
+        CheckpointError: the checkpoint cannot be read, or weights are missing or not finite.
+        ReleaseError: the checkpoint was not saved by a run, or lacks metadata.
+        ExportError: `folder` holds a different file of the same name, or a file that was written
+            differs from its source. Nothing is kept.
     """
     lineage = read_lineage(checkpoint)
-    records = tuple(find_records(part) for part in lineage.parts)
-    with whole_export(folder) as partial:
-        networks = whole_networks(checkpoint)
-        made_from = origin(checkpoint)
+    records = tuple(find_records(run) for run in lineage.runs)
+    with atomic_export(folder) as partial:
+        networks = read_complete_networks(checkpoint)
+        origin = origin_of(checkpoint)
         conversions = {
-            name: write_compared(networks, made_from, FORMATS[name], partial) for name in WEIGHTS
+            name: write_verified(networks, origin, FORMATS[name], partial)
+            for name in WEIGHT_FORMATS
         }
-        for part, its_records in zip(lineage.parts, records, strict=True):
-            _write_part(part, its_records, partial / TRAINING / f"part{part.number}")
+        for run, its_records in zip(lineage.runs, records, strict=True):
+            _write_run(run, its_records, partial / TRAINING / f"part{run.number}")
         pictures = _copy(records[-1].pictures, partial / PICTURES)
-        subject = Subject(lineage, records, networks, made_from, pictures)
+        model = ReleasedModel(lineage, records, networks, origin, pictures)
         try:
-            card, matter = model_card(subject, choices), front_matter(lineage, choices)
-        except NOT_THERE as error:
-            raise HolesError(checkpoint, error) from error
-        _write_card(card, matter, partial / CARD)
+            card = model_card(model, metadata)
+        except (*METADATA_ERRORS, UndefinedError) as error:
+            raise IncompleteMetadataError(checkpoint, error) from error
+        _write_card(card, partial / CARD)
         files = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
     return Release(
         folder=folder,
         files=tuple(files),
         conversions=conversions,
-        num_parts=len(records),
-        num_parts_with_metrics=sum(its_records.metrics is not None for its_records in records),
+        num_runs=len(records),
+        num_runs_with_metrics=sum(its_records.metrics is not None for its_records in records),
     )
 
 
-def _write_part(part: Part, records: Records, folder: Path) -> None:
+def _write_run(run: TrainingRun, records: RunRecords, folder: Path) -> None:
     folder.mkdir(parents=True)
     file = folder / CONFIG_FILE
-    settings = public_settings(part.settings)
+    settings = run.public_settings()
     file.write_text(yaml.safe_dump(settings, sort_keys=False))
-    _require(yaml.safe_load(file.read_text()) == settings, file)
+    _require_written(yaml.safe_load(file.read_text()), settings, file)
     _copy(records.metrics, folder / METRICS_FILE)
 
 
 def _copy(source: Path | None, target: Path) -> str | None:
-    """Copy what there is; the name of the copy."""
+    """Copy a file; return the name of the copy, or None if there is no source."""
     if source is None:
         return None
-    content = source.read_bytes()  # once: a run that goes on adds to its metrics
+    # Read once, because a run that is still training appends to its metrics.
+    content = source.read_bytes()
     target.write_bytes(content)
-    _require(target.read_bytes() == content, target)
+    _require_written(target.read_bytes(), content, target)
     return target.name
 
 
-def _write_card(card: str, expected: Mapping[str, Any], file: Path) -> None:
+def _write_card(card: str, file: Path) -> None:
     file.write_text(card, encoding="utf-8")
-    written = file.read_text(encoding="utf-8")
-    before, matter, _ = written.split(FENCE, 2)
-    _require(written == card and not before and yaml.safe_load(matter) == expected, file)
+    # ModelCard parses the front matter as the Hub does and writes it again. The text is equal
+    # only if the parser understood all of it.
+    _require_written(str(ModelCard.load(file)), card, file)
 
 
-def _require(holds: bool, file: Path) -> None:
-    if not holds:
+def _require_written(found: object, expected: object, file: Path) -> None:
+    if found != expected:
         raise ExportError(
-            f"{file.name} does not hold what was to be written. It was not kept. That is a defect "
-            "of vqgan_train or of the disk; please report it."
+            f"{file.name} differs from what was written to it, so the release was not kept. This "
+            "is a bug of vqgan_train or a disk failure; please report it."
         )

@@ -1,4 +1,4 @@
-"""What the folder of a run tells of it beside its checkpoints: metrics and pictures."""
+"""Metrics and pictures that the folder of a training run holds besides its checkpoints."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vqgan_train.metrics.history import METRICS_FILE, Row, numbers, read_rows
-from vqgan_train.release.lineage import Part
+from vqgan_train.release.lineage import TrainingRun
 from vqgan_train.training.run.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -17,41 +17,41 @@ from vqgan_train.training.run.folder import (
 
 log = logging.getLogger(__name__)
 
-VALIDATED = "val/loss/reconstruction"
-TRAINED = "train/loss/reconstruction"
-"""Are in every row of a validation, and of training."""
-
-GRID = re.compile(r"step_([0-9]+)\.png")
-
+PICTURE_FILE = re.compile(r"step_([0-9]+)\.png")
 STEP_SECONDS = "train/step_seconds"
 
 
-class Records(NamedTuple):
-    """What is on this disk of a part."""
+class RunRecords(NamedTuple):
+    """Metrics and newest pictures of a run, up to the step of its checkpoint."""
 
     metrics: Path | None
+    """The run's metrics.csv; None if it is unavailable."""
+
     rows: tuple[Row, ...]
-    """Of the metrics, up to the step that the part ended with; later ones are of another model."""
+    """Rows of `metrics` up to the checkpoint; later rows describe another model."""
 
     pictures: Path | None
-    """The newest grid, likewise."""
+    """Newest picture grid that is not later than the checkpoint; None if there is no grid."""
 
     pictures_step: int | None
+    """Training step of `pictures`."""
 
     def first(self, metric: str) -> Row | None:
-        """The first row that has a metric."""
+        """Return the first row with a value of a metric; None if there is no such row."""
         return next((row for row in self.rows if metric in row), None)
 
     def last(self, metric: str) -> Row | None:
-        """The last row that has a metric."""
+        """Return the last row with a value of a metric; None if there is no such row."""
         return next((row for row in reversed(self.rows) if metric in row), None)
 
     def values(self, metric: str) -> list[float]:
-        """All values of a metric, each once."""
+        """Return the distinct values of a metric, in the order of their first appearance."""
         return list(dict.fromkeys(row[metric] for row in self.rows if metric in row))
 
     def training_seconds(self, start_step: int) -> float:
-        """Seconds that the steps after `start_step` took, validations and restarts left out."""
+        """Return the total duration of the steps after `start_step`, without validations."""
+        # A row holds the mean duration of the steps since the row before. Rows of steps that a
+        # resumed run repeated are skipped.
         seconds, before = 0.0, float(start_step)
         for row in self.rows:
             if STEP_SECONDS in row and row["step"] > before:
@@ -60,31 +60,35 @@ class Records(NamedTuple):
         return seconds
 
 
-NOTHING = Records(None, (), None, None)
+UNAVAILABLE = RunRecords(None, (), None, None)
 
 
-def find_records(part: Part) -> Records:
-    """Look into the folder that a part's checkpoint lies, or lay, in; nothing if it is gone."""
-    folder = part.checkpoint.absolute().parent.parent
+def find_records(run: TrainingRun) -> RunRecords:
+    """Read the records from the folder that a run saved its checkpoint in.
+
+    Returns:
+        `UNAVAILABLE` if the folder is gone or belongs to another run (which is logged).
+    """
+    folder = run.checkpoint.absolute().parent.parent
     metrics = folder / METRICS_FILE
-    if part.checkpoint.parent.name != CHECKPOINTS or not (folder / CONFIG_FILE).is_file():
-        return NOTHING
+    if run.checkpoint.parent.name != CHECKPOINTS or not (folder / CONFIG_FILE).is_file():
+        return UNAVAILABLE
     try:
-        require_same_run(folder, part.settings)
+        require_same_run(folder, run.settings)
     except RunFolderError as error:
-        log.warning("Left out metrics and pictures of Part %d: %s", part.number, error)
-        return NOTHING
+        log.warning("Left out metrics and pictures of Part %d: %s", run.number, error)
+        return UNAVAILABLE
     rows = numbers(read_rows(metrics))
-    pictures_step, pictures = _newest_pictures(folder / PICTURES, part.end[0])
-    return Records(
+    pictures_step, pictures = _newest_pictures(folder / PICTURES, run.end.steps)
+    return RunRecords(
         metrics=metrics if metrics.is_file() else None,
-        rows=tuple(row for row in rows if row["step"] <= part.end[0]),
+        rows=tuple(row for row in rows if row["step"] <= run.end.steps),
         pictures=pictures,
         pictures_step=pictures_step,
     )
 
 
-def _newest_pictures(folder: Path, step: int) -> tuple[int, Path] | tuple[None, None]:
-    grids = {file: GRID.fullmatch(file.name) for file in folder.glob("*.png")}
-    drawn = [(int(name[1]), file) for file, name in grids.items() if name]
-    return max((grid for grid in drawn if grid[0] <= step), default=(None, None))
+def _newest_pictures(folder: Path, max_step: int) -> tuple[int, Path] | tuple[None, None]:
+    names = {file: PICTURE_FILE.fullmatch(file.name) for file in folder.glob("*.png")}
+    grids = [(int(name[1]), file) for file, name in names.items() if name]
+    return max((grid for grid in grids if grid[0] <= max_step), default=(None, None))

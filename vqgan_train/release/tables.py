@@ -1,12 +1,12 @@
-"""The numbers of metrics.csv as tables: what was measured before, between and after."""
+"""Tables of the model card, in Markdown: validation metrics and training losses of all runs."""
 
 from collections.abc import Mapping, Sequence
 
 from vqgan_train.metrics.history import Row
-from vqgan_train.release.lineage import Lineage, Part
-from vqgan_train.release.run_records import TRAINED, VALIDATED, Records
+from vqgan_train.release.lineage import Lineage, TrainingRun
+from vqgan_train.release.run_records import RunRecords
 
-VALIDATION = {
+VALIDATION_LABELS = {
     "val/loss/reconstruction": "L1 + LPIPS",
     "val/loss/perceptual": "LPIPS (VGG16)",
     "val/loss/pixel": "L1",
@@ -16,7 +16,7 @@ VALIDATION = {
     "val/codebook/used": "codes used",
     "val/codebook/perplexity": "perplexity of the codes",
 }
-TRAINING = {
+TRAINING_LABELS = {
     "train/loss/reconstruction": "L1 + LPIPS",
     "train/loss/perceptual": "LPIPS (VGG16)",
     "train/loss/pixel": "L1",
@@ -25,54 +25,70 @@ TRAINING = {
     "train/adversarial/weight": "adaptive weight",
     "train/loss/discriminator": "discriminator loss",
 }
-"""Metrics, and what the card calls them."""
+"""Label in the card of each metric, by log name."""
+
+VALIDATION_METRIC = "val/loss/reconstruction"
+TRAINING_METRIC = "train/loss/reconstruction"
+"""Metrics that every validation row, and every training row, of metrics.csv has."""
 
 
-def validation_table(lineage: Lineage, records: Sequence[Records]) -> str | None:
-    """Compare the newest validations of all parts; None if the last part has none at hand."""
-    parts = lineage.parts
-    newest = records[-1].last(VALIDATED)
+def validation_table(lineage: Lineage, records: Sequence[RunRecords]) -> str | None:
+    """Compare the validation before training, after each run, and of the released model.
+
+    Validations of other images, or of another image size, are left out.
+
+    Returns:
+        None if the last run has no validation metrics.
+    """
+    runs = lineage.runs
+    newest = records[-1].last(VALIDATION_METRIC)
     if newest is None:
         return None
     columns: dict[str, Row] = {}
-    if has_same_validation(parts[0], parts[-1]):
-        whole = records[0].first(VALIDATED)
-        before = {"step": 0.0, **lineage.first_validation}
-        columns["before training"] = whole if whole and whole["step"] == 0 else before
-    for part, its_records in zip(parts[:-1], records, strict=False):
-        row = its_records.last(VALIDATED)
-        if row is not None and has_same_validation(part, parts[-1]):
-            columns[f"after Part {part.number}"] = row
-    return _table({**columns, "this model": newest}, VALIDATION)
+    if has_same_validation(runs[0], runs[-1]):
+        # metrics.csv has more metrics of step 0 than the checkpoint, but may be unavailable.
+        first = records[0].first(VALIDATION_METRIC)
+        recorded = {"step": 0.0, **lineage.first_validation}
+        columns["before training"] = first if first and first["step"] == 0 else recorded
+    for run, its_records in zip(runs[:-1], records, strict=False):
+        row = its_records.last(VALIDATION_METRIC)
+        if row is not None and has_same_validation(run, runs[-1]):
+            columns[f"after Part {run.number}"] = row
+    return _table({**columns, "this model": newest}, VALIDATION_LABELS)
 
 
-def has_same_validation(part: Part, other: Part) -> bool:
-    """Whether the validations of two parts can be compared: same images, of the same size."""
-    return part.data["val_fingerprint"] == other.data["val_fingerprint"] and all(
-        part.settings["data"][name] == other.settings["data"][name]
+def has_same_validation(run: TrainingRun, other: TrainingRun) -> bool:
+    """Whether two runs validate on the same images at the same size, so that metrics compare."""
+    return run.data["val_fingerprint"] == other.data["val_fingerprint"] and all(
+        run.settings["data"][name] == other.settings["data"][name]
         for name in ("image_size", "resize")
     )
 
 
-def losses_table(records: Sequence[Records]) -> str | None:
-    """Compare the first losses that were logged with the last; None if they are not at hand."""
-    last = records[-1].last(TRAINED)
+def loss_table(records: Sequence[RunRecords]) -> str | None:
+    """Compare the first logged training losses with the last.
+
+    Returns:
+        None if the last run has no training metrics.
+    """
+    last = records[-1].last(TRAINING_METRIC)
     if last is None:
         return None
-    first = records[0].first(TRAINED) or records[-1].first(TRAINED) or last
-    return _table({"first logged": first, "last logged": last}, TRAINING)
+    first = records[0].first(TRAINING_METRIC) or records[-1].first(TRAINING_METRIC) or last
+    return _table({"first logged": first, "last logged": last}, TRAINING_LABELS)
 
 
-def short(value: float) -> str:
-    """Counts as they are, measurements with four digits."""
+def format_number(value: float) -> str:
+    """Format a whole number with all its digits, any other number with four digits."""
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
 
 
 def _table(columns: Mapping[str, Row], labels: Mapping[str, str]) -> str:
+    """Draw a Markdown table; each column is a row of metrics.csv, each line a metric."""
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
     rows = columns.values()
     known = {name: label for name, label in labels.items() if any(name in row for row in rows)}
     for name, label in {"step": "step", **known}.items():
-        cells = [short(row[name]) if name in row else "unknown" for row in rows]
+        cells = [format_number(row[name]) if name in row else "unknown" for row in rows]
         lines.append([label, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -9,12 +9,6 @@ from braceexpand import braceexpand
 
 from vqgan_train.system.errors import ShardError
 
-
-def shown(name: str) -> str:
-    """A name as it may be printed: of control characters and foreign bytes their codes."""
-    return name if name.isprintable() else ascii(name)
-
-
 GLOB_CHARACTERS = "*?["
 SHOWN_AT_MOST = 5
 
@@ -123,3 +117,8 @@ def _expand_braces(pattern: str) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     more = len(names) - SHOWN_AT_MOST
     return ", ".join(names[:SHOWN_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def printable_name(name: str) -> str:
+    """Escape a name unless all its characters are printable, to protect the terminal."""
+    return name if name.isprintable() else ascii(name)

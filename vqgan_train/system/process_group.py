@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -32,7 +32,7 @@ NOTICED_CHARACTERS = 120
 
 
 @contextmanager
-def joined(share: Share, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+def joined(share: Share) -> Iterator[None]:
     """Join the other processes inside of the block, if there are any.
 
     Raises:
@@ -42,7 +42,7 @@ def joined(share: Share, environment: Mapping[str, str] = os.environ) -> Iterato
     if share.ranks == 1:
         yield
         return
-    missing = {"MASTER_ADDR", "MASTER_PORT"} - environment.keys()
+    missing = {"MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
     if missing:
         raise TokenError(
             f"This is process {share.rank} of {share.ranks}, and {' and '.join(sorted(missing))} "

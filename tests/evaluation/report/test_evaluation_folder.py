@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluation_reader import read_evaluation
 from tiny_evaluations import tiny_evaluation
 
-from vqgan_train.evaluation.reading import EvaluationFileError, read_evaluation
 from vqgan_train.evaluation.report.evaluation_folder import (
     IMAGES_FILE,
     JSON_FILE,
@@ -97,14 +97,6 @@ def test_the_table_has_a_row_a_number(tmp_path: Path) -> None:
     assert (change["checkpoint"], change["value"], change["share_better"]) == (
         "after", "0.2", "0.75",
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", [b"", b"{}", b"[1"])
-def test_what_is_no_evaluation_is_refused_with_what_to_do(tmp_path: Path, damage: bytes) -> None:
-    write_evaluation(tiny_evaluation(), tmp_path)
-    (tmp_path / JSON_FILE).write_bytes(damage)
-    with pytest.raises(EvaluationFileError, match="holds no evaluation that can be read"):
-        read_evaluation(tmp_path)
 
 
 def test_an_interval_that_is_not_known_is_null_or_nothing(tmp_path: Path) -> None:

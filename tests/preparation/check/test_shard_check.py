@@ -1,30 +1,26 @@
 import tracemalloc
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from broken_shards import photo_bytes, write_broken_shards
 from factories import image_bytes, image_samples, write_shard
 
-from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.images.transforms import ImageTransform, decode
+from vqgan_train.preparation.check import shard_check as check_module
 from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
-from vqgan_train.preparation.check.headers import Look, look_at_header, look_at_pixels
 from vqgan_train.preparation.check.shard_check import Kind, ShardFindings, check_shard
 from vqgan_train.shards import index as index_module
 from vqgan_train.shards.index import index_shard, index_shards
 from vqgan_train.training.data.pipeline import ShardDataset
 from vqgan_train.training.data.plan import Draw
 
-LOOKS = {"headers": look_at_header, "decode": look_at_pixels}
 
-
-def findings_of(paths: list[Path], look: Look = look_at_pixels, image_size: int = 256) -> Findings:
+def findings_of(paths: list[Path], image_size: int = 256) -> Findings:
     findings = Findings()
     for path in paths:
-        findings.add(check_shard(path, look, image_size))
+        findings.add(check_shard(path, image_size))
     findings.compare_shards()
     return findings
 
@@ -55,7 +51,7 @@ def broken(tmp_path: Path) -> list[Path]:
 EXPECTED: list[dict[Kind, int]] = [
     {},
     {Kind.unreadable: 3, Kind.without_image: 1, Kind.incomplete: 1},
-    {Kind.without_image: 1, Kind.dotted: 2, Kind.upper_case: 1, Kind.same_key: 1},
+    {Kind.without_image: 1, Kind.same_key: 1},
     {Kind.small: 1, Kind.unsafe_name: 1},
     {Kind.damaged: 1},
     {Kind.unusable: 1, Kind.without_image: 2},
@@ -64,20 +60,12 @@ EXPECTED: list[dict[Kind, int]] = [
 
 
 def test_each_trouble_is_found_where_it_is_and_nothing_else(broken: list[Path]) -> None:
-    found = [kinds(check_shard(path, look_at_pixels, 256)) for path in broken]
+    found = [kinds(check_shard(path, 256)) for path in broken]
     assert found == EXPECTED
 
 
-def test_only_what_breaks_off_passes_a_look_at_headers(broken: list[Path]) -> None:
-    for number, path in enumerate(broken):
-        expected = dict(EXPECTED[number])
-        if number == 1:
-            expected[Kind.unreadable] -= 1
-        assert kinds(check_shard(path, look_at_header, 256)) == expected
-
-
 def test_reasons_are_those_of_training(broken: list[Path]) -> None:
-    found = names(check_shard(broken[1], look_at_pixels, 256), Kind.unreadable)
+    found = names(check_shard(broken[1], 256), Kind.unreadable)
     transform = ImageTransform(256, 256, random_crop=False, random_flip=False)
     data = ShardDataset([index_shard(broken[1])], transform, seed=0)
     samples = [data[Draw(0, number)] for number in range(len(data))]
@@ -86,45 +74,26 @@ def test_reasons_are_those_of_training(broken: list[Path]) -> None:
 
 def test_shards_between_are_compared(broken: list[Path]) -> None:
     findings = findings_of(broken)
-    assert names(findings, Kind.same_key_elsewhere) == ["00000.tar/000000000 = 00002.tar/000000000"]
-    assert names(findings, Kind.same_content) == names(findings, Kind.same_key_elsewhere)
+    assert names(findings, Kind.same_content) == ["00000.tar/000000000 = 00002.tar/000000000"]
     assert names(findings, Kind.missing_number) == ["00005.tar"]
-    assert (findings.counts[Kind.same_key_elsewhere], findings.counts[Kind.same_content]) == (1, 1)
+    assert findings.counts[Kind.same_content] == 1
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_real_photos_have_no_problems(photo_shards: list[Path], look: Look) -> None:
-    findings = findings_of(photo_shards, look)
-    report = make_report(findings, looked_at="decode", image_size=256, ranks=1, batch_size=8)
+def test_a_dotted_name_is_explained(broken: list[Path]) -> None:
+    found = names(check_shard(broken[2], 256), Kind.without_image)
+    assert found == ["00002.tar/cat: v1.jpg, v2.jpg (a key ends at the first dot)"]
+
+
+def test_real_photos_have_no_problems(photo_shards: list[Path]) -> None:
+    report = make_report(findings_of(photo_shards), image_size=256)
     assert report["problems"] == {}
-    assert report["images"]["formats"] == {"JPEG": report["shards"]["images"]["total"]}
-
-
-def test_both_looks_see_the_same_in_good_images(tmp_path: Path) -> None:
-    encoded = [
-        image_bytes(300, 200, file_format=name)
-        for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-    ]
-    assert max(map(len, encoded)) > 2**14
-    path = write_images(tmp_path / "a.tar", *encoded)
-    by_header, by_pixels = (check_shard(path, look, 256) for look in LOOKS.values())
-    assert not by_header.counts[Kind.unreadable]
-    for name in ("counts", "formats", "modes", "shorter_sides"):
-        assert getattr(by_header, name) == getattr(by_pixels, name), name
-    assert np.array_equal(by_header.contents, by_pixels.contents)
-    assert set(by_pixels.formats) == {"JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"}
-
-
-def test_a_header_behind_a_long_profile_is_found(tmp_path: Path) -> None:
-    encoded = image_bytes(300, 200, file_format="JPEG", icc_profile=b"x" * 60_000)
-    found = check_shard(write_images(tmp_path / "a.tar", encoded), look_at_header, 256)
-    assert found.shorter_sides == {192: 1}
+    assert report["readable_images"] == report["images"]
 
 
 def test_shorter_sides_are_counted_in_classes(tmp_path: Path) -> None:
     sides = (1, 63, 64, 255, 256, 300, 383, 384, 2500)
     encoded = [image_bytes(side, min(40 * side, 2600)) for side in sides]
-    found = check_shard(write_images(tmp_path / "a.tar", *encoded), look_at_header, 256)
+    found = check_shard(write_images(tmp_path / "a.tar", *encoded), 256)
     assert found.shorter_sides == {0: 2, 64: 1, 192: 1, 256: 3, 384: 1, 2048: 1}
     assert found.counts[Kind.small] == 4
 
@@ -134,7 +103,7 @@ def test_training_finds_the_index_in_the_cache(
 ) -> None:
     path = write_shard(tmp_path / "a.tar", image_samples(3))
     expected = index_shard(path)
-    check_shard(path, look_at_header, 16)
+    check_shard(path, 16)
 
     def refuse(*_arguments: Any) -> Any:
         raise AssertionError("the tar was read")
@@ -146,21 +115,34 @@ def test_training_finds_the_index_in_the_cache(
 
 
 def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
-    found = check_shard(tmp_path, look_at_header, 16)
+    found = check_shard(tmp_path, 16)
     assert f"{tmp_path} cannot be read" in found.examples[Kind.unusable][0]
 
 
-def test_a_shard_that_changes_meanwhile_is_told_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_shard_that_changes_during_the_check_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = [write_images(tmp_path / f"{name}.tar", *[photo_bytes()] * 2) for name in "ab"]
 
-    def changing(*arguments: Any) -> Any:
+    def changing(encoded: bytes) -> Any:
         paths[0].write_bytes(b"other")
-        return look_at_pixels(*arguments)
+        return decode(encoded)
 
-    findings = findings_of(paths, changing)
+    monkeypatch.setattr(check_module, "decode", changing)
+    findings = findings_of(paths)
     assert findings.counts[Kind.unusable] == 1
     assert "a.tar has changed" in findings.examples[Kind.unusable][0]
-    assert names(findings, Kind.same_key_elsewhere) == ["a.tar/? = b.tar/0", "a.tar/? = b.tar/1"]
+    assert findings.shorter_sides == {256: 3}
+
+
+def test_a_copy_in_a_shard_that_has_changed_has_no_name(tmp_path: Path) -> None:
+    paths = [write_images(tmp_path / f"{name}.tar", photo_bytes()) for name in "ab"]
+    findings = Findings()
+    for path in paths:
+        findings.add(check_shard(path, 256))
+    paths[0].write_bytes(b"other")
+    findings.compare_shards()
+    assert names(findings, Kind.same_content) == ["a.tar/? = b.tar/0"]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +155,7 @@ def test_a_field_is_missed_if_most_neighbours_have_it(
     for sample in samples[:lacking]:
         del sample["txt"]
     samples[-1]["jpg"] = samples[-1].pop("png")  # another kind of image misses nothing
-    found = check_shard(write_shard(tmp_path / "a.tar", samples), look_at_header, 16)
+    found = check_shard(write_shard(tmp_path / "a.tar", samples), 16)
     assert found.counts[Kind.incomplete] == missed
 
 
@@ -181,7 +163,7 @@ def test_interleaved_members_are_samples_without_image(tmp_path: Path) -> None:
     samples = image_samples(2)
     images = [{"__key__": s["__key__"], "png": s["png"]} for s in samples]
     captions = [{"__key__": s["__key__"], "txt": s["txt"]} for s in samples]
-    found = check_shard(write_shard(tmp_path / "a.tar", [*images, *captions]), look_at_header, 16)
+    found = check_shard(write_shard(tmp_path / "a.tar", [*images, *captions]), 16)
     assert kinds(found) == {Kind.without_image: 2, Kind.same_key: 2}
 
 
@@ -202,7 +184,7 @@ def test_interleaved_members_are_samples_without_image(tmp_path: Path) -> None:
 def test_names_that_do_harm(tmp_path: Path, name: str, is_unsafe: bool) -> None:
     key, _, field = name.partition(".jpg")
     path = write_shard(tmp_path / "a.tar", [{"__key__": key, f"jpg{field}": image_bytes()}])
-    found = findings_of([path, path], look_at_header, image_size=64)
+    found = findings_of([path, path], image_size=64)
     assert bool(found.counts[Kind.unsafe_name]) == is_unsafe
     assert {Kind.small, Kind.same_content} <= found.examples.keys()
     assert all(e.isprintable() for names in found.examples.values() for e in names)
@@ -224,13 +206,6 @@ def test_images_that_cannot_be_read_are_no_copies(tmp_path: Path) -> None:
     findings = findings_of([write_images(tmp_path / "a.tar", b"x", b"x", photo_bytes())])
     assert findings.counts[Kind.same_content] == 0
     assert findings.counts[Kind.unreadable] == 2
-
-
-def test_images_that_begin_alike_are_no_copies(tmp_path: Path) -> None:
-    encoded = image_bytes(100, 100)
-    assert len(encoded) > 2**14
-    findings = findings_of([write_images(tmp_path / "a.tar", encoded, encoded + b"\0")])
-    assert findings.counts[Kind.same_content] == 0
 
 
 @pytest.mark.parametrize(
@@ -255,38 +230,34 @@ def test_missing_numbers(tmp_path: Path, stems: list[str], missing: list[str]) -
 
 def test_no_image_at_all_makes_a_report_too(broken: list[Path]) -> None:
     findings = findings_of(broken[-2:])
-    report = make_report(findings, looked_at="decode", image_size=256, ranks=2, batch_size=8)
-    assert report["training"]["enough_to_validate"] is False
+    report = make_report(findings, image_size=256)
     assert "samples     0 with an image" in to_text(report)
 
 
-def test_numbers_of_training(tmp_path: Path) -> None:
-    findings = findings_of([write_shard(tmp_path / "a.tar", image_samples(20))])
-    report = make_report(findings, looked_at="decode", image_size=16, ranks=2, batch_size=4)
-    training = report["training"]
-    assert training["images_a_rank_and_epoch"] == 10
-    assert training["steps_an_epoch"] == 2.5
-
-
 def test_memory_grows_by_bytes_a_sample(tmp_path: Path) -> None:
-    """3 million samples of 10,000 a shard: 48 MB of hashes, and less than 1 MB beside."""
+    """3 million samples of 10,000 a shard: 24 MB of hashes, and less than 1 MB beside."""
     path = write_shard(tmp_path / "a.tar", image_samples(50))
     findings = Findings()
 
     def take_in(count: int) -> None:
         for _ in range(count):
-            shard = check_shard(path, look_at_header, 16)
+            shard = check_shard(path, 16)
             shard.path = Path(f"{len(findings.shards):05d}.tar")
             findings.add(shard)
 
+    def measure() -> tuple[float, int]:
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        take_in(25)
+        after, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return (after - before) / 25, peak - after
+
     take_in(5)
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    take_in(50)
-    after, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert (after - before) / 50 < 50 * 16 + 2500
-    assert peak - after < 2_000_000
+    # Twice, because Python's table of interned strings (pathlib adds to it) doubles now and then.
+    growth, beside = map(min, zip(measure(), measure(), strict=True))
+    assert growth < 50 * 8 + 2500
+    assert beside < 2_000_000
 
 
 def test_examples_are_bounded(tmp_path: Path) -> None:
@@ -294,7 +265,3 @@ def test_examples_are_bounded(tmp_path: Path) -> None:
     findings = findings_of([path] * 3)
     assert findings.counts[Kind.unreadable] == 150
     assert len(findings.examples[Kind.unreadable]) == 60
-
-
-def test_every_kind_is_a_problem_or_a_note() -> None:
-    assert Counter(kind.is_problem for kind in Kind) == {True: 7, False: 6}

@@ -173,6 +173,29 @@ def test_a_resume_goes_on_from_what_all_ranks_counted() -> None:
     }
 
 
+@pytest.mark.parametrize(("is_first_rank", "expected"), [(True, 5 + 1), (False, 1)])
+def test_what_was_counted_before_a_resume_is_added_by_one_rank_alone(
+    is_first_rank: bool, expected: int
+) -> None:
+    counting = BadSamples(0.9)
+    state = {"bad_samples": {"bad": 5, "seen": 100, "validated": False}}
+    counting.on_load_checkpoint(None, None, state)  # type: ignore[arg-type]
+    see(counting, batch(1, "a.tar/1: broken"))
+    logged: dict[str, tuple[float, str]] = {}
+
+    def log(name: str, value: float, *, reduce_fx: str, sync_dist: bool, logger: bool) -> None:
+        assert sync_dist
+        logged[name] = (value, reduce_fx)
+
+    trainer: Any = SimpleNamespace(
+        is_global_zero=is_first_rank, datamodule=SimpleNamespace(num_bad_shards=lambda: 2)
+    )
+    module: Any = SimpleNamespace(log=log)
+    counting.on_validation_epoch_end(trainer, module)
+    # Lightning sums what the ranks log of samples; all find the same shards.
+    assert logged == {"data/bad_samples": (expected, "sum"), "data/bad_shards": (2, "max")}
+
+
 def test_a_batch_without_an_image_is_a_step_left_out(tmp_path: Path) -> None:
     damage(tmp_path, 3)
     one_by_one = ("data.batch_size=1", "run.max_steps=9", "data.max_bad_fraction=0.1")

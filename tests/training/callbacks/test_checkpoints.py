@@ -6,10 +6,12 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
@@ -113,6 +115,22 @@ def test_a_checkpoint_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> 
     checkpoints.best.touch()
     checkpoints.load_state_dict({"best_value": 0.5, "best_step": 7})
     assert (checkpoints.best_value, checkpoints.best_step) == (0.5, 7)
+
+
+def test_a_best_that_lies_in_another_folder_is_not_the_best_of_this_one(tmp_path: Path) -> None:
+    metric = {"best_metric": "val/psnr", "higher_is_better": True}
+    checkpoints = Checkpoints(tmp_path, 1, {}, **metric)  # type: ignore[arg-type]
+    checkpoints.load_state_dict({"best_metric": "val/psnr", "best_value": 30.0, "best_step": 7})
+    saved: list[Path] = []
+    trainer: Any = SimpleNamespace(
+        callback_metrics={"val/psnr": 20.0},
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        global_step=9,
+        save_checkpoint=saved.append,
+    )
+    checkpoints.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    assert saved == [checkpoints.best]
+    assert (checkpoints.best_value, checkpoints.best_step) == (20.0, 9)
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", pytest.param("best.ckpt", marks=pytest.mark.slow)])

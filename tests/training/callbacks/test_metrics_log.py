@@ -2,10 +2,15 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from tiny_runs import tiny_config
 
+from vqgan_train.training.callbacks import MetricsLog, SkipNonFinite, metrics_log
+from vqgan_train.training.lightning.module import TRAINING_METRICS
 from vqgan_train.training.train import train
 
 Row = dict[str, str]
@@ -46,6 +51,32 @@ def test_epochs_speed_and_rate_are_those_of_the_run(table: dict[int, Row]) -> No
     images_per_second = 2 / row["train/step_seconds"]
     assert row["train/images_per_second"] == pytest.approx(images_per_second, rel=1e-6)
     assert 0 <= row["train/data_seconds"] < row["train/step_seconds"]
+
+
+def test_images_of_all_ranks_count_for_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(metrics_log, "time", SimpleNamespace(perf_counter=lambda: now))
+    log = MetricsLog(every_steps=2, non_finite=SkipNonFinite(3, 1))
+    trainer: Any = SimpleNamespace(
+        world_size=3,
+        accumulate_grad_batches=1,
+        global_step=0,
+        loggers=[],
+        strategy=SimpleNamespace(reduce=lambda terms, reduce_op: terms),
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 1e-4}])],
+        datamodule=SimpleNamespace(position=lambda: 6, train_data=range(12)),
+    )
+    log.on_train_start(trainer, None)  # type: ignore[arg-type]
+    for step in (1, 2):
+        now += 1.0  # waiting for data
+        log.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+        now += 4.0
+        trainer.global_step = step
+        outputs = {"terms": torch.zeros(len(TRAINING_METRICS))}
+        log.on_train_batch_end(trainer, None, outputs, {"image": range(5)}, 0)  # type: ignore[arg-type]
+    assert log.latest["train/images_per_second"] == 2 * 5 * 3 / 10
+    assert log.latest["train/step_seconds"] == 5
+    assert log.latest["train/data_seconds"] == 1
 
 
 def test_codes_are_used_or_dead(table: dict[int, Row]) -> None:

@@ -1,7 +1,9 @@
 """Steps whose numbers went wrong leave everything as it was, and end a run when they go on."""
 
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from tiny_runs import assert_equal, load, rows, tiny_config
 
 from vqgan_train.losses import Objective, StepTerms
-from vqgan_train.training.callbacks import NonFiniteError
+from vqgan_train.training.callbacks import NonFiniteError, SkipNonFinite
 from vqgan_train.training.train import train
 
 EACH = ("run.checkpoint_every_steps=1", "run.val_every_steps=9")
@@ -98,6 +100,37 @@ def test_a_row_that_ends_before_anyone_looks_is_not_missed(
                 "optim.max_skipped_steps=3",
             )
         )
+
+
+def take_steps(callback: SkipNonFinite, *gradients: float) -> None:
+    """Show the callback steps of a module of one weight."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight])
+    module: Any = SimpleNamespace(device=torch.device("cpu"), discriminator=torch.nn.Identity())
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=1, global_step=0)
+    callback.on_train_start(trainer, module)
+    for gradient in gradients:
+        weight.grad = torch.tensor([gradient])
+        callback.on_train_batch_start(trainer, module, None, trainer.global_step)
+        callback.on_before_optimizer_step(trainer, module, optimizer)
+        trainer.global_step += 1
+        callback.on_train_batch_end(trainer, module, None, None, trainer.global_step)
+
+
+def test_a_row_goes_on_over_a_resume() -> None:
+    before, after = (SkipNonFinite(max_in_row=3, every_steps=1) for _ in range(2))
+    take_steps(before, 1.0, math.nan, math.inf)
+    after.load_state_dict(before.state_dict())
+    with pytest.raises(NonFiniteError, match="3 steps in a row"):
+        take_steps(after, math.nan)
+
+
+def test_a_good_step_after_a_resume_ends_the_row() -> None:
+    before, after = (SkipNonFinite(max_in_row=3, every_steps=1) for _ in range(2))
+    take_steps(before, math.nan, math.nan)
+    after.load_state_dict(before.state_dict())
+    take_steps(after, 1.0, math.nan, math.nan)
+    assert after.state_dict() == {"skipped": 4.0, "in_row": 2.0}
 
 
 def test_accumulated_batches_are_left_out_together(

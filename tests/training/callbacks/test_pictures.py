@@ -1,12 +1,19 @@
 """The picture grid, pixel by pixel."""
 
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from factories import tiny_images
 from numpy.typing import NDArray
+from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from vqgan_train.training.callbacks import Pictures
 from vqgan_train.training.callbacks.pictures import GAP, LABEL_HEIGHT, draw_grid
 
 
@@ -55,3 +62,24 @@ def test_rows_have_labels() -> None:
     for row in range(3):
         top = row * (LABEL_HEIGHT + 128)
         assert (grid[top : top + LABEL_HEIGHT] < 128).any()
+
+
+@pytest.mark.parametrize("is_first_rank", [True, False])
+def test_the_first_rank_alone_draws(tmp_path: Path, is_first_rank: bool) -> None:
+    trainer: Any = SimpleNamespace(
+        is_global_zero=is_first_rank,
+        global_step=70,
+        loggers=[],
+        datamodule=SimpleNamespace(first_val_images=lambda count: tiny_images(count, 16, 16)),
+        precision_plugin=SimpleNamespace(val_step_context=nullcontext),
+    )
+    Pictures(tmp_path / "images", 2).on_validation_end(trainer, Mirror())
+    drawn = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))]
+    assert drawn == (["images", "images/step_000070.png"] if is_first_rank else [])
+
+
+class Mirror(LightningModule):
+    """Reconstructs images mirrored."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flip(3)

@@ -26,9 +26,13 @@ def given(**changes: Any) -> dict[str, Any]:
 
 def second_rank(folder: Path, step: int, others_agree: bool = True) -> Any:
     """A trainer of a rank that is told what the first one has."""
+
+    def decide(agrees: bool, all: bool) -> bool:
+        return (agrees and others_agree) if all else (agrees or others_agree)
+
     strategy = SimpleNamespace(
         broadcast=lambda _own: (str(folder), step, SETTINGS),
-        reduce_boolean_decision=lambda agrees, all: agrees and others_agree,
+        reduce_boolean_decision=decide,
     )
     return SimpleNamespace(strategy=strategy, global_rank=1)
 

@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning import Callback
 from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wait_until
+from torch import Tensor
 
 from vqgan_train.system.processes import STOP_SIGNALS, TIME_IS_UP
 from vqgan_train.training import callbacks
@@ -126,6 +130,38 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     stopping._receive(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         stopping._receive(signal.SIGINT, None)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "expected"),
+    [(None, 0, 0), (None, 128 + signal.SIGUSR1, 138), (signal.SIGTERM, 138, 143)],
+)
+def test_a_rank_ends_with_the_highest_code_that_any_rank_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int | None, others: int, expected: int
+) -> None:
+    def all_reduce(code: Tensor, operation: Any, group: str) -> None:
+        assert (operation, group) == (torch.distributed.ReduceOp.MAX, "gloo group")
+        code.clamp_(min=others)
+
+    monkeypatch.setattr(torch.distributed, "new_group", lambda backend: f"{backend} group")
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    saved: list[int] = []
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoints: Any = SimpleNamespace(
+        last=last, save_last=lambda trainer: saved.append(trainer.global_step)
+    )
+    stopping = callbacks.StopSignals(checkpoints, max_hours=None)
+    trainer: Any = SimpleNamespace(world_size=2, accumulate_grad_batches=1, global_step=6)
+    stopping.on_train_start(trainer, None)  # type: ignore[arg-type]
+    try:
+        if own is not None:
+            os.kill(os.getpid(), own)
+        with pytest.raises(SystemExit) if expected else nullcontext() as ended:
+            stopping.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+    finally:
+        stopping.on_train_end(trainer, None)  # type: ignore[arg-type]
+    assert (ended.value.code if ended else 0) == expected
+    assert saved == ([6] if expected else [])
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """The folder of a run: claimed by one, written whole."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +122,21 @@ def test_a_disk_that_is_too_small_is_said_first(tmp_path: Path) -> None:
     require_space(tmp_path, num_weights=1000)
     with pytest.raises(RunFolderError, match=r"take 3600000.0 GB, and the disk of run.output_dir="):
         require_space(tmp_path, num_weights=10**14)
+
+
+def test_checkpoints_that_are_there_need_no_second_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name, size in (("last.ckpt", 12_000), ("best.ckpt", 11_000)):
+        (tmp_path / "checkpoints" / name).write_bytes(bytes(size))
+    # A new run of 1000 weights needs 36,000 bytes.
+    free = 36_000 - 23_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    require_space(tmp_path, num_weights=1000)
+    free -= 1
+    with pytest.raises(RunFolderError, match="Make room"):
+        require_space(tmp_path, num_weights=1000)
 
 
 def test_what_a_kill_left_behind_is_cleared(tmp_path: Path) -> None:

@@ -32,11 +32,8 @@ class Measured(NamedTuple):
     """(F,)."""
 
 
-class Bootstrap(NamedTuple):
-    """How intervals are drawn."""
-
-    resamples: int
-    seed: int
+SEED = 0
+"""Seed of the bootstrap, so that the same values give the same intervals."""
 
 
 class _Group(NamedTuple):
@@ -47,35 +44,35 @@ class _Group(NamedTuple):
     images: NDArray[np.int64] | None
     """(rows,) the image of each face; None: rows are images."""
 
-    def summaries(self, columns: Floats, bootstrap: Bootstrap) -> list[Summary]:
-        chosen, (resamples, seed) = columns[self.rows], bootstrap
+    def summaries(self, columns: Floats, resamples: int) -> list[Summary]:
+        chosen = columns[self.rows]
         if self.images is None:
-            return summarise(chosen, resamples=resamples, seed=seed)
-        return summarise_by_image(chosen, self.images, resamples=resamples, seed=seed)
+            return summarise(chosen, resamples=resamples, seed=SEED)
+        return summarise_by_image(chosen, self.images, resamples=resamples, seed=SEED)
 
 
 def summaries_of(
-    measured: Measured, images: ImageTable, bootstrap: Bootstrap
+    measured: Measured, images: ImageTable, resamples: int
 ) -> dict[str, dict[str, Summary]]:
-    """Means and intervals by group, then by metric."""
+    """Compute means and intervals by group, then by metric."""
     found = {}
     for group in _groups(images, has_faces=bool(measured.face_values)):
         values = _values(measured, group)
-        summaries = group.summaries(_columns(values, len(group.rows)), bootstrap)
+        summaries = group.summaries(_columns(values, len(group.rows)), resamples)
         found[group.name] = dict(zip(values, summaries, strict=True))
     return found
 
 
 def differences_of(
-    before: Measured, after: Measured, images: ImageTable, bootstrap: Bootstrap
+    before: Measured, after: Measured, images: ImageTable, resamples: int
 ) -> list[Difference]:
-    """Changes from one checkpoint to another, image by image and face by face."""
+    """Compute the changes per image and face from one checkpoint to another."""
     found = []
     for group in _groups(images, has_faces=bool(after.face_values)):
         ours, theirs = _values(after, group), _values(before, group)
         with np.errstate(invalid="ignore"):  # of two infinite PSNRs: undefined
             changes = {name: ours[name] - theirs[name] for name in ours}
-        summaries = group.summaries(_columns(changes, len(group.rows)), bootstrap)
+        summaries = group.summaries(_columns(changes, len(group.rows)), resamples)
         for (metric, change), summary in zip(changes.items(), summaries, strict=True):
             found.append(
                 Difference(

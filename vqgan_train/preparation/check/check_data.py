@@ -1,4 +1,4 @@
-"""`python -m vqgan_train.check_data`: look through shards before hours are spent on them."""
+"""`python -m vqgan_train.check_data`: find damaged shards and images before training."""
 
 from __future__ import annotations
 
@@ -10,37 +10,28 @@ from typing import Any
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vqgan_train.config.preparation import CheckDataConfig, Images
+from vqgan_train.config.preparation import CheckDataConfig
 from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
-from vqgan_train.preparation.check.headers import look_at_header, look_at_pixels
 from vqgan_train.preparation.check.shard_check import ShardChecks
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.files import write_whole
 
 PROBLEMS_FOUND = 1
-"""Exit code, beside command.USER_ERROR and command.INTERRUPTED; 0 if all is well."""
+"""Exit code if the shards have problems; 0 if not. See also command.USER_ERROR."""
 
 
 def check_data(config: CheckDataConfig) -> None:
-    """Print a report on some shards, and write it down if asked to.
+    """Check shards, print a report and, if configured, write it to a JSON file.
 
     Raises:
-        SystemExit: there are problems.
-        ShardError: the shards are not there.
+        SystemExit: the shards have problems.
+        ShardError: a shard does not exist.
         OSError: the report cannot be written.
     """
     require_writable(config.output)
-    look = {Images.headers: look_at_header, Images.decode: look_at_pixels}[config.images]
-    checks = ShardChecks(expand_shards(config.shards), look, config.image_size)
-    findings = collect(checks, config.num_workers)
-    report = make_report(
-        findings,
-        looked_at=config.images.value,
-        image_size=config.image_size,
-        ranks=config.ranks,
-        batch_size=config.batch_size,
-    )
+    checks = ShardChecks(expand_shards(config.shards), config.image_size)
+    report = make_report(collect(checks, config.num_workers), config.image_size)
     sys.stdout.write(f"{to_text(report)}\n")
     if config.output is not None:
         with write_whole(Path(config.output)) as file:
@@ -50,10 +41,10 @@ def check_data(config: CheckDataConfig) -> None:
 
 
 def require_writable(output: str | None) -> None:
-    """Refuse a place for the report before hours are spent.
+    """Check before hours of work that the report can be written.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: `output` is a folder, or no file can be written beside it.
     """
     if output is not None:
         if Path(output).is_dir():
@@ -64,7 +55,7 @@ def require_writable(output: str | None) -> None:
 
 
 def collect(checks: ShardChecks, num_workers: int) -> Findings:
-    """Look through all shards, in processes that each take one after the other."""
+    """Check all shards in parallel, one shard per process at a time."""
     findings = Findings()
     loader = DataLoader(checks, batch_size=None, collate_fn=unchanged, num_workers=num_workers)
     for shard in tqdm(loader, "checking", unit="shard"):
@@ -74,5 +65,5 @@ def collect(checks: ShardChecks, num_workers: int) -> Findings:
 
 
 def unchanged(shard: Any) -> Any:
-    """Keep torch from turning arrays into tensors."""
+    """Return the findings as they are; torch's default would turn arrays into tensors."""
     return shard

@@ -42,6 +42,7 @@ class Hold:
 
     def __init__(self, path: Path) -> None:
         self._process = os.getpid()
+        self._descriptor = -1  # for __del__, which is called even if the file cannot be opened
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)

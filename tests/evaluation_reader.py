@@ -1,4 +1,4 @@
-"""Reads an evaluation back from the folder that `folder` wrote it into."""
+"""Reads the folder of an evaluation, so that tests can compare it with what was written."""
 
 import csv
 import json
@@ -33,38 +33,24 @@ from vqgan_train.metrics.codebook import CodebookStatistics
 Columns = Mapping[str, Sequence[str]]
 
 LONGEST_CAPTION = 2**31 - 1
-"""Bytes; the csv module takes no more than 131,072 unless it is told to."""
-
-
-class EvaluationFileError(ValueError):
-    """A folder holds no evaluation that can be read; the message says what is wrong with it."""
+"""In bytes; the csv module refuses fields longer than 131,072 by default."""
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read what `write_evaluation` wrote, bit for bit.
-
-    Raises:
-        EvaluationFileError: it is not there, or damaged.
-    """
-    try:
-        plain = json.loads((folder / JSON_FILE).read_bytes())
-        images, faces = _columns(folder / IMAGES_FILE), _columns(folder / FACES_FILE)
-        checkpoints = tuple(_checkpoint(own, images, faces) for own in plain["checkpoints"])
-        names = [checkpoint.name for checkpoint in checkpoints]
-        return Evaluation(
-            dataset=_dataset(plain["dataset"]),
-            images=_image_table(plain["slices"], images, faces),
-            checkpoints=checkpoints,
-            evaluators=plain["evaluators"],
-            differences=tuple(_difference(own) for own in plain["differences"]),
-            left_out=tuple(LeftOut(**own) for own in plain["left_out"]),
-            pictures=tuple(_picture(own, names, folder) for own in plain["pictures"]),
-        )
-    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
-        raise EvaluationFileError(
-            f"{folder} holds no evaluation that can be read ({type(error).__name__}: {error}). "
-            "Give the output folder of python -m vqgan_train.evaluate, or run it again."
-        ) from error
+    """Read an evaluation from the folder that `write_evaluation` wrote, bit for bit."""
+    plain = json.loads((folder / JSON_FILE).read_bytes())
+    images, faces = _columns(folder / IMAGES_FILE), _columns(folder / FACES_FILE)
+    checkpoints = tuple(_checkpoint(own, images, faces) for own in plain["checkpoints"])
+    names = [checkpoint.name for checkpoint in checkpoints]
+    return Evaluation(
+        dataset=_dataset(plain["dataset"]),
+        images=_image_table(plain["slices"], images, faces),
+        checkpoints=checkpoints,
+        evaluators=plain["evaluators"],
+        differences=tuple(_difference(own) for own in plain["differences"]),
+        left_out=tuple(LeftOut(**own) for own in plain["left_out"]),
+        pictures=tuple(_picture(own, names, folder) for own in plain["pictures"]),
+    )
 
 
 def _columns(path: Path) -> Columns:
@@ -133,7 +119,7 @@ def _summary(plain: Mapping[str, Any]) -> Summary:
 
 
 def _float(number: float | str | None) -> float:
-    """As `folder` writes numbers that JSON lacks."""
+    """Undo how evaluation/report/evaluation_folder.py writes NaN and infinity, which JSON lacks."""
     return float("nan") if number is None else float(number)
 
 

@@ -1,0 +1,80 @@
+"""From which step on the discriminator trains, and from which the generator feels it."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from factories import TINY_ARCHITECTURE, tiny_images
+
+from vqgan_train.losses import Objective, StepTerms
+from vqgan_train.training.lightning.module import VQGANModule
+
+OBJECTIVE = {
+    "perceptual_weight": 1.0,
+    "adversarial_weight": 0.75,
+    "codebook_weight": 1.0,
+    "commitment_weight": 0.25,
+    "legacy_codebook_loss": True,
+}
+
+
+def first_steps(
+    monkeypatch: pytest.MonkeyPatch, *, discriminator: int, adversarial: int, warmup: int | None
+) -> tuple[int, int]:
+    """Count the first of 8 steps in which the discriminator trains, and its term has weight.
+
+    Args:
+        monkeypatch: replaces the losses, which are not computed.
+        discriminator: the setting for the one.
+        adversarial: the setting for the other.
+        warmup: steps of warm-up of a new discriminator; None: it is not new.
+    """
+    factors: list[tuple[float, float]] = []
+
+    def forward(self: Objective, *tensors: Any, **options: Any) -> StepTerms:
+        factors.append((options["discriminator_factor"], options["adversarial_factor"]))
+        return StepTerms(*[torch.zeros(())] * len(StepTerms._fields))
+
+    monkeypatch.setattr(Objective, "forward", forward)
+    module = VQGANModule(
+        model=TINY_ARCHITECTURE,
+        discriminator={"channels": 8, "num_layers": 2},
+        objective=OBJECTIVE,
+        optimizer={"lr": 1e-3},
+        discriminator_start_step=discriminator,
+        adversarial_start_step=adversarial,
+    )
+    if warmup is not None:
+        module.warm_up_discriminator(warmup)
+    for step in range(8):
+        module._trainer = SimpleNamespace(global_step=step)  # type: ignore[assignment]
+        with torch.no_grad():
+            module.training_step({"image": tiny_images(1, 8, 8)})
+    trains, felt = map(list, zip(*factors, strict=True))
+    for switch in (trains, felt):
+        assert switch == sorted(switch), "what is on stays on"
+    return trains.index(1.0), felt.index(1.0)
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "adversarial", "warmup", "expected"),
+    [
+        (2, 5, None, (2, 5)),
+        (0, 3, None, (0, 3)),
+        (2, 2, 3, (2, 5)),
+        (2, 6, 3, (2, 6)),
+        (2, 4, 0, (2, 4)),
+    ],
+)
+def test_the_discriminator_trains_before_the_generator_feels_it(
+    monkeypatch: pytest.MonkeyPatch,
+    discriminator: int,
+    adversarial: int,
+    warmup: int | None,
+    expected: tuple[int, int],
+) -> None:
+    found = first_steps(
+        monkeypatch, discriminator=discriminator, adversarial=adversarial, warmup=warmup
+    )
+    assert found == expected

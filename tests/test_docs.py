@@ -111,3 +111,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+PLACES = (ROOT, ROOT / "docs", ROOT / "vqgan_train", ROOT / "tests", ROOT / "scripts" / "slurm")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_source_files_and_packages_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    files = re.findall(r"[\w./-]*\w\.(?:py|sbatch)\b", text)
+    folders = re.findall(r"`((?:conf|scripts|tests|vqgan_train)/[\w/]*)`", text)
+    table = re.findall(r"^\| [^|`]+ \| (`.*`) \|$", text, re.MULTILINE)
+    packages = re.findall(r"`([\w/]+/)`", " ".join(table)) if page.name == "CONTRIBUTING.md" else []
+    assert page.name != "CONTRIBUTING.md" or packages
+    named = {*files, *folders, *packages}
+    assert not {name for name in named if not any((place / name).exists() for place in PLACES)}

@@ -59,7 +59,6 @@ from vqgan_train.models import VQGAN
 from vqgan_train.shards.index import index_shards
 from vqgan_train.system.devices import PRECISIONS
 from vqgan_train.system.errors import ConfigError
-from vqgan_train.tokens import encode as command
 from vqgan_train.tokens import encode as encoding
 from vqgan_train.tokens.formats import FORMATS
 from vqgan_train.training.data.pipeline import read_sample
@@ -67,6 +66,8 @@ from vqgan_train.training.data.pipeline import read_sample
 GIVEN = (
     "checkpoint=a.ckpt", "output=out", "format=parquet", "pixel_range=signed", "shards=a.tar",
 )  # fmt: skip
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,7 @@ def test_the_choices_are_those_that_there_are() -> None:
 
 
 def test_every_setting_is_read_and_what_only_the_user_knows_must_be_given() -> None:
-    source = Path(command.__file__).read_text()
+    source = (ROOT / "vqgan_train" / "tokens" / "encode.py").read_text()
     assert [name for name in setting_names(EncodeConfig) if f"config.{name}" not in source] == []
     for missing in GIVEN[:4]:
         name = missing.split("=")[0]

@@ -23,7 +23,6 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
 from vqgan_train.config import EvaluateConfig, EvaluationMetric, SelectConfig, setting_names
-from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import metric_suite as instruments
 from vqgan_train.evaluation.job import share_size
 from vqgan_train.evaluation.metric_suite import Wanted, WeightFiles, set_up
@@ -38,6 +37,8 @@ from vqgan_train.preparation.survey import word_pattern
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.system.processes import Share
 from vqgan_train.tokens.tokenizer import load_tokenizer
+
+ROOT = Path(__file__).parents[1]
 
 GIVEN = ("checkpoint=a.ckpt", "output=out", "shards=a.tar")
 PLAIN = "metrics=[psnr,ssim,l1]"
@@ -79,7 +80,7 @@ def test_people_are_those_of_select() -> None:
 
 
 def test_every_setting_is_read() -> None:
-    source = Path(command.__file__).read_text()
+    source = (ROOT / "vqgan_train" / "evaluation" / "evaluate.py").read_text()
     names = [name for name in setting_names(EvaluateConfig) if name.split(".")[0] != "data"]
     assert [name for name in names if f"config.{name}" not in source] == []
 

@@ -9,8 +9,8 @@ from factories import image_bytes
 from tiny_evaluate import SMALL, with_tiny_features
 from tiny_tokens import run, tiny_checkpoint, tiny_shards
 
+from vqgan_train import evaluate
 from vqgan_train.config import EvaluateConfig, setting_names
-from vqgan_train.evaluation import evaluate
 
 PAGE = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
 COMMANDS = re.findall(r"^    (.*-m vqgan_train\.evaluate .*)$", PAGE, re.MULTILINE)

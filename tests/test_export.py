@@ -25,6 +25,7 @@ from tiny_exports import (
 )
 from torch import Tensor
 
+from vqgan_train import export as command
 from vqgan_train.checkpoint import FORMATS, read_networks
 from vqgan_train.cli import USER_ERROR, explain, is_users
 from vqgan_train.config import (
@@ -37,7 +38,6 @@ from vqgan_train.config import (
 )
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
-from vqgan_train.release import export as command
 from vqgan_train.release.card import CardMetadata
 from vqgan_train.release.conversion import Agreement, Conversion, convert
 from vqgan_train.release.release_folder import Release
@@ -75,7 +75,7 @@ def test_all_settings_are_read_and_must_be_given() -> None:
         "push_to_hub": None,
         "private": True,
     }
-    source = Path(command.__file__).read_text()
+    source = (ROOT / "vqgan_train" / "release" / "export.py").read_text()
     assert all(f"config.{name}" in source for name in (*settings, "card"))
     for missing in GIVEN:
         name = missing.split("=")[0]

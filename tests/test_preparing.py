@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf.errors import MissingMandatoryValue
 
-from vqgan_train import prepare_cc3m, prepare_yfcc_links, select
+from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select
 from vqgan_train.cli import USER_ERROR, explain, quote_overrides
 from vqgan_train.config import (
     LinksConfig,
@@ -25,7 +25,6 @@ from vqgan_train.config import (
     register_schema,
     to_config,
 )
-from vqgan_train.preparation import pack, prepare_yfcc
 from vqgan_train.system.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -52,8 +51,8 @@ GIVEN = {
     "select": ("sources.cc3m=a.tar", "sources.yfcc=b.tar", "output=out"),
 }
 READERS = "\n".join(
-    (ROOT / "vqgan_train" / f"{name}.py").read_text()
-    for name in ("pack", "prepare_yfcc", "download", "make_selection")
+    (ROOT / "vqgan_train" / "preparation" / f"{name}.py").read_text()
+    for name in ("pack", "prepare_yfcc", "download", "select")
 )
 
 

@@ -9,7 +9,7 @@ from factories import random_lpips_weights
 from tiny_tokens import run
 from torch import Tensor, nn
 
-from vqgan_train.evaluation import evaluate
+from vqgan_train import evaluate
 from vqgan_train.evaluation import metric_suite as instruments
 from vqgan_train.losses.lpips_weights import ALEXNET
 from vqgan_train.metrics.frechet import Evaluator

@@ -11,7 +11,7 @@ from factories import image_samples, write_shard
 from numpy.typing import NDArray
 from tiny_exports import tiny_networks, write_checkpoint
 
-from vqgan_train.tokens import decode, encode
+from vqgan_train import decode, encode
 from vqgan_train.tokens.batches import Row
 from vqgan_train.tokens.formats import open_any
 from vqgan_train.tokens.metadata import TokenMetadata

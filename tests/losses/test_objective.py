@@ -223,13 +223,13 @@ def test_before_its_start_the_adversarial_game_is_off_as_in_the_original(
 ) -> None:
     sides = Sides(lpips_weights, disc_start=5).double()
     expected = sides.peer_step(tiny_images().double(), global_step=4)
-    terms = sides.our_terms(tiny_images().double(), adversarial_factor=0.0, discriminator_factor=0.0)
+    terms = sides.our_terms(
+        tiny_images().double(), adversarial_factor=0.0, discriminator_factor=0.0
+    )
     terms.backward.backward()
     gradients = sides.our_gradients()
     assert_gradients_close(gradients, expected.gradients)
-    torch.testing.assert_close(
-        terms.total, expected.generator_loss.detach(), rtol=1e-9, atol=1e-12
-    )
+    torch.testing.assert_close(terms.total, expected.generator_loss.detach(), rtol=1e-9, atol=1e-12)
     assert terms.adaptive_weight == 0
     assert not any(gradients[n].any() for n in gradients if n.startswith("discriminator"))
 

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,19 @@ def image_bytes(
     return encoded.getvalue()
 
 
-def image_samples(count: int, *, first: int = 0) -> list[dict[str, Any]]:
-    """Make samples `000000`, ...: a PNG of noise, other sides for each, and a caption."""
+def image_samples(
+    count: int, *, first: int = 0, seeds: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Make samples `000000`, ...: a PNG of noise, other sides for each, and a caption.
+
+    The noise is drawn from the samples' own numbers, unless `seeds` has a seed for each number.
+    """
     return [
         {
             "__key__": f"{number:06d}",
-            "png": image_bytes(20 + number % 3, 26 - number % 4, seed=number),
+            "png": image_bytes(
+                20 + number % 3, 26 - number % 4, seed=seeds[number] if seeds else number
+            ),
             "txt": f"photo {number}".encode(),
         }
         for number in range(first, first + count)

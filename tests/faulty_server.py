@@ -8,6 +8,9 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+HANG_SECONDS = 600
+"""How long a stalling server keeps its connection: longer than any test waits."""
+
 Fault = Callable[["Handler", bytes], None]
 
 
@@ -93,13 +96,13 @@ def stall_after(num_bytes: int) -> Fault:
     def fault(handler: Handler, body: bytes) -> None:
         handler.begin(len(body))
         handler.wfile.write(body[:num_bytes])
-        handler.files.closing.wait(60)
+        handler.files.closing.wait(HANG_SECONDS)
 
     return fault
 
 
 def stall_before_headers(handler: Handler, body: bytes) -> None:
-    handler.files.closing.wait(60)
+    handler.files.closing.wait(HANG_SECONDS)
 
 
 def trickle(handler: Handler, body: bytes) -> None:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -184,10 +183,10 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
         assert letter, f"it ended by itself: {seen}"
         seen += letter
     process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == INTERRUPTED, err
-    assert time.monotonic() - started < 20
+    done = [int(number) for number in re.findall(r" (\d+)/500 ", seen + err)]
+    assert done[-1] < 400, "it read on to the end"
     assert "Traceback" not in seen + err
     assert not (tmp_path / "r.json").exists()
 

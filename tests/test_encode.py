@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from clear_tokens import CLEAR_GAP, MOST_DRAWS, has_clear_tokens, token_gaps
 from factories import FULL_ARCHITECTURE, TINY_ARCHITECTURE, image_bytes, image_samples, write_shard
 from hydra import compose, initialize_config_dir
 from omegaconf.errors import MissingMandatoryValue
@@ -28,6 +29,7 @@ from tiny_tokens import (
     rows_of,
     run_encode,
     tiny_checkpoint,
+    tiny_samples,
     tiny_shards,
     token_files,
     tokens_of,
@@ -55,7 +57,7 @@ from vqgan_train.images.transforms import (
     decode,
     to_model_range,
 )
-from vqgan_train.models import VQGAN
+from vqgan_train.models import VQGAN, VectorQuantizer
 from vqgan_train.shards.index import index_shards
 from vqgan_train.system.devices import PRECISIONS
 from vqgan_train.system.errors import ConfigError
@@ -170,17 +172,28 @@ def save_peer(model: Any, path: Path) -> Path:
     return path
 
 
+def as_model_input(picture: bytes, pixel_range: str) -> Tensor:
+    pixels = decode(picture)[None].float()
+    return pixels / 127.5 - 1 if pixel_range == "signed" else pixels / 255
+
+
+def pictures_with_clear_tokens(model: Any, pixel_range: str) -> list[bytes]:
+    """Six encoded images of 16 x 16 pixels; see `clear_tokens`."""
+    drawn = (image_bytes(16, 16, seed=seed) for seed in range(MOST_DRAWS))
+    clear = (p for p in drawn if has_clear_tokens(model, as_model_input(p, pixel_range)))
+    return [next(clear) for _ in range(6)]
+
+
 @pytest.mark.parametrize("pixel_range", PIXEL_RANGES)
 def test_tokens_are_those_of_the_original(tmp_path: Path, pixel_range: str) -> None:
     model = peer_vqgan(**TINY_ARCHITECTURE).eval()
     path = save_peer(model, tmp_path / "peer.ckpt")
-    pictures = [image_bytes(16, 16, seed=seed) for seed in range(6)]
+    pictures = pictures_with_clear_tokens(model, pixel_range)
     samples = [{"__key__": f"{n}", "png": picture} for n, picture in enumerate(pictures)]
     shard = write_shard(tmp_path / "shard.tar", samples)
     output = tmp_path / "out"
     assert run_encode(path, output, f"shards={shard}", f"pixel_range={pixel_range}") == 0
-    pixels = torch.stack([decode(picture) for picture in pictures]).float()
-    images = pixels / 127.5 - 1 if pixel_range == "signed" else pixels / 255
+    images = torch.cat([as_model_input(picture, pixel_range) for picture in pictures])
     assert len(np.unique(tokens_of(output))) > 20
     assert np.array_equal(tokens_of(output), original_tokens(model, images))
 
@@ -209,7 +222,10 @@ def test_tokens_of_photos_are_those_of_the_original_at_full_size(tmp_path: Path)
         tokens = tokens_of(output)
         assert tokens.shape == (2, 256)
         assert len(np.unique(tokens)) > 50
-        assert np.array_equal(tokens, original_tokens(model, images))
+        # Between 16,384 codes a few positions have no clear nearest one.
+        is_clear = (token_gaps(model, images) > CLEAR_GAP).numpy()
+        assert is_clear.mean() > 0.99
+        assert np.array_equal(tokens[is_clear], original_tokens(model, images)[is_clear])
 
 
 def test_parquet_is_as_dalle_mini_reads_it(tmp_path: Path, checkpoint: Path, shards: str) -> None:
@@ -260,7 +276,8 @@ def test_every_sample_has_its_own_tokens_in_every_format(
     model = VQGAN.from_checkpoint(checkpoint)
     transform = ImageTransform(16, 16, random_crop=False, random_flip=False)
     draws_nothing = np.random.default_rng(0)
-    images = [transform(s["png"], draws_nothing) for s in image_samples(17)]
+    images = [transform(s["png"], draws_nothing) for s in tiny_samples()]
+    assert has_clear_tokens(model, torch.stack(images))
     expected = torch.cat([model.encode(image[None]) for image in images]).numpy()
     for name in FORMATS:
         output = tmp_path / name
@@ -274,12 +291,22 @@ def test_every_sample_has_its_own_tokens_in_every_format(
 
 
 def test_a_shorter_precision_changes_few_tokens_and_is_written_down(
-    tmp_path: Path, checkpoint: Path, shards: str
+    tmp_path: Path, checkpoint: Path, shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for precision in ("fp32", "bf16"):
+    dtypes: set[torch.dtype] = set()
+    nearest = VectorQuantizer.nearest
+
+    def remember(self: VectorQuantizer, latents: Tensor) -> Tensor:
+        dtypes.add(latents.dtype)
+        return nearest(self, latents)
+
+    monkeypatch.setattr(VectorQuantizer, "nearest", remember)
+    for precision, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
+        dtypes.clear()
         assert run_encode(checkpoint, tmp_path / precision, shards, f"precision={precision}") == 0
+        assert dtypes == {dtype}
     exact, short = tokens_of(tmp_path / "fp32"), tokens_of(tmp_path / "bf16")
-    assert 0.9 < (exact == short).mean() < 1
+    assert (exact == short).mean() > 0.9
     metadata = metadata_of(tmp_path / "bf16" / "001.parquet")
     assert metadata.precision == "bf16"
 
@@ -295,9 +322,11 @@ def test_rectangles_are_encoded_and_say_so(
     assert (metadata.image_size, metadata.grid) == ([12, 20], [6, 10])
     assert (metadata.resize, metadata.interpolation) == ([16, 24], interpolation)
     cut = Cut((16, 24), (12, 20), interpolation)
-    images = to_model_range(torch.stack([cut.pixels(s["png"]) for s in image_samples(17)]))
+    images = to_model_range(torch.stack([cut.pixels(s["png"]) for s in tiny_samples()]))
+    model = VQGAN.from_checkpoint(checkpoint)
+    assert has_clear_tokens(model, images)
     with torch.inference_mode():
-        expected = VQGAN.from_checkpoint(checkpoint).encode(images).numpy()
+        expected = model.encode(images).numpy()
     assert np.array_equal(tokens_of(output), expected)
 
 
@@ -513,7 +542,7 @@ def start(checkpoint: Path, output: Path, shards: str, token_format: str) -> sub
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recorded_ranks import be_rank_of_torchrun, free_port
 from tiny_evaluate import TinyFeatures, run_evaluate, with_tiny_features, write_weights
 from tiny_runs import compose_settings
-from tiny_tokens import tiny_checkpoint, tiny_shards
+from tiny_tokens import tiny_checkpoint, tiny_samples, tiny_shards
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -136,7 +136,7 @@ def images_of(shards: str) -> Tensor:
     """(17, 3, 32, 32) uint8: all images of the tiny shards as a model sees them."""
     transform = ImageTransform(32, 32, random_crop=False, random_flip=False)
     draws_nothing = np.random.default_rng(0)
-    encoded = [sample["png"] for sample in image_samples(17)]
+    encoded = [sample["png"] for sample in tiny_samples()]
     return torch.stack([transform.pixels(image, draws_nothing) for image in encoded])
 
 
@@ -152,7 +152,7 @@ def test_the_numbers_are_those_of_the_models_pictures(
         tokens = tokenizer.encode(images, "signed")
         pixels = tokenizer.decode(tokens, (16, 16), "signed")
         for name, values in measure(PLAIN_METRICS, images, pixels).items():
-            np.testing.assert_allclose(result.values[name], values, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(result.values[name], values, atol=EIGHT_PIXELS, err_msg=name)
         assert set(result.values) == set(IMAGE_METRICS)
         expected = np.bincount(tokens.flatten(), minlength=tokenizer.codebook_size)
         np.testing.assert_array_equal(result.codebook.usage, expected)
@@ -173,6 +173,15 @@ def torchmetrics_fid(images: Tensor, pixels: Tensor) -> float:
     return float(theirs.compute())
 
 
+EIGHT_PIXELS = 1e-3
+"""How much eight pixels that differ by one grey level change a metric of 32 x 32 pixels.
+
+A pixel that the model puts midway between two grey levels is rounded up or down with the batch and
+the processor. One to three pixels of an image were; one changes PSNR, SSIM and each LPIPS by 1.3e-4
+at most. Another image's metrics differ by more than 1e-2.
+"""
+
+
 def assert_same(one: Evaluation, other: Evaluation) -> None:
     """But for rounding, which differs with the batch."""
     assert one.images.keys == other.images.keys
@@ -184,7 +193,7 @@ def assert_same(one: Evaluation, other: Evaluation) -> None:
     for ours, theirs in zip(one.checkpoints, other.checkpoints, strict=True):
         for name, values in (ours.values | ours.face_values).items():
             others = (theirs.values | theirs.face_values)[name]
-            np.testing.assert_allclose(values, others, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(values, others, atol=EIGHT_PIXELS, err_msg=name)
         np.testing.assert_array_equal(ours.codebook.usage, theirs.codebook.usage)
         for group, distance in ours.rfid.items():
             assert distance.count == theirs.rfid[group].count

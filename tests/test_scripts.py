@@ -13,7 +13,7 @@ from tiny_runs import wait_until
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 COMMANDS = sorted(file.stem for file in SCRIPTS.glob("*.py") if "__main__" in file.read_text())
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 def run_here(

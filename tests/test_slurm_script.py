@@ -51,7 +51,7 @@ def test_two_nodes_come_and_go(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         assert sorted(ran.stdout.splitlines()) == ["n1 127.0.0.1", "n2 127.0.0.1"], ran.stderr
         again = subprocess.run([*words, "start", str(folder)], capture_output=True, text=True)

@@ -28,7 +28,7 @@ def run_python(source: str, **variables: str) -> str:
         env={**os.environ, "WANDB_SERVICE": "", **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
@@ -86,7 +86,7 @@ def test_a_run_that_is_killed_goes_on_from_what_arrived(wandb_server: WandbServe
     with subprocess.Popen([sys.executable, "-c", source], env=environment) as process:
         started = time.monotonic()
         while RUN not in wandb_server.runs or len(wandb_server.runs[RUN].history) < 5:
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 240
             time.sleep(0.05)
         process.kill()
     kept = wandb_server.runs[RUN]

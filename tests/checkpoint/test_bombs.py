@@ -28,18 +28,18 @@ from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.system.errors import CheckpointError
 
 MEGABYTE = 2**20
-PATIENCE_SECONDS = 10
-"""The worst takes one on an idle core."""
+PROCESSOR_SECONDS = 30
+"""The worst takes one; what other processes take of the machine is not counted."""
 
 
 @pytest.fixture(autouse=True)
 def little_memory_and_time() -> Iterator[None]:
     """Python's memory must not grow by much, nor torch's, which is seen in that of the process."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest yet
-    before, started_at = resident_bytes(), time.monotonic()
+    before, started_at = resident_bytes(), time.process_time()
     yield
     assert resident_bytes(peak=True) - before < 300 * MEGABYTE
-    assert time.monotonic() - started_at < PATIENCE_SECONDS
+    assert time.process_time() - started_at < PROCESSOR_SECONDS
 
 
 def resident_bytes(*, peak: bool = False) -> int:

@@ -103,7 +103,7 @@ def test_what_fails_once_is_fetched_again(
     started_at = time.monotonic()
     assert keys(make_store(tmp_path), f"{server.url}/000.tar") == FIRST_KEYS
     assert server.requests["000.tar"] == 2
-    assert time.monotonic() - started_at < STALL_SECONDS + 8
+    assert time.monotonic() - started_at < 60
     assert not left_behind(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_commands_that_fail_are_dead_and_leave_no_process(
     store = make_store(tmp_path, attempts=1)
     with pytest.raises(DeadShardError, match=said):
         store.fetch(f"pipe:{command}")
-    give_up_at = time.monotonic() + 10
+    give_up_at = time.monotonic() + 60
     while children_of_tests("sleep"):  # what was killed takes a moment to be gone
         assert time.monotonic() < give_up_at
         time.sleep(0.05)

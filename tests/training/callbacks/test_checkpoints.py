@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from tiny_runs import tiny_config, tiny_overrides
 
@@ -62,37 +63,44 @@ def test_accumulated_batches_write_once_a_step(
     assert [step for name, step in written if name == "last.ckpt"] == [2, 4]
 
 
-def test_the_best_is_the_best_of_all_validations_over_a_resume(tmp_path: Path) -> None:
-    # So large a rate that losses go up and down.
-    wild = ("run.val_every_steps=1", "optim.learning_rate=1e-1", "run.checkpoint_every_steps=3")
-    train(tiny_config(tmp_path, *wild, "run.max_steps=6"))
-    train(tiny_config(tmp_path, *wild, "run.max_steps=7"))
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
-        validated = {
-            int(row["step"]): float(row["val/loss/reconstruction"]) for row in csv.DictReader(file)
+def script(monkeypatch: pytest.MonkeyPatch, metric: str, values: list[float]) -> None:
+    """Let validation after step n measure `values[n]`, whatever the model does."""
+    measured = Trainer.callback_metrics.fget
+
+    def scripted(trainer: Trainer) -> dict[str, Any]:
+        return {**measured(trainer), metric: torch.tensor(values[trainer.global_step])}
+
+    monkeypatch.setattr(Trainer, "callback_metrics", property(scripted))
+
+
+def test_the_best_is_the_best_of_all_validations_over_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = "val/loss/reconstruction"
+    # The first is what the run started from, and not its own.
+    script(monkeypatch, metric, [0.0, 5.0, 3.0, 4.0, 2.0, 6.0, 3.5, 2.5, 1.5])
+    often = ("run.val_every_steps=1", "run.checkpoint_every_steps=3")
+    for steps, best, value in ((6, 4, 2.0), (7, 4, 2.0), (8, 8, 1.5)):
+        train(tiny_config(tmp_path, *often, f"run.max_steps={steps}"))
+        assert load(tmp_path, "best.ckpt")["global_step"] == best
+        assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"] == {
+            "best_metric": metric,
+            "best_value": value,
+            "best_step": best,
         }
-    del validated[0]  # what the run started from is not its own
-    assert list(validated) == list(range(1, 8))
-    best = min(validated, key=lambda step: validated[step])
-    assert best < 7, "the best must be from before the resume"
-    assert load(tmp_path, "best.ckpt")["global_step"] == best
-    assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"] == {
-        "best_metric": "val/loss/reconstruction",
-        "best_value": validated[best],
-        "best_step": best,
-    }
-
-
-def test_any_metric_may_choose_the_best_whichever_way_it_gets_better(tmp_path: Path) -> None:
-    wild = ("run.val_every_steps=1", "optim.learning_rate=1e-1", "run.best_metric=val/psnr")
-    train(tiny_config(tmp_path, *wild, "run.max_steps=3"))
-    train(tiny_config(tmp_path, *wild, "run.max_steps=7"))
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
-        measured = {int(row["step"]): float(row["val/psnr"]) for row in csv.DictReader(file)}
-    del measured[0]
-    best = max(measured, key=lambda step: measured[step])
-    assert best != min(measured, key=lambda step: measured[step])
-    assert load(tmp_path, "best.ckpt")["global_step"] == best
+        validated = {int(row["step"]): float(row[metric]) for row in csv.DictReader(file)}
+    assert validated[8] == 1.5, "what is logged is what chooses"
+
+
+def test_any_metric_may_choose_the_best_whichever_way_it_gets_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, "val/psnr", [50.0, 20.0, 30.0, 10.0, 29.0])
+    often = ("run.val_every_steps=1", "run.best_metric=val/psnr")
+    train(tiny_config(tmp_path, *often, "run.max_steps=3"))
+    train(tiny_config(tmp_path, *often, "run.max_steps=4"))
+    assert load(tmp_path, "best.ckpt")["global_step"] == 2
     assert load(tmp_path, "last.ckpt")["callbacks"]["Checkpoints"]["best_metric"] == "val/psnr"
 
 

@@ -92,7 +92,7 @@ def test_a_process_knows_its_age() -> None:
         text=True,
         check=True,
     )
-    assert 1 <= float(started.stdout) < 30
+    assert 1 <= float(started.stdout) < 240
 
 
 def test_submitit_is_told_by_its_signal(tmp_path: Path, told: Any) -> None:
@@ -188,7 +188,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path, rank: int) -
         )
         ranks = [process.pid, *(int(word) for word in children.stdout.split())]
         os.kill(ranks[rank], signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=240)
     finally:
         process.kill()
         reader.join()
@@ -218,7 +218,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_their_last_step(
     try:
         wait_until(lambda: process.poll() is not None or has_steps(tmp_path / "run"))
         os.killpg(process.pid, number)  # as a terminal and a scheduler do
-        process.wait(timeout=60)
+        process.wait(timeout=240)
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)  # nobody is left
     finally:

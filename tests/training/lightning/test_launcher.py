@@ -102,7 +102,7 @@ def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     flags = ["--config-name=own", f"--config-dir={tmp_path}"]
     for seed in (0, 1):

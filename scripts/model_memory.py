@@ -73,7 +73,7 @@ def peak_bytes(batch_size: int, side: int, model: str, *settings: str) -> int:
     dtype = torch.bfloat16 if config.trainer.precision.value == "bf16-mixed" else torch.float32
     with FakeTensorMode(), Storages() as storages, _as_built():
         module = build_module(config).train()
-        module.warm_step = 0
+        module.discriminator_warmup_end_step = 0
         storages.note([*module.parameters(), *module.buffers()])
         adam = module.configure_optimizers()
         images = torch.rand(batch_size, 3, side, side)

@@ -8,7 +8,7 @@ from factories import tiny_discriminator, tiny_images
 from torch import Tensor
 
 from vqgan_train.models import PatchDiscriminator
-from vqgan_train.training.callbacks import AverageBatchNorm
+from vqgan_train.training.callbacks import BatchNormAverage
 
 
 def seen_by(discriminator: PatchDiscriminator, seed: int) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def average_over_two(mine: PatchDiscriminator, theirs: PatchDiscriminator) -> No
 
     trainer: Any = SimpleNamespace(world_size=2, strategy=SimpleNamespace(reduce=reduce))
     module: Any = SimpleNamespace(discriminator=mine)
-    AverageBatchNorm().on_train_batch_end(trainer, module, None, None, 0)
+    BatchNormAverage().on_train_batch_end(trainer, module, None, None, 0)
 
 
 def test_two_ranks_keep_the_mean_of_their_statistics() -> None:

@@ -102,7 +102,7 @@ def test_another_metric_than_before_begins_anew_and_says_so(
     train(tiny_config(tmp_path, "run.max_steps=2"))
     train(tiny_config(tmp_path, "run.max_steps=4", "run.best_metric=val/codebook/used"))
     out = capsys.readouterr().out
-    assert "was chosen by val/loss/reconstruction. From here on run.best_metric=val/codeb" in out
+    assert "was chosen by val/loss/reconstruction. From now on run.best_metric=val/codeb" in out
     assert "(step 4, by val/codebook/used)" in out
     assert load(tmp_path, "best.ckpt")["global_step"] == 4
 
@@ -166,7 +166,7 @@ def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
     assert ended.value.code == 2
     assert "No space left on device" in err
     assert "Traceback" not in err
-    assert re.search(r"Stopped at step 4; .*(last|best).ckpt is what to go on from, step \d", out)
+    assert re.search(r"Stopped at step 4; .*resume from .*(last|best).ckpt \(step \d\)", out)
     assert str(folder / name) in err
     assert (folder / name).read_bytes() == before
     assert {file.name for file in folder.iterdir()} == {"last.ckpt", "best.ckpt"}

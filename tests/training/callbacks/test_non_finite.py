@@ -11,7 +11,8 @@ import torch
 from tiny_runs import assert_equal, load, rows, tiny_config
 
 from vqgan_train.losses import Objective, StepTerms
-from vqgan_train.training.callbacks import NonFiniteError, SkipNonFinite
+from vqgan_train.system.errors import UserError
+from vqgan_train.training.callbacks import SkipNonFinite
 from vqgan_train.training.train import train
 
 EACH = ("run.checkpoint_every_steps=1", "run.val_every_steps=9")
@@ -78,7 +79,7 @@ def test_many_in_a_row_end_the_run_and_keep_good_weights(
     tmp_path: Path, break_steps: Callable[..., None]
 ) -> None:
     break_steps({2, 4, 5, 6}, infinite_gradient)
-    with pytest.raises(NonFiniteError, match=r"3 steps in a row .*optim.max_skipped_steps=3"):
+    with pytest.raises(UserError, match=r"3 steps in a row .*optim.max_skipped_steps=3"):
         train(tiny_config(tmp_path, *EACH, "run.max_steps=9", "optim.max_skipped_steps=3"))
     last = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert last["global_step"] == 5, "written before the third was made"
@@ -90,7 +91,7 @@ def test_a_row_that_ends_before_anyone_looks_is_not_missed(
     tmp_path: Path, break_steps: Callable[..., None]
 ) -> None:
     break_steps({2, 3, 4}, nan_loss)
-    with pytest.raises(NonFiniteError, match="3 steps in a row"):
+    with pytest.raises(UserError, match="3 steps in a row"):
         train(
             tiny_config(
                 tmp_path,
@@ -121,7 +122,7 @@ def test_a_row_goes_on_over_a_resume() -> None:
     before, after = (SkipNonFinite(max_in_row=3, every_steps=1) for _ in range(2))
     take_steps(before, 1.0, math.nan, math.inf)
     after.load_state_dict(before.state_dict())
-    with pytest.raises(NonFiniteError, match="3 steps in a row"):
+    with pytest.raises(UserError, match="3 steps in a row"):
         take_steps(after, math.nan)
 
 

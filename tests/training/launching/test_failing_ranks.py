@@ -23,7 +23,7 @@ LONG = ("run.max_steps=100000", "run.val_every_steps=100000", "run.output_dir=ru
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m")
 
 RAISING = """\
-from vqgan_train import callbacks
+from vqgan_train.training import callbacks
 
 def fail(self, trainer, *rest):
     if trainer.global_step == 2:
@@ -33,7 +33,7 @@ callbacks.Progress.on_train_batch_end = fail
 """
 SHORT_OF_DATA = """\
 from itertools import islice
-from vqgan_train.shards import pipeline
+from vqgan_train.training.data import pipeline
 
 whole = pipeline.PlannedBatches.__iter__
 pipeline.PlannedBatches.__iter__ = lambda self: islice(whole(self), 2)
@@ -76,9 +76,9 @@ def test_ranks_that_are_given_other_settings_do_not_begin(
         for machine in machines:
             machine.kill()
     assert all(machine.returncode != 0 for machine in machines)
-    assert "Rank 1 was given other settings than the first rank" in said[1]
-    assert "data.batch_size: 2 there, 1 here" in said[1]
-    assert "run.output_dir: run there, other here" in said[1]
+    assert "Rank 1 has other settings than the first rank" in said[1]
+    assert "data.batch_size: 2 on the first rank, 1 here" in said[1]
+    assert "run.output_dir: run on the first rank, other here" in said[1]
     assert not (tmp_path / "other").exists()
 
 

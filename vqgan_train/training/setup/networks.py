@@ -70,7 +70,7 @@ def initialise(module: VQGANModule, config: Config) -> None:
             "WARNING: %s holds no discriminator. A new one trains alone until step %d "
             "(loss.discriminator_warmup_steps=%d).",
             model.init_from,
-            module.warm_step,
+            module.discriminator_warmup_end_step,
             config.loss.discriminator_warmup_steps,
         )
 

@@ -20,7 +20,7 @@ from vqgan_train.training.train import train
 def run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
     """Train as rank `rank` of 2 and save the state that this rank ends with.
 
-    The statistics of the last batch, as they were before the ranks averaged them, are saved beside.
+    The BatchNorm statistics of its last batch before their average over ranks are saved, too.
     """
     be_rank(rank, port)
     average, own = BatchNormAverage.on_train_batch_end, {}

@@ -1,4 +1,4 @@
-"""The discriminator's running statistics, averaged over ranks."""
+"""Averages of the discriminator's BatchNorm statistics over ranks."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +12,13 @@ from vqgan_train.training.callbacks import BatchNormAverage
 
 
 def seen_by(discriminator: PatchDiscriminator, seed: int) -> dict[str, Tensor]:
-    """The buffers of a discriminator that has seen one batch."""
+    """Pass one batch through a discriminator; return its buffers."""
     discriminator.train()(tiny_images(seed=seed))
     return {name: buffer.clone() for name, buffer in discriminator.named_buffers()}
 
 
 def average_over_two(mine: PatchDiscriminator, theirs: PatchDiscriminator) -> None:
-    """Call the callback as one of two ranks."""
+    """Call the callback as the first of two ranks; `theirs` is the second rank's discriminator."""
     others = torch.cat([b.flatten() for b in theirs.buffers() if b.is_floating_point()])
 
     def reduce(own: Tensor, reduce_op: str) -> Tensor:

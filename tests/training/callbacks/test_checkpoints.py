@@ -1,4 +1,4 @@
-"""When last.ckpt and best.ckpt are written, and what stays when a disk is full."""
+"""Times at which last.ckpt and best.ckpt are written, and a disk that is full."""
 
 import csv
 import errno
@@ -23,7 +23,7 @@ from vqgan_train.training.train import train
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Names and steps of the checkpoints that are written from now on."""
+    """Names and steps of the checkpoints written after this call, in order."""
     names: list[tuple[str, int]] = []
 
     def remember(checkpoint: dict[str, Any], path: Path) -> None:
@@ -152,13 +152,13 @@ def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
         save(checkpoint, file)
 
     monkeypatch.setattr(torch, "save", fill)
-    # Whatever comes next is the best.
+    # Without the earlier best value, the next validation is the best.
     monkeypatch.setattr(
         "vqgan_train.training.callbacks.checkpoints.Checkpoints.load_state_dict", lambda *_: None
     )
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    given = tiny_overrides(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["vqgan_train", *given])
+    overrides = tiny_overrides(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vqgan_train", *overrides])
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         entry.main()

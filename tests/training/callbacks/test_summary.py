@@ -1,4 +1,4 @@
-"""Before and after, in a table."""
+"""The table that compares the first and the last validation."""
 
 import csv
 import re
@@ -12,7 +12,7 @@ from vqgan_train.training.train import train
 
 
 def summary_of(first: float, last: float) -> ValidationSummary:
-    """A summary whose metrics all went from one value to another."""
+    """Make a summary in which all metrics changed from `first` to `last`."""
     summary = ValidationSummary()
     summary.first, summary.last = dict.fromkeys(COMPARED, first), dict.fromkeys(COMPARED, last)
     return summary

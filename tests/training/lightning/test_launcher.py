@@ -1,4 +1,4 @@
-"""Ranks that the first one starts: what starts them, and what their end means."""
+"""Ranks that the first rank starts: command, threads, environment, and failures."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def ended_with(code: int) -> "subprocess.Popen[bytes]":
 
 
 class LeftError(Exception):
-    """Stands in for the end of the process."""
+    """Raised instead of ending the process."""
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import assert_equal, load, rows, tiny_config
+from tiny_runs import TINY, assert_equal, compose_config, load, rows, tiny_config
+from torch import Tensor
 
 from vqgan_train.losses import LPIPS
 from vqgan_train.training.callbacks import Compilation
+from vqgan_train.training.setup.networks import build_module
 from vqgan_train.training.train import train
 
 
@@ -113,6 +115,19 @@ def test_rehearsing_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         models.append(trainer.lightning_module.state_dict())
     assert rehearsed == [1]
     assert_equal(models[1], models[0])
+
+
+def test_rehearsing_needs_no_other_rank_and_leaves_no_gradient() -> None:
+    module = build_module(compose_config(*TINY))
+
+    def wait_for_ranks(gradients: Tensor) -> Tensor:
+        raise AssertionError("another rank may have failed")
+
+    module.reduce_gradients = wait_for_ranks
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    module.train().rehearse_step((2, 3, 32, 32))
+    assert all(weight.grad is None for weight in module.parameters())
+    assert_equal(dict(module.named_buffers()), buffers)
 
 
 def test_out_of_memory_is_not_taken_for_a_compiler_that_fails(

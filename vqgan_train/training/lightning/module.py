@@ -116,7 +116,7 @@ class VQGANModule(LightningModule):
         """Keep the adversarial term out of the loss for the discriminator's first `steps` steps."""
         self.discriminator_warmup_end_step = self.discriminator_start_step + steps
 
-    def load_lpips(self) -> None:
+    def load_frozen_weights(self) -> None:
         """Load the weights of LPIPS and of the validation metrics, unless they are loaded.
 
         Raises:
@@ -132,7 +132,7 @@ class VQGANModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Load the weights of LPIPS and of the metrics, unless the stage is prediction."""
         if stage != "predict":
-            self.load_lpips()
+            self.load_frozen_weights()
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstruct images: (B, 3, H, W) in [-1, 1] to (B, 3, H, W) in about [-1, 1]."""

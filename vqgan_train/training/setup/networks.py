@@ -47,7 +47,7 @@ def build_module(config: Config) -> VQGANModule:
         validation_metrics=[metric.value for metric in config.run.val_metrics],
         alexnet_weights=config.run.alexnet_weights,
     )
-    module.load_lpips()
+    module.load_frozen_weights()
     return module.to(memory_format=MEMORY_FORMATS[config.trainer.memory_format])
 
 

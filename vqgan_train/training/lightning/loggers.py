@@ -185,7 +185,7 @@ class WandbRun(WandbLogger):
 
     @property
     def uploaded_step(self) -> int:
-        """Step of the newest `last` that W&B confirmed, or stored locally if offline; -1 if none."""
+        """Step of the newest `last` that W&B confirmed (offline: stored locally); -1 if none."""
         return int(self._uploaded.read_text()) if self._uploaded.exists() else -1
 
     @uploaded_step.setter

@@ -73,7 +73,7 @@ def peak_bytes(batch_size: int, side: int, model: str, *settings: str) -> int:
     dtype = torch.bfloat16 if config.trainer.precision.value == "bf16-mixed" else torch.float32
     with FakeTensorMode(), Storages() as storages, _as_built():
         module = build_module(config).train()
-        module.warm_step = 0
+        module.discriminator_warmup_end_step = 0
         storages.note([*module.parameters(), *module.buffers()])
         adam = module.configure_optimizers()
         images = torch.rand(batch_size, 3, side, side)
@@ -91,14 +91,14 @@ class _as_built:  # noqa: N801  # reads as what it is, behind `with`
     """Fake tensors have no numbers to load and cannot be laid out anew."""
 
     def __enter__(self) -> None:
-        self._to, self._load = nn.Module.to, VQGANModule.load_lpips
+        self._to, self._load = nn.Module.to, VQGANModule.load_frozen_weights
         nn.Module.to = lambda module, *_, **__: module  # type: ignore[method-assign]
-        VQGANModule.load_lpips = lambda module: setattr(  # type: ignore[method-assign]
+        VQGANModule.load_frozen_weights = lambda module: setattr(  # type: ignore[method-assign]
             module.objective.lpips, "is_loaded", True
         )
 
     def __exit__(self, *_: object) -> None:
-        nn.Module.to, VQGANModule.load_lpips = self._to, self._load  # type: ignore[method-assign]
+        nn.Module.to, VQGANModule.load_frozen_weights = self._to, self._load  # type: ignore[method-assign]
 
 
 def measure() -> dict[str, Any]:

@@ -69,7 +69,7 @@ def compare_batches(
         config.model.init_from = str(checkpoint)
         module = build_module(config).train()
         initialise(module, config)
-        module.warm_step = 0
+        module.discriminator_warmup_end_step = 0
         return one_batch(module, images, dtype)
 
     expected = run(None)

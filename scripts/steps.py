@@ -101,7 +101,7 @@ def _our_step(config: Config, images: tuple[int, int, int, int], device: str) ->
     known = module.state_dict()
     module.load_state_dict({**known, **{n: w for n, w in weights.items() if n in known}})
     module.to(device)
-    module.warm_step = 0
+    module.discriminator_warmup_end_step = 0
     adam = module.configure_optimizers()
     non_finite = SkipNonFinite(max_in_row=20, every_steps=1)
     dtype = torch.bfloat16 if config.trainer.precision.value == "bf16-mixed" else None

@@ -369,7 +369,7 @@ def test_ctrl_c_ends_with_130_and_the_run_goes_on_from_there(tmp_path: Path) -> 
         process.kill()
     assert process.returncode == INTERRUPTED, err
     assert "Traceback" not in err
-    assert f"{last} is what to go on from" in out
+    assert f"resume from {last} (step" in out
 
     reached = int(read_checkpoint(last)["global_step"])
     assert reached >= 2

@@ -84,7 +84,7 @@ def test_the_job_of_64_gpus_is_as_its_page_wants_it() -> None:
     assert config.run.max_steps is None
     assert config.run.max_images is not None
     steps = config.run.max_images // images_a_step
-    assert f"The whole is {steps:,} steps" in (ROOT / "docs" / "cluster.md").read_text()
+    assert f"The job makes {steps:,} steps" in (ROOT / "docs" / "cluster.md").read_text()
     assert config.run.val_every_steps < steps / 4
     assert config.data.attempts * config.data.stall_seconds < 600  # for which NCCL waits
 

@@ -1,4 +1,4 @@
-"""One result, however the ranks are cut: two ranks and one that accumulates their batches."""
+"""Two ranks give the results of one rank that accumulates their batches."""
 
 from itertools import chain
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_the_order_of_samples_is_the_same(two: list[dict[str, Any]], one: dict[s
 def test_weights_are_equal_to_float_noise(two: list[dict[str, Any]], one: dict[str, Any]) -> None:
     moved = 0
     for name, alone in one["end"].items():
-        # Accumulated batches move running statistics one after the other, ranks' are averaged.
+        # Accumulated batches update the running statistics in turn; ranks average theirs.
         if "running" in name or "tracked" in name:
             continue
         for rank in two:
@@ -115,17 +115,18 @@ def test_with_mean_all_ranks_have_the_weight_of_all_their_images(tmp_path: Path)
 
     module = build_module(compose_config(*overrides))
     module.load_state_dict(ranks[0]["start"])
-    pulls = [pulls_by_hand(module, record["batches"][0]["images"]) for record in ranks]
-    nll, adversarial = ((a + b) / 2 for a, b in zip(*pulls, strict=True))
+    gradients = [gradients_by_autograd(module, record["batches"][0]["images"]) for record in ranks]
+    nll, adversarial = ((a + b) / 2 for a, b in zip(*gradients, strict=True))
     expected = module.objective.adversarial_weight * nll.norm() / (adversarial.norm() + 1e-4)
-    found = ranks[0]["batches"][0]["terms"][WEIGHT]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
-    own = module.objective.adversarial_weight * pulls[0][0].norm() / (pulls[0][1].norm() + 1e-4)
-    assert abs(float(found - own)) > 1e-3
+    logged = ranks[0]["batches"][0]["terms"][WEIGHT]
+    torch.testing.assert_close(logged, expected, rtol=1e-4, atol=0)
+    nll, adversarial = gradients[0]
+    alone = module.objective.adversarial_weight * nll.norm() / (adversarial.norm() + 1e-4)
+    assert abs(float(logged - alone)) > 1e-3
 
 
-def pulls_by_hand(module: VQGANModule, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the two losses at the last layer, by autograd from end to end."""
+def gradients_by_autograd(module: VQGANModule, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of the two losses at the last layer by plain autograd."""
     module.train()
     reconstruction = module.generator(images).reconstruction
     objective = module.objective
@@ -134,9 +135,9 @@ def pulls_by_hand(module: VQGANModule, images: Tensor) -> tuple[Tensor, Tensor]:
     ).mean()
     adversarial = generator_hinge(module.discriminator(reconstruction))
     last_layer = module.generator.decoder.conv_out.weight
-    (nll_pull,) = torch.autograd.grad(nll, last_layer, retain_graph=True)
-    (adversarial_pull,) = torch.autograd.grad(adversarial, last_layer)
-    return nll_pull, adversarial_pull
+    (nll_gradient,) = torch.autograd.grad(nll, last_layer, retain_graph=True)
+    (adversarial_gradient,) = torch.autograd.grad(adversarial, last_layer)
+    return nll_gradient, adversarial_gradient
 
 
 def test_with_mean_one_rank_trains_as_without(one: dict[str, Any], tmp_path: Path) -> None:

@@ -13,25 +13,25 @@ import torch.multiprocessing
 from recorded_ranks import be_rank, free_port
 from tiny_runs import TIMED, compose_config, tiny_config, tiny_overrides
 
-from vqgan_train.training.callbacks import AverageBatchNorm
+from vqgan_train.training.callbacks import BatchNormAverage
 from vqgan_train.training.train import train
 
 
 def run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
     """Train as rank `rank` of 2 and save the state that this rank ends with.
 
-    The statistics of the last batch, as they were before the ranks averaged them, are saved beside.
+    The BatchNorm statistics of its last batch before their average over ranks are saved, too.
     """
     be_rank(rank, port)
-    average, own = AverageBatchNorm.on_train_batch_end, {}
+    average, own = BatchNormAverage.on_train_batch_end, {}
 
     def remember_and_average(
-        callback: AverageBatchNorm, trainer: Any, module: Any, *rest: Any
+        callback: BatchNormAverage, trainer: Any, module: Any, *rest: Any
     ) -> None:
         own.update({name: b.clone() for name, b in module.discriminator.named_buffers()})
         average(callback, trainer, module, *rest)
 
-    AverageBatchNorm.on_train_batch_end = remember_and_average  # type: ignore[method-assign]
+    BatchNormAverage.on_train_batch_end = remember_and_average  # type: ignore[method-assign]
     trainer = train(compose_config(*overrides, "trainer.devices=2"))
     assert trainer is not None
     torch.save(trainer.lightning_module.state_dict(), folder / f"rank{rank}.pt")

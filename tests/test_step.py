@@ -1,4 +1,4 @@
-"""What a training step costs beside its arithmetic, and that cheaper ways give the same numbers."""
+"""Waits for the device, memory layouts and recomputation: cost and equal results of a step."""
 
 import copy
 from contextlib import nullcontext
@@ -33,11 +33,11 @@ LEAVES_THE_DEVICE = {
         "unique_dim",
     )
 }
-"""Numbers that the host wants, or sizes that it cannot know without them."""
+"""Operations that need a value on the host: a GPU would have to be waited for."""
 
 
 class HostReads(TorchDispatchMode):
-    """Counts how often a number leaves the device: each time, a GPU would have to be waited for."""
+    """Counts the operations of `LEAVES_THE_DEVICE`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def test_weights_lie_as_asked_for_and_are_written_contiguous(tmp_path: Path, lay
 
 
 def test_a_run_may_go_on_in_the_other_layout(tmp_path: Path) -> None:
-    # The fused Adam would pair each weight with another one's moments, and say nothing.
+    # Without on_train_start the fused Adam pairs weights with wrong moments, without an error.
     weights = []
     for second in LAYOUTS:
         folder = tmp_path / second
@@ -120,7 +120,7 @@ def test_a_run_may_go_on_in_the_other_layout(tmp_path: Path) -> None:
         train(tiny_config(folder, slow, "run.max_steps=2", "trainer.memory_format=contiguous"))
         train(tiny_config(folder, slow, "run.max_steps=4", f"trainer.memory_format={second}"))
         weights.append(load(folder / "run" / "checkpoints" / "last.ckpt")["state_dict"])
-    # Adam makes whole steps of rounding where a gradient is nearly 0, so the mean is judged.
+    # Where a gradient is nearly 0, Adam turns rounding into full steps, so the mean is compared.
     trained = [name for name, weight in weights[0].items() if weight.dim() == 4]
     assert trained
     moved = [(weights[0][name] - weights[1][name]).abs().mean().item() for name in trained]

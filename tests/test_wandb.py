@@ -1,4 +1,4 @@
-"""The recipe at W&B, online: the real client against a server on loopback."""
+"""Training with W&B online: the real client and a test server on this machine."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def aliases_of_step(versions: list[Any], step: int) -> list[str]:
 
 
 def steps_with(run: Any, name: str) -> list[int]:
-    """Steps at which a metric was logged, in the order of arrival."""
+    """List the steps at which a metric was logged, in the order of arrival."""
     return [row["trainer/global_step"] for row in run.history if name in row]
 
 
@@ -88,7 +88,7 @@ def test_best_and_last_are_versions_and_old_ones_go(
 
 
 def test_steps_never_go_back_over_a_kill(wandb_server: WandbServer, tmp_path: Path) -> None:
-    # Two validations and three rows come after the checkpoint that the run goes on from.
+    # Validations and rows follow the last checkpoint, so the resumed run repeats them.
     overrides = [*ONLINE, "run.checkpoint_every_steps=3", "run.val_every_steps=2"]
     words = tiny_overrides(tmp_path, *overrides, "run.max_steps=400")
     run = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Artifacts of the real W&B client, against the server of the tests."""
+"""Artifacts of the real W&B client at the test server."""
 
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def test_the_public_api_downloads_and_verifies(wandb_server: WandbServer, tmp_pa
     folder = artifact.download(str(tmp_path / "whole"), skip_cache=True)
     assert (Path(folder) / "last.ckpt").read_bytes() == b"weights"
     artifact.verify(folder)
-    # To download does not compare checksums (0.31): what uses the file has to verify it.
+    # wandb 0.31 does not compare checksums in a download: its caller has to verify the files.
     wandb_server.artifacts[MODEL].versions[0].files["last.ckpt"] = b"heights"
     folder = artifact.download(str(tmp_path / "damaged"), skip_cache=True)
     with pytest.raises(ValueError, match=r"Digest mismatch for file: last.ckpt"):

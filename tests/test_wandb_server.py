@@ -1,4 +1,4 @@
-"""The real W&B client, online, against the server of the tests."""
+"""The test server of W&B, used by the real client."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def start(id: str = "run", **settings: Any) -> wandb.Run:
 
 
 def run_python(source: str, **variables: str) -> str:
-    """Run some lines in a process of their own, which the environment leads to the server."""
+    """Run Python code in a new process, whose environment has the server's address."""
     finished = subprocess.run(
         [sys.executable, "-c", source],
         env={**os.environ, "WANDB_SERVICE": "", **variables},

@@ -10,9 +10,9 @@ MAX_ADAPTIVE_WEIGHT = 1e4
 ADAPTIVE_WEIGHT_EPSILON = 1e-4
 
 
-def this_batch_alone(pulls: Tensor) -> Tensor:
-    """The original's pool: each rank balances its own batch."""
-    return pulls
+def no_reduction(gradients: Tensor) -> Tensor:
+    """Return the gradients unchanged: each rank balances its batch, as in taming-transformers."""
+    return gradients
 
 
 def generator_hinge(fake_logits: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def adaptive_weight(
     last_layer: Tensor,
     nll_gradient: Tensor,
     adversarial_gradient: Tensor,
-    pool: Callable[[Tensor], Tensor] = this_batch_alone,
+    reduce_gradients: Callable[[Tensor], Tensor] = no_reduction,
 ) -> Tensor:
     """How much the adversarial term may pull at the last layer (Esser et al. 2021, equation 7).
 
@@ -39,9 +39,9 @@ def adaptive_weight(
         last_layer: weight of the decoder's last convolution.
         nll_gradient: gradient of pixel plus perceptual loss with respect to the reconstruction.
         adversarial_gradient: gradient of the generator's adversarial loss, likewise.
-        pool: what the two gradients at the last layer, (2, *last_layer.shape) float32, go through
-            before their norms are taken. Their mean over ranks gives all ranks one weight: that of
-            all their images, as if they were one batch.
+        reduce_gradients: maps the two gradients at the last layer, (2, *last_layer.shape) float32,
+            to those whose norms are taken. With their mean over ranks, all ranks have the weight of
+            all their images, as if these were one batch.
 
     Returns:
         () float32 in [0, 1e4], detached: |d nll / d last_layer| / (|d adversarial / d last_layer| +
@@ -49,9 +49,8 @@ def adaptive_weight(
     """
     nll_pull = _carry_to(last_layer, reconstruction, nll_gradient)
     adversarial_pull = _carry_to(last_layer, reconstruction, adversarial_gradient)
-    nll_norm, adversarial_norm = (
-        pool(torch.stack([nll_pull, adversarial_pull])).flatten(1).norm(dim=1)
-    )
+    pulls = reduce_gradients(torch.stack([nll_pull, adversarial_pull]))
+    nll_norm, adversarial_norm = pulls.flatten(1).norm(dim=1)
     weight = nll_norm / (adversarial_norm + ADAPTIVE_WEIGHT_EPSILON)
     return weight.clamp(0.0, MAX_ADAPTIVE_WEIGHT)
 

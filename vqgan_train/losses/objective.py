@@ -12,7 +12,7 @@ from vqgan_train.losses.adversarial import (
     discriminator_hinge,
     generator_hinge,
     gradient_of_mean,
-    this_batch_alone,
+    no_reduction,
 )
 from vqgan_train.losses.perceptual import LPIPS
 from vqgan_train.system.devices import tf32_convolutions
@@ -118,7 +118,7 @@ class Objective(nn.Module):
         last_layer: Tensor,
         adversarial_factor: float = 1.0,
         discriminator_factor: float = 1.0,
-        pool: Callable[[Tensor], Tensor] = this_batch_alone,
+        reduce_gradients: Callable[[Tensor], Tensor] = no_reduction,
     ) -> StepTerms:
         """Compute the losses of one training step.
 
@@ -134,7 +134,7 @@ class Objective(nn.Module):
             adversarial_factor: 0 keeps the adversarial term out of the generator's loss, 1 lets it
                 in.
             discriminator_factor: 0 keeps the discriminator as it is, 1 trains it.
-            pool: over which images the adversarial term is balanced; see `adaptive_weight`.
+            reduce_gradients: reduction over ranks for the adaptive weight; see `adaptive_weight`.
         """
         copy = reconstruction.detach().float().requires_grad_()
         # Once for both players: the generator's gradient stops at the copy, the discriminator's at
@@ -150,7 +150,7 @@ class Objective(nn.Module):
                 adversarial, fake_logits.numel(), copy, retain_graph=True
             )
             weight = (adversarial_factor * self.adversarial_weight) * adaptive_weight(
-                reconstruction, last_layer, nll_gradient, adversarial_gradient, pool
+                reconstruction, last_layer, nll_gradient, adversarial_gradient, reduce_gradients
             )
             gradient = nll_gradient + weight * adversarial_gradient
             codebook = self._codebook(latents, codes)

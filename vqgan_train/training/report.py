@@ -15,7 +15,7 @@ from torch import nn
 from vqgan_train.config import Config
 from vqgan_train.metrics.history import METRICS_FILE, numbers, read_rows, write_curves
 from vqgan_train.system.processes import find_launch
-from vqgan_train.training.callbacks import Checkpoints, MetricsLog, Summary
+from vqgan_train.training.callbacks import Checkpoints, MetricsLog, ValidationSummary
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.run.folder import CURVES_FILE, PICTURES
@@ -73,7 +73,7 @@ def report(config: Config, trainer: Trainer, folder: Path) -> None:
     """Draw the curves; say how far the losses fell, where everything lies, and what to do next."""
     write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
-    (summary,) = [c for c in callbacks if isinstance(c, Summary)]
+    (summary,) = [c for c in callbacks if isinstance(c, ValidationSummary)]
     (checkpoints,) = [c for c in callbacks if isinstance(c, Checkpoints)]
     (metrics,) = [c for c in callbacks if isinstance(c, MetricsLog)]
     data: ShardDataModule = trainer.datamodule  # type: ignore[attr-defined]  # undeclared there

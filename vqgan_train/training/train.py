@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from vqgan_train.config import Config, plain_settings
 from vqgan_train.training.callbacks import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
-from vqgan_train.training.lightning.launcher import follow_first_rank, own_world
+from vqgan_train.training.lightning.launcher import follow_first_rank, restore_process_state
 from vqgan_train.training.lightning.loggers import WandbRun
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.report import announce, num_weights, report, report_finished
@@ -50,7 +50,7 @@ def train(config: Config) -> Trainer | None:
         run had made all its steps before.
     """
     configure_logging()
-    with own_world(), rank_log() as own_log:
+    with restore_process_state(), rank_log() as own_log:
         follow_first_rank()
         return _train(config, own_log)
 

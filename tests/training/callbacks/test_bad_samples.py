@@ -1,4 +1,4 @@
-"""Unreadable samples: named, counted, and too many of them end the run."""
+"""Unreadable samples and dead shards: logged and counted; too many stop the run."""
 
 import re
 from pathlib import Path
@@ -21,18 +21,18 @@ def batch(good: int, *bad: str) -> dict[str, Any]:
 
 
 def see(callback: BadSamples, *batches: dict[str, Any]) -> None:
-    """Show validation batches to the callback."""
+    """Pass validation batches to the callback."""
     for number, seen in enumerate(batches):
         callback.on_validation_batch_start(None, None, seen, number)  # type: ignore[arg-type]
 
 
 def damage(folder: Path, *numbers: int, samples: int = 9) -> None:
-    """Write a training shard whose samples of these numbers are no images."""
+    """Write a training shard in which the samples with these numbers are not images."""
     tiny_overrides(folder)
-    made = image_samples(samples)
+    samples_written = image_samples(samples)
     for number in numbers:
-        made[number]["png"] = b"no image"
-    write_shard(folder / "train.tar", made)
+        samples_written[number]["png"] = b"no image"
+    write_shard(folder / "train.tar", samples_written)
 
 
 def test_samples_are_named_one_by_one_and_later_every_hundredth(
@@ -69,7 +69,7 @@ def test_zero_stops_at_the_first() -> None:
 
 def test_a_run_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(tmp_path, 3)
-    # Nine samples in steps of 2: each is drawn in these 5 steps.
+    # Five steps of 2 images use each of the 9 samples at least once.
     trainer = train(tiny_config(tmp_path, "run.max_steps=5", "data.max_bad_fraction=0.1"))
     assert trainer is not None
     assert trainer.global_step == 5
@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_counts_on_from_its_checkpoint(
 
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     counts = last["bad_samples"]
-    # Five steps of two; the five validation samples count once.
+    # Five steps of two images; the five validation samples count once.
     assert counts["seen"] == 5 * 2 + 5
     assert counts["bad"] in (1, 2)
 
@@ -192,7 +192,7 @@ def test_what_was_counted_before_a_resume_is_added_by_one_rank_alone(
     )
     module: Any = SimpleNamespace(log=log)
     counting.on_validation_epoch_end(trainer, module)
-    # Lightning sums what the ranks log of samples; all find the same shards.
+    # Samples are summed over ranks. Shards are not, because all ranks read the same ones.
     assert logged == {"data/bad_samples": (expected, "sum"), "data/bad_shards": (2, "max")}
 
 

@@ -1,4 +1,4 @@
-"""The discriminator's running statistics, averaged over ranks."""
+"""Averages of the discriminator's BatchNorm statistics over ranks."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,17 +8,17 @@ from factories import tiny_discriminator, tiny_images
 from torch import Tensor
 
 from vqgan_train.models import PatchDiscriminator
-from vqgan_train.training.callbacks import AverageBatchNorm
+from vqgan_train.training.callbacks import BatchNormAverage
 
 
 def seen_by(discriminator: PatchDiscriminator, seed: int) -> dict[str, Tensor]:
-    """The buffers of a discriminator that has seen one batch."""
+    """Pass one batch through a discriminator; return its buffers."""
     discriminator.train()(tiny_images(seed=seed))
     return {name: buffer.clone() for name, buffer in discriminator.named_buffers()}
 
 
 def average_over_two(mine: PatchDiscriminator, theirs: PatchDiscriminator) -> None:
-    """Call the callback as one of two ranks."""
+    """Call the callback as the first of two ranks; `theirs` is the second rank's discriminator."""
     others = torch.cat([b.flatten() for b in theirs.buffers() if b.is_floating_point()])
 
     def reduce(own: Tensor, reduce_op: str) -> Tensor:
@@ -27,7 +27,7 @@ def average_over_two(mine: PatchDiscriminator, theirs: PatchDiscriminator) -> No
 
     trainer: Any = SimpleNamespace(world_size=2, strategy=SimpleNamespace(reduce=reduce))
     module: Any = SimpleNamespace(discriminator=mine)
-    AverageBatchNorm().on_train_batch_end(trainer, module, None, None, 0)
+    BatchNormAverage().on_train_batch_end(trainer, module, None, None, 0)
 
 
 def test_two_ranks_keep_the_mean_of_their_statistics() -> None:

@@ -1,4 +1,4 @@
-"""When last.ckpt and best.ckpt are written, and what stays when a disk is full."""
+"""Times at which last.ckpt and best.ckpt are written, and a disk that is full."""
 
 import csv
 import errno
@@ -24,7 +24,7 @@ from vqgan_train.training.train import train
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Names and steps of the checkpoints that are written from now on."""
+    """Names and steps of the checkpoints written after this call, in order."""
     names: list[tuple[str, int]] = []
 
     def remember(checkpoint: dict[str, Any], path: Path) -> None:
@@ -110,7 +110,7 @@ def test_another_metric_than_before_begins_anew_and_says_so(
     train(tiny_config(tmp_path, "run.max_steps=2"))
     train(tiny_config(tmp_path, "run.max_steps=4", "run.best_metric=val/codebook/used"))
     out = capsys.readouterr().out
-    assert "was chosen by val/loss/reconstruction. From here on run.best_metric=val/codeb" in out
+    assert "was chosen by val/loss/reconstruction. From now on run.best_metric=val/codeb" in out
     assert "(step 4, by val/codebook/used)" in out
     assert load(tmp_path, "best.ckpt")["global_step"] == 4
 
@@ -160,13 +160,13 @@ def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
         save(checkpoint, file)
 
     monkeypatch.setattr(torch, "save", fill)
-    # Whatever comes next is the best.
+    # Without the earlier best value, the next validation is the best.
     monkeypatch.setattr(
         "vqgan_train.training.callbacks.checkpoints.Checkpoints.load_state_dict", lambda *_: None
     )
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    given = tiny_overrides(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["vqgan_train", *given])
+    overrides = tiny_overrides(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vqgan_train", *overrides])
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         entry.main()
@@ -174,7 +174,7 @@ def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
     assert ended.value.code == 2
     assert "No space left on device" in err
     assert "Traceback" not in err
-    assert re.search(r"Stopped at step 4; .*(last|best).ckpt is what to go on from, step \d", out)
+    assert re.search(r"Stopped at step 4; .*resume from .*(last|best).ckpt \(step \d\)", out)
     assert str(folder / name) in err
     assert (folder / name).read_bytes() == before
     assert {file.name for file in folder.iterdir()} == {"last.ckpt", "best.ckpt"}

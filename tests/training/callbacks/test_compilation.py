@@ -1,4 +1,4 @@
-"""Compiled training against training as written; and no compiler at hand."""
+"""Compiled training compared with uncompiled training, and compilers that fail."""
 
 import logging
 from pathlib import Path
@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import assert_equal, load, rows, tiny_config
+from tiny_runs import TINY, assert_equal, compose_config, load, rows, tiny_config
+from torch import Tensor
 
 from vqgan_train.losses import LPIPS
 from vqgan_train.training.callbacks import Compilation
+from vqgan_train.training.setup.networks import build_module
 from vqgan_train.training.train import train
 
 
@@ -24,7 +26,7 @@ def test_compiled_steps_are_the_written_ones_but_for_rounding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_stance = torch.compiler.set_stance
-    # Whatever is not what was compiled, in training or validation, would be an error...
+    # A call that needs a recompilation raises an error...
     monkeypatch.setattr(
         torch.compiler,
         "set_stance",
@@ -34,7 +36,7 @@ def test_compiled_steps_are_the_written_ones_but_for_rounding(
     (tmp_path / "compiled").mkdir()
     settings = ("run.max_steps=3", "run.val_every_steps=100")
     train(tiny_config(tmp_path / "written", *settings))
-    # ...so this one has no validation but the one before its first step.
+    # ...so no validation may follow the one before the first step, which runs uncompiled.
     trainer = None
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -80,14 +82,14 @@ def test_without_a_compiler_the_run_says_so_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "compile", compile_all_but_lpips)
         trainer = train(tiny_config(tmp_path, "trainer.compile=true", "run.max_steps=2"))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert walks == 1, "after the discriminator has moved its statistics"
-    assert "cannot be compiled here (RuntimeError: no C++ compiler)" in said
+    assert "cannot be compiled here (RuntimeError: no C++ compiler)" in output
     (tmp_path / "plain").mkdir()
     plain = train(tiny_config(tmp_path / "plain", "run.max_steps=2"))
     assert trainer is not None
     assert plain is not None
-    # The rehearsal left no trace: weights, statistics and random state are those of a plain run.
+    # The rehearsal had no side effects: weights and statistics equal those of a plain run.
     assert_equal(trainer.lightning_module.state_dict(), plain.lightning_module.state_dict())
 
 
@@ -113,6 +115,19 @@ def test_rehearsing_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         models.append(trainer.lightning_module.state_dict())
     assert rehearsed == [1]
     assert_equal(models[1], models[0])
+
+
+def test_rehearsing_needs_no_other_rank_and_leaves_no_gradient() -> None:
+    module = build_module(compose_config(*TINY))
+
+    def wait_for_ranks(gradients: Tensor) -> Tensor:
+        raise AssertionError("another rank may have failed")
+
+    module.reduce_gradients = wait_for_ranks
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    module.train().rehearse_step((2, 3, 32, 32))
+    assert all(weight.grad is None for weight in module.parameters())
+    assert_equal(dict(module.named_buffers()), buffers)
 
 
 def test_out_of_memory_is_not_taken_for_a_compiler_that_fails(

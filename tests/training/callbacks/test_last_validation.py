@@ -1,4 +1,4 @@
-"""The last step is validated, and only once."""
+"""The validation after the last step."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vqgan_train.training.train import train
 
 @pytest.fixture
 def validated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps at which a validation began."""
+    """Steps at which a validation starts, in order."""
     steps: list[int] = []
     start = VQGANModule.on_validation_epoch_start
 

@@ -1,4 +1,4 @@
-"""What is logged when, and that it is true."""
+"""Rows and values of metrics.csv."""
 
 import csv
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_codes_are_used_or_dead(table: dict[int, Row]) -> None:
 
 @pytest.mark.slow
 def test_a_step_of_several_batches_is_one_row_with_their_mean(tmp_path: Path) -> None:
-    # With a rate of next to nothing all batches see the same weights.
+    # The learning rate is so small that the weights are the same for all batches.
     still = ("optim.learning_rate=1e-30", "run.max_steps=2", "loss.discriminator_start_step=9")
     still = (*still, "loss.adversarial_start_step=9")
     tables = []

@@ -1,4 +1,4 @@
-"""Steps whose numbers went wrong leave everything as it was, and end a run when they go on."""
+"""Steps with NaN or infinite losses or gradients: they are skipped, and too many stop the run."""
 
 import math
 from collections.abc import Callable, Collection
@@ -11,7 +11,8 @@ import torch
 from tiny_runs import assert_equal, load, rows, tiny_config
 
 from vqgan_train.losses import Objective, StepTerms
-from vqgan_train.training.callbacks import NonFiniteError, SkipNonFinite
+from vqgan_train.system.errors import UserError
+from vqgan_train.training.callbacks import SkipNonFinite
 from vqgan_train.training.train import train
 
 EACH = ("run.checkpoint_every_steps=1", "run.val_every_steps=9")
@@ -27,16 +28,16 @@ def infinite_gradient(terms: StepTerms) -> StepTerms:
 
 @pytest.fixture
 def break_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Break the numbers of some training steps, counted from 1."""
+    """Function that changes the losses of some training steps, counted from 1, by `how`."""
 
     def broken(steps: Collection[int], how: Callable[[StepTerms], StepTerms]) -> None:
-        forward, made = Objective.forward, 0
+        forward, calls = Objective.forward, 0
 
         def wrong(self: Objective, *arguments: Any, **options: Any) -> StepTerms:
-            nonlocal made
-            made += 1
+            nonlocal calls
+            calls += 1
             terms = forward(self, *arguments, **options)
-            return how(terms) if made in steps else terms
+            return how(terms) if calls in steps else terms
 
         monkeypatch.setattr(Objective, "forward", wrong)
 
@@ -69,7 +70,7 @@ def test_what_comes_after_a_bad_step_is_trained_on(
     assert all(weight.isfinite().all() for weight in trainer.lightning_module.state_dict().values())
     table = rows(tmp_path / "run")[1:]
     assert [float(row["train/skipped_steps"]) for row in table] == [0, 1, 1, 1]
-    # Adam has made three steps, by its own count.
+    # Adam counts three steps.
     state = trainer.optimizers[0].state_dict()["state"]
     assert {float(entry["step"]) for entry in state.values()} == {3.0}
 
@@ -78,10 +79,10 @@ def test_many_in_a_row_end_the_run_and_keep_good_weights(
     tmp_path: Path, break_steps: Callable[..., None]
 ) -> None:
     break_steps({2, 4, 5, 6}, infinite_gradient)
-    with pytest.raises(NonFiniteError, match=r"3 steps in a row .*optim.max_skipped_steps=3"):
+    with pytest.raises(UserError, match=r"3 steps in a row .*optim.max_skipped_steps=3"):
         train(tiny_config(tmp_path, *EACH, "run.max_steps=9", "optim.max_skipped_steps=3"))
     last = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert last["global_step"] == 5, "written before the third was made"
+    assert last["global_step"] == 5, "written before the third was calls"
     assert all(weight.isfinite().all() for weight in last["state_dict"].values())
     assert last["callbacks"]["SkipNonFinite"] == {"skipped": 3.0, "in_row": 2.0}
 
@@ -90,7 +91,7 @@ def test_a_row_that_ends_before_anyone_looks_is_not_missed(
     tmp_path: Path, break_steps: Callable[..., None]
 ) -> None:
     break_steps({2, 3, 4}, nan_loss)
-    with pytest.raises(NonFiniteError, match="3 steps in a row"):
+    with pytest.raises(UserError, match="3 steps in a row"):
         train(
             tiny_config(
                 tmp_path,
@@ -103,7 +104,7 @@ def test_a_row_that_ends_before_anyone_looks_is_not_missed(
 
 
 def take_steps(callback: SkipNonFinite, *gradients: float) -> None:
-    """Show the callback steps of a module of one weight."""
+    """Call the hooks for training steps of a module with one weight and these gradients."""
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight])
     module: Any = SimpleNamespace(device=torch.device("cpu"), discriminator=torch.nn.Identity())
@@ -121,7 +122,7 @@ def test_a_row_goes_on_over_a_resume() -> None:
     before, after = (SkipNonFinite(max_in_row=3, every_steps=1) for _ in range(2))
     take_steps(before, 1.0, math.nan, math.inf)
     after.load_state_dict(before.state_dict())
-    with pytest.raises(NonFiniteError, match="3 steps in a row"):
+    with pytest.raises(UserError, match="3 steps in a row"):
         take_steps(after, math.nan)
 
 

@@ -22,7 +22,7 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 
 
 def tiles(images: Tensor, reconstructions: Tensor, scale: int) -> NDArray[np.uint8]:
-    """(3, B, H, W, 3): what the grid shows, scaled down again."""
+    """Cut the pictures out of the grid and scale them down: (3, B, H, W, 3) uint8."""
     grid = np.array(draw_grid(images, reconstructions))
     count, _, height, width = images.shape
     rows = []
@@ -79,7 +79,7 @@ def test_the_first_rank_alone_draws(tmp_path: Path, is_first_rank: bool) -> None
 
 
 class Mirror(LightningModule):
-    """Reconstructs images mirrored."""
+    """Model that returns the images mirrored."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.flip(3)

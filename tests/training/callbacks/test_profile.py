@@ -1,4 +1,4 @@
-"""Traces of some steps."""
+"""Profiler traces of some steps."""
 
 import csv
 import gzip

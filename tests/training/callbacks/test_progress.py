@@ -58,7 +58,7 @@ def test_a_terminal_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(states) > 4
     assert all(BAR.match(state) for state in states), states
     assert all(len(state) <= 120 for state in states)
-    # The terminal driver writes a line feed as \r\n: one, when the bar is done.
+    # The bar writes one line feed, when it is closed.
     assert text.count("\n") == 1
 
 

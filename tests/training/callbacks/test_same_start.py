@@ -1,4 +1,4 @@
-"""Ranks that do not find the same run do not begin."""
+"""The check that all ranks start with the same settings at the same step."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vqgan_train.training.callbacks import SameStart
+from vqgan_train.training.callbacks import SameStartCheck
 from vqgan_train.training.run.folder import RunFolderError
 from vqgan_train.training.run.logs import rank_log
 
@@ -16,8 +16,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def given(**changes: Any) -> dict[str, Any]:
-    """Settings, some of them others."""
+def changed(**changes: Any) -> dict[str, Any]:
+    """Return `SETTINGS` with changed values."""
     return {
         group: {name: changes.get(name, value) for name, value in values.items()}
         for group, values in SETTINGS.items()
@@ -25,7 +25,7 @@ def given(**changes: Any) -> dict[str, Any]:
 
 
 def second_rank(folder: Path, step: int, others_agree: bool = True) -> Any:
-    """A trainer of a rank that is told what the first one has."""
+    """Make the trainer of rank 1, to which rank 0 broadcasts folder, step and `SETTINGS`."""
 
     def decide(agrees: bool, all: bool) -> bool:
         return (agrees and others_agree) if all else (agrees or others_agree)
@@ -39,7 +39,7 @@ def second_rank(folder: Path, step: int, others_agree: bool = True) -> Any:
 
 def start(folder: Path, step: int, trainer: Any, settings: dict[str, Any] = SETTINGS) -> None:
     with rank_log() as log:
-        callback = SameStart(folder, step, settings, log)
+        callback = SameStartCheck(folder, step, settings, log)
         callback.setup(trainer, pl_module=None, stage="fit")  # type: ignore[arg-type]
 
 
@@ -51,27 +51,27 @@ def test_the_log_lies_in_the_first_ranks_folder(tmp_path: Path) -> None:
 def test_another_step_is_refused_on_all_ranks(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="begins at step 0, the first rank at step 40"):
         start(tmp_path, 0, second_rank(tmp_path, 40))
-    with pytest.raises(RunFolderError, match="Another rank was given other settings, or finds"):
+    with pytest.raises(RunFolderError, match="Another rank has other settings or"):
         start(tmp_path, 40, second_rank(tmp_path, 40, others_agree=False))
 
 
 def test_other_settings_are_named_with_both_values(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError) as refused:
-        start(tmp_path, 0, second_rank(tmp_path, 0), given(batch_size=2, seed=3))
+        start(tmp_path, 0, second_rank(tmp_path, 0), changed(batch_size=2, seed=3))
     assert str(refused.value) == (
-        "Rank 1 was given other settings than the first rank:\n"
-        "  data.batch_size: 4 there, 2 here\n"
-        "  run.seed: 0 there, 3 here\n"
-        "Start all ranks with the same ones."
+        "Rank 1 has other settings than the first rank:\n"
+        "  data.batch_size: 4 on the first rank, 2 here\n"
+        "  run.seed: 0 on the first rank, 3 here\n"
+        "Start all ranks with the same settings."
     )
 
 
 def test_machines_may_differ(tmp_path: Path) -> None:
-    elsewhere = given(num_workers=7, train_shards=["/disk/a.tar"])
+    elsewhere = changed(num_workers=7, train_shards=["/disk/a.tar"])
     start(tmp_path, 0, second_rank(tmp_path, 0), elsewhere)
 
 
 def test_another_folder_is_not_ignored(tmp_path: Path) -> None:
-    start(tmp_path, 0, second_rank(tmp_path, 0), given(output_dir=str(tmp_path)))
-    with pytest.raises(RunFolderError, match=f"run.output_dir: {tmp_path} there, runs/c here"):
-        start(tmp_path, 0, second_rank(tmp_path, 0), given(output_dir="runs/c"))
+    start(tmp_path, 0, second_rank(tmp_path, 0), changed(output_dir=str(tmp_path)))
+    with pytest.raises(RunFolderError, match=f"{tmp_path} on the first rank, runs/c here"):
+        start(tmp_path, 0, second_rank(tmp_path, 0), changed(output_dir="runs/c"))

@@ -1,4 +1,4 @@
-"""A run that is told to stop saves its state at the next step, on all ranks, and goes on there."""
+"""Graceful stops: all ranks save at the next step and exit; the same command resumes there."""
 
 import os
 import signal
@@ -24,8 +24,8 @@ RARELY = ("run.checkpoint_every_steps=100", "run.val_every_steps=100")
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Send this process a signal while batch `batch_idx` of training is in the works."""
+def signal_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Function that makes training send this process a signal at the end of batch `batch_idx`."""
 
     def tell(batch_idx: int, number: int) -> None:
         start = callbacks.Progress.on_train_batch_end
@@ -43,7 +43,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 @pytest.mark.parametrize("batches", [1, 2])
 def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
-    tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch, number: int, batches: int
+    tmp_path: Path, signal_at: Any, monkeypatch: pytest.MonkeyPatch, number: int, batches: int
 ) -> None:
     whole, cut = (tmp_path / name for name in ("whole", "cut"))
     for folder in (whole, cut):
@@ -51,7 +51,7 @@ def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
     every = (*RARELY, f"optim.accumulate_batches={batches}", "run.max_steps=3")
     train(tiny_config(whole, *every))
     with monkeypatch.context():
-        told(2 * (batches - 1), number)  # with two batches a step, in the middle of the second
+        signal_at(2 * (batches - 1), number)  # with two batches a step, in the middle of the second
         with pytest.raises(SystemExit) as ended:
             train(tiny_config(cut, *every))
         assert ended.value.code == 128 + number
@@ -95,11 +95,11 @@ def test_a_process_knows_its_age() -> None:
     assert 1 <= float(started.stdout) < 240
 
 
-def test_submitit_is_told_by_its_signal(tmp_path: Path, told: Any) -> None:
+def test_submitit_is_told_by_its_signal(tmp_path: Path, signal_at: Any) -> None:
     heard = []
     before = signal.signal(signal.SIGUSR2, lambda number, _frame: heard.append(number))
     try:
-        told(0, signal.SIGUSR2)
+        signal_at(0, signal.SIGUSR2)
         with pytest.raises(SystemExit):
             train(tiny_config(tmp_path))
     finally:
@@ -115,10 +115,10 @@ def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
     assert ended.value.code == 128 + signal.SIGTERM
 
 
-def test_signals_belong_to_others_again_afterwards(tmp_path: Path, told: Any) -> None:
+def test_signals_belong_to_others_again_afterwards(tmp_path: Path, signal_at: Any) -> None:
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     train(tiny_config(tmp_path, "run.max_steps=1"))
-    told(0, signal.SIGTERM)
+    signal_at(0, signal.SIGTERM)
     with pytest.raises(SystemExit):
         train(tiny_config(tmp_path, "run.max_steps=3"))
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
@@ -193,10 +193,10 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path, rank: int) -
         process.kill()
         reader.join()
         output.close()
-    said = "".join(lines)
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "SIGTERM: saved, and stopped." in said
-    assert "Traceback" not in said, said
+    output_text = "".join(lines)
+    assert process.returncode == 128 + signal.SIGTERM, output_text
+    assert "SIGTERM: saved, and stopped." in output_text
+    assert "Traceback" not in output_text, output_text
     reached = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
     assert reached == len(rows(tmp_path / "run")) - 1
 

@@ -1,4 +1,4 @@
-"""Before and after, in a table."""
+"""The table that compares the first and the last validation."""
 
 import csv
 import re
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from tiny_runs import tiny_config
 
-from vqgan_train.training.callbacks.progress import COMPARED, Summary
+from vqgan_train.training.callbacks.progress import COMPARED, ValidationSummary
 from vqgan_train.training.train import train
 
 
-def summary_of(first: float, last: float) -> Summary:
-    """A summary whose metrics all went from one value to another."""
-    summary = Summary()
+def summary_of(first: float, last: float) -> ValidationSummary:
+    """Make a summary in which all metrics changed from `first` to `last`."""
+    summary = ValidationSummary()
     summary.first, summary.last = dict.fromkeys(COMPARED, first), dict.fromkeys(COMPARED, last)
     return summary
 
@@ -28,9 +28,9 @@ def test_the_table_compares_first_and_last() -> None:
 
 def test_what_was_left_out_is_shown_if_there_is_some() -> None:
     summary = summary_of(2.0, 1.5)
-    summary.left_out = {"data/bad_samples": 0.0, "data/bad_shards": 0.0}
+    summary.skipped_data = {"data/bad_samples": 0.0, "data/bad_shards": 0.0}
     plain = summary.table(700).splitlines()
-    summary.left_out = {"data/bad_samples": 12.0, "data/bad_shards": 1.0}
+    summary.skipped_data = {"data/bad_samples": 12.0, "data/bad_shards": 1.0}
     *lines, samples, shards = summary.table(700).splitlines()
     assert lines == plain
     assert samples.split() == ["unreadable", "samples", "12"]

@@ -1,4 +1,4 @@
-"""The real Slurm on this machine, and one run that all ways to launch it have to equal."""
+"""A real Slurm on this machine, and the reference run that all launchers must reproduce."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ Variables = Mapping[str, str]
 
 
 def script(name: str) -> ModuleType:
-    """A script as a module."""
+    """Import a script as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -31,7 +31,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def plain_environment() -> dict[str, str]:
-    """This process's environment without what a scheduler or launcher may have left there."""
+    """This process's environment without the variables of schedulers and launchers."""
     foreign = ("SLURM_", "SLURMD_", "MASTER_", "TORCHELASTIC_", "VQGAN_TRAIN_")
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign) and k not in names}
@@ -43,7 +43,7 @@ def plain_environment() -> dict[str, str]:
 def slurm(
     tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[str, str]
 ) -> Iterator[dict[str, str]]:
-    """The environment in which Slurm's commands speak to a Slurm of two nodes."""
+    """Environment in which Slurm's commands use a Slurm of two nodes that is started here."""
     one_machine = script("slurm_on_one_machine")
     missing = one_machine.missing_here()
     if missing:
@@ -57,7 +57,7 @@ def slurm(
 
 
 def run(command: Any, environment: Variables, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, with what it says."""
+    """Run a command to its end and capture its output."""
     return subprocess.run(
         [str(word) for word in command],
         env=dict(environment),
@@ -70,13 +70,13 @@ def run(command: Any, environment: Variables, folder: Path) -> "subprocess.Compl
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Settings of a tiny run without a folder."""
+    """Settings of a tiny run, without run.output_dir."""
     words = tiny_overrides(tmp_path_factory.mktemp("shards"))
     return [word for word in words if not word.startswith("run.output_dir=")]
 
 
 def changed(words: Sequence[str], *changes: str) -> list[str]:
-    """Settings with others instead, or beside them; each once, as the command wants it."""
+    """Return settings with changes; each setting once, because the command refuses it twice."""
     return list({word.split("=")[0]: word for word in (*words, *changes)}.values())
 
 
@@ -84,7 +84,7 @@ def changed(words: Sequence[str], *changes: str) -> list[str]:
 def reference(
     tmp_path_factory: pytest.TempPathFactory, shards: list[str], plain_environment: dict[str, str]
 ) -> Path:
-    """The run of two ranks that the first of them has started."""
+    """Run folder of two ranks, of which the first started the second."""
     folder = tmp_path_factory.mktemp("reference")
     command = [*TRAIN, *shards, "run.output_dir=run", "trainer.devices=2"]
     finished = run(command, plain_environment, folder)
@@ -95,7 +95,7 @@ def reference(
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Both runs, and all of their ranks, came to the same bits."""
+    """Compare weights, optimizer, data position and metrics of two runs bit by bit."""
     left, right = (load(run / "checkpoints" / "last.ckpt") for run in (one, other))
     for part in ("state_dict", "optimizer_states", "global_step", "ShardDataModule"):
         assert_equal(left[part], right[part])

@@ -1,4 +1,4 @@
-"""A rank that fails ends the run within a minute, and says why itself."""
+"""A failing rank: all ranks exit within a minute, and its own error is printed."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ LONG = ("run.max_steps=100000", "run.val_every_steps=100000", "run.output_dir=ru
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m")
 
 RAISING = """\
-from vqgan_train import callbacks
+from vqgan_train.training import callbacks
 
 def fail(self, trainer, *rest):
     if trainer.global_step == 2:
@@ -33,7 +33,7 @@ callbacks.Progress.on_train_batch_end = fail
 """
 SHORT_OF_DATA = """\
 from itertools import islice
-from vqgan_train.shards import pipeline
+from vqgan_train.training.data import pipeline
 
 whole = pipeline.PlannedBatches.__iter__
 pipeline.PlannedBatches.__iter__ = lambda self: islice(whole(self), 2)
@@ -49,7 +49,7 @@ if rank_of(os.environ) == 1 and "vqgan_train" in " ".join(sys.orig_argv):
 
 @pytest.fixture
 def broken(tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """A folder in PYTHONPATH that breaks rank 1, however it is started."""
+    """Folder for PYTHONPATH with a sitecustomize that breaks rank 1, however it is started."""
     (tmp_path / "broken_rank.py").write_text(request.param)
     (tmp_path / "sitecustomize.py").write_text(ONLY_RANK_1)
     return str(tmp_path)
@@ -76,9 +76,9 @@ def test_ranks_that_are_given_other_settings_do_not_begin(
         for machine in machines:
             machine.kill()
     assert all(machine.returncode != 0 for machine in machines)
-    assert "Rank 1 was given other settings than the first rank" in said[1]
-    assert "data.batch_size: 2 there, 1 here" in said[1]
-    assert "run.output_dir: run there, other here" in said[1]
+    assert "Rank 1 has other settings than the first rank" in said[1]
+    assert "data.batch_size: 2 on the first rank, 1 here" in said[1]
+    assert "run.output_dir: run on the first rank, other here" in said[1]
     assert not (tmp_path / "other").exists()
 
 
@@ -86,7 +86,7 @@ def test_ranks_that_are_given_other_settings_do_not_begin(
 def launched(
     request: pytest.FixtureRequest, shards: list[str], plain_environment: Variables
 ) -> tuple[list[str], dict[str, str]]:
-    """A long run of two ranks: command and environment."""
+    """Command and environment of a long run of two ranks."""
     words = changed(shards, *LONG)
     if request.param == "ours":
         return [*TRAIN, *words, "trainer.devices=2"], dict(plain_environment)
@@ -103,7 +103,7 @@ Launched = tuple[list[str], dict[str, str]]
 def running(
     command: list[str], environment: Variables, folder: Path
 ) -> Iterator["subprocess.Popen[str]"]:
-    """A process whose output goes to `said`."""
+    """Start a process whose output goes to the file `said`; kill it at the end."""
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(
             command, env=dict(environment), cwd=folder, stdout=said, stderr=said, text=True
@@ -128,7 +128,7 @@ def has_steps(folder: Path) -> bool:
 
 
 def assert_gone(*processes: int) -> None:
-    """Nobody is left, a moment after the launcher."""
+    """Wait until none of the processes is alive, zombies aside."""
 
     def alive(number: int) -> bool:
         status = Path(f"/proc/{number}/status")

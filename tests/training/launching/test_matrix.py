@@ -1,4 +1,4 @@
-"""All ways to launch two ranks give one run, bit for bit. docs/launching.md has the table."""
+"""All ways to launch two ranks give bit-equal runs; docs/launching.md has the table of them."""
 
 import os
 import shutil
@@ -20,9 +20,9 @@ SRUN = ("srun", "-N2", "-n2", "--kill-on-bad-exit=1")
 def test_the_first_rank_starts_the_second(reference: Path) -> None:
     assert [row["step"] for row in rows(reference)] == ["0", "1", "2", "3", "4"]
     for rank in (0, 1):
-        said = (reference / "logs" / f"rank_{rank}.log").read_text()
-        assert " begins: " in said
-        assert "vqgan_train-file: ends" in said
+        output = (reference / "logs" / f"rank_{rank}.log").read_text()
+        assert " begins: " in output
+        assert "vqgan_train-file: ends" in output
 
 
 def test_torchrun(
@@ -31,22 +31,22 @@ def test_torchrun(
     command = [*TORCHRUN, "--nproc-per-node=2", "-m", "vqgan_train", *shards]
     finished = run(command, plain_environment, tmp_path)
     assert finished.returncode == 0, finished.stderr
-    (made,) = (tmp_path / "runs").iterdir()  # by the first rank, which told the other
-    assert_same_run(made, reference)
+    (run_folder,) = (tmp_path / "runs").iterdir()  # by the first rank, which told the other
+    assert_same_run(run_folder, reference)
 
 
 @pytest.fixture
 def two_machines() -> Iterator[list[tuple[str, str]]]:
-    """Names and addresses of two network namespaces that a cable connects."""
+    """Names and addresses of two connected network namespaces."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
     machines = [(f"vqgan{os.getpid()}{end}", f"10.213.77.{n}") for n, end in enumerate("ab", 1)]
     (first, _), (second, _) = machines
 
     def ip(*words: str) -> None:
-        made = subprocess.run(["ip", *words], capture_output=True, text=True)
-        if made.returncode != 0:
-            pytest.skip(f"ip {' '.join(words)}: {made.stderr.strip()}")
+        finished = subprocess.run(["ip", *words], capture_output=True, text=True)
+        if finished.returncode != 0:
+            pytest.skip(f"ip {' '.join(words)}: {finished.stderr.strip()}")
 
     try:
         for name, _ in machines:
@@ -84,13 +84,13 @@ def test_torchrun_on_two_machines(
         for node, (name, _) in enumerate(two_machines)
     ]
     try:
-        said = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
+        output = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert "learning rate" in said[0]
-    assert "learning rate" not in said[1]
+    assert [process.returncode for process in processes] == [0, 0], output
+    assert "learning rate" in output[0]
+    assert "learning rate" not in output[1]
     assert_same_run(tmp_path / "run", reference)
 
 
@@ -101,9 +101,9 @@ def test_srun_twice_in_a_second(
         subprocess.Popen([*SRUN, *TRAIN, *shards], env=dict(slurm), cwd=tmp_path) for _ in range(2)
     ]
     assert [process.wait(PATIENCE_SECONDS) for process in processes] == [0, 0]
-    made = sorted((tmp_path / "runs").iterdir())
-    assert len(made) == 2
-    for folder in made:
+    run_folders = sorted((tmp_path / "runs").iterdir())
+    assert len(run_folders) == 2
+    for folder in run_folders:
         assert_same_run(folder, reference)
 
 
@@ -131,11 +131,11 @@ def assert_swept(folder: Path, reference: Path) -> None:
 
 
 def assert_second_ranks_alone(folder: Path) -> None:
-    """Each second rank had the one run of the sweep that it belongs to."""
+    """Check that each second rank was started with the settings of its own run only."""
     for seed in (0, 1):
-        said = (folder / f"run{seed}" / "logs" / "rank_1.log").read_text()
-        assert said.count("begins: ") == 1
-        words = said.splitlines()[0].split()
+        output = (folder / f"run{seed}" / "logs" / "rank_1.log").read_text()
+        assert output.count("begins: ") == 1
+        words = output.splitlines()[0].split()
         assert f"run.seed={seed}" in words
 
 

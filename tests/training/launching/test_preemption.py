@@ -1,4 +1,4 @@
-"""A job that Slurm takes the nodes away from ends as if nobody had disturbed it."""
+"""Interrupted Slurm jobs: they save, restart, and end like an undisturbed job."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 TEMPLATE = ROOT / "scripts" / "slurm" / "train.sbatch"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 SECONDS_TO_FORGET = 5
-"""Sooner, the nodes take a job for the one that they have just killed, and refuse it."""
+"""Wait before a restart, because nodes refuse a job that they killed a moment ago."""
 
 SETTINGS = {
     "run.max_steps": 100,
@@ -30,7 +30,7 @@ def job(tmp_path: Path, shards: list[str], slurm: Variables) -> "Job":
 
 
 class Job:
-    """Jobs of two nodes in a folder of their own."""
+    """Submits and observes jobs of two nodes, with their files in one folder."""
 
     def __init__(
         self, folder: Path, shards: list[str], environment: Variables, **settings: int
@@ -41,7 +41,7 @@ class Job:
         self.environment = dict(environment)
 
     def ask(self, *command: str) -> str:
-        """What one of Slurm's commands answers."""
+        """Run a Slurm command and return its output."""
         answer = subprocess.run(
             command, env=self.environment, cwd=self.folder, capture_output=True, text=True
         )
@@ -55,11 +55,11 @@ class Job:
         return self.ask("sbatch", "--parsable", *size, str(TEMPLATE), *self.words)
 
     def state(self, number: str) -> str:
-        """PENDING, RUNNING, COMPLETED, ..."""
+        """Return the state of a job: PENDING, RUNNING, COMPLETED, ..."""
         return self.ask("squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T")
 
     def wait_for_step(self, number: str, folder: str, step: int) -> None:
-        """Wait until a run has made a step, and something has to be left."""
+        """Wait until a run has made a step; fail if it has made all its steps."""
         file = self.folder / folder / "metrics.csv"
 
         def lines() -> int:
@@ -72,14 +72,14 @@ class Job:
         return self.state(number) not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
 
     def start_again(self, number: str) -> None:
-        """Spare the two minutes that Slurm leaves a job that it starts again."""
+        """Restart a requeued job without Slurm's delay of two minutes."""
         wait_until(lambda: self.state(number) == "PENDING", PATIENCE_SECONDS)
         time.sleep(SECONDS_TO_FORGET)
         self.ask("scontrol", "update", f"JobId={number}", "StartTime=now")
         wait_until(lambda: self.state(number) != "PENDING", PATIENCE_SECONDS)
 
     def wait(self, number: str) -> None:
-        """Wait for the end."""
+        """Wait until a job has completed."""
         wait_until(lambda: self.has_ended(number), PATIENCE_SECONDS)
         assert self.state(number) == "COMPLETED", self.said(number)
 

@@ -1,4 +1,4 @@
-"""metrics.csv: whole at every moment, exact, one row a step."""
+"""metrics.csv: exact values, one row per step, readable after a crash at any moment."""
 
 import csv
 import math
@@ -60,7 +60,7 @@ def test_a_value_that_is_no_number_is_shown(path: Path) -> None:
 
 
 def test_a_row_is_on_disk_as_soon_as_it_is_logged(path: Path) -> None:
-    # A checkpoint of this step may come next and then a crash: nothing logs the step again.
+    # A checkpoint and a crash may follow at once, and then nothing logs the step again.
     logger = logged(path, upto=2)
     assert steps(path) == [1, 2]
     logger.log_metrics({"val/a": 1.0}, 2)

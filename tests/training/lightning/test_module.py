@@ -1,4 +1,4 @@
-"""From which step on the discriminator trains, and from which the generator feels it."""
+"""First steps of the discriminator's training and of the adversarial term."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -22,13 +22,13 @@ OBJECTIVE = {
 def first_steps(
     monkeypatch: pytest.MonkeyPatch, *, discriminator: int, adversarial: int, warmup: int | None
 ) -> tuple[int, int]:
-    """Count the first of 8 steps in which the discriminator trains, and its term has weight.
+    """Run 8 steps; return the first with a discriminator loss, and the first with adversarial loss.
 
     Args:
         monkeypatch: replaces the losses, which are not computed.
-        discriminator: the setting for the one.
-        adversarial: the setting for the other.
-        warmup: steps of warm-up of a new discriminator; None: it is not new.
+        discriminator: discriminator_start_step.
+        adversarial: adversarial_start_step.
+        warmup: warm-up steps of a new discriminator; None if it is not new.
     """
     factors: list[tuple[float, float]] = []
 

@@ -14,7 +14,7 @@ from vqgan_train.training.setup.networks import build_module, initialise
 def test_new_codes_are_as_far_apart_as_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float
 ) -> None:
-    monkeypatch.setattr(VQGANModule, "load_lpips", lambda module: None)
+    monkeypatch.setattr(VQGANModule, "load_frozen_weights", lambda module: None)
     config = tiny_config(tmp_path, f"model.code_scale={scale}")
     torch.manual_seed(0)
     module = build_module(config)
@@ -26,7 +26,7 @@ def test_new_codes_are_as_far_apart_as_asked(
 def test_without_a_scale_new_codes_are_the_originals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VQGANModule, "load_lpips", lambda module: None)
+    monkeypatch.setattr(VQGANModule, "load_frozen_weights", lambda module: None)
     config = tiny_config(tmp_path, "model.code_scale=null")
     module = build_module(config)
     drawn = module.generator.quantizer.codebook.weight.clone()

@@ -1,31 +1,33 @@
-"""What happens beside the steps: metrics, pictures, checkpoints, progress."""
+"""Lightning callbacks: all that happens around the training steps.
+
+A hook names only the arguments that it uses; `*_` takes the rest of those that Lightning passes.
+"""
 
 from vqgan_train.training.callbacks.artifacts import Artifacts
-from vqgan_train.training.callbacks.bad_samples import BadSamples, WholeData
+from vqgan_train.training.callbacks.bad_samples import BadSamples, DataEndCheck
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
 from vqgan_train.training.callbacks.metrics_log import LastValidation, MetricsLog
-from vqgan_train.training.callbacks.non_finite import NonFiniteError, SkipNonFinite
+from vqgan_train.training.callbacks.non_finite import SkipNonFinite
 from vqgan_train.training.callbacks.pictures import Pictures
-from vqgan_train.training.callbacks.progress import Progress, Summary
-from vqgan_train.training.callbacks.rank_consistency import AverageBatchNorm, SameStart
+from vqgan_train.training.callbacks.progress import Progress, ValidationSummary
+from vqgan_train.training.callbacks.rank_consistency import BatchNormAverage, SameStartCheck
 from vqgan_train.training.callbacks.speed import Compilation, Profile
 from vqgan_train.training.callbacks.stop_signals import StopSignals
 
 __all__ = [
     "Artifacts",
-    "AverageBatchNorm",
     "BadSamples",
+    "BatchNormAverage",
     "Checkpoints",
     "Compilation",
+    "DataEndCheck",
     "LastValidation",
     "MetricsLog",
-    "NonFiniteError",
     "Pictures",
     "Profile",
     "Progress",
-    "SameStart",
+    "SameStartCheck",
     "SkipNonFinite",
     "StopSignals",
-    "Summary",
-    "WholeData",
+    "ValidationSummary",
 ]

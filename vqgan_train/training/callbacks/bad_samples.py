@@ -1,4 +1,4 @@
-"""Unreadable samples and shards: counted, named, and the end of the run when too many."""
+"""Unusable data: count unreadable samples and dead shards, and stop the run at too many."""
 
 import logging
 from typing import Any
@@ -12,14 +12,14 @@ from vqgan_train.system.errors import ShardError
 log = logging.getLogger(__name__)
 
 STATE = "bad_samples"
-"""Where a checkpoint has the counts."""
+"""Key of the counts in a checkpoint."""
 
 NAMED_AT_FIRST = 10
 """So many are named one by one; after that every hundredth."""
 
 
 class BadSamples(Callback):
-    """Counts this rank's samples that could not be read, and the shards with something wrong.
+    """Counts unreadable samples and unusable shards, and logs the counts with every validation.
 
     Args:
         max_fraction: of the images a rank has seen, once it has seen 100; beyond it the run stops.
@@ -29,9 +29,9 @@ class BadSamples(Callback):
     def __init__(self, max_fraction: float) -> None:
         self.max_fraction = max_fraction
         self.bad = self.seen = 0
-        """Of this rank, since the run was started or went on."""
+        """Unreadable samples, and all samples, on this rank since start or resume."""
         self._bad_before = self._seen_before = 0
-        """Of all ranks, up to the checkpoint that it went on from."""
+        """The same on all ranks before the resumed checkpoint."""
         self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -57,7 +57,7 @@ class BadSamples(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count what is behind us, as checkpoints do."""
+        """Count a batch after its step, so that the counts fit the checkpoint's data position."""
         self._count(batch)
 
     def on_validation_batch_start(
@@ -68,13 +68,14 @@ class BadSamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count validation samples once: they are the same every time."""
+        """Count the samples of the first validation only; later ones have the same samples."""
         if not self._validated:
             self._count(batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log how many there were on all ranks together."""
+        """Log the counts of all ranks together."""
         self._validated = True
+        # Lightning sums over ranks, so only the first one adds the earlier count of all ranks.
         bad = float(self.bad + (self._bad_before if trainer.is_global_zero else 0))
         pl_module.log("data/bad_samples", bad, logger=False, reduce_fx="sum", sync_dist=True)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
@@ -84,9 +85,9 @@ class BadSamples(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the counts of all ranks together, so that a resumed run goes on counting."""
-        own = torch.tensor([self.bad, self.seen], device=pl_module.device)
-        bad, seen = trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        """Store the counts of all ranks together."""
+        counts = torch.tensor([self.bad, self.seen], device=pl_module.device)
+        bad, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         checkpoint[STATE] = {
             "bad": self._bad_before + bad,
             "seen": self._seen_before + seen,
@@ -96,7 +97,7 @@ class BadSamples(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on counting."""
+        """Continue counting from a checkpoint."""
         state = checkpoint[STATE]
         self._bad_before, self._seen_before = state["bad"], state["seen"]
         self._validated = state["validated"]
@@ -117,14 +118,17 @@ class BadSamples(Callback):
             )
 
 
-class WholeData(Callback):
-    """Ends a run whose loader ends early; Lightning would begin it again, and repeat images."""
+class DataEndCheck(Callback):
+    """Stops a run whose data loader ends early, because Lightning would repeat images.
+
+    A run's loader has the batches of all its steps, which are one epoch to Lightning.
+    """
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The loader of a run has as many batches as the run: all of it is one epoch.
+        """Check that all steps were made when the loader ends.
 
         Raises:
-            ShardError: there are steps left.
+            ShardError: steps are left.
         """
         if trainer.global_step < trainer.max_steps:
             raise ShardError(

@@ -1,4 +1,4 @@
-"""last.ckpt and best.ckpt."""
+"""Writing of a run's two checkpoints: last.ckpt and best.ckpt."""
 
 import logging
 import math
@@ -14,19 +14,19 @@ from vqgan_train.training.run.provenance import PROVENANCE
 
 log = logging.getLogger(__name__)
 
-FIRST_BEST_METRIC = "val/loss/reconstruction"
-"""What was best in runs whose checkpoints do not say."""
+DEFAULT_BEST_METRIC = "val/loss/reconstruction"
+"""Metric assumed for old checkpoints that record none."""
 
 
 class Checkpoints(Checkpoint):
-    """Keeps the newest state and the best one.
+    """Writes the newest state to last.ckpt, and the best validated one to best.ckpt.
 
     Args:
-        folder: the run's.
-        every_steps: steps between writes of `last.ckpt`; it is also written at the end.
+        folder: the run's folder.
+        every_steps: steps between writes of last.ckpt; it is also written at the end.
         provenance: plain values stored with the weights: config, versions, ...
-        best_metric: name of the logged metric that `best.ckpt` is best in.
-        higher_is_better: whether more of it is; otherwise less.
+        best_metric: name of the logged metric that decides which state is the best.
+        higher_is_better: whether a higher value of that metric is better.
     """
 
     def __init__(
@@ -49,34 +49,31 @@ class Checkpoints(Checkpoint):
         self._saved_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The state that a run starts or resumes from is not written again."""
+        """Treat the state that the run starts from as saved."""
         self._saved_step = trainer.global_step
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Save between two steps: by now the last one's metrics and validation are out."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Write last.ckpt at the configured steps."""
+        # Before a batch rather than after one: metrics and validation of the last step are done.
         if trainer.global_step % self.every_steps == 0:
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end."""
+        """Write the final last.ckpt."""
         self.save_last(trainer)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Say what is left to go on from."""
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Log the newest checkpoint to resume from."""
         steps = {self.last: self._saved_step, self.best: self.best_step}
         saved = [file for file in steps if file.exists()]
-        kept = "nothing was saved yet"
+        advice = "nothing was saved yet"
         if saved:
             newest = max(saved, key=lambda file: steps[file])
-            kept = f"{newest} is what to go on from, step {steps[newest]}"
-        log.info("\nStopped at step %d; %s.", trainer.global_step, kept)
+            advice = f"resume from {newest} (step {steps[newest]})"
+        log.info("\nStopped at step %d; %s.", trainer.global_step, advice)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what is better than all before it."""
+        """Write best.ckpt if the metric is better than in all earlier validations of the run."""
         value = float(trainer.callback_metrics[self.best_metric])
         if trainer.state.fn == TrainerFn.FITTING and self._is_better(value):
             self.best_value, self.best_step = value, trainer.global_step
@@ -85,11 +82,11 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Never lose the config with the run."""
+        """Store the provenance in the checkpoint."""
         checkpoint[PROVENANCE] = self.provenance
 
     def state_dict(self) -> dict[str, Any]:
-        """What was best so far."""
+        """Return metric, value and step of the best state."""
         return {
             "best_metric": self.best_metric,
             "best_value": self.best_value,
@@ -97,24 +94,24 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what was best, if it is in this folder and was judged by the same metric."""
+        """Restore the best state's value, if best.ckpt exists and the metric is the same."""
         if not self.best.exists():
             return
         self.best_step = state_dict["best_step"]
-        before = state_dict.get("best_metric", FIRST_BEST_METRIC)
-        if before == self.best_metric:
+        metric_before = state_dict.get("best_metric", DEFAULT_BEST_METRIC)
+        if metric_before == self.best_metric:
             self.best_value = state_dict["best_value"]
         else:
             log.info(
-                "best.ckpt (step %d) was chosen by %s. From here on run.best_metric=%s chooses: "
-                "the next validation replaces it.",
+                "best.ckpt (step %d) was chosen by %s. From now on run.best_metric=%s chooses: "
+                "the next validation replaces best.ckpt.",
                 self.best_step,
-                before,
+                metric_before,
                 self.best_metric,
             )
 
     def save_last(self, trainer: Trainer) -> None:
-        """Save between two steps, unless this very state was saved before."""
+        """Write last.ckpt between two steps, unless it has this step."""
         if trainer.global_step != self._saved_step:
             trainer.save_checkpoint(self.last)
             self._saved_step = trainer.global_step

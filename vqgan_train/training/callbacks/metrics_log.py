@@ -1,4 +1,4 @@
-"""Metrics to every logger, under one clock: the number of optimizer steps."""
+"""Logging of training and validation metrics, and the validation at the last step."""
 
 import time
 from typing import Any
@@ -12,10 +12,11 @@ from vqgan_train.training.lightning.module import TRAINING_METRICS
 
 
 class MetricsLog(Callback):
-    """Logs training metrics every few steps and validation metrics whenever there are some.
+    """Logs training metrics every few steps, and validation metrics after each validation.
 
-    A step's terms are averaged over its accumulated batches and over ranks. They stay on the device
-    until they are logged, so no other step waits for them.
+    Every logger gets the number of optimizer steps as the step. Losses are averaged over a step's
+    accumulated batches and over ranks. They stay on the device until they are logged, so that the
+    other steps do not wait for the GPU.
 
     Args:
         every_steps: steps between rows of training metrics.
@@ -26,25 +27,22 @@ class MetricsLog(Callback):
         self.every_steps = every_steps
         self.non_finite = non_finite
         self.latest: dict[str, float] = {}
-        """The training metrics logged last."""
+        """The newest row of training metrics."""
         self.validation_seconds: list[float] = []
-        """What each validation took: its forward passes and metrics, not what follows."""
+        """Seconds per validation: forward passes and metrics, without pictures and checkpoints."""
         self._terms: list[Tensor] = []
         self._paused_at: float | None = None
         self._validation_started_at = 0.0
         self._window_started_at = self._batch_ended_at = time.perf_counter()
         self._data_seconds = 0.0
-        self._images = 0
-        self._steps = 0
+        self._images = self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._restart_window()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """The time since the last batch ended was spent waiting for data, or in a validation."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Add the time since the last batch to the data wait, without pauses."""
         if self._paused_at is not None:
             self._window_started_at += time.perf_counter() - self._paused_at
             self._batch_ended_at = time.perf_counter()
@@ -59,7 +57,7 @@ class MetricsLog(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Collect, and log at the end of every so many steps."""
+        """Collect a batch's losses; every `every_steps` steps, log a row."""
         self._terms.append(outputs["terms"])
         self._images += len(batch["image"])
         if len(self._terms) == trainer.accumulate_grad_batches:
@@ -72,22 +70,22 @@ class MetricsLog(Callback):
         self._batch_ended_at = time.perf_counter()
 
     def pause(self) -> None:
-        """Stop the clock, until the next batch comes."""
+        """Stop the clock until the next batch arrives."""
         if self._paused_at is None:
             self._paused_at = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What comes now is no training: validation, pictures, checkpoints."""
+        """Stop the training clock for validation, pictures and checkpoints."""
         self.pause()
         self._validation_started_at = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was measured, and how long that took."""
+        """Log the validation metrics and the duration of the validation."""
         results = trainer.callback_metrics.items()
         # Reading the values waits for the device, so the clock is read after them.
-        measured = {name: float(v) for name, v in results if name.startswith(("val/", "data/"))}
+        metrics = {name: float(v) for name, v in results if name.startswith(("val/", "data/"))}
         self.validation_seconds.append(time.perf_counter() - self._validation_started_at)
-        self._log(trainer, {**measured, "val/seconds": self.validation_seconds[-1]})
+        self._log(trainer, {**metrics, "val/seconds": self.validation_seconds[-1]})
 
     def _training_metrics(self, trainer: Trainer) -> dict[str, float]:
         terms = trainer.strategy.reduce(torch.stack(self._terms).mean(dim=0), reduce_op="mean")
@@ -111,28 +109,21 @@ class MetricsLog(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
     def _restart_window(self) -> None:
+        """Begin the measurements for the next row of training metrics."""
         self._paused_at = None
         self._window_started_at = self._batch_ended_at = time.perf_counter()
         self._data_seconds = 0.0
-        self._images = 0
-        self._steps = 0
+        self._images = self._steps = 0
 
 
 class LastValidation(Callback):
-    """Makes the trainer validate once more before it stops.
+    """Makes the trainer validate after the last step.
 
-    Lightning validates at multiples of an interval, and when it is asked to stop: so it is asked,
-    at the step at which it would stop anyway.
+    Lightning validates at multiples of an interval, and whenever `should_stop` is set. So this is
+    set at the last step, where the trainer stops in any case.
     """
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Ask at the last step."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Set `should_stop` at the last step."""
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True

@@ -1,4 +1,4 @@
-"""Steps whose numbers went wrong: left out, counted, and the end of a run when they go on."""
+"""Skipping of optimizer steps with NaN or infinite gradients."""
 
 from typing import Any, cast
 
@@ -10,87 +10,78 @@ from vqgan_train.models import PatchDiscriminator
 from vqgan_train.system.errors import UserError
 
 
-class NonFiniteError(UserError):
-    """Losses or gradients are not finite any more."""
-
-
 class SkipNonFinite(Callback):
-    """Makes a step whose gradient is not finite leave everything as it was.
+    """Skips optimizer steps whose gradient has NaN or infinite values.
 
-    Weights, Adam's moments and the discriminator's statistics stay; the data goes on, and so does
-    the clock. Everything is decided on the device: the optimizer's kernels read `found_inf` as they
-    do for fp16, so no step waits for an answer. Ranks decide alike, since they share the gradient.
+    A skipped step leaves the weights, Adam's moments and the discriminator's BatchNorm statistics
+    unchanged. It counts as a step, and its images count as seen. All ranks skip the same steps,
+    because the gradient is averaged over ranks first.
 
     Args:
-        max_in_row: skipped steps in a row at which the run stops.
-        every_steps: steps between looks at the count.
+        max_in_row: number of consecutive skipped steps at which the run stops.
+        every_steps: steps between checks of that number, because each check waits for the device.
     """
 
     def __init__(self, max_in_row: int, every_steps: int) -> None:
         self.max_in_row = max_in_row
         self.every_steps = every_steps
         self.skipped = torch.zeros(())
-        """() float32: skipped steps of the run."""
-        self._in_row = self._longest = torch.zeros(())
-        self._statistics: list[Tensor] = []
+        """() float32: number of skipped steps since the start of the run."""
+        self._in_row = self._longest_row = torch.zeros(())
+        self._statistics_before: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count where the gradients are."""
-        counts = (self.skipped, self._in_row, self._longest)
-        self.skipped, self._in_row, self._longest = (n.to(pl_module.device) for n in counts)
+        """Move the counters to the device of the gradients."""
+        counters = (self.skipped, self._in_row, self._longest_row)
+        self.skipped, self._in_row, self._longest_row = (n.to(pl_module.device) for n in counters)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the statistics that a forward pass moves, at a step's first batch."""
+        """Copy the BatchNorm statistics before a step's first forward pass changes them."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._statistics = [buffer.clone() for buffer in _statistics(pl_module)]
+            self._statistics_before = [buffer.clone() for buffer in _statistics(pl_module)]
 
     @torch.no_grad()
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Judge the step by its gradient."""
+        """Mark the step as skipped if the norm of its gradient is NaN or infinite."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         is_bad = (~norm.isfinite()).float()
-        optimizer.found_inf = is_bad  # type: ignore[attr-defined]  # torch's own way, for GradScaler
+        # The fused Adam reads found_inf on the device, as it does for fp16's GradScaler. An `if`
+        # here would make every step wait for the GPU.
+        optimizer.found_inf = is_bad  # type: ignore[attr-defined]  # set by GradScaler, undeclared
         self.skipped += is_bad
         self._in_row = (self._in_row + 1) * is_bad
-        self._longest = torch.maximum(self._longest, self._in_row)
-        for buffer, before in zip(_statistics(pl_module), self._statistics, strict=True):
+        self._longest_row = torch.maximum(self._longest_row, self._in_row)
+        for buffer, before in zip(_statistics(pl_module), self._statistics_before, strict=True):
             buffer.copy_(torch.where(is_bad.bool(), before, buffer))
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Look at the longest row so far now and then, so that none is missed.
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Every `every_steps` steps, check the longest row of skipped steps.
 
         Raises:
-            NonFiniteError: too many steps in a row were skipped.
+            UserError: `max_in_row` consecutive steps were skipped.
         """
-        if trainer.global_step % self.every_steps == 0 and self._longest >= self.max_in_row:
-            raise NonFiniteError(
-                f"{int(self._longest)} steps in a row had a loss or gradient that is not finite "
+        if trainer.global_step % self.every_steps == 0 and self._longest_row >= self.max_in_row:
+            raise UserError(
+                f"{int(self._longest_row)} steps in a row had a NaN or infinite loss or gradient "
                 f"and were skipped (optim.max_skipped_steps={self.max_in_row}). Lower "
-                "optim.learning_rate, set optim.clip_norm, or take trainer.precision=fp32."
+                "optim.learning_rate, set optim.clip_norm, or set trainer.precision=fp32."
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, so that a resumed run goes on counting."""
+        """Return the numbers of skipped steps: in all, and in the current row."""
         return {"skipped": float(self.skipped), "in_row": float(self._in_row)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue counting from a checkpoint."""
         self.skipped = torch.tensor(state_dict["skipped"])
         self._in_row = torch.tensor(state_dict["in_row"])
 
 
 def _statistics(pl_module: LightningModule) -> list[Tensor]:
-    """Buffers of the discriminator: means, variances and counts of its BatchNorm."""
+    """List the discriminator's buffers: means, variances and batch counts of its BatchNorm."""
     return list(cast(PatchDiscriminator, pl_module.discriminator).buffers())

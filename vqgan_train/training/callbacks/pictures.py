@@ -1,4 +1,4 @@
-"""Picture grids of the same validation images at every validation: progress one can see."""
+"""Picture grids of the first validation images, drawn at every validation."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vqgan_train.images.transforms import to_uint8
 
-SMALLEST_SIDE = 128
-"""Smaller images are enlarged to about this many pixels."""
+MIN_SIDE_PX = 128
+"""Images with a smaller side are enlarged by a whole factor to about this side."""
 GAP = 4
 LABEL_HEIGHT = 18
 DIFFERENCE_GAIN = 2
@@ -22,8 +22,8 @@ class Pictures(Callback):
     """Draws input, reconstruction and difference of the first validation images.
 
     Args:
-        folder: where `step_<step>.png` go.
-        count: images in a grid.
+        folder: receives the files `step_<step>.png`.
+        count: number of images in a grid.
     """
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -33,7 +33,7 @@ class Pictures(Callback):
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, on the first rank only; the images do not depend on how many there are."""
+        """Draw and save the grid, on the first rank; the images do not depend on the rank count."""
         if not trainer.is_global_zero:
             return
         if self._images is None:
@@ -51,14 +51,20 @@ class Pictures(Callback):
 
 
 def draw_grid(images: Tensor, reconstructions: Tensor) -> Image.Image:
-    """Draw three labelled rows: images (B, 3, H, W) in [-1, 1], reconstructions, difference."""
+    """Draw three labelled rows: images, reconstructions, absolute difference.
+
+    Args:
+        images: (B, 3, H, W) float in [-1, 1].
+        reconstructions: the same shape; values outside [-1, 1] are clipped.
+    """
     difference = (images - reconstructions.clamp(-1, 1)).abs() * DIFFERENCE_GAIN - 1
     rows = {
         "input": images,
         "reconstruction": reconstructions,
         f"absolute difference x{DIFFERENCE_GAIN}": difference,
     }
-    height, width = (side * _enlargement(images) for side in images.shape[2:])
+    enlargement = max(1, round(MIN_SIDE_PX / min(images.shape[2:])))
+    height, width = (side * enlargement for side in images.shape[2:])
     row_height = LABEL_HEIGHT + height
     grid = Image.new(
         "RGB", (len(images) * (width + GAP) + GAP, len(rows) * row_height + GAP), "white"
@@ -71,7 +77,3 @@ def draw_grid(images: Tensor, reconstructions: Tensor) -> Image.Image:
             enlarged = pixels.resize((width, height), Image.Resampling.NEAREST)
             grid.paste(enlarged, (GAP + column * (width + GAP), row * row_height + LABEL_HEIGHT))
     return grid
-
-
-def _enlargement(images: Tensor) -> int:
-    return max(1, round(SMALLEST_SIDE / min(images.shape[2:])))

@@ -1,4 +1,4 @@
-"""The progress bar: steps done and to do, time left, loss, images a second."""
+"""Progress of a run: a bar during training, and a table of metrics at the end."""
 
 import sys
 from typing import Any
@@ -10,29 +10,31 @@ from tqdm import tqdm
 from vqgan_train.training.callbacks.metrics_log import MetricsLog
 
 TERMINAL_SECONDS = 0.2
+"""Seconds between refreshes of the bar in a terminal."""
+
 FILE_SECONDS = 30.0
-"""In a log file every refresh is a line, so there are few."""
+"""Seconds between refreshes in a log file, where each refresh is a line."""
 
 
 class LineWriter:
-    """Stands in for a terminal: a log file gets each state of the bar as a line of its own."""
+    """File for tqdm that writes each state of the bar to stderr as a line."""
 
     def write(self, text: str) -> None:
-        """Pass on what is not only cursor movement."""
+        """Write a line to stderr, unless the text only moves the cursor."""
         state = text.strip()
         if state:
             sys.stderr.write(f"{state}\n")
 
     def flush(self) -> None:
-        """Pass on."""
+        """Flush stderr."""
         sys.stderr.flush()
 
 
 class Progress(ProgressBar):
-    """One bar over the whole run, on the first rank.
+    """Progress bar over the whole run, on the first rank: steps, time left, loss, images/s.
 
     Args:
-        metrics: shows its latest values.
+        metrics: provides the loss and the speed.
     """
 
     def __init__(self, metrics: MetricsLog) -> None:
@@ -42,11 +44,11 @@ class Progress(ProgressBar):
         self._bar: tqdm[Any] | None = None
 
     def disable(self) -> None:
-        """Lightning calls this on all ranks but the first."""
+        """Hide the bar; Lightning calls this on all ranks but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar where the run stands."""
+        """Open the bar at the current step."""
         in_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             desc="training",
@@ -59,15 +61,8 @@ class Progress(ProgressBar):
             mininterval=TERMINAL_SECONDS if in_terminal else FILE_SECONDS,
         )
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Move on after a step, not after a batch that is only accumulated."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Advance the bar after the last accumulated batch of a step."""
         if self._bar is None or trainer.global_step == self._bar.n:
             return
         if self.metrics.latest:
@@ -78,19 +73,17 @@ class Progress(ProgressBar):
         self._bar.update(trainer.global_step - self._bar.n)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say why the bar stands still."""
+        """Label the bar, which does not move during validation."""
         if self._bar is not None:
             self._bar.set_description_str("validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on."""
+        """Restore the label."""
         if self._bar is not None:
             self._bar.set_description_str("training")
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Close the bar before the error is told."""
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Close the bar before the error is printed."""
         self._close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -112,60 +105,61 @@ COMPARED = {
     "val/lpips_alexnet": "LPIPS AlexNet",
     "val/codebook/used": "codes used",
 }
-"""What of these a run measures, as it was before and as it is now."""
+"""Metrics shown in the before/after table, if the run measures them, and their labels."""
 
-LEFT_OUT = {
+SKIPPED_DATA = {
     "data/bad_samples": "unreadable samples",
     "data/bad_shards": "damaged or dead shards",
 }
-"""What the run went on without, on all ranks; shown if there is some."""
+"""Counts of unusable samples and shards on all ranks, and their labels; shown if nonzero."""
 
 IN_DECIBELS = {"val/psnr"}
-"""Of these a percentage would mean nothing."""
+"""Metrics whose change is shown in dB; on their logarithmic scale a percentage has no meaning."""
 
 
-class Summary(Callback):
-    """Remembers the first validation and compares the last with it."""
+class ValidationSummary(Callback):
+    """Compares the last validation with the first one of the run."""
+
+    state_key = "Summary"  # name of the state in checkpoints of older versions
 
     def __init__(self) -> None:
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
-        self.left_out: dict[str, float] = {}
+        self.skipped_data: dict[str, float] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember."""
-        measured = trainer.callback_metrics
-        self.last = {name: float(measured[name]) for name in COMPARED if name in measured}
+        """Store the metrics of this validation."""
+        metrics = trainer.callback_metrics
+        self.last = {name: float(metrics[name]) for name in COMPARED if name in metrics}
         self.first = self.first or self.last
-        self.left_out = {name: float(trainer.callback_metrics[name]) for name in LEFT_OUT}
+        self.skipped_data = {name: float(metrics[name]) for name in SKIPPED_DATA}
 
     def state_dict(self) -> dict[str, Any]:
-        """The first validation, so that a resumed run compares with it too."""
+        """Return the metrics of the first validation."""
         return {"first": self.first}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare with the first validation of the run, not of this process."""
+        """Restore the first validation of the run, for the comparison after a resume."""
         self.first = state_dict["first"]
 
     def table(self, step: int) -> str:
-        """Draw the comparison, a line a metric."""
+        """Format the comparison, one line per metric; `step` is the step of the last validation."""
         lines = [f"{'validation':<30}{'before':>10}{f'step {step}':>14}{'change':>10}"]
-        # A run that goes on may measure other things than it did at first.
-        both = {
-            name: COMPARED[name] for name in COMPARED if name in self.first and name in self.last
-        }
-        for name, label in both.items():
+        for name, label in COMPARED.items():
+            # A resumed run may measure other metrics than it did at first.
+            if name not in self.first or name not in self.last:
+                continue
             before, after = self.first[name], self.last[name]
             change = f"{(after - before) / before:+.0%}" if before else ""
             if name in IN_DECIBELS:
                 change = f"{after - before:+.1f} dB"
             lines.append(f"{label:<30}{_short(before):>10}{_short(after):>14}{change:>10}")
-        for name, count in self.left_out.items():
+        for name, count in self.skipped_data.items():
             if count:
-                lines.append(f"{LEFT_OUT[name]:<30}{'':>10}{_short(count):>14}{'':>10}")
+                lines.append(f"{SKIPPED_DATA[name]:<30}{'':>10}{_short(count):>14}{'':>10}")
         return "\n".join(lines)
 
 
 def _short(value: float) -> str:
-    """Counts as they are, measurements with four digits."""
+    """Format a count in full, and a measurement with four digits."""
     return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"

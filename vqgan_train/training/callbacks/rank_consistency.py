@@ -1,4 +1,4 @@
-"""All ranks begin at one step, with one set of settings, and each has a file to say so."""
+"""Consistency between ranks: the same settings and start step, and equal BatchNorm statistics."""
 
 import re
 from collections.abc import Mapping
@@ -12,25 +12,25 @@ from vqgan_train.models import PatchDiscriminator
 from vqgan_train.training.run.folder import RunFolderError, differences, different_settings
 from vqgan_train.training.run.logs import RankLog
 
-OF_A_MACHINE = re.compile(
+# Paths and resources of a machine. That all ranks have the same shards is checked by their
+# fingerprint elsewhere; run.output_dir is compared separately, below.
+MACHINE_SETTINGS = re.compile(
     r"data\.(train_shards|val_shards|cache_dir|cache_gb|num_workers)$|model\.init_from$"
     r"|loss\.lpips_weights$|run\.(alexnet_weights|output_dir)$"
 )
-"""Settings that may differ between ranks: where things lie on a machine, and what it can do.
-
-Whether the shards are the same ones is told by their fingerprint, and the folder is the first
-rank's for all.
-"""
+"""Names of the settings that may differ between ranks."""
 
 
-class SameStart(Callback):
-    """Tells the ranks which folder the first one took, before anything is done together.
+class SameStartCheck(Callback):
+    """Compares settings and start step with the first rank's, before training starts.
+
+    It also opens this rank's log in the run folder that the first rank chose.
 
     Args:
-        folder: the run's; only the first rank's counts.
-        step: optimizer steps that this rank finds behind it.
-        settings: what this rank was given: nested plain values.
-        rank_log: what this rank says.
+        folder: the run's folder; only the first rank's value is used.
+        step: number of optimizer steps that this rank found in the run's checkpoint.
+        settings: settings that this rank was started with: nested plain values.
+        rank_log: log of this rank.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class SameStart(Callback):
         self.rank_log = rank_log
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Ask the first rank.
+        """Compare this rank with the first one.
 
         Raises:
-            RunFolderError: a rank would begin at another step, or was given other settings.
+            RunFolderError: on all ranks, if any rank has other settings or another start step.
         """
         folder, step, settings = trainer.strategy.broadcast(
             (str(self.folder), self.step, self.settings)
@@ -54,56 +54,51 @@ class SameStart(Callback):
         problem = self._problem(trainer.global_rank, folder, step, settings)
         if not trainer.strategy.reduce_boolean_decision(problem is None, all=True):
             raise RunFolderError(
-                problem or "Another rank was given other settings, or finds another step; it says."
+                problem
+                or "Another rank has other settings or another start step than the first rank. "
+                "The error of that rank names them."
             )
 
     def _problem(
         self, rank: int, folder: str, step: int, settings: Mapping[str, Any]
     ) -> str | None:
-        """What keeps this rank from beginning with the first one."""
-        different = different_settings(settings, self.settings, OF_A_MACHINE)
-        own_folder = self.settings["run"]["output_dir"]
-        if own_folder not in (None, folder):
-            different["run.output_dir"] = (folder, own_folder)
+        """Describe how this rank differs from the first one; None if it does not."""
+        different = different_settings(settings, self.settings, MACHINE_SETTINGS)
+        folder_setting = self.settings["run"]["output_dir"]
+        if folder_setting not in (None, folder):
+            different["run.output_dir"] = (folder, folder_setting)
         if different:
             return (
-                f"Rank {rank} was given other settings than the first rank:\n"
-                f"{differences(different, 'there', 'here')}\n"
-                "Start all ranks with the same ones."
+                f"Rank {rank} has other settings than the first rank:\n"
+                f"{differences(different, 'on the first rank', 'here')}\n"
+                "Start all ranks with the same settings."
             )
         if step != self.step:
             return (
-                f"Rank {rank} begins at step {self.step}, the first rank at step {step}. "
-                f"run.output_dir={folder} has to be on a file system that all machines of the run "
-                "share."
+                f"Rank {rank} begins at step {self.step}, the first rank at step {step}: they "
+                f"found different checkpoints. run.output_dir={folder} has to be on a file system "
+                "that all machines of the run share."
             )
         return None
 
 
-class AverageBatchNorm(Callback):
-    """Averages the discriminator's running statistics over ranks after every batch.
+class BatchNormAverage(Callback):
+    """Averages the discriminator's BatchNorm statistics over ranks after every batch.
 
-    A rank normalises by its own batch, as the original does. But what is kept for later would
-    differ from rank to rank: DistributedDataParallel's own remedy sends every buffer before every
-    forward pass, the 59 MB of LPIPS among them, and stalls where ranks have unequal numbers of
-    validation batches. These statistics are one small message.
+    Each rank normalises by its own batch, as taming-transformers does, so the running means and
+    variances would differ between ranks. DistributedDataParallel's own remedy (broadcast_buffers)
+    sends all buffers before every forward pass, LPIPS' 59 MB among them, and hangs if ranks have
+    unequal numbers of validation batches. These statistics are one message of 3 kB.
     """
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Average over ranks."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Replace the running means and variances by their means over ranks."""
         if trainer.world_size == 1:
             return
         buffers = cast(PatchDiscriminator, pl_module.discriminator).buffers()
         statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
-        joined = torch.cat([statistic.flatten() for statistic in statistics])
-        joined = trainer.strategy.reduce(joined, reduce_op="mean")
+        means = torch.cat([statistic.flatten() for statistic in statistics])
+        means = trainer.strategy.reduce(means, reduce_op="mean")
         sizes = [statistic.numel() for statistic in statistics]
-        for statistic, mean in zip(statistics, joined.split(sizes), strict=True):
+        for statistic, mean in zip(statistics, means.split(sizes), strict=True):
             statistic.copy_(mean.view_as(statistic))

@@ -1,35 +1,37 @@
-"""torch.compile, tried before the first step, with a way on where it does not work."""
+"""Callbacks about the speed of steps: torch.compile, and a profiler trace."""
 
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from vqgan_train.losses import this_batch_alone
 from vqgan_train.system.errors import first_line
 from vqgan_train.training.callbacks.metrics_log import MetricsLog
+from vqgan_train.training.lightning.module import VQGANModule
 
 log = logging.getLogger(__name__)
 
-REGIONS = (
+# A compiled backward pass gives all of its gradients at once and can run only once. So two parts
+# are not compiled: the last convolution, whose weight gradient alone gives the adaptive weight, and
+# the discriminator, which is backpropagated twice.
+COMPILED_METHODS = (
     ("generator.encoder", "forward"),
     ("generator.decoder", "features"),
     ("objective.lpips", "features"),
 )
-"""What is compiled: a module and its method.
-
-The last convolution is left out because the adaptive weight asks for its gradient alone, the
-discriminator because it is gone back through twice, and a compiled backward pass gives all or
-nothing, once."""
+"""Submodules of `VQGANModule` and their compiled method."""
 
 
 class Compilation(Callback):
-    """Compiles the costly parts for one shape of batch; other shapes and validation run as written.
+    """Compiles the costly parts of a training step for one shape of batch.
+
+    Validation and batches of another shape run uncompiled. If compilation fails on any rank, all
+    ranks train uncompiled.
 
     Args:
         shape: (B, 3, H, W) of the training batches.
@@ -39,69 +41,48 @@ class Compilation(Callback):
         self.shape = shape
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compile, and make one step that leaves no trace, so that what fails fails here."""
-        started = time.perf_counter()
-        log.info("compiling, before the first step; on a CPU this takes minutes")
+        """Compile, then rehearse one step, so that errors of the compiler surface here."""
+        started_at = time.perf_counter()
+        log.info("compiling before the first step; this takes minutes on a CPU")
         torch.compiler.set_stance("default")
-        for name, method in REGIONS:
+        for name, method in COMPILED_METHODS:
             part = pl_module.get_submodule(name)
             setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
         failure = None
         try:
             with trainer.precision_plugin.train_step_context():
-                _rehearse(pl_module, self.shape)
+                cast(VQGANModule, pl_module).rehearse_step(self.shape)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # compilers fail in as many ways as there are compilers
+        except Exception as error:  # compilers raise errors of many kinds
             failure = error
             log.warning(
                 "WARNING: trainer.compile=true, but the networks cannot be compiled here (%s: %s). "
-                "The run goes on without. Set trainer.compile=false to say that it should.",
+                "The run continues uncompiled. Set trainer.compile=false to avoid this warning.",
                 type(error).__name__,
                 first_line(error)[:200],
             )
-        # Ranks that compute differently would not be one run.
+        # All ranks or none, because compiled steps round differently.
         if trainer.strategy.reduce_boolean_decision(failure is None, all=True):
-            log.info("compiled in %.0f s", time.perf_counter() - started)
+            log.info("compiled in %.0f s", time.perf_counter() - started_at)
             torch.compiler.set_stance("eager_on_recompile")
         else:
-            restore(pl_module)
+            _remove_compiled(pl_module)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave the process and the module as they were; Lightning calls no teardown then."""
-        torch.compiler.set_stance("default")
-        restore(pl_module)
+    # Lightning calls no teardown after an exception.
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Restore the uncompiled methods and torch's setting for the process."""
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the process and the module as they were."""
+        """Restore the uncompiled methods and torch's setting for the process."""
         torch.compiler.set_stance("default")
-        restore(pl_module)
+        _remove_compiled(pl_module)
 
 
-def _rehearse(pl_module: LightningModule, shape: tuple[int, int, int, int]) -> None:
-    """One step's forward and backward pass; gradients, statistics and random state stay."""
-    parameters = [p for p in pl_module.parameters() if p.requires_grad]
-    statistics = [buffer.clone() for buffer in pl_module.buffers()]
-    devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-    module: Any = pl_module
-    pool, module.pool = module.pool, this_batch_alone  # another rank may fail before it comes to it
-    try:
-        with torch.random.fork_rng(devices=devices):
-            images = torch.rand(shape, device=pl_module.device) * 2 - 1
-            outputs: Any = pl_module.training_step({"image": images})
-            # Not backward(): that would fill .grad and start DistributedDataParallel's exchange.
-            torch.autograd.grad(outputs["loss"], parameters, allow_unused=True)
-    finally:
-        module.pool = pool
-        for buffer, before in zip(pl_module.buffers(), statistics, strict=True):
-            buffer.copy_(before)
-
-
-def restore(pl_module: nn.Module) -> None:
-    """Give the parts their own methods back."""
-    for name, method in REGIONS:
+def _remove_compiled(pl_module: nn.Module) -> None:
+    """Delete the compiled methods, which hide those of the class."""
+    for name, method in COMPILED_METHODS:
         pl_module.get_submodule(name).__dict__.pop(method, None)
 
 
@@ -110,14 +91,16 @@ TABLE_ROWS = 30
 
 
 class Profile(Callback):
-    """Traces five steps of each rank, data loading and logging between them included.
+    """Traces five steps on each rank, with the data loading and logging between them.
 
-    Leaves `step_<N>_rank_<R>.json.gz`, a trace, and `.txt` beside it, the dearest operations.
+    Writes the trace to `step_<N>_rank_<R>.json.gz`, and a table of the costliest operations to
+    `step_<N>_rank_<R>.txt`.
 
     Args:
-        folder: where to.
-        first_step: step to begin at; one later than the first has the warm-up behind it.
-        metrics: whose clock stands still while a trace is written.
+        folder: receives the files.
+        first_step: first traced step, counted from 0; steps after the first few are past the
+            warm-up.
+        metrics: pauses its clock while a trace is written.
     """
 
     def __init__(self, folder: Path, first_step: int, metrics: MetricsLog) -> None:
@@ -127,7 +110,7 @@ class Profile(Callback):
         self._profile: profile | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if there will be no trace."""
+        """Warn if the run has no such step."""
         if not trainer.global_step <= self.first_step < trainer.max_steps:
             log.warning(
                 "WARNING: trainer.profile_step=%d is not among the steps %d to %d that are left, "
@@ -137,10 +120,8 @@ class Profile(Callback):
                 trainer.max_steps - 1,
             )
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Begin."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Start the trace at `first_step`."""
         if self._profile is None and trainer.global_step == self.first_step:
             activities = [ProfilerActivity.CPU]
             if pl_module.device.type == "cuda":
@@ -148,26 +129,17 @@ class Profile(Callback):
             self._profile = profile(activities=activities)
             self._profile.start()
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """End after so many steps."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Write the trace after `PROFILED_STEPS` steps."""
         if trainer.global_step >= self.first_step + PROFILED_STEPS:
             self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep what there is of a run that ends before."""
+        """Write a shorter trace if the run ends during it."""
         self._write(trainer)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Likewise of one that is stopped."""
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Write a shorter trace if the run stops during it."""
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:

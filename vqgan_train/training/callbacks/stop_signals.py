@@ -1,4 +1,4 @@
-"""SIGTERM, SIGUSR1, SIGUSR2, Ctrl-C and the time limit: saved at the next step, and ended."""
+"""Graceful stops: on a signal or at the time limit, save at the next step and exit."""
 
 import logging
 import os
@@ -24,71 +24,75 @@ log = logging.getLogger(__name__)
 
 
 class StopSignals(Callback):
-    """Ends a run between two steps when a signal told any rank to, or when its time is up.
+    """Saves and exits between two steps once any rank got a signal or reached its time limit.
 
-    The same command then goes on exactly there. A second Ctrl-C ends it at once, and so does any
-    signal before the first step: there is nothing to save.
+    The signals are SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C. The same command then resumes the run at
+    that step. A second Ctrl-C exits at once, and so does any signal before the first step, because
+    there is nothing to save.
 
     Args:
         checkpoints: saves the state.
-        max_hours: of the process, after which its time is up; None: never.
+        max_hours: time limit, counted from the start of the process; None for no limit.
     """
 
     def __init__(self, checkpoints: Checkpoints, max_hours: float | None) -> None:
         self.checkpoints = checkpoints
         self.max_hours = max_hours
         self._received = 0
+        """Exit code for the newest signal; 0 before the first signal."""
         self._saves = False
+        """Whether a signal leads to a save; false before the first step."""
         self._handlers_before: dict[int, Any] = {}
         self._ranks: Any = None
+        """Process group of all ranks; None if there is one rank."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen in the validation before the first step, too."""
-        self._listen()
+        """Install the signal handlers, for the validation before the first step too."""
+        self._install_handlers()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From the first step on there is something to save."""
+        """Install the signal handlers; from now on a signal leads to a save."""
         if trainer.world_size > 1:
-            # Of its own, on the CPU: a question at every step must not make the GPU wait.
+            # A second process group, on the CPU: with NCCL the all-reduce at every step would make
+            # the host wait for the GPU.
             self._ranks = torch.distributed.new_group(backend="gloo")
-        self._listen()
+        self._install_handlers()
         self._saves = True
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save and end, if it is a step's first batch and any rank was told to.
+        """Before a step's first batch, save and exit if any rank has to stop.
 
         Raises:
-            SystemExit: with 128 plus the signal's number, or 75 if the time is up.
+            SystemExit: with 128 plus the signal's number, or with 75 at the time limit.
         """
         if batch_idx % trainer.accumulate_grad_batches != 0:
             return
-        code = self._heard_by_any()
+        code = self._exit_code()
         if code:
             self.checkpoints.save_last(trainer)
-            what = f"run.max_hours={self.max_hours}" if code == TIME_IS_UP else in_words(code)
-            mark_stopped(self.checkpoints.last.parents[1], f"{what}, step {trainer.global_step}")
-            log.info("\n%s: saved, and stopped.", what)
+            cause = f"run.max_hours={self.max_hours}" if code == TIME_IS_UP else in_words(code)
+            mark_stopped(self.checkpoints.last.parents[1], f"{cause}, step {trainer.global_step}")
+            log.info("\n%s: saved, and stopped.", cause)
             self._tell_submitit(code)
             raise SystemExit(code)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave signals to whom they belonged, between the first validation and training."""
+        """Restore the previous signal handlers until training starts."""
         if not self._saves:
-            self._stop_listening()
+            self._restore_handlers()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave signals to whom they belonged."""
-        self._stop_listening()
+        """Restore the previous signal handlers."""
+        self._restore_handlers()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Likewise."""
-        self._stop_listening()
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Restore the previous signal handlers."""
+        self._restore_handlers()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: note it, or exit at once."""
         code = SIGNAL_BASE + number
         if number == signal.SIGINT and (not self._saves or self._received == code):
             raise KeyboardInterrupt
@@ -96,28 +100,28 @@ class StopSignals(Callback):
             raise SystemExit(code)
         self._received = code
 
-    def _heard_by_any(self) -> int:
-        """The highest exit code that a rank was told to end with; 0 if there is none."""
+    def _exit_code(self) -> int:
+        """Return the highest exit code over ranks; 0 if no rank has to stop."""
         is_up = self.max_hours is not None and process_seconds() >= 3600 * self.max_hours
         code = self._received or (TIME_IS_UP if is_up else 0)
         if self._ranks is None:
             return code
-        heard = torch.tensor(code)
-        torch.distributed.all_reduce(heard, torch.distributed.ReduceOp.MAX, group=self._ranks)
-        return int(heard)
+        highest = torch.tensor(code)
+        torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self._ranks)
+        return int(highest)
 
     def _tell_submitit(self, code: int) -> None:
-        """Let submitit, which listens to SIGUSR2, ask Slurm to start the job again."""
+        """Pass SIGUSR2 on to submitit's handler, which requeues the Slurm job."""
         if code == SIGNAL_BASE + signal.SIGUSR2 and callable(self._handlers_before[signal.SIGUSR2]):
-            self._stop_listening()
+            self._restore_handlers()
             os.kill(os.getpid(), signal.SIGUSR2)
 
-    def _listen(self) -> None:
+    def _install_handlers(self) -> None:
         if not self._handlers_before:
             for number in STOP_SIGNALS:
                 self._handlers_before[number] = signal.signal(number, self._receive)
 
-    def _stop_listening(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
         self._handlers_before.clear()

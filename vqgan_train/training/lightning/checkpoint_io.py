@@ -1,11 +1,10 @@
-"""The process a run happens in: its log, its devices, where its code came from."""
+"""Writing and reading of checkpoint files, as Lightning's plugin for it."""
 
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vqgan_train.checkpoint import write_atomically
@@ -13,12 +12,12 @@ from vqgan_train.system.errors import CheckpointError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints: a crash leaves a whole file, and reading one runs nothing."""
+    """Writes checkpoints atomically, and reads them without running code stored in them."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write beside, sync, rename."""
+        """Write a checkpoint; a crash leaves the old file or the new one, never half a file."""
         write_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -35,17 +34,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"it. To start from its weights, set model.init_from={path}."
             ) from error
         return content
-
-
-def set_clock(trainer: Trainer, step: int) -> None:
-    """Make a trainer count on from an optimizer step, as if it had made the steps before.
-
-    Lightning's own loop state says where inside its hooks a checkpoint was written, and resuming
-    from some of those places repeats or skips a validation. Ours are written between two steps,
-    where one number says everything.
-    """
-    loop = trainer.fit_loop.epoch_loop
-    assert hasattr(loop, "_batches_that_stepped"), "this Lightning counts steps in another place"
-    loop._batches_that_stepped = step
-    loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
-    loop.batch_progress.total.ready = step * trainer.accumulate_grad_batches

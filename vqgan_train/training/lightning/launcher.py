@@ -1,4 +1,4 @@
-"""The first rank starts the others on its machine, and none outlives another's failure."""
+"""Launching of ranks on one machine by the first rank, and their exit when one of them fails."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from vqgan_train.training.run.folder import OUTPUT_DIR_VARIABLE
 log = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "VQGAN_TRAIN_FIRST_RANK"
-"""Tells the ranks that the first one starts which process that is."""
+"""Process id of the first rank, for the ranks that it starts."""
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -31,24 +31,25 @@ VARIABLES = (
     PARENT_VARIABLE,
     OUTPUT_DIR_VARIABLE,
 )
-"""What a run leaves in the environment for the ranks that it starts."""
+"""Environment variables that the first rank sets for the ranks that it starts."""
 
-SECONDS_TO_END = 20.0
-"""So long ranks may take to notice by themselves that another is gone, and to say so."""
+GRACE_SECONDS = 20.0
+"""Time for ranks to report a lost peer and exit by themselves, before they are killed."""
 
-WATCH_SECONDS = 0.5
-SECONDS_TO_BE_SEEN = 2.0
+POLL_SECONDS = 0.5
+EXIT_CODE_SECONDS = 2.0
+"""Time to wait for a failed rank's exit code, because its connections close a little earlier."""
 
 
 class RankStrategy(DDPStrategy):
-    """DDP whose first rank starts the others with a command that is given.
+    """DDP whose first rank starts the others with a given command.
 
-    Lightning would repeat sys.argv, which in a sweep is all of the sweep, and in a job of submitit
-    is submitit's own.
+    Lightning would repeat sys.argv, which in a sweep starts the whole sweep, and in a submitit job
+    is submitit's own command.
 
     Args:
-        command: starts one rank; None: what Lightning makes of sys.argv.
-        options: of DDP.
+        command: starts one rank; None repeats the command line of this process.
+        options: keyword arguments of `DDPStrategy`.
     """
 
     def __init__(self, command: Sequence[str] | None, **options: Any) -> None:
@@ -63,13 +64,13 @@ class RankStrategy(DDPStrategy):
 
 
 class RankLauncher(_SubprocessScriptLauncher):
-    """Starts the other ranks of a machine, and ends the run when one of them fails.
+    """Starts the other ranks of a machine, and kills all ranks when one of them fails.
 
     Args:
-        environment: Lightning's.
-        num_processes: a node.
-        num_nodes: of the run.
-        command: starts one rank; None: what Lightning makes of sys.argv.
+        environment: Lightning's cluster environment.
+        num_processes: number of ranks per node.
+        num_nodes: number of nodes.
+        command: starts one rank; None repeats the command line of this process.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class RankLauncher(_SubprocessScriptLauncher):
     def launch(
         self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any
     ) -> Any:
-        """Start what is not started yet, then do this rank's part."""
+        """Start the other ranks, unless torchrun or srun did, then call `function` as this rank."""
         if not self.cluster_environment.creates_processes_externally:
             self._start_ranks()
         try:
             return function(*args, **kwargs)
         except Exception:
-            name_failed(self.procs)
+            log_failed_ranks(self.procs)
             raise
 
     def _start_ranks(self) -> None:
@@ -109,52 +110,55 @@ class RankLauncher(_SubprocessScriptLauncher):
 
 
 def share_cores(num_processes: int) -> None:
-    """Give each rank of this machine its share of the cores, unless OMP_NUM_THREADS says how many.
+    """Divide this machine's cores among its ranks, unless OMP_NUM_THREADS is set.
 
-    Each would else compute with as many threads as there are cores, and they would wait for each
-    other.
+    Otherwise each rank would use as many threads as there are cores, and these would compete.
     """
     if THREADS_VARIABLE not in os.environ:
         threads = max(len(os.sched_getaffinity(0)) // num_processes, 1)
         os.environ[THREADS_VARIABLE] = str(threads)
-        torch.set_num_threads(threads)  # this rank has started with another number
+        torch.set_num_threads(threads)  # this rank read the variable at its start
 
 
 def watch_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """End this process, and all ranks, some time after one of them has failed.
+    """Kill all ranks and exit this process, `GRACE_SECONDS` after one of them failed.
 
-    A rank that waits for a dead one in a collective may do so for half an hour, deaf to exceptions.
+    Returns once all ranks have ended without failing. A rank that waits in a collective operation
+    for a dead one may hang for half an hour, and an exception cannot interrupt it.
+
+    Args:
+        ranks: processes of the ranks 1, 2, ...
     """
     while not _failed(ranks):
         if all(process.poll() is not None for process in ranks):
             return
-        time.sleep(WATCH_SECONDS)
-    time.sleep(SECONDS_TO_END)
-    name_failed(ranks)
+        time.sleep(POLL_SECONDS)
+    time.sleep(GRACE_SECONDS)
+    log_failed_ranks(ranks)
     for process in ranks:
         process.kill()
-    log.error("This rank still waited for it after %.0f s, and ends.", SECONDS_TO_END)
+    log.error("This rank was still waiting for it after %.0f s, and exits.", GRACE_SECONDS)
     logging.shutdown()
     os._exit(LOST_RANK)
 
 
-def name_failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Say which ranks have failed, if one does in a moment: connections close a little before."""
-    end = time.monotonic() + SECONDS_TO_BE_SEEN
-    while ranks and not _failed(ranks) and time.monotonic() < end:
+def log_failed_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Log failed ranks and their exit codes; wait up to `EXIT_CODE_SECONDS` for the first."""
+    deadline = time.monotonic() + EXIT_CODE_SECONDS
+    while ranks and not _failed(ranks) and time.monotonic() < deadline:
         time.sleep(0.1)
     for rank, code in _failed(ranks):
         log.error("Rank %d has ended with %s.", rank, in_words(code))
 
 
 def _failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[tuple[int, int]]:
-    """Numbers and exit codes of the ranks that have ended otherwise than they should."""
-    codes = {number: process.poll() for number, process in enumerate(ranks, start=1)}
-    return [(number, code) for number, code in codes.items() if code and code not in STOPPED]
+    """List rank and exit code of each process that ended neither well nor by a graceful stop."""
+    codes = {rank: process.poll() for rank, process in enumerate(ranks, start=1)}
+    return [(rank, code) for rank, code in codes.items() if code and code not in STOPPED]
 
 
 def follow_first_rank() -> None:
-    """End this process when the one that has started it as a rank is gone."""
+    """Exit this process after the first rank has ended, if that one started it."""
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None or os.environ.get("LOCAL_RANK", "0") == "0":
         return
@@ -163,16 +167,16 @@ def follow_first_rank() -> None:
 
 def _follow(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(WATCH_SECONDS)
-    time.sleep(SECONDS_TO_END)
-    log.error("The first rank is gone. This one still waited for it, and ends.")
+        time.sleep(POLL_SECONDS)
+    time.sleep(GRACE_SECONDS)
+    log.error("The first rank has ended. This rank was still waiting for it, and exits.")
     logging.shutdown()
     os._exit(LOST_RANK)
 
 
 @contextmanager
-def own_world() -> Iterator[None]:
-    """Leave the process as it was: in a sweep, the next run in it starts ranks of its own."""
+def restore_process_state() -> Iterator[None]:
+    """Restore environment, thread count and process group, so that a sweep's next run can start."""
     before = {name: os.environ.get(name) for name in VARIABLES}
     threads = torch.get_num_threads()
     try:
@@ -180,8 +184,8 @@ def own_world() -> Iterator[None]:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     except SystemExit as stop:
-        # Ranks that were told to stop leave together: launchers end those that stay behind, and
-        # the first rank may still have something to upload.
+        # Ranks that stop gracefully exit together, because launchers kill the others once one has
+        # exited, and the first rank may still be uploading.
         if stop.code in STOPPED and torch.distributed.is_initialized():
             torch.distributed.barrier()
         raise

@@ -1,4 +1,4 @@
-"""metrics.csv: one row a step, whatever is logged, still whole after a crash or a resume."""
+"""Loggers for metrics.csv and Weights & Biases, consistent over kills and resumes."""
 
 import csv
 import io
@@ -17,13 +17,13 @@ from vqgan_train.system.files import write_whole
 
 
 class MetricsCsv(Logger):
-    """Writes metrics to a CSV file, a row a step, at once.
+    """Writes metrics to a CSV file at once, one row per step.
 
-    A metric seen for the first time adds a column. A row that a crash cut off is dropped when the
-    run goes on.
+    A metric logged for the first time adds a column. A row that a crash cut off is dropped when
+    the run resumes.
 
     Args:
-        path: the file; its folder is made on first use.
+        path: the CSV file; its folder is created on first use.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,28 +34,28 @@ class MetricsCsv(Logger):
 
     @property
     def name(self) -> str:
-        """Nothing: the file has a place of its own."""
+        """Empty: the path does not depend on it."""
         return ""
 
     @property
     def version(self) -> str:
-        """Nothing, likewise."""
+        """Empty: the path does not depend on it."""
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: config.yaml has them."""
+        """Do nothing, because config.yaml has the settings."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the row of a step, or add to it if it is the last one."""
+        """Write the row of a step, or extend it if it is the last row."""
         is_same_step = self._row.get("step") == str(step)
-        before = self._row if is_same_step else {"step": str(step)}
-        self._row = before | {name: repr(float(value)) for name, value in metrics.items()}
-        new = [name for name in self._row if name not in self._columns]
-        # Never later: a checkpoint may be written next, and what a resume takes for done is not
-        # logged again.
-        if new or is_same_step or not self.path.exists():
-            self._columns += new
+        row = self._row if is_same_step else {"step": str(step)}
+        self._row = row | {name: repr(float(value)) for name, value in metrics.items()}
+        new_columns = [name for name in self._row if name not in self._columns]
+        # Written at once: a checkpoint of this step may follow, and a run that resumes from it does
+        # not log the step again.
+        if new_columns or is_same_step or not self.path.exists():
+            self._columns += new_columns
             rows = self.read()
             self._rewrite([*(rows[:-1] if is_same_step else rows), self._row])
         else:
@@ -64,7 +64,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Drop the rows after a step, and go on with the columns that are there."""
+        """Drop the rows after a step, because the resumed run logs these steps again."""
         rows = self.read()
         if rows:
             self._columns = list(rows[0])
@@ -73,7 +73,7 @@ class MetricsCsv(Logger):
             self._rewrite(kept)
 
     def read(self) -> list[dict[str, str]]:
-        """List the whole rows that are there."""
+        """Return the rows of the file, without a row that was cut off."""
         return read_rows(self.path)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
@@ -87,28 +87,28 @@ class MetricsCsv(Logger):
 
 ARTIFACT_TYPE = "model"
 ARTIFACT_FILE = "model.ckpt"
-"""As Lightning's own logger calls checkpoints."""
+"""Name of the checkpoint in an artifact, the same as with Lightning's own logger."""
 
 LOGGED_FILE, UPLOADED_FILE = "wandb_logged", "wandb_uploaded"
-"""In a run's folder: the step that was logged last, and the one of the newest artifact."""
+"""Files in a run's folder: the last logged step, and the step of the newest uploaded artifact."""
 
 LAST, BEST = "last", "best"
 STEP = "trainer/global_step"
-"""Lightning's name for the step, which W&B draws everything over."""
+"""Lightning's name for the step, the x-axis of all plots at W&B."""
 
 
 class WandbRun(WandbLogger):
-    """Logs each step once and in order, over any number of kills and resumes.
+    """Logs each step to W&B once and in order, over any number of kills and resumes.
 
-    W&B cannot forget, and a process that is killed takes what it had not sent yet with it. So a run
-    that goes on first sends the rows of metrics.csv that did not arrive, and of the steps that it
-    makes again only what is new there. (On a CPU the second try is equal to the last bit.)
+    W&B cannot delete a logged step, and a killed process loses the rows that it had not sent. So a
+    resumed run first sends the rows of metrics.csv that W&B lacks. Of the steps that it repeats, it
+    sends only the metrics that W&B lacks. (On a CPU, repeated steps are bit-equal.)
 
     Args:
-        rows: of metrics.csv, as the last process left it.
-        resumed_step: steps after this one are made again.
-        folder: the run's, in which is noted how far W&B and its artifact are.
-        options: those of Lightning's WandbLogger.
+        rows: rows of metrics.csv, as the last process left them.
+        resumed_step: step that the run resumes from; later steps are repeated.
+        folder: the run's folder, which records the last logged step and the uploaded artifact.
+        options: keyword arguments of Lightning's `WandbLogger`.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log what is new there, after what is missing there."""
+        """Log metrics that W&B lacks, after the rows of earlier processes that it lacks."""
         for earlier, row in self._missing.items():
             super().log_metrics(row, earlier)
         self._missing.clear()
@@ -138,54 +138,54 @@ class WandbRun(WandbLogger):
     def log_image(
         self, key: str, images: list[Any], step: int | None = None, **options: Any
     ) -> None:
-        """Log pictures, unless W&B is past this step."""
+        """Log pictures, unless W&B has a later step."""
         if step is None or step >= self._last_step:
             super().log_image(key, images, step, **options)
 
     @cached_property
     def _last_step(self) -> int:
-        """The last step of which anything arrived; offline, which was written down."""
+        """Last step that W&B has; offline, the last step logged locally; -1 if there is none."""
         if self.is_online:
             return int(self.experiment.summary.get(STEP, -1))
         return int(self._logged.read_text()) if self._logged.exists() else -1
 
     @cached_property
     def _arrived(self) -> set[tuple[int, str]]:
-        """Steps and names of the metrics that W&B has."""
+        """Step and name of each metric in metrics.csv that W&B has."""
         summary = self.experiment.summary if self.is_online else None
         return {
             (step, name)
             for step, row in self._rows.items()
             for name, value in row.items()
             if step < self._last_step
-            # A step may have arrived in part. The summary holds the newest value of each metric.
+            # The last step may have arrived in part. W&B's summary has the newest value per metric.
             or (step == self._last_step and (summary is None or summary.get(name) == value))
         }
 
     @cached_property
     def _missing(self) -> dict[int, dict[str, float]]:
-        """Rows, or parts of them, that nobody will make again."""
-        parts = {
+        """Metrics by step that W&B lacks and that this run will not log again."""
+        missing = {
             step: {name: v for name, v in row.items() if (step, name) not in self._arrived}
             for step, row in self._rows.items()
             if step <= self._resumed_step
         }
-        return {step: row for step, row in parts.items() if row}
+        return {step: row for step, row in missing.items() if row}
 
     @property
     def identity(self) -> dict[str, str]:
-        """What finds the run again; first rank only."""
+        """Entity, project, id and address of the run at W&B; on the first rank only."""
         run = self.experiment
         return {name: getattr(run, name) or "" for name in ("entity", "project", "id", "url")}
 
     @property
     def is_online(self) -> bool:
-        """Whether there is a server to ask; first rank only."""
+        """Whether the run logs to a server; on the first rank only."""
         return not (self.experiment.offline or self.experiment.disabled)
 
     @property
     def uploaded_step(self) -> int:
-        """Step of the newest `last` that is at W&B for certain; -1 before there is one."""
+        """Step of the newest `last` that W&B confirmed (offline: stored locally); -1 if none."""
         return int(self._uploaded.read_text()) if self._uploaded.exists() else -1
 
     @uploaded_step.setter
@@ -195,13 +195,16 @@ class WandbRun(WandbLogger):
     def upload_checkpoint(
         self, file: Path, metadata: dict[str, Any], aliases: list[str]
     ) -> wandb.Artifact:
-        """Send a checkpoint off as the next version of the artifact; the file may change later."""
+        """Start the upload of a checkpoint as the next version of the run's artifact.
+
+        The client copies the file first, so it may be overwritten after this call.
+        """
         artifact = wandb.Artifact(f"model-{self.experiment.id}", ARTIFACT_TYPE, metadata=metadata)
         artifact.add_file(str(file), name=ARTIFACT_FILE)
         return self.experiment.log_artifact(artifact, aliases=aliases)
 
     def delete_old_checkpoints(self, keep: int) -> None:
-        """Delete versions, but the newest `keep` of those that are not called last or best."""
+        """Delete the run's artifact versions except `last`, `best` and the newest `keep` others."""
         run = self.experiment
         versions = wandb.Api().artifacts(
             ARTIFACT_TYPE, f"{run.entity}/{run.project}/model-{run.id}"
@@ -213,7 +216,7 @@ class WandbRun(WandbLogger):
 
 
 def artifact_of_run(identity: Mapping[str, str] | None, step: int) -> str | None:
-    """The artifact that holds the checkpoint of a step of an online run, by the run's identity."""
+    """Name the artifact version of a run's step; None if the run (its identity) is not online."""
     if not identity or not identity["url"]:
         return None
     return f"{identity['entity']}/{identity['project']}/model-{identity['id']}:step-{step}"

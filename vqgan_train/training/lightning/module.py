@@ -1,11 +1,11 @@
-"""Generator, discriminator and objective in one Lightning module: one step, one optimizer."""
+"""The Lightning module: networks, losses, one optimizer; training and validation steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from vqgan_train.checkpoint import to_original, weights_under_our_names
@@ -14,13 +14,12 @@ from vqgan_train.losses import (
     StepTerms,
     ValidationTerms,
     find_lpips_weights,
-    this_batch_alone,
+    no_reduction,
 )
 from vqgan_train.metrics.codebook import codebook_use, token_counts
 from vqgan_train.metrics.validation import IMAGE_METRICS, ImageMetric, add_up, image_metrics, means
 from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.system.errors import ShardError
-from vqgan_train.training.lightning.checkpoint_io import set_clock
 
 TRAINING_METRICS = {
     "total": "loss/total",
@@ -34,31 +33,44 @@ TRAINING_METRICS = {
     "real_logits": "adversarial/real_logits",
     "fake_logits": "adversarial/fake_logits",
 }
-"""Fields of StepTerms and the names they are logged under, after `train/`."""
+"""Fields of `StepTerms`, and the names under which they are logged, after `train/`."""
 
-
-BLANK_SIDE = 64
-"""Pixels a side of what stands in for a batch without an image; enough for every loss."""
+BLANK_SIDE_PX = 64
+"""Side of the NaN image that replaces a batch without a readable image; valid for all losses."""
 
 
 class VQGANModule(LightningModule):
-    """What is trained.
+    """VQGAN training after Esser et al. 2021, "Taming Transformers" (arXiv:2012.09841).
 
-    All arguments are plain, so that `VQGANModule.load_from_checkpoint(path)` works everywhere.
+    The generator minimises L1 + LPIPS + codebook loss + adversarial loss, where the weight of the
+    adversarial loss follows from gradients at the last layer (equation 7 of the paper). The
+    discriminator minimises the hinge loss.
+
+    taming-transformers makes two passes per batch, with an optimizer for each network. Here both
+    networks share one forward pass, one backward pass and one Adam, and get the same gradients:
+    the discriminator sees a detached copy of the reconstruction, and `Objective` passes the
+    generator's gradient at that copy on. So Lightning's automatic optimization works, including
+    accumulation and clipping, and `global_step` counts optimizer steps.
+
+    A batch has `image`: (B, 3, H, W) float32 in [-1, 1], H and W divisible by
+    `generator.downsampling`; B may be 0. All arguments are plain values, so that
+    `VQGANModule.load_from_checkpoint(path)` works without a config.
 
     Args:
         model: keyword arguments of `VQGAN`.
         discriminator: keyword arguments of `PatchDiscriminator`.
         objective: keyword arguments of `Objective`.
         optimizer: keyword arguments of `torch.optim.Adam`.
-        discriminator_start_step: step from which the discriminator trains.
-        adversarial_start_step: step from which the generator feels it.
+        discriminator_start_step: first step in which the discriminator trains.
+        adversarial_start_step: first step in which the generator's loss has the adversarial term.
         lpips_weights: file with LPIPS' weights; None searches the usual places.
-        recompute: save memory by computing the generator's activations twice.
-        shares_adaptive_weight: balance the adversarial term over the images of all ranks, and not
-            of each rank by itself.
-        validation_metrics: what validation measures besides the losses; see `image_metrics`.
-        alexnet_weights: file with the weights of one of those; None searches the usual places.
+        recompute: recompute the generator's activations in the backward pass, to save memory.
+        shares_adaptive_weight: compute one adaptive weight from the images of all ranks, instead
+            of one per rank.
+        validation_metrics: image metrics measured in validation besides the losses; see
+            `image_metrics`.
+        alexnet_weights: file with the weights of the metric `lpips_alexnet`; None searches the
+            usual places.
     """
 
     def __init__(
@@ -88,11 +100,11 @@ class VQGANModule(LightningModule):
         self.optimizer = dict(optimizer)
         self.discriminator_start_step = discriminator_start_step
         self.adversarial_start_step = adversarial_start_step
-        self.warm_step = 0
-        """Step from which the discriminator knows enough for the generator to feel it."""
+        self.discriminator_warmup_end_step = 0
+        """First step after the warm-up of a new discriminator, which trains alone in it."""
         self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
-        self.pool = self._mean_over_ranks if shares_adaptive_weight else this_batch_alone
-        """Brings ranks together where the adaptive weight is made."""
+        self.reduce_gradients = self._mean_over_ranks if shares_adaptive_weight else no_reduction
+        """Reduces the adaptive weight's gradients over ranks."""
         self.validation_metrics = tuple(validation_metrics)
         self.alexnet_weights = None if alexnet_weights is None else Path(alexnet_weights)
         self._image_metrics: dict[str, ImageMetric] = {}
@@ -101,15 +113,16 @@ class VQGANModule(LightningModule):
         self._validation_sizes = [0, 0, 0]
 
     def warm_up_discriminator(self, steps: int) -> None:
-        """Let a discriminator without trained weights train alone for some steps."""
-        self.warm_step = self.discriminator_start_step + steps
+        """Keep the adversarial term out of the loss for the discriminator's first `steps` steps."""
+        self.discriminator_warmup_end_step = self.discriminator_start_step + steps
 
-    def load_lpips(self) -> None:
-        """Fetch the weights of LPIPS and of what validation measures with, once.
+    def load_frozen_weights(self) -> None:
+        """Load the weights of LPIPS and of the validation metrics, unless they are loaded.
 
         Raises:
-            LpipsWeightsNotFoundError: there is no way to get them.
-            LpipsWeightsError, FileNotFoundError: a file that was set is another one, or not there.
+            LpipsWeightsNotFoundError: the weights are not in the usual places, and the download
+                failed.
+            LpipsWeightsError, FileNotFoundError: a configured file has other weights or is missing.
         """
         if not self.objective.lpips.is_loaded:
             self.objective.lpips.load_weights(find_lpips_weights(self.lpips_weights))
@@ -117,45 +130,78 @@ class VQGANModule(LightningModule):
             self._image_metrics = image_metrics(self.validation_metrics, self.alexnet_weights)
 
     def setup(self, stage: str) -> None:
-        """Make ready to compute losses; every stage but prediction does."""
+        """Load the weights of LPIPS and of the metrics, unless the stage is prediction."""
         if stage != "predict":
-            self.load_lpips()
+            self.load_frozen_weights()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstruct images (B, 3, H, W) in [-1, 1]."""
+        """Reconstruct images: (B, 3, H, W) in [-1, 1] to (B, 3, H, W) in about [-1, 1]."""
         return cast(Tensor, self.generator(images).reconstruction)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One Adam for both players: it works on each weight alone, so this equals one for each."""
+        """Make one Adam for both networks."""
+        # Adam updates each weight independently, so this equals one Adam per network.
         weights = [*self.generator.parameters(), *self.discriminator.parameters()]
-        # Fused: the one whose kernels can leave a step out (training/callbacks/non_finite.py).
+        # Only the fused kernels can skip a step on the device (training/callbacks/non_finite.py).
         adam = torch.optim.Adam(weights, **self.optimizer, fused=True)
-        # fp16's GradScaler would leave unscaling to it, and clipping would see scaled gradients.
+        # With True, fp16's GradScaler leaves unscaling to Adam, and clipping sees scaled gradients.
         adam._step_supports_amp_scaling = False
         return adam
 
     def on_train_start(self) -> None:
-        """Use the optimizer's settings and memory layout of this run, not a checkpoint's."""
+        """Replace the checkpoint's optimizer settings and memory layout by those of this run."""
         adam = cast(torch.optim.Optimizer, self.optimizers())
         for group in adam.param_groups:
             group.update(self.optimizer)
         for weight, moments in adam.state.items():
-            # The fused kernel goes through weight and moments side by side, whatever their strides.
+            # The fused kernel pairs weights and moments by storage order and ignores strides.
             for name in ("exp_avg", "exp_avg_sq"):
                 moments[name] = torch.empty_like(weight).copy_(moments[name])
 
     def training_step(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """One batch's losses: `loss` to go back from, and the terms, detached.
+        """Compute the losses of one batch.
 
-        Of a batch in which not one image could be read they are not finite, so that its step is
-        left out on all ranks (training/callbacks/non_finite.py).
+        Returns:
+            `loss`: () float32, for the backward pass. NaN if any loss is NaN or infinite, or if no
+            image of the batch could be read: all ranks then skip the step
+            (training/callbacks/non_finite.py).
+            `terms`: (10,) float32, detached, in the order of `TRAINING_METRICS`.
         """
         images = batch["image"]
         if len(images) == 0:
-            side = max(BLANK_SIDE, self.generator.downsampling)
+            side = max(BLANK_SIDE_PX, self.generator.downsampling)
             images = images.new_full((1, images.shape[1], side, side), torch.nan)
+        terms = self._losses(images, self.reduce_gradients)
+        logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
+        # A factor of NaN makes the gradient NaN, which DDP averages into that of all ranks.
+        factor = torch.where(logged.sum().isfinite(), 1.0, torch.nan)
+        return {"loss": terms.backward * factor, "terms": logged}
+
+    def rehearse_step(self, shape: tuple[int, int, int, int]) -> None:
+        """Run forward and backward pass of a training step on random images, without side effects.
+
+        Gradients, buffers and random state stay as they are. Other ranks are not needed, because
+        one of them may fail before it gets here.
+
+        Args:
+            shape: (B, 3, H, W) of the images.
+        """
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        buffers_before = [buffer.clone() for buffer in self.buffers()]
+        devices = [self.device] if self.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices):
+                images = torch.rand(shape, device=self.device) * 2 - 1
+                loss = self._losses(images, no_reduction).backward
+                # Not loss.backward(), which would fill .grad and start DDP's all-reduce.
+                torch.autograd.grad(loss, parameters, allow_unused=True)
+        finally:
+            for buffer, before in zip(self.buffers(), buffers_before, strict=True):
+                buffer.copy_(before)
+
+    def _losses(self, images: Tensor, reduce_gradients: Callable[[Tensor], Tensor]) -> StepTerms:
         generated = self.generator(images)
-        adversarial_start = max(self.adversarial_start_step, self.warm_step)
+        adversarial_start = max(self.adversarial_start_step, self.discriminator_warmup_end_step)
         terms: StepTerms = self.objective(
             images,
             generated.reconstruction,
@@ -165,25 +211,22 @@ class VQGANModule(LightningModule):
             last_layer=self.generator.decoder.conv_out.weight,
             adversarial_factor=float(self.global_step >= adversarial_start),
             discriminator_factor=float(self.global_step >= self.discriminator_start_step),
-            pool=self.pool,
+            reduce_gradients=reduce_gradients,
         )
-        logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
-        # A loss that is not finite makes its gradient so: then all ranks leave the step out.
-        judged = terms.backward * torch.where(logged.sum().isfinite(), 1.0, torch.nan)
-        return {"loss": judged, "terms": logged}
+        return terms
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
+        """Set the sums of the last validation to 0."""
         size = self.generator.quantizer.codebook.num_embeddings
         self._token_counts = torch.zeros(size, dtype=torch.int64, device=self.device)
         metrics = len(self.validation_metrics)
-        # How many images and the sum of each loss; then metrics, and how many images of each.
+        # Number of images and sum of each loss; sum of each metric; number of images per metric.
         sizes = [1 + len(ValidationTerms._fields), metrics, metrics]
         self._validation_sums = torch.zeros(sum(sizes), device=self.device)
         self._validation_sizes = sizes
 
     def validation_step(self, batch: Mapping[str, Any]) -> None:
-        """Add one batch to the sums, unless none of its images could be read."""
+        """Add the losses, metrics and tokens of one batch to the sums; its `image` may be empty."""
         images = batch["image"]
         if len(images) == 0:
             return
@@ -197,16 +240,16 @@ class VQGANModule(LightningModule):
         self._token_counts += token_counts(generated.tokens, len(self._token_counts))
 
     def on_validation_epoch_end(self) -> None:
-        """Reduce the sums over ranks; `trainer.callback_metrics` then holds the results.
+        """Reduce the sums over ranks, and put the means into `trainer.callback_metrics`.
 
         Raises:
-            ShardError: there was no image.
+            ShardError: no validation image could be read on any rank.
         """
         sums = torch.split(self._sum_over_ranks(self._validation_sums), self._validation_sizes)
         (num_images, *losses), measured, counts = sums
         if num_images == 0:
             raise ShardError(
-                "Not one image of data.val_shards could be read. Check that they hold images."
+                "No image of data.val_shards could be read. Check that these shards hold images."
             )
         names = (
             *(f"val/loss/{term}" for term in ValidationTerms._fields),
@@ -222,27 +265,41 @@ class VQGANModule(LightningModule):
                 "val/codebook/perplexity": use.perplexity,
                 "val/codebook/entropy": use.entropy_bits,
             },
-            logger=False,  # callbacks/metrics_log.py writes them, under this run's own clock
+            logger=False,  # callbacks/metrics_log.py logs them at the number of optimizer steps
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write weights under the original's names, and no loop state: the clock is one number."""
+        """Store weights under taming-transformers' names, and no state of Lightning's loops."""
         weights = {name: weight.contiguous() for name, weight in checkpoint["state_dict"].items()}
         checkpoint["state_dict"] = to_original(weights)
-        checkpoint["warm_step"] = self.warm_step
-        del checkpoint["loops"]
+        checkpoint["warm_step"] = self.discriminator_warmup_end_step
+        del checkpoint["loops"]  # see set_step_count
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read weights under the original's names, and set the trainer's clock if there is one."""
+        """Rename the weights to our names, and set the step count of the trainer, if any."""
         checkpoint["state_dict"] = weights_under_our_names(
             checkpoint["state_dict"], Path("the checkpoint")
         )
-        self.warm_step = checkpoint["warm_step"]
+        self.discriminator_warmup_end_step = checkpoint["warm_step"]
         if self._trainer is not None:
-            set_clock(self._trainer, checkpoint["global_step"])
+            set_step_count(self._trainer, checkpoint["global_step"])
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))
 
     def _mean_over_ranks(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="mean"))
+
+
+def set_step_count(trainer: Trainer, step: int) -> None:
+    """Make a trainer continue at an optimizer step, as if it had made the steps before.
+
+    Lightning's own loop state records in which hook a checkpoint was written, and resuming from
+    some of the hooks repeats or skips a validation. Our checkpoints are written between two steps,
+    where the number of steps is the whole state.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    assert hasattr(loop, "_batches_that_stepped"), "this Lightning counts steps in another place"
+    loop._batches_that_stepped = step
+    loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+    loop.batch_progress.total.ready = step * trainer.accumulate_grad_batches

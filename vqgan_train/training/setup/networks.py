@@ -47,7 +47,7 @@ def build_module(config: Config) -> VQGANModule:
         validation_metrics=[metric.value for metric in config.run.val_metrics],
         alexnet_weights=config.run.alexnet_weights,
     )
-    module.load_lpips()
+    module.load_frozen_weights()
     return module.to(memory_format=MEMORY_FORMATS[config.trainer.memory_format])
 
 
@@ -70,7 +70,7 @@ def initialise(module: VQGANModule, config: Config) -> None:
             "WARNING: %s holds no discriminator. A new one trains alone until step %d "
             "(loss.discriminator_warmup_steps=%d).",
             model.init_from,
-            module.warm_step,
+            module.discriminator_warmup_end_step,
             config.loss.discriminator_warmup_steps,
         )
 

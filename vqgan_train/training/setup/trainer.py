@@ -97,7 +97,7 @@ def build_trainer(
         accumulate_grad_batches=optim.accumulate_batches,
         gradient_clip_val=optim.clip_norm,
         callbacks=[
-            callbacks.SameStart(folder, start.step, given, rank_log),
+            callbacks.SameStartCheck(folder, start.step, given, rank_log),
             *_build_callbacks(config, folder, made_by, loggers, start),
         ],
         logger=loggers,
@@ -112,7 +112,7 @@ def build_trainer(
 def _build_strategy(config: Config, rank_command: Sequence[str] | None) -> Strategy | str:
     if world_size(config) == 1:
         return "auto"
-    # Buffers are LPIPS, which does not change, and BatchNorm's, which AverageBatchNorm looks after.
+    # Buffers are LPIPS, which does not change, and BatchNorm's, which BatchNormAverage looks after.
     return RankStrategy(rank_command, broadcast_buffers=False)
 
 
@@ -150,14 +150,14 @@ def _build_callbacks(
         non_finite,
         metrics,
         callbacks.Progress(metrics),
-        callbacks.AverageBatchNorm(),
+        callbacks.BatchNormAverage(),
         callbacks.LastValidation(),
         callbacks.Pictures(folder / PICTURES, config.run.num_pictures),
         callbacks.StopSignals(checkpoints, config.run.max_hours),
-        callbacks.WholeData(),
+        callbacks.DataEndCheck(),
         checkpoints,
         *artifacts,
-        callbacks.Summary(),
+        callbacks.ValidationSummary(),
         *_build_speed_callbacks(config, folder, metrics),
     ]
 

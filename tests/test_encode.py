@@ -56,7 +56,7 @@ from vqgan_train.images.transforms import (
     to_model_range,
 )
 from vqgan_train.models import VQGAN
-from vqgan_train.shards.index import index_shards, read_sample
+from vqgan_train.shards.index import index_shards
 from vqgan_train.system.devices import PRECISIONS
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.tokens import encode as encoding
@@ -191,7 +191,7 @@ def test_tokens_of_photos_are_those_of_the_original_at_full_size(tmp_path: Path)
     model = peer_vqgan(**FULL_ARCHITECTURE).eval()
     path = save_peer(model, tmp_path / "peer.ckpt")
     (index,) = index_shards([PHOTOS])
-    photos = [read_sample(index, place) for place in range(2)]
+    photos = [index.read(place) for place in range(2)]
     shard = write_shard(
         tmp_path / "shard.tar",
         [{k: v for k, v in photo.items() if not k.startswith("__u")} for photo in photos],

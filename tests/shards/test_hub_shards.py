@@ -77,5 +77,5 @@ def test_shards_come_from_a_hub(hub_files: dict[str, bytes], tmp_path: Path) -> 
     index = store.fetch(address)
     assert index.path.read_bytes() == shard
     assert index.num_samples == 7
-    with pytest.raises(DeadShardError, match=r"001.tar cannot be had, attempt 1: "):
+    with pytest.raises(DeadShardError, match=r"001.tar is unavailable after attempt 1: "):
         store.fetch("hf://datasets/user/photos/001.tar")

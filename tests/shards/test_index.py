@@ -11,8 +11,8 @@ import pytest
 from factories import image_samples, read_with_webdataset, write_shard
 
 from vqgan_train.shards import index as index_module
-from vqgan_train.shards.index import ShardIndex, index_shard, index_shards, read_sample
-from vqgan_train.shards.tar import MOST_PADDING_BYTES
+from vqgan_train.shards.index import ShardIndex, index_shard, index_shards
+from vqgan_train.shards.tar import MAX_PADDING_BYTES
 from vqgan_train.system.errors import ShardError
 
 END_MARKER_BYTES = 10_240
@@ -37,7 +37,7 @@ def write_names(path: Path, *names: str, tar_format: int = tarfile.PAX_FORMAT) -
 
 def read_all(index: ShardIndex) -> list[dict[str, Any]]:
     """Every sample's key and fields, without where it came from."""
-    samples = (read_sample(index, place) for place in range(len(index.starts)))
+    samples = (index.read(place) for place in range(len(index.starts)))
     return [{k: v for k, v in sample.items() if k != "__url__"} for sample in samples]
 
 
@@ -204,7 +204,7 @@ def test_a_missing_end_marker_costs_the_last_sample_and_is_told(
 ) -> None:
     path = write_names(tmp_path / "a.tar", "a.jpg", "b.jpg")
     os.truncate(path, 2048)
-    assert index_shard(path).problem.startswith("cut off: it has no end marker")
+    assert index_shard(path).problem.startswith("cut off: the end marker is missing")
     assert [sample["__key__"] for sample in read_all(index_shard(path))] == ["a"]
     index_shards([path])
     assert f"{path}: cut off" in caplog.text
@@ -230,7 +230,7 @@ def test_what_follows_an_end_marker_is_told(tmp_path: Path) -> None:
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     index = index_shard(joined)
     assert [sample["__key__"] for sample in read_all(index)] == ["a", "b"]
-    assert index.problem.startswith("goes on after its end marker at byte 2048")
+    assert index.problem.startswith("has data after its end marker at byte 2048")
 
 
 def test_a_hole_of_zeros_is_no_end(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_dead_shards_stay_in_the_list_and_are_named(
     assert [shard.num_samples for shard in shards] == [0, 3, 0, 0, 0]
     for path in dead:
         assert f"{path}: dead: " in caplog.text
-    with pytest.raises(ShardError, match=r"Not one of 4 shards .*empty\.tar holds no sample"):
+    with pytest.raises(ShardError, match=r"None of 4 shards .*empty\.tar holds no sample"):
         index_shards(dead)
 
 
@@ -418,7 +418,7 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(
     cache.write_text("a file where the folder should be")
     (index,) = index_shards([path])
     assert same_index(index, index_shard(path))
-    assert f"The index of {path} could not be kept" in caplog.text
+    assert f"The index of {path} could not be cached" in caplog.text
 
 
 def test_shards_of_one_name_have_indices_of_their_own(tmp_path: Path) -> None:
@@ -453,4 +453,4 @@ def test_memory_does_not_grow_with_names(tmp_path: Path) -> None:
     index_shard(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak - MOST_PADDING_BYTES < 3000 * 100
+    assert peak - MAX_PADDING_BYTES < 3000 * 100

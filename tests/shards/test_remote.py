@@ -21,10 +21,10 @@ from vqgan_train.shards.remote.store import ShardStore
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data import prefetch
 from vqgan_train.training.data.data_module import ShardDataModule
+from vqgan_train.training.data.orders import SampleOrder, WindowedShuffle
 from vqgan_train.training.data.pipeline import PlannedBatches
-from vqgan_train.training.data.plan import Order, WindowPlan
 from vqgan_train.training.data.prefetch import PrefetchedBatches
-from vqgan_train.training.data.weighted import WeightedPlan
+from vqgan_train.training.data.weighted import WeightedSampling
 
 SIZES = (5, 3, 7, 4, 6, 5)
 TOTAL = sum(SIZES)
@@ -81,19 +81,19 @@ def make_module(
     else:
         addresses, val = [by_command(server, name) for name in names], by_command(server, "val")
         for address, size in zip(addresses, SIZES, strict=True):
-            store.place(address).mkdir(exist_ok=True)
-            (store.place(address) / COUNT_FILE).write_text(json.dumps({"samples": size}))
+            store.entry_folder(address).mkdir(exist_ok=True)
+            (store.entry_folder(address) / COUNT_FILE).write_text(json.dumps({"samples": size}))
 
-    def make_plan(counts: Sequence[int]) -> Order:
+    def make_order(counts: Sequence[int]) -> SampleOrder:
         if weights is not None:
-            return WeightedPlan(counts, [1] * len(counts), weights, 4, shuffle_shards)
-        return WindowPlan(counts, 4, shuffle_shards)
+            return WeightedSampling(counts, [1] * len(counts), weights, 4, shuffle_shards)
+        return WindowedShuffle(counts, 4, shuffle_shards)
 
     module = ShardDataModule(
         train_shards=shards or addresses,
         val_shards=[val],
         store=store,
-        make_plan=make_plan,
+        make_order=make_order,
         train_transform=TRANSFORM,
         val_transform=TRANSFORM,
         batch_size=batch_size,
@@ -129,7 +129,7 @@ def shard_of(sample: int) -> int:
 
 
 def planned(position: int, count: int, *, without: Sequence[int] = ()) -> list[str]:
-    samples = [draw.sample for draw in WindowPlan(SIZES, 4, 2).draws(position, count)]
+    samples = [draw.sample for draw in WindowedShuffle(SIZES, 4, 2).sample_refs(position, count)]
     return [
         f"{shard_of(sample):03d}.tar/{sample:06d}" for sample in samples if sample not in without
     ]
@@ -251,7 +251,7 @@ def test_a_dead_shard_is_bad_samples_and_no_one_elses_place_changes(
     assert good == planned(0, TOTAL, without=dead)
     assert len(bad) == len(dead)
     assert all(name.startswith("002.tar/sample ") for name in bad)
-    assert all("002.tar cannot be had, attempt 2: " in name for name in bad)
+    assert all("002.tar is unavailable after attempt 2: " in name for name in bad)
     assert server.requests["002.tar"] == 2
 
 
@@ -300,10 +300,11 @@ def test_only_this_window_and_the_next_are_fetched(server: FaultyServer, tmp_pat
     module = make_module(server, tmp_path)
     batches = iter(module.train_dataloader())
     next(batches)
-    plan = WindowPlan(SIZES, 4, 2)
+    plan = WindowedShuffle(SIZES, 4, 2)
     first = plan.window(0)
     near = {
-        f"{shard_of(draw.sample):03d}.tar" for draw in plan.draws(0, plan.window(first.stop).stop)
+        f"{shard_of(draw.sample):03d}.tar"
+        for draw in plan.sample_refs(0, plan.window(first.stop).stop)
     }
     assert len(near) == 4
     give_up_at = time.monotonic() + 20
@@ -332,28 +333,18 @@ def test_the_shards_of_this_window_and_the_next_are_held(
         cache.make_room()  # for what another run needs now
     assert len(list(kept.glob("*/*.tar"))) == 3  # the next window's are gone
     del batches
-    module._holds.clear()
+    module._pins.clear()
     cache.make_room()
     assert not list(kept.glob("*/*.tar"))
 
 
 def test_a_rank_wants_the_shards_that_it_draws_from(server: FaultyServer, tmp_path: Path) -> None:
     module = make_module(server, tmp_path)
-    plan = WindowPlan(SIZES, 4, 2)
+    plan = WindowedShuffle(SIZES, 4, 2)
     for position, ranks, batch_size in ((0, 4, 1), (7, 3, 2), (0, 1, 5)):
         for rank in range(ranks):
-            batches = PrefetchedBatches(
-                plan,
-                module.train_data,
-                lag=1,
-                position=position,
-                num_batches=40,
-                batch_size=batch_size,
-                rank=rank,
-                world_size=ranks,
-            )
             window = plan.window(position + 2)
-            drawn = PlannedBatches(
+            batches = PlannedBatches(
                 plan,
                 position=position,
                 num_batches=40,
@@ -364,11 +355,12 @@ def test_a_rank_wants_the_shards_that_it_draws_from(server: FaultyServer, tmp_pa
             stride = ranks * batch_size
             expected = dict.fromkeys(
                 shard_of(draw.sample)
-                for number, batch in enumerate(drawn)
+                for number, batch in enumerate(batches)
                 for place, draw in enumerate(batch)
                 if position + number * stride + rank * batch_size + place in window
             )
-            assert batches.shards_in(window) == list(expected)
+            prefetched = PrefetchedBatches(batches, module.train_data, lag=1)
+            assert prefetched.shards_in(window) == list(expected)
 
 
 def test_what_is_damaged_in_the_cache_is_bad_samples(server: FaultyServer, tmp_path: Path) -> None:
@@ -404,7 +396,7 @@ def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_pat
 def test_a_cache_too_small_for_a_window_is_said(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefetch, "ROOM_FOR_SURE_SECONDS", 0.5)
+    monkeypatch.setattr(prefetch, "CACHE_FULL_TIMEOUT_SECONDS", 0.5)
     val = (server.folder / "val.tar").stat().st_size
     one = max((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     bound = val + one + 1000
@@ -417,7 +409,7 @@ def test_a_dead_validation_shard_is_an_error_before_the_run(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     server.always["val.tar"] = status(404)
-    with pytest.raises(ShardError, match=r"(?s)val.tar cannot be had.*data.val_shards"):
+    with pytest.raises(ShardError, match=r"(?s)val.tar is unavailable.*data.val_shards"):
         make_module(server, tmp_path, http=True)
 
 

@@ -14,7 +14,7 @@ from vqgan_train.release.part_card import part_of_card
 from vqgan_train.release.run_records import Records
 from vqgan_train.release.tables import has_same_validation, losses_table, validation_table
 from vqgan_train.release.template import fill, inline, read_template
-from vqgan_train.shards.remote.store import shown
+from vqgan_train.shards.naming import redact_address
 
 SAMPLE_PHOTOS = "the sample photos of scikit-image"
 SECONDS_AN_HOUR, SECONDS_A_MINUTE = 3600, 60
@@ -154,7 +154,7 @@ def _shards(patterns: list[str] | None) -> str:
     """What the shards are called: their folder's name and their own, not where they lie."""
     if patterns is None:
         return SAMPLE_PHOTOS
-    names = ["/".join(PurePosixPath(shown(pattern)).parts[-2:]) for pattern in patterns]
+    names = ["/".join(PurePosixPath(redact_address(pattern)).parts[-2:]) for pattern in patterns]
     return ", ".join(f"`{inline(name)}`" for name in names)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vqgan_train.shards.remote.store import shown
+from vqgan_train.shards.naming import redact_address
 
 ADDRESSES = {
     ("data", "train_shards"),
@@ -28,4 +28,4 @@ def public_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
 def _public(value: Any) -> Any:
     if isinstance(value, list):
         return [_public(entry) for entry in value]
-    return shown(value) if isinstance(value, str) else value
+    return redact_address(value) if isinstance(value, str) else value

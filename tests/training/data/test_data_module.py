@@ -10,7 +10,7 @@ from factories import image_bytes, image_samples, write_shard
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.data_module import ShardDataModule
-from vqgan_train.training.data.plan import ALL_ONCE, Draw, Plan
+from vqgan_train.training.data.orders import FULL_SHUFFLE, FullShuffle, SampleRef
 
 TRANSFORM = ImageTransform(16, 16, random_crop=False, random_flip=False)
 
@@ -51,7 +51,7 @@ def make_module(
         train_shards=[shards[0]],
         val_shards=[shards[1]],
         store=None,
-        make_plan=lambda counts: Plan(sum(counts), seed=4),
+        make_order=lambda counts: FullShuffle(sum(counts), seed=4),
         train_transform=TRANSFORM,
         val_transform=TRANSFORM,
         batch_size=batch_size,
@@ -69,7 +69,10 @@ def train_names(module: ShardDataModule) -> list[str]:
 
 
 def planned_names(position: int, count: int) -> list[str]:
-    return [f"train.tar/{draw.sample:06d}" for draw in Plan(13, seed=4).draws(position, count)]
+    return [
+        f"train.tar/{draw.sample:06d}"
+        for draw in FullShuffle(13, seed=4).sample_refs(position, count)
+    ]
 
 
 def state_of(module: ShardDataModule, *, position: int, step: int) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def state_of(module: ShardDataModule, *, position: int, step: int) -> dict[str, 
     return {
         "position": position,
         "step": step,
-        "order": ALL_ONCE,
+        "order": FULL_SHUFFLE,
         "train_fingerprint": module.train_data.fingerprint,
         "val_fingerprint": module.val_data.fingerprint,
     }
@@ -239,7 +242,7 @@ def test_no_more_validation_images_are_read_than_asked_for(
     read = []
     original = type(module.val_data).__getitem__
 
-    def record(data: Any, draw: Draw) -> Any:
+    def record(data: Any, draw: SampleRef) -> Any:
         read.append(draw.sample)
         return original(data, draw)
 

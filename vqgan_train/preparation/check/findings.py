@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqgan_train.preparation.check.shard_check import Kind, ShardFindings
-from vqgan_train.shards.index import load_index, read_sample
-from vqgan_train.shards.naming import shown
+from vqgan_train.shards.index import load_index
+from vqgan_train.shards.naming import printable_name
 from vqgan_train.system.errors import ShardError
 
 MOST_EXAMPLES = 1000
@@ -89,10 +89,10 @@ class Findings:
         shard = self.shards[number]
         try:
             index = load_index(shard.path)
-            key = read_sample(index, place - int(lasts[number]) + shard.num_images)["__key__"]
+            key = index.read(place - int(lasts[number]) + shard.num_images)["__key__"]
         except (ShardError, OSError, IndexError):  # it has changed since
             key = "?"
-        return shown(f"{shard.path}/{key}")
+        return printable_name(f"{shard.path}/{key}")
 
 
 def _missing_numbers(paths: Sequence[Path]) -> list[str]:

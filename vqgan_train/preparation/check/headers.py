@@ -9,7 +9,7 @@ from PIL import Image
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes
 from vqgan_train.images.transforms import decode, require_croppable
-from vqgan_train.shards.index import ShardIndex, read_sample
+from vqgan_train.shards.index import ShardIndex
 from vqgan_train.shards.tar import Member
 
 HEAD_BYTES = 2**14
@@ -48,13 +48,13 @@ def look_at_header(shard: ShardIndex, place: int, member: Member) -> Picture:
     try:
         return _describe(head, member.num_bytes)
     except UNREADABLE:
-        encoded = image_bytes(read_sample(shard, place))
+        encoded = image_bytes(shard.read(place))
         return _describe(encoded, len(encoded))
 
 
 def look_at_pixels(shard: ShardIndex, place: int, member: Member) -> Picture:
     """Read the sample as training does, and decode the image."""
-    encoded = image_bytes(read_sample(shard, place))
+    encoded = image_bytes(shard.read(place))
     picture = _describe(encoded, len(encoded))
     decode(encoded)
     return picture

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from vqgan_train.images.sample import UNREADABLE, reason
 from vqgan_train.preparation.check.headers import Look
-from vqgan_train.shards.index import index_listing, keep_index
-from vqgan_train.shards.naming import shown
+from vqgan_train.shards.index import cache_index, index_listing
+from vqgan_train.shards.naming import printable_name
 from vqgan_train.shards.tar import IMAGE_FIELDS, Field, Listing, list_shard
 from vqgan_train.system.errors import ShardError
 
@@ -92,7 +92,7 @@ class ShardFindings:
         self.counts[kind] += 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < MOST_EXAMPLES:
-            examples.append(shown(name))
+            examples.append(printable_name(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _look_through(findings: ShardFindings, look: Look, image_size: int) -> None:
     index = index_listing(listing)
     if listing.problem:
         findings.found(Kind.damaged, f"{listing.path}: {listing.problem}")
-    keep_index(index)
+    cache_index(index)
     images = [image for sample in listing.samples if (image := _image_of(sample))]
     findings.keys = np.array([_hash(image.key) for image in images], np.uint64)
     findings.contents = np.zeros(len(images), np.uint64)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vqgan_train.shards.naming import shown
+from vqgan_train.shards.naming import printable_name
 from vqgan_train.system.errors import ShardError
 
 log = logging.getLogger(__name__)
@@ -107,13 +107,13 @@ class BadSamples(Callback):
             self.bad += 1
             bad = self._bad_before + self.bad
             if bad <= NAMED_AT_FIRST or bad % 100 == 0:
-                log.warning("Left out unreadable sample %d: %s", bad, shown(name))
+                log.warning("Left out unreadable sample %d: %s", bad, printable_name(name))
         bad, seen = self._bad_before + self.bad, self._seen_before + self.seen
         if batch["bad"] and bad > self.max_fraction * max(seen, 100):
             raise ShardError(
                 f"{bad} of {seen} samples could not be read, more than "
                 f"data.max_bad_fraction={self.max_fraction} allows. The last: "
-                f"{shown(batch['bad'][-1])}. Mend the shards, or allow more."
+                f"{printable_name(batch['bad'][-1])}. Mend the shards, or allow more."
             )
 
 

@@ -1,0 +1,3 @@
+from cached_photos import cache, photo_shards
+
+__all__ = ["cache", "photo_shards"]

@@ -138,8 +138,8 @@ def test_sources_keep_what_each_pattern_names(folder: Path) -> None:
     ("patterns", "message"),
     [
         ([], "No shards are given"),
-        (["https://host/*.tar"], r"has a glob in it.*Write braces"),
-        (["s3://bucket/0[12].tar"], "has a glob in it"),
+        (["https://host/*.tar"], r"contains a glob.*Use braces"),
+        (["s3://bucket/0[12].tar"], "contains a glob"),
         (["https://host/{0..9.tar"], "braces in .* do not match"),
         (["https://host/{1,2}.tar", "https://host/2.tar"], "named more than once: https://host/2"),
         (["{000,001}.tar", "./00[12].tar"], "named more than once"),

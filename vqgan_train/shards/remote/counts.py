@@ -42,15 +42,13 @@ def count_samples(addresses: Sequence[str], store: ShardStore) -> list[int]:
         ShardError: some shards cannot be counted.
     """
     with FileLock(store.cache.folder / "counts.lock"):
-        uncounted = [address for address in addresses if _read_count(address, store) is None]
-        if uncounted:
-            _count_from_stats(uncounted, store)
-        uncounted = [address for address in uncounted if _read_count(address, store) is None]
-        if uncounted:
-            _download_and_count(uncounted, store)
+        for count in (_count_from_stats, _download_and_count):
+            uncounted = [address for address in addresses if _read_count(address, store) is None]
+            if uncounted:
+                count(uncounted, store)
     counts = [_read_count(address, store) for address in addresses]
     assert None not in counts, "_download_and_count raises for shards that it cannot count"
-    return [count for count in counts if count is not None]
+    return [number for number in counts if number is not None]
 
 
 def stats_address(address: str) -> str | None:

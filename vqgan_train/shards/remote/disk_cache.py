@@ -8,10 +8,8 @@ low-priority pin: they are evicted last, and only for a download that is needed 
 import fcntl
 import os
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from filelock import FileLock
 
@@ -31,7 +29,7 @@ class CacheFullError(ShardError):
     """The cache exceeds its limit, and all files in it are pinned."""
 
 
-class CachePin:
+class CachePin(AbstractContextManager["CachePin"]):
     """Pin that protects a file from eviction until it is released or garbage-collected.
 
     Raises:
@@ -59,15 +57,7 @@ class CachePin:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __del__(self) -> None:

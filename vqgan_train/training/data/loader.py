@@ -26,33 +26,29 @@ class CopyStream:
     """
 
     def __init__(self) -> None:
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self.stream: torch.cuda.Stream | None = None
+        """Stream of the copies; created by the first copy to a GPU."""
 
     def copy(self, images: Tensor, device: torch.device) -> Tensor:
         """Copy images to a device; on a GPU, the current stream waits for the copy.
 
         Args:
             images: images in pinned memory of the host; unpinned, they block the host meanwhile.
-            device: target; only a GPU has streams.
+            device: target, the same in every call; only a GPU has streams.
 
         Returns:
             The images on the device, for kernels that are launched from now on.
         """
         if device.type != "cuda":
             return images.to(device)
-        stream, computing = self.stream(device), torch.cuda.current_stream(device)
-        with torch.cuda.stream(stream):
+        self.stream = self.stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        computing = torch.cuda.current_stream(device)
+        with torch.cuda.stream(self.stream):
             copied = images.to(device, non_blocking=True)
-        computing.wait_stream(stream)
+        computing.wait_stream(self.stream)
         # The copying stream owns the memory, and must not reuse it before the step has ended.
         copied.record_stream(computing)
         return copied
-
-    def stream(self, device: torch.device) -> torch.cuda.Stream:
-        """Return the copying stream of a GPU; created at its first use."""
-        if device not in self._streams:
-            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return self._streams[device]
 
 
 def make_loader(

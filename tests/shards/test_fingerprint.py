@@ -26,7 +26,7 @@ def moved(path: Path, folder: Path) -> Path:
 
 
 def test_it_is_a_short_text_that_never_changes() -> None:
-    """A checkpoint keeps it: another version of this code has to find the same."""
+    """Checkpoints store the fingerprint, so later versions must compute the same one."""
     shard = ShardIndex(
         Path("a/00000.tar"), 4096, np.array([0, 1536]), np.array([1536, 3072]), 0, ""
     )

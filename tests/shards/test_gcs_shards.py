@@ -1,4 +1,4 @@
-"""gs:// shards, by gcsfs, from an emulator of Google's storage on loopback."""
+"""Download gs:// shards with gcsfs from a local emulator of Google's storage."""
 
 import logging
 import urllib.request

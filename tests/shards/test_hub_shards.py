@@ -1,4 +1,4 @@
-"""hf:// shards, by the hub's own client, from a hub on loopback."""
+"""Download hf:// shards with the hub's own client from a local hub."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ COMMIT = "a" * 40
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Knows one data set with some files."""
+    """Serves one data set with some files."""
 
     files: dict[str, bytes]
 

@@ -8,7 +8,7 @@ from vqgan_train.system.errors import ShardError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five empty shards, made in an order that is not theirs."""
+    """Five empty shards, created in another order than that of their names."""
     for number in (3, 0, 10, 1, 2):
         (tmp_path / f"{number:03d}.tar").touch()
     return tmp_path

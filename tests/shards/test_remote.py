@@ -1,4 +1,4 @@
-"""Remote shards as the stream reads them: counted, fetched, in the order of the plan."""
+"""Remote shards in training: counted, downloaded, and read in the sample order."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FaultyServer]:
-    """Six shards with statistics, whose keys are the numbers of samples, and one for validation."""
+    """Serve six shards with statistics, whose keys number the samples, and a validation shard."""
     folder = tmp_path / "served"
     for number, size in enumerate(SIZES):
         first = sum(SIZES[:number])
@@ -69,7 +69,7 @@ def make_module(
     weights: Sequence[float] | None = None,
     **trainer: Any,
 ) -> ShardDataModule:
-    """A data module in the hands of a trainer that only has numbers.
+    """Make a data module with a fake trainer that only has numbers.
 
     With `http` shards and statistics come from the server. Else commands bring them, which is
     quicker, and the numbers of samples are known.
@@ -118,7 +118,7 @@ def make_module(
 
 
 def read(module: ShardDataModule) -> tuple[list[str], list[str]]:
-    """Names of the samples that could be read, and of those that could not."""
+    """Return the names of the readable and of the unreadable samples."""
     batches = list(module.train_dataloader())
     good, bad = ([name for batch in batches for name in batch[kind]] for kind in ("name", "bad"))
     return good, bad
@@ -140,7 +140,7 @@ def by_command(server: FaultyServer, name: str) -> str:
 
 
 def fetches(server: FaultyServer) -> Counter[str]:
-    """How often each training shard was asked for, of the server or by a command."""
+    """Count the downloads of each training shard, from the server or by a command."""
     log = server.folder / "log"
     names = log.read_text().split() if log.exists() else []
     both = server.requests + Counter(f"{name}.tar" for name in names)
@@ -376,7 +376,7 @@ def test_what_is_damaged_in_the_cache_is_bad_samples(server: FaultyServer, tmp_p
 
 @pytest.mark.slow
 def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_path: Path) -> None:
-    """Room for two windows and validation, not for all: shards go and come again."""
+    """The cache holds two windows and validation, so shards are evicted and downloaded again."""
     sizes = sorted((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     val = (server.folder / "val.tar").stat().st_size
     bound = sum(sizes[-4:]) + sizes[-1] + val

@@ -109,7 +109,7 @@ def test_what_fails_once_is_fetched_again(
 
 @pytest.mark.slow
 def test_what_is_slow_but_comes_is_waited_for(server: FaultyServer, tmp_path: Path) -> None:
-    """It takes longer than the stall time-out in all, but never stalls so long."""
+    """The download takes longer than the stall time-out, but never pauses for that long."""
     samples = image_samples(40)
     write_shard(server.folder / "000.tar", samples)
     server.faults["000.tar"] = [slowly]
@@ -206,7 +206,7 @@ def test_commands_that_fail_are_dead_and_leave_no_process(
 
 
 def children_of_tests(name: str) -> list[str]:
-    """Command lines of processes with our test's mark in their environment."""
+    """List command lines of processes that this test started, found by their environment."""
     found = []
     mark = f"PYTEST_CURRENT_TEST={os.environ['PYTEST_CURRENT_TEST']}".encode()
     for process in Path("/proc").glob("[0-9]*"):
@@ -296,7 +296,7 @@ def test_a_shard_in_use_never_goes(server: FaultyServer, tmp_path: Path) -> None
 def test_a_forked_process_that_has_the_descriptors_keeps_nothing_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loader process may be forked at any moment, and lives long."""
+    """A loader process may be forked at any moment, and keeps its copies for the whole run."""
     original, copies = os.open, []
 
     def open_twice(*args: Any) -> int:

@@ -26,7 +26,7 @@ def shards(tmp_path: Path) -> tuple[Path, Path]:
 AGREEING = SimpleNamespace(
     broadcast=lambda value: value, reduce_boolean_decision=lambda decision, all: decision
 )
-"""As far as it matters here, ranks that hold the same shards."""
+"""Fake strategy of ranks that have the same shards."""
 
 
 def fake_trainer(**changes: Any) -> SimpleNamespace:
@@ -46,7 +46,7 @@ def fake_trainer(**changes: Any) -> SimpleNamespace:
 def make_module(
     shards: tuple[Path, Path], *, batch_size: int = 2, num_workers: int = 0, **changes: Any
 ) -> ShardDataModule:
-    """A data module in the hands of a trainer that only has numbers."""
+    """Make a data module with a fake trainer that only has numbers."""
     module = ShardDataModule(
         train_shards=[shards[0]],
         val_shards=[shards[1]],
@@ -76,7 +76,7 @@ def planned_names(position: int, count: int) -> list[str]:
 
 
 def state_of(module: ShardDataModule, *, position: int, step: int) -> dict[str, Any]:
-    """A checkpoint's state of the data, on this module's shards."""
+    """Return the data state of a checkpoint that was trained on this module's shards."""
     return {
         "position": position,
         "step": step,
@@ -121,7 +121,7 @@ def test_every_validation_sees_the_same_batches(shards: tuple[Path, Path]) -> No
 
 
 def test_fewer_validation_images_than_ranks_are_an_error(shards: tuple[Path, Path]) -> None:
-    """A rank without a batch would leave the others waiting for it."""
+    """The other ranks would wait for a rank without a batch."""
     module = make_module(shards, world_size=8)
     with pytest.raises(ShardError, match=r"hold 7 images, fewer than the 8 ranks"):
         module.val_dataloader()

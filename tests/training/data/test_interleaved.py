@@ -1,4 +1,4 @@
-"""Lanes: exactly once, whoever reads, and each machine its share."""
+"""Interleaved order: each sample once for any ranks, and each machine reads its share."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -167,7 +167,7 @@ def test_a_resume_with_other_ranks_neither_repeats_nor_skips() -> None:
 
 
 def shards_of(plan: SampleOrder, counts: Sequence[int], rank: int, world_size: int) -> set[int]:
-    """Which shards a rank draws from in an epoch."""
+    """Return the shards that a rank reads in an epoch."""
     steps = sum(counts) // 8 // world_size
     draws = chain.from_iterable(batches_of(plan, rank, world_size, num_batches=steps))
     ends = np.cumsum(counts)

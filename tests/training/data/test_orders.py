@@ -30,7 +30,7 @@ def batches(
 def global_order(
     num_samples: int, *, batch_size: int, world_size: int, count: int
 ) -> list[SampleRef]:
-    """What all ranks together draw, a global batch after the other; each rank has its own plan."""
+    """Return what all ranks read, by global batch; each rank has its own order object."""
     ranks = [
         batches(
             FullShuffle(num_samples, seed=5),
@@ -77,7 +77,7 @@ def test_any_position_can_be_asked_for_in_any_order() -> None:
 
 
 def test_the_order_is_that_of_earlier_versions() -> None:
-    """A checkpoint holds a position only: another order would repeat and skip samples."""
+    """A checkpoint stores only a position, so a changed order would repeat and skip samples."""
     assert [tuple(draw) for draw in FullShuffle(7, seed=3).sample_refs(0, 16)] == [
         *((0, sample) for sample in (5, 6, 2, 1, 4, 3, 0)),
         *((1, sample) for sample in (2, 1, 4, 0, 5, 6, 3)),

@@ -35,7 +35,7 @@ def plan(
 def test_samples_come_as_often_as_their_source_weighs(
     weights: tuple[float, ...] | None, shares: tuple[float, ...], shards: int | None
 ) -> None:
-    """Chi-square over all samples. With windows only one draw of each is independent of others."""
+    """Chi-square over all samples. Draws of a window are dependent: one of each is used."""
     drawn = plan(weights, shards=shards)
     number = 40_000 if shards is None else 10_000
     stride = 1 if shards is None else len(drawn.window(0))
@@ -91,7 +91,7 @@ def test_a_sample_that_comes_again_is_another_draw() -> None:
 
 
 def test_the_order_is_that_of_earlier_versions() -> None:
-    """A checkpoint holds a position only: another order would repeat and skip samples."""
+    """A checkpoint stores only a position, so a changed order would repeat and skip samples."""
     assert [draw.sample for draw in plan(None, seed=3).sample_refs(BLOCK - 6, 12)] == GOLDEN
     assert [
         draw.sample for draw in plan(None, seed=3, shards=2).sample_refs(7, 12)

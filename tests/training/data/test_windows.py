@@ -87,14 +87,14 @@ def test_the_seed_alone_chooses_the_order() -> None:
 
 
 def test_the_order_is_that_of_earlier_versions() -> None:
-    """A checkpoint holds a position only: another order would repeat and skip samples."""
+    """A checkpoint stores only a position, so a changed order would repeat and skip samples."""
     assert [
         tuple(draw) for draw in WindowedShuffle([2, 1, 3, 1], 3, 2).sample_refs(0, 16)
     ] == GOLDEN
 
 
 def test_a_window_of_all_shards_is_another_order_than_no_windows() -> None:
-    """Both mix everything; their names say which one a checkpoint was trained with."""
+    """Both orders mix all samples, but differ; their names tell them apart in a checkpoint."""
     windows, all_of_them = WindowedShuffle([5, 5], 0, 2), FullShuffle(10, 0)
     assert windows.sample_refs(0, 10) != all_of_them.sample_refs(0, 10)
     assert len({windows.name, all_of_them.name, WindowedShuffle([5, 5], 0, 1).name}) == 3
@@ -105,7 +105,7 @@ def test_a_window_of_all_shards_is_another_order_than_no_windows() -> None:
 def test_ranks_and_workers_share_one_order(
     counts: tuple[int, ...], ranks: int, batch_size: int
 ) -> None:
-    """Two ranks of four workers on one shard, too: what hangs elsewhere."""
+    """Two ranks with four workers each on one shard are included; some loaders hang there."""
     total, workers, epochs = sum(counts), 4, 3
     steps = epochs * total // (ranks * batch_size)
     drawn: list[list[list[SampleRef]]] = []

@@ -61,7 +61,7 @@ class Shard(Protocol):
         """Return whether samples can be read; a remote shard is fetched to find out."""
 
     def identity(self) -> bytes:
-        """Return bytes that are equal for shards with equal samples, wherever the files are."""
+        """Return bytes that identify the samples by file name and byte ranges, in any folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ class ShardIndex:
 def fingerprint(shards: Sequence[Shard]) -> str:
     """Return a SHA-256 of shards: their order, file names, sizes and byte ranges.
 
-    Two lists with equal fingerprints give the same samples for the same order, in whatever folder
-    the files are. Images are not read, so a file whose pixels were replaced within the same byte
-    ranges keeps its fingerprint. Takes 0.03 s for 2.27 million samples.
+    Lists with equal fingerprints have equal byte ranges in files of equal names and sizes, in
+    whatever folders. Images are not read, so a file whose pixels were replaced within the same
+    byte ranges keeps its fingerprint. Takes 0.03 s for 2.27 million samples.
 
     Only name and number of samples count for a remote shard, because it is not fetched for this.
     So a remote shard and a local copy of it have different fingerprints.

@@ -165,7 +165,7 @@ class Prefetcher:
 
 
 class PrefetchedBatches(Sampler[list[SampleRef]]):
-    """Batches whose shards are downloaded before the loader's processes read them.
+    """Planned batches; iterating over them downloads the shards of this window and of the next.
 
     Args:
         batches: the rank's batches.

@@ -136,7 +136,7 @@ def test_a_wrong_key_is_said(tmp_path: Path) -> None:
     val = f"data.val_shards=s3://{BUCKET}/validation.tar"
     said = refusal(tmp_path, f"s3://{BUCKET}", "data.attempts=1", val)
     assert f"s3://{BUCKET}/validation.tar is unavailable" in said
-    assert "leave the shard out of data.val_shards" in said
+    assert "remove the shard from data.val_shards" in said
 
 
 def test_missing_credentials_are_said_with_the_places_they_come_from(

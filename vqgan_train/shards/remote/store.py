@@ -259,6 +259,11 @@ class RemoteShard:
         """File name without folder."""
         return file_name(self.address)
 
+    @property
+    def path(self) -> Path:
+        """Path of the file while it is cached."""
+        return self.store.shard_path(self.address)
+
     def identity(self) -> bytes:
         """Return name and number of samples; -1 stands where a local shard has its size."""
         name = os.fsencode(self.name)

@@ -31,7 +31,9 @@ class Prefetcher:
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:
-        self._shards = shards
+        self._shards = {
+            n: shard for n, shard in enumerate(shards) if isinstance(shard, RemoteShard)
+        }
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
@@ -63,7 +65,7 @@ class Prefetcher:
             for number in self._low_priority_pins.keys() & self._current:
                 self._pin(number)
             for number in self._pins.keys() - self._current:
-                self._pin_low_priority(number)
+                self._low_priority_pins[number] = pin_low_priority(self._shards[number].path)
                 self._pins.pop(number).release()
             # Short windows may leave pins of several windows before the previous one.
             self._release(self._low_priority_pins.keys() - previous - self._upcoming)
@@ -71,7 +73,7 @@ class Prefetcher:
             queue += [
                 n for n in upcoming if n not in self._low_priority_pins and n not in self._current
             ]
-            self._queue = deque(n for n in queue if isinstance(self._shards[n], RemoteShard))
+            self._queue = deque(n for n in queue if n in self._shards)
             self._changed.notify_all()
 
     def release_previous_window(self) -> None:
@@ -100,21 +102,10 @@ class Prefetcher:
             for number in list(self._pins):
                 self._pins.pop(number).release()
 
-    def _remote(self, number: int) -> RemoteShard:
-        shard = self._shards[number]
-        assert isinstance(shard, RemoteShard)
-        return shard
-
     def _pin(self, number: int) -> None:
         """Pin a shard; if it was evicted meanwhile, it stays unpinned and is downloaded again."""
-        shard = self._remote(number)
         with suppress(FileNotFoundError):
-            self._pins[number] = CachePin(shard.store.shard_path(shard.address))
-
-    def _pin_low_priority(self, number: int) -> None:
-        shard = self._remote(number)
-        path = shard.store.shard_path(shard.address)
-        self._low_priority_pins[number] = pin_low_priority(path)
+            self._pins[number] = CachePin(self._shards[number].path)
 
     def _release(self, numbers: Iterable[int]) -> None:
         for number in list(numbers):
@@ -138,7 +129,7 @@ class Prefetcher:
                 self._retry_later(number, error)
 
     def _fetch(self, number: int) -> None:
-        shard = self._remote(number)
+        shard = self._shards[number]
         urgent = number in self._current
         _, pin = shard.store.fetch_and_pin(shard.address, self._stop, urgent=urgent)
         with self._changed, pin:
@@ -148,7 +139,7 @@ class Prefetcher:
             if number in self._current:
                 self._pin(number)
             elif number in self._upcoming:
-                self._pin_low_priority(number)
+                self._low_priority_pins[number] = pin_low_priority(shard.path)
 
     def _retry_later(self, number: int, error: CacheFullError) -> None:
         """Queue a shard again after the cache was full; give up if it is needed now."""

@@ -34,10 +34,10 @@ from tqdm import tqdm
 
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.shards.index import index_shards, read_sample
+from vqgan_train.shards.index import index_shards
 from vqgan_train.shards.naming import expand_shards
+from vqgan_train.training.data.orders import FullShuffle, SampleRef
 from vqgan_train.training.data.pipeline import PlannedBatches, ShardDataset, collate
-from vqgan_train.training.data.plan import Draw, Plan
 
 RESULTS = ROOT / "docs" / "benchmarks" / "data.json"
 PAGE = ROOT / "docs" / "benchmarks" / "README.md"
@@ -95,7 +95,7 @@ def measure(patterns: Sequence[str], rounds: int, most_images: int) -> dict[str,
     transform = ImageTransform(SIZE, SIZE, random_crop=False, random_flip=False)
     data = ShardDataset(index_shards(expand_shards(patterns)), transform, SEED)
     images = min(len(data), most_images) // BATCH_SIZE * BATCH_SIZE
-    draws = Plan(len(data), SEED).draws(0, images)
+    draws = FullShuffle(len(data), SEED).sample_refs(0, images)
     encoded = [*_encoded(data, draws)]
     with tempfile.TemporaryDirectory() as folder:
         sides, difference = _make_sides(data, draws, encoded, Path(folder))
@@ -127,17 +127,18 @@ def measure(patterns: Sequence[str], rounds: int, most_images: int) -> dict[str,
     }
 
 
-def _encoded(data: ShardDataset, draws: Sequence[Draw]) -> Iterator[bytes]:
-    places = [(shard, place) for shard in data.shards for place in range(len(shard.starts))]
+def _encoded(data: ShardDataset, draws: Sequence[SampleRef]) -> Iterator[bytes]:
+    samples = [(shard, number) for shard in data.shards for number in range(shard.num_samples)]
     for draw in draws:
-        yield image_bytes(read_sample(*places[draw.sample]))
+        shard, number = samples[draw.sample]
+        yield image_bytes(shard.read(number))
 
 
 def _make_sides(
-    data: ShardDataset, draws: Sequence[Draw], encoded: Sequence[bytes], folder: Path
+    data: ShardDataset, draws: Sequence[SampleRef], encoded: Sequence[bytes], folder: Path
 ) -> tuple[dict[str, Side], int | None]:
     """The sides, and how far apart ours and the original's are in grey levels."""
-    plan = Plan(len(data), SEED)
+    plan = FullShuffle(len(data), SEED)
     batches = PlannedBatches(
         plan, position=0, num_batches=len(draws) // BATCH_SIZE, batch_size=BATCH_SIZE,
         rank=0, world_size=1,

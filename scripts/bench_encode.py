@@ -37,7 +37,7 @@ from vqgan_train.config import config_dir
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.images.sources import from_shards
 from vqgan_train.models import VQGAN
-from vqgan_train.shards.index import index_shard, read_sample
+from vqgan_train.shards.index import index_shard
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.shards.sample_photos import pack_sample_photos
 from vqgan_train.shards.writing import write_shard
@@ -68,7 +68,7 @@ def make_photos(shards: Sequence[Path], count: int, folder: Path) -> tuple[Path,
     for shard in shards:
         index = index_shard(shard)
         for place in range(min(len(index.starts), count - len(samples))):
-            fields = read_sample(index, place)
+            fields = index.read(place)
             samples.append({"__key__": f"{len(samples):06d}", "jpg": image_bytes(fields)})
     write_shard(folder / "photos.tar", samples)
     files = [folder / "files" / f"{sample['__key__']}.jpg" for sample in samples]

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.index import index_shards
 from vqgan_train.shards.naming import expand_shards
+from vqgan_train.training.data.orders import FullShuffle
 from vqgan_train.training.data.pipeline import PlannedBatches, ShardDataset, collate
-from vqgan_train.training.data.plan import Plan
 
 RESULTS = ROOT / "docs" / "benchmarks" / "memory.json"
 PAGE = ROOT / "docs" / "benchmarks" / "README.md"
@@ -46,7 +46,7 @@ def measure(
     data = ShardDataset(index_shards(expand_shards(patterns)), transform, SEED)
     batches_an_epoch = (images_an_epoch or len(data)) // BATCH_SIZE
     batches = PlannedBatches(
-        Plan(len(data), SEED), position=0, num_batches=EPOCHS * batches_an_epoch,
+        FullShuffle(len(data), SEED), position=0, num_batches=EPOCHS * batches_an_epoch,
         batch_size=BATCH_SIZE, rank=0, world_size=1,
     )  # fmt: skip
     loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)

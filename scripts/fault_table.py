@@ -34,8 +34,8 @@ from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.index import index_shards
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.errors import ShardError
+from vqgan_train.training.data.orders import SampleRef
 from vqgan_train.training.data.pipeline import ShardDataset
-from vqgan_train.training.data.plan import Draw
 
 RESULTS = ROOT / "docs" / "benchmarks" / "faults.json"
 PAGE = ROOT / "docs" / "faults.md"
@@ -131,7 +131,7 @@ def _try_images(folder: Path, images: Sequence[bytes]) -> Iterator[tuple[str, st
     for number in range(len(images)):
         try:
             with _no_hang():
-                yield _outcome_of(*data[Draw(0, number)], key=f"images.tar/{number:06d}")
+                yield _outcome_of(*data[SampleRef(0, number)], key=f"images.tar/{number:06d}")
         except (Exception, HangError) as error:
             yield "bug", f"{type(error).__name__}: {error}"
 
@@ -163,7 +163,7 @@ def _try_shard_in(place: Path, fault: ShardFault) -> tuple[str, str]:
             if fault.meanwhile is not None:
                 fault.meanwhile(bad)
             data = ShardDataset(shards, TRANSFORM, seed=0)
-            samples = [data[Draw(0, number)] for number in range(len(data))]
+            samples = [data[SampleRef(0, number)] for number in range(len(data))]
     except ShardError as error:
         return ("refused" if "bad.tar" in str(error) else "bug"), str(error)
     except (Exception, HangError) as error:

@@ -63,7 +63,6 @@ from vqgan_train.system.devices import PRECISIONS
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.tokens import encode as encoding
 from vqgan_train.tokens.formats import FORMATS
-from vqgan_train.training.data.pipeline import read_sample
 
 GIVEN = (
     "checkpoint=a.ckpt", "output=out", "format=parquet", "pixel_range=signed", "shards=a.tar",
@@ -205,7 +204,7 @@ def test_tokens_of_photos_are_those_of_the_original_at_full_size(tmp_path: Path)
     model = peer_vqgan(**FULL_ARCHITECTURE).eval()
     path = save_peer(model, tmp_path / "peer.ckpt")
     (index,) = index_shards([PHOTOS])
-    photos = [read_sample(index, place) for place in range(2)]
+    photos = [index.read(place) for place in range(2)]
     shard = write_shard(
         tmp_path / "shard.tar",
         [{k: v for k, v in photo.items() if not k.startswith("__u")} for photo in photos],

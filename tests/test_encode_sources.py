@@ -129,7 +129,7 @@ def test_an_address_that_leads_nowhere_is_an_error(
     output = tmp_path / "out"
     settings = (f"shards=file://{tmp_path}/gone.tar", "attempts=1")
     assert run_encode(checkpoint, output, *settings) == USER_ERROR
-    assert "gone.tar cannot be had" in capsys.readouterr().err
+    assert "gone.tar is unavailable" in capsys.readouterr().err
     assert not output.exists()
 
 

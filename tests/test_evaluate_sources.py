@@ -256,4 +256,4 @@ def test_an_address_that_leads_nowhere_is_an_error(
 ) -> None:
     given = (f"data.val_shards=file://{tmp_path}/gone.tar", "attempts=1", PLAIN)
     assert run_evaluate([checkpoint], tmp_path / "out", *given) == USER_ERROR
-    assert "gone.tar cannot be had" in capsys.readouterr().err
+    assert "gone.tar is unavailable" in capsys.readouterr().err

@@ -61,7 +61,8 @@ def test_a_batch_is_copied_while_the_gpu_computes() -> None:
     torch.cuda.synchronize()
     torch.cuda._sleep(2_000_000_000)  # about a second
     copied = copies.copy(images, device)
-    copies.stream(device).synchronize()
+    assert copies.stream is not None
+    copies.stream.synchronize()
     assert not torch.cuda.current_stream().query(), "the copy waited for the computation"
     assert torch.equal((copied * 2).cpu(), images * 2)
 

@@ -161,7 +161,7 @@ def test_no_file_imports_itself_through_others() -> None:
         ("models/vqgan.py", "import pytorch_lightning as pl"),
         ("checkpoint/reading.py", "from omegaconf import OmegaConf"),
         ("metrics/images.py", "from vqgan_train.evaluation.report.results import Summary"),
-        ("training/data/plan.py", "from vqgan_train.training.run.folder import RunFolderError"),
+        ("training/data/orders.py", "from vqgan_train.training.run.folder import RunFolderError"),
         ("training/callbacks/progress.py", "from vqgan_train.training.setup import data"),
         ("training/lightning/module.py", "from vqgan_train.config import Config"),
         ("training/setup/data.py", "from vqgan_train.training.train import train"),

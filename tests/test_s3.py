@@ -123,17 +123,20 @@ def test_a_wrong_bucket_is_said(tmp_path: Path) -> None:
     assert "The samples of 4 of 4 remote shards cannot be counted" in said
     assert "Check the address" in said
     assert (
-        "s3://fotos/000.tar cannot be had, attempt 2: The specified bucket does not exist" in said
+        "s3://fotos/000.tar is unavailable after attempt 2: The specified bucket does not exist"
+        in said
     )
 
 
 def test_a_wrong_key_is_said(tmp_path: Path) -> None:
     said = refusal(tmp_path, f"s3://{BUCKET}/cc3m", "data.attempts=1")
-    assert f"s3://{BUCKET}/cc3m/000.tar cannot be had, attempt 1: The specified key does" in said
+    assert (
+        f"s3://{BUCKET}/cc3m/000.tar is unavailable after attempt 1: The specified key does" in said
+    )
     val = f"data.val_shards=s3://{BUCKET}/validation.tar"
     said = refusal(tmp_path, f"s3://{BUCKET}", "data.attempts=1", val)
-    assert f"s3://{BUCKET}/validation.tar cannot be had" in said
-    assert "leave the shard out of data.val_shards" in said
+    assert f"s3://{BUCKET}/validation.tar is unavailable" in said
+    assert "remove the shard from data.val_shards" in said
 
 
 def test_missing_credentials_are_said_with_the_places_they_come_from(
@@ -143,7 +146,7 @@ def test_missing_credentials_are_said_with_the_places_they_come_from(
         monkeypatch.delenv(name)
     said = refusal(tmp_path, f"s3://{BUCKET}")
     # Asked once: it will be the same the next time.
-    assert "000.tar cannot be had, attempt 1: NoCredentialsError: Unable to locate" in said
+    assert "000.tar is unavailable after attempt 1: NoCredentialsError: Unable to locate" in said
     assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws" in said
     assert "FSSPEC_S3_ANON=true" in said
 
@@ -154,5 +157,5 @@ def test_unknown_credentials_are_said(server: S3Server, tmp_path: Path) -> None:
         said = refusal(tmp_path, f"s3://{BUCKET}")
     finally:
         server.know_nobody(sure=False)
-    assert "000.tar cannot be had, attempt 1: PermissionError: " in said
+    assert "000.tar is unavailable after attempt 1: PermissionError: " in said
     assert "AWS_ENDPOINT_URL" in said

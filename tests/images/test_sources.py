@@ -124,7 +124,7 @@ def test_a_remote_shard_that_holds_what_nobody_promised_or_is_gone_is_an_error(
     shards[2].unlink()
     for file in (tmp_path / "store").glob("*/00002.tar"):
         file.unlink()
-    with pytest.raises(DeadShardError, match=r"00002\.tar cannot be had"):
+    with pytest.raises(DeadShardError, match=r"00002\.tar is unavailable"):
         there.places[0].read()
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from factories import image_samples, write_shard
 
-from vqgan_train.shards.index import ShardIndex, index_shard, index_shards
-from vqgan_train.shards.remote.opening import fingerprint
+from vqgan_train.shards.index import ShardIndex, fingerprint, index_shard, index_shards
 
 FIRST_VERSION = "801c77df480eebc991c6bc63464feffc0933221b746f88f6e352575cf7256192"
 
@@ -27,7 +26,7 @@ def moved(path: Path, folder: Path) -> Path:
 
 
 def test_it_is_a_short_text_that_never_changes() -> None:
-    """A checkpoint keeps it: another version of this code has to find the same."""
+    """Checkpoints store the fingerprint, so later versions must compute the same one."""
     shard = ShardIndex(
         Path("a/00000.tar"), 4096, np.array([0, 1536]), np.array([1536, 3072]), 0, ""
     )

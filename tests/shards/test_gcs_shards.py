@@ -1,4 +1,4 @@
-"""gs:// shards, by gcsfs, from an emulator of Google's storage on loopback."""
+"""Download gs:// shards with gcsfs from a local emulator of Google's storage."""
 
 import logging
 import urllib.request
@@ -47,5 +47,7 @@ def test_shards_come_from_googles_storage(url: str, tmp_path: Path) -> None:
     address = f"gs://{BUCKET}/000.tar"
     assert count_samples([address], store) == [7]
     assert store.fetch(address).path.read_bytes() == shard
-    with pytest.raises(DeadShardError, match=r"gs://photos/001.tar cannot be had, attempt 1: "):
+    with pytest.raises(
+        DeadShardError, match=r"gs://photos/001.tar is unavailable after attempt 1: "
+    ):
         store.fetch(f"gs://{BUCKET}/001.tar")

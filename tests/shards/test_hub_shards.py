@@ -1,4 +1,4 @@
-"""hf:// shards, by the hub's own client, from a hub on loopback."""
+"""Download hf:// shards with the hub's own client from a local hub."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ COMMIT = "a" * 40
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Knows one data set with some files."""
+    """Serves one data set with some files."""
 
     files: dict[str, bytes]
 
@@ -77,5 +77,5 @@ def test_shards_come_from_a_hub(hub_files: dict[str, bytes], tmp_path: Path) -> 
     index = store.fetch(address)
     assert index.path.read_bytes() == shard
     assert index.num_samples == 7
-    with pytest.raises(DeadShardError, match=r"001.tar cannot be had, attempt 1: "):
+    with pytest.raises(DeadShardError, match=r"001.tar is unavailable after attempt 1: "):
         store.fetch("hf://datasets/user/photos/001.tar")

@@ -11,8 +11,8 @@ import pytest
 from factories import image_samples, read_with_webdataset, write_shard
 
 from vqgan_train.shards import index as index_module
-from vqgan_train.shards.index import ShardIndex, index_shard, index_shards, read_sample
-from vqgan_train.shards.tar import MOST_PADDING_BYTES
+from vqgan_train.shards.index import ShardIndex, index_shard, index_shards
+from vqgan_train.shards.tar import MAX_PADDING_BYTES
 from vqgan_train.system.errors import ShardError
 
 END_MARKER_BYTES = 10_240
@@ -36,8 +36,8 @@ def write_names(path: Path, *names: str, tar_format: int = tarfile.PAX_FORMAT) -
 
 
 def read_all(index: ShardIndex) -> list[dict[str, Any]]:
-    """Every sample's key and fields, without where it came from."""
-    samples = (read_sample(index, place) for place in range(len(index.starts)))
+    """Read every sample's key and fields, without the URL of the shard."""
+    samples = (index.read(place) for place in range(len(index.starts)))
     return [{k: v for k, v in sample.items() if k != "__url__"} for sample in samples]
 
 
@@ -163,7 +163,7 @@ def test_several_images_are_one_sample(tmp_path: Path) -> None:
 
 
 def test_two_samples_of_one_key_are_two(tmp_path: Path) -> None:
-    """WebDataset raises on the first pair."""
+    """WebDataset would raise on the first repeated field."""
     members = [("a.jpg", b"1"), ("a.txt", b"2"), ("a.JPG", b"3"), ("b.jpg", b"4"), ("a.jpg", b"5")]
     samples = read_all(index_shard(write_tar(tmp_path / "a.tar", members)))
     assert samples == [
@@ -204,7 +204,7 @@ def test_a_missing_end_marker_costs_the_last_sample_and_is_told(
 ) -> None:
     path = write_names(tmp_path / "a.tar", "a.jpg", "b.jpg")
     os.truncate(path, 2048)
-    assert index_shard(path).problem.startswith("cut off: it has no end marker")
+    assert index_shard(path).problem.startswith("cut off: the end marker is missing")
     assert [sample["__key__"] for sample in read_all(index_shard(path))] == ["a"]
     index_shards([path])
     assert f"{path}: cut off" in caplog.text
@@ -230,11 +230,11 @@ def test_what_follows_an_end_marker_is_told(tmp_path: Path) -> None:
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     index = index_shard(joined)
     assert [sample["__key__"] for sample in read_all(index)] == ["a", "b"]
-    assert index.problem.startswith("goes on after its end marker at byte 2048")
+    assert index.problem.startswith("has data after its end marker at byte 2048")
 
 
 def test_a_hole_of_zeros_is_no_end(tmp_path: Path) -> None:
-    """A download that was given its full length first, and broke off."""
+    """A download may reserve its full length first, and then break off."""
     path = write_names(tmp_path / "a.tar", "a.jpg")
     os.truncate(path, 20 * 2**20)
     assert "after its end marker" in index_shard(path).problem
@@ -272,12 +272,12 @@ def test_dead_shards_stay_in_the_list_and_are_named(
     assert [shard.num_samples for shard in shards] == [0, 3, 0, 0, 0]
     for path in dead:
         assert f"{path}: dead: " in caplog.text
-    with pytest.raises(ShardError, match=r"Not one of 4 shards .*empty\.tar holds no sample"):
+    with pytest.raises(ShardError, match=r"None of 4 shards .*empty\.tar holds no sample"):
         index_shards(dead)
 
 
 def test_a_sparse_member_is_damage(tmp_path: Path) -> None:
-    """512 bytes that say they are 4 TB of zeros."""
+    """A header of 512 bytes claims 4 TB of zeros."""
     path = write_names(tmp_path / "a.tar", "a.jpg", "b.jpg")
     member = tarfile.TarInfo("c.jpg")
     member.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(2**42)}
@@ -311,7 +311,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) ->
     ids=["back", "minus", "far", "huge"],
 )
 def test_an_impossible_size_is_damage(tmp_path: Path, size: int, kept: str) -> None:
-    """Tarfile goes back by a negative size, for ever, and cannot seek to a huge one."""
+    """For a negative size, tarfile seeks back in an endless loop; for a huge one, seeking fails."""
     path = write_names(tmp_path / "a.tar", "a.jpg", "b.jpg", "c.jpg")
     content = bytearray(path.read_bytes())
     header = content[2048:2560]
@@ -418,7 +418,7 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(
     cache.write_text("a file where the folder should be")
     (index,) = index_shards([path])
     assert same_index(index, index_shard(path))
-    assert f"The index of {path} could not be kept" in caplog.text
+    assert f"The index of {path} could not be cached" in caplog.text
 
 
 def test_shards_of_one_name_have_indices_of_their_own(tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_progress_is_shown_for_many_shards_only(
 
 
 def test_memory_does_not_grow_with_names(tmp_path: Path) -> None:
-    """A shard may hold a million samples."""
+    """Memory matters because a shard may hold a million samples."""
     path = write_names(
         tmp_path / "a.tar", *[f"{n}.{field}" for n in range(3000) for field in FIELDS]
     )
@@ -453,4 +453,4 @@ def test_memory_does_not_grow_with_names(tmp_path: Path) -> None:
     index_shard(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak - MOST_PADDING_BYTES < 3000 * 100
+    assert peak - MAX_PADDING_BYTES < 3000 * 100

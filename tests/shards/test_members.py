@@ -1,4 +1,4 @@
-"""The short cut against tarfile alone: the same members, the same ends, the same errors."""
+"""Compare `read_members` with tarfile alone: members, end offsets and errors must be equal."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def with_tarfile_alone(tar: tarfile.TarFile, _path: Path) -> Iterator[Member]:
 
 
 def outcome(read: Callable[[tarfile.TarFile, Path], Iterator[Member]], path: Path) -> Outcome:
-    """What is read, where reading ends, and with which error."""
+    """Return the members, the offset at which reading ends, and the error."""
     found = []
     try:
         with tarfile.open(path, "r:") as tar:
@@ -58,7 +58,7 @@ def add(tar: tarfile.TarFile, name: str, num_bytes: int = 700, **attributes: Any
 
 
 def write_motley(path: Path, tar_format: int) -> Path:
-    """Write everything that a tar of this format may hold."""
+    """Write every kind of member that a tar of this format may hold."""
     headers = {"comment": "for all that follow"} if tar_format == tarfile.PAX_FORMAT else {}
     with tarfile.open(path, "w", format=tar_format) as tar:
         add(tar, "a.jpg")
@@ -151,7 +151,7 @@ def test_cut_at_any_byte(tmp_path: Path, kind: str) -> None:
 
 
 def test_any_changed_byte(tmp_path: Path) -> None:
-    """Bytes of every header field, and a few contents, become what they were not."""
+    """Change single bytes of every header field and of a few contents."""
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
         add(tar, "first.jpg", 10)
@@ -170,7 +170,7 @@ def test_any_changed_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("position", [100, 108, 116, 124, 136, 148, 156, 257, 329, 337, 345])
 def test_changed_fields_whose_checksum_is_right(tmp_path: Path, position: int) -> None:
-    """What a program writes on purpose is no damage to tarfile."""
+    """Tarfile accepts unusual fields if the checksum is right, so both must read them alike."""
     random = np.random.default_rng(position)
     letters = [b"\0", b" ", b"0", b"7", b"8", b"-", b"_", b"x", b"g", b"L", b"\x80", b"\xff"]
     path = tmp_path / "a.tar"

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from vqgan_train.shards.naming import expand_shards, expand_sources
+from vqgan_train.shards.naming import expand_shards, expand_sources, file_name, redact_address
 from vqgan_train.system.errors import ShardError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five empty shards, made in an order that is not theirs."""
+    """Five empty shards, created in another order than that of their names."""
     for number in (3, 0, 10, 1, 2):
         (tmp_path / f"{number:03d}.tar").touch()
     return tmp_path
@@ -138,8 +138,8 @@ def test_sources_keep_what_each_pattern_names(folder: Path) -> None:
     ("patterns", "message"),
     [
         ([], "No shards are given"),
-        (["https://host/*.tar"], r"has a glob in it.*Write braces"),
-        (["s3://bucket/0[12].tar"], "has a glob in it"),
+        (["https://host/*.tar"], r"contains a glob.*Use braces"),
+        (["s3://bucket/0[12].tar"], "contains a glob"),
         (["https://host/{0..9.tar"], "braces in .* do not match"),
         (["https://host/{1,2}.tar", "https://host/2.tar"], "named more than once: https://host/2"),
         (["{000,001}.tar", "./00[12].tar"], "named more than once"),
@@ -152,3 +152,18 @@ def test_sources_that_cannot_be_meant_are_refused(
     monkeypatch.chdir(folder)
     with pytest.raises(ShardError, match=message):
         expand_sources(patterns)
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "text"),
+    [
+        ("https://host/a/000.tar", "000.tar", "https://host/a/000.tar"),
+        ("https://me:secret@host/1.tar?sig=secret", "1.tar", "https://host/1.tar"),
+        ("s3://bucket/x/2.tar", "2.tar", "s3://bucket/x/2.tar"),
+        ("pipe:curl -H 'Key: secret' https://h/3.tar", "3.tar", "pipe:curl ... 3.tar"),
+        ("pipe:mycommand 7", "shard.tar", "pipe:mycommand ... shard.tar"),
+    ],
+)
+def test_names_show_no_secrets(address: str, name: str, text: str) -> None:
+    assert file_name(address) == name
+    assert redact_address(address) == text

@@ -1,4 +1,4 @@
-"""Remote shards as the stream reads them: counted, fetched, in the order of the plan."""
+"""Remote shards in training: counted, downloaded, and read in the sample order."""
 
 import json
 import logging
@@ -22,10 +22,10 @@ from vqgan_train.shards.remote.store import ShardStore
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data import prefetch
 from vqgan_train.training.data.data_module import ShardDataModule
+from vqgan_train.training.data.orders import SampleOrder, WindowedShuffle
 from vqgan_train.training.data.pipeline import PlannedBatches
-from vqgan_train.training.data.plan import Order, WindowPlan
 from vqgan_train.training.data.prefetch import PrefetchedBatches, Prefetcher
-from vqgan_train.training.data.weighted import WeightedPlan
+from vqgan_train.training.data.weighted import WeightedSampling
 
 SIZES = (5, 3, 7, 4, 6, 5)
 TOTAL = sum(SIZES)
@@ -39,7 +39,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FaultyServer]:
-    """Six shards with statistics, whose keys are the numbers of samples, and one for validation."""
+    """Serve six shards with statistics, whose keys number the samples, and a validation shard."""
     folder = tmp_path / "served"
     for number, size in enumerate(SIZES):
         first = sum(SIZES[:number])
@@ -70,7 +70,7 @@ def make_module(
     weights: Sequence[float] | None = None,
     **trainer: Any,
 ) -> ShardDataModule:
-    """A data module in the hands of a trainer that only has numbers.
+    """Make a data module with a fake trainer that only has numbers.
 
     With `http` shards and statistics come from the server. Else commands bring them, which is
     quicker, and the numbers of samples are known.
@@ -82,19 +82,19 @@ def make_module(
     else:
         addresses, val = [by_command(server, name) for name in names], by_command(server, "val")
         for address, size in zip(addresses, SIZES, strict=True):
-            store.place(address).mkdir(exist_ok=True)
-            (store.place(address) / COUNT_FILE).write_text(json.dumps({"samples": size}))
+            store.entry_folder(address).mkdir(exist_ok=True)
+            (store.entry_folder(address) / COUNT_FILE).write_text(json.dumps({"samples": size}))
 
-    def make_plan(counts: Sequence[int]) -> Order:
+    def make_order(counts: Sequence[int]) -> SampleOrder:
         if weights is not None:
-            return WeightedPlan(counts, [1] * len(counts), weights, 4, shuffle_shards)
-        return WindowPlan(counts, 4, shuffle_shards)
+            return WeightedSampling(counts, [1] * len(counts), weights, 4, shuffle_shards)
+        return WindowedShuffle(counts, 4, shuffle_shards)
 
     module = ShardDataModule(
         train_shards=shards or addresses,
         val_shards=[val],
         store=store,
-        make_plan=make_plan,
+        make_order=make_order,
         train_transform=TRANSFORM,
         val_transform=TRANSFORM,
         batch_size=batch_size,
@@ -119,7 +119,7 @@ def make_module(
 
 
 def read(module: ShardDataModule) -> tuple[list[str], list[str]]:
-    """Names of the samples that could be read, and of those that could not."""
+    """Return the names of the readable and of the unreadable samples."""
     batches = list(module.train_dataloader())
     good, bad = ([name for batch in batches for name in batch[kind]] for kind in ("name", "bad"))
     return good, bad
@@ -130,7 +130,7 @@ def shard_of(sample: int) -> int:
 
 
 def planned(position: int, count: int, *, without: Sequence[int] = ()) -> list[str]:
-    samples = [draw.sample for draw in WindowPlan(SIZES, 4, 2).draws(position, count)]
+    samples = [draw.sample for draw in WindowedShuffle(SIZES, 4, 2).sample_refs(position, count)]
     return [
         f"{shard_of(sample):03d}.tar/{sample:06d}" for sample in samples if sample not in without
     ]
@@ -141,7 +141,7 @@ def by_command(server: FaultyServer, name: str) -> str:
 
 
 def fetches(server: FaultyServer) -> Counter[str]:
-    """How often each training shard was asked for, of the server or by a command."""
+    """Count the downloads of each training shard, from the server or by a command."""
     log = server.folder / "log"
     names = log.read_text().split() if log.exists() else []
     both = server.requests + Counter(f"{name}.tar" for name in names)
@@ -252,7 +252,7 @@ def test_a_dead_shard_is_bad_samples_and_no_one_elses_place_changes(
     assert good == planned(0, TOTAL, without=dead)
     assert len(bad) == len(dead)
     assert all(name.startswith("002.tar/sample ") for name in bad)
-    assert all("002.tar cannot be had, attempt 2: " in name for name in bad)
+    assert all("002.tar is unavailable after attempt 2: " in name for name in bad)
     assert server.requests["002.tar"] == 2
 
 
@@ -329,10 +329,11 @@ def test_only_this_window_and_the_next_are_fetched(
     module = make_module(server, tmp_path)
     batches = iter(module.train_dataloader())
     next(batches)
-    plan = WindowPlan(SIZES, 4, 2)
+    plan = WindowedShuffle(SIZES, 4, 2)
     first = plan.window(0)
     near = {
-        f"{shard_of(draw.sample):03d}.tar" for draw in plan.draws(0, plan.window(first.stop).stop)
+        f"{shard_of(draw.sample):03d}.tar"
+        for draw in plan.sample_refs(0, plan.window(first.stop).stop)
     }
     assert len(near) == 4
     wait_until_fetched(prefetchers, 4)
@@ -355,28 +356,18 @@ def test_the_shards_of_this_window_and_the_next_are_held(
         cache.make_room()  # for what another run needs now
     assert len(list(kept.glob("*/*.tar"))) == 3  # the next window's are gone
     del batches
-    module._holds.clear()
+    module._pins.clear()
     cache.make_room()
     assert not list(kept.glob("*/*.tar"))
 
 
 def test_a_rank_wants_the_shards_that_it_draws_from(server: FaultyServer, tmp_path: Path) -> None:
     module = make_module(server, tmp_path)
-    plan = WindowPlan(SIZES, 4, 2)
+    plan = WindowedShuffle(SIZES, 4, 2)
     for position, ranks, batch_size in ((0, 4, 1), (7, 3, 2), (0, 1, 5)):
         for rank in range(ranks):
-            batches = PrefetchedBatches(
-                plan,
-                module.train_data,
-                lag=1,
-                position=position,
-                num_batches=40,
-                batch_size=batch_size,
-                rank=rank,
-                world_size=ranks,
-            )
             window = plan.window(position + 2)
-            drawn = PlannedBatches(
+            batches = PlannedBatches(
                 plan,
                 position=position,
                 num_batches=40,
@@ -387,11 +378,12 @@ def test_a_rank_wants_the_shards_that_it_draws_from(server: FaultyServer, tmp_pa
             stride = ranks * batch_size
             expected = dict.fromkeys(
                 shard_of(draw.sample)
-                for number, batch in enumerate(drawn)
+                for number, batch in enumerate(batches)
                 for place, draw in enumerate(batch)
                 if position + number * stride + rank * batch_size + place in window
             )
-            assert batches.shards_in(window) == list(expected)
+            prefetched = PrefetchedBatches(batches, module.train_data, lag=1)
+            assert prefetched.shards_in(window) == list(expected)
 
 
 def test_what_is_damaged_in_the_cache_is_bad_samples(server: FaultyServer, tmp_path: Path) -> None:
@@ -407,7 +399,7 @@ def test_what_is_damaged_in_the_cache_is_bad_samples(server: FaultyServer, tmp_p
 
 @pytest.mark.slow
 def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_path: Path) -> None:
-    """Room for two windows and validation, not for all: shards go and come again."""
+    """The cache holds two windows and validation, so shards are evicted and downloaded again."""
     sizes = sorted((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     val = (server.folder / "val.tar").stat().st_size
     bound = sum(sizes[-4:]) + sizes[-1] + val
@@ -427,7 +419,7 @@ def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_pat
 def test_a_cache_too_small_for_a_window_is_said(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefetch, "ROOM_FOR_SURE_SECONDS", 0.5)
+    monkeypatch.setattr(prefetch, "CACHE_FULL_TIMEOUT_SECONDS", 0.5)
     val = (server.folder / "val.tar").stat().st_size
     one = max((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     bound = val + one + 1000
@@ -440,7 +432,7 @@ def test_a_dead_validation_shard_is_an_error_before_the_run(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     server.always["val.tar"] = status(404)
-    with pytest.raises(ShardError, match=r"(?s)val.tar cannot be had.*data.val_shards"):
+    with pytest.raises(ShardError, match=r"(?s)val.tar is unavailable.*data.val_shards"):
         make_module(server, tmp_path, http=True)
 
 

@@ -22,7 +22,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 @pytest.fixture
 def two_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little to pack."""
+    """Pack few photos, to save time."""
     monkeypatch.setattr(photos, "TRAINING", {"coins": (256,)})
     monkeypatch.setattr(photos, "VALIDATION", {"coffee": ((0, 0, 400, 400),)})
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from vqgan_train.images.folders import printable, text_beside
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.shards.index import read_range
-from vqgan_train.shards.remote.store import RemoteShard, ShardStore, file_name, shown
+from vqgan_train.shards.naming import file_name, redact_address
+from vqgan_train.shards.remote.store import RemoteShard, ShardStore
 from vqgan_train.system.errors import ShardError, TokenError
 from vqgan_train.system.files import cache_folder
 
@@ -134,7 +135,7 @@ class RemotePlace(NamedTuple):
     @property
     def file(self) -> str:
         """What is fetched, without what may be a secret in its address."""
-        return shown(self.address)
+        return redact_address(self.address)
 
 
 class FilePlace(NamedTuple):

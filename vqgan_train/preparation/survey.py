@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
 from vqgan_train.images.transforms import decode, require_croppable
-from vqgan_train.shards.index import ShardIndex, read_sample
+from vqgan_train.shards.index import ShardIndex
 from vqgan_train.system.errors import PreparationError
 from vqgan_train.system.files import cache_folder, write_whole
 from vqgan_train.system.jobs import fingerprint, run_tasks, stamp
@@ -180,7 +180,7 @@ def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
     bad = []
     shows_person = _person_finder(rules)
     for place in range(count):
-        fields = read_sample(shard, place)
+        fields = shard.read(place)
         encoded = image_bytes(fields)
         digest = hashlib.blake2b(encoded, digest_size=DIGEST_BYTES).digest()
         digests[place] = int.from_bytes(digest, "little")

@@ -13,7 +13,7 @@ from vqgan_train.checkpoint import Networks
 from vqgan_train.release.lineage import Lineage, TrainingRun
 from vqgan_train.release.run_records import RunRecords
 from vqgan_train.release.tables import has_same_validation, loss_table, validation_table
-from vqgan_train.shards.remote.store import shown
+from vqgan_train.shards.naming import redact_address
 
 TEMPLATE = "card.md"
 LIBRARY = "vqgan_train"
@@ -201,7 +201,7 @@ def _shards(patterns: list[str] | None) -> str:
     """Names of the shards and of the folder they are in, without the path to that folder."""
     if patterns is None:
         return SAMPLE_PHOTOS
-    names = ["/".join(PurePosixPath(shown(pattern)).parts[-2:]) for pattern in patterns]
+    names = ["/".join(PurePosixPath(redact_address(pattern)).parts[-2:]) for pattern in patterns]
     return ", ".join(f"`{markdown_safe(name)}`" for name in names)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint import read_checkpoint
-from vqgan_train.shards.remote.store import shown
+from vqgan_train.shards.naming import redact_address
 from vqgan_train.system.errors import UserError
 from vqgan_train.training.data.data_module import DATA_STATE
 from vqgan_train.training.run.provenance import PROVENANCE
@@ -130,7 +130,7 @@ class Lineage(NamedTuple):
         if source is None:
             return None
         if "://" in source:
-            return shown(source).partition("#")[0]
+            return redact_address(source).partition("#")[0]
         return PurePosixPath(source).name
 
 
@@ -204,4 +204,4 @@ def _training_runs(records: list[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
 def _redact(value: Any) -> Any:
     if isinstance(value, list):
         return [_redact(entry) for entry in value]
-    return shown(value) if isinstance(value, str) else value
+    return redact_address(value) if isinstance(value, str) else value

@@ -1,1 +1,1 @@
-"""WebDataset shards: names, tar contents, indices, and writing."""
+"""WebDataset shards: file names, tar contents, sample indices, and writing."""

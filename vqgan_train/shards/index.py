@@ -1,7 +1,7 @@
-"""Where each sample lies in a shard: one pass over a tar's headers, remembered.
+"""Index a shard: find and cache the byte range of each sample, in one pass over tar headers.
 
-With byte ranges the stream needs no shuffle buffer: any sample can be read at any time, so an
-epoch's order is a permutation (plan.py) and a resume starts at its sample at once.
+With byte ranges, samples can be read in any order. So training needs no shuffle buffer, the order
+of an epoch is a permutation, and a resumed run starts at its next sample without reading others.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,115 +28,182 @@ from vqgan_train.system.files import cache_folder, cache_lock, write_whole
 log = logging.getLogger(__name__)
 
 UNREADABLE_INDEX = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-"""What reading a file that holds no index raises."""
+"""Exceptions that mean a damaged index file."""
 
-MANY_SHARDS = 20
-"""Progress is shown from this many shards on."""
+MIN_SHARDS_FOR_BAR = 20
+"""A progress bar is shown for at least this many shards."""
+
+
+class Shard(Protocol):
+    """Readable shard, local (`ShardIndex`) or fetched when it is read (`RemoteShard`)."""
+
+    @property
+    def name(self) -> str:
+        """File name without folder."""
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples with an image; 0 for a dead local shard."""
+
+    def read(self, number: int) -> dict[str, Any]:
+        """Read one sample's fields: `__key__` as text; `jpg`, `txt`, `json`, ... as bytes.
+
+        Args:
+            number: index of the sample in the shard, below `num_samples`.
+
+        Raises:
+            ShardError: a local file has changed since it was indexed.
+            DeadShardError: a remote shard is unavailable, or has no such sample.
+            OSError: a local file cannot be read.
+        """
+
+    def is_available(self) -> bool:
+        """Return whether samples can be read; a remote shard is fetched to find out."""
+
+    def identity(self) -> bytes:
+        """Return bytes that identify the samples by file name and byte ranges, in any folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The samples of one shard that have an image."""
+    """Byte ranges of the samples of a local shard; samples without an image are left out."""
 
     path: Path
     num_bytes: int
     """Size of the file."""
 
     starts: NDArray[np.int64]
-    """(N,) byte at which each sample's first member begins."""
+    """(N,) offset of each sample's first header."""
 
     ends: NDArray[np.int64]
-    """(N,) byte after its last member."""
+    """(N,) offset after each sample's last block."""
 
     without_image: int
-    """Samples that were left out because they have no image."""
+    """Number of samples without an image."""
 
     problem: str
-    """What is wrong with the file; empty if nothing is."""
+    """Damage of the file, or the reason why the shard is dead; empty if there is none."""
 
     @property
     def name(self) -> str:
-        """The file's, without its folder."""
+        """File name without folder."""
         return self.path.name
 
     @property
     def num_samples(self) -> int:
-        """N. 0: the shard is dead, and `problem` says why."""
+        """N; 0 if the shard is dead."""
         return len(self.starts)
+
+    def read(self, number: int) -> dict[str, Any]:
+        """Read one sample's fields: see `Shard.read`."""
+        return read_range(self.path, int(self.starts[number]), int(self.ends[number]))
+
+    def is_available(self) -> bool:
+        """Return whether the shard has samples."""
+        return self.num_samples > 0
+
+    def identity(self) -> bytes:
+        """Return the name, size and byte ranges, each preceded by its length."""
+        name = os.fsencode(self.name)
+        lengths = np.array((len(name), self.num_bytes, self.num_samples), dtype="<i8")
+        ranges = self.starts.astype("<i8").tobytes() + self.ends.astype("<i8").tobytes()
+        return lengths.tobytes() + name + ranges
+
+
+def fingerprint(shards: Sequence[Shard]) -> str:
+    """Return a SHA-256 of shards: their order, file names, sizes and byte ranges.
+
+    Lists with equal fingerprints have equal byte ranges in files of equal names and sizes, in
+    whatever folders. Images are not read, so a file whose pixels were replaced within the same
+    byte ranges keeps its fingerprint. Takes 0.03 s for 2.27 million samples.
+
+    Only name and number of samples count for a remote shard, because it is not fetched for this.
+    So a remote shard and a local copy of it have different fingerprints.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for shard in shards:
+        digest.update(shard.identity())
+    return digest.hexdigest()
 
 
 def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
-    """Index shards, from the cache where they have not changed since.
+    """Index shards; indices of unchanged shards come from the cache.
 
-    One that cannot be read or holds no image is named, and stays in the list without samples.
+    A shard that cannot be read or holds no image is dead: it is logged, and stays in the list with
+    0 samples.
 
     Raises:
-        ShardError: that is so of all of them.
+        ShardError: all shards are dead.
     """
-    shown = tqdm(paths, "indexing shards", unit="shard", disable=len(paths) < MANY_SHARDS)
+    few = len(paths) < MIN_SHARDS_FOR_BAR
     with cache_lock("index"):
-        indices = [_load_or_bury(path) for path in shown]
+        indices = [
+            _load_or_mark_dead(path)
+            for path in tqdm(paths, "indexing shards", unit="shard", disable=few)
+        ]
     if indices and not any(index.num_samples for index in indices):
         raise ShardError(
-            f"Not one of {len(indices)} shards holds a sample with an image. The first is "
+            f"None of {len(indices)} shards holds a sample with an image. The first is "
             f"{indices[0].problem}"
         )
     for index in indices:
         if index.problem:
             log.warning("%s: %s", index.path, index.problem)
-    left_out = [index for index in indices if index.without_image]
-    if left_out:
+    incomplete = [index for index in indices if index.without_image]
+    if incomplete:
         log.warning(
-            "%d samples of %d shards, for example of %s, have no image and are left out.",
-            sum(index.without_image for index in left_out),
-            len(left_out),
-            left_out[0].path,
+            "%d samples of %d shards have no image and are left out, for example in %s.",
+            sum(index.without_image for index in incomplete),
+            len(incomplete),
+            incomplete[0].path,
         )
     return indices
 
 
-def _load_or_bury(path: Path) -> ShardIndex:
-    """Take a shard's index, or one without samples if there is nothing to train on in it."""
+def _load_or_mark_dead(path: Path) -> ShardIndex:
     try:
         return load_index(path)
     except (ShardError, OSError) as error:
-        nowhere = np.empty(0, np.int64)
+        empty = np.empty(0, np.int64)
         num_bytes = path.stat().st_size if path.exists() else 0
-        return ShardIndex(path, num_bytes, nowhere, nowhere, 0, f"dead: {error}")
+        return ShardIndex(path, num_bytes, empty, empty, 0, f"dead: {error}")
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """Read a shard's headers; see `listing.walk_shard` for what becomes of damage.
+    """Index a shard from its headers; `tar.walk_shard` says which samples damage costs.
 
     Raises:
-        ShardError: the file cannot be read, is no tar, or no sample in it has an image.
+        ShardError: the file is unreadable or not a tar, or no sample has an image.
     """
-    ranges = _Ranges()
-    num_bytes, problem = walk_shard(path, ranges.take, lambda _other: None)
+    ranges = _SampleRanges()
+    num_bytes, problem = walk_shard(path, ranges.append, lambda _other: None)
     return ranges.to_index(path, num_bytes, problem)
 
 
 def index_listing(listing: Listing) -> ShardIndex:
-    """Keep of a listing what training needs.
+    """Index a shard whose members have been listed.
 
     Raises:
-        ShardError: no sample in it has an image.
+        ShardError: no sample has an image.
     """
-    ranges = _Ranges()
+    ranges = _SampleRanges()
     for sample in listing.samples:
-        ranges.take(sample)
+        ranges.append(sample)
     return ranges.to_index(listing.path, listing.num_bytes, listing.problem)
 
 
-class _Ranges:
-    """Grows by 16 bytes a sample."""
+class _SampleRanges:
+    """Growable list of byte ranges, 16 bytes per sample."""
 
     def __init__(self) -> None:
         self.starts = array("q")
         self.ends = array("q")
         self.without_image = 0
 
-    def take(self, sample: list[Field]) -> None:
+    def append(self, sample: list[Field]) -> None:
         if any(field.is_image for field in sample):
             self.starts.append(sample[0].member.start)
             self.ends.append(sample[-1].member.end)
@@ -150,40 +217,52 @@ class _Ranges:
                 f"({problem or 'no member is called KEY.jpg'}). "
                 "Remove it from the list, or write it again."
             )
-        starts, ends = (np.array(places, np.int64) for places in (self.starts, self.ends))
+        starts, ends = (np.array(offsets, np.int64) for offsets in (self.starts, self.ends))
         return ShardIndex(path, num_bytes, starts, ends, self.without_image, problem)
 
 
 def load_index(path: Path) -> ShardIndex:
-    """Take a shard's index from the cache, or make it and put it there.
+    """Load a shard's index from the cache, or index the shard and add it to the cache.
 
     Raises:
         ShardError: the shard cannot be read or holds no image.
     """
-    stamp = path.stat()
-    file = _cache_file(path, stamp)
+    file = _cache_file(path)
     try:
         return read_index(file, path)
     except FileNotFoundError:
         pass
     except UNREADABLE_INDEX as error:
-        log.warning("The index %s is unreadable (%s) and made again.", file, error)
+        log.warning("The index %s is unreadable (%s) and is written again.", file, error)
     index = index_shard(path)
-    _store(index, file)
+    _write_to_cache(index, file)
     return index
 
 
-def keep_index(index: ShardIndex) -> None:
-    """Put an index that has just been made into the cache, where training finds it."""
-    _store(index, _cache_file(index.path, index.path.stat()))
+def cache_index(index: ShardIndex) -> None:
+    """Add an index that was just made to the cache, so that training need not make it again."""
+    _write_to_cache(index, _cache_file(index.path))
+
+
+def _cache_file(path: Path) -> Path:
+    stat = path.stat()
+    identity = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    return cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
+
+
+def _write_to_cache(index: ShardIndex, file: Path) -> None:
+    try:
+        write_index(index, file)
+    except OSError as error:
+        log.warning("The index of %s could not be cached at %s: %s", index.path, file, error)
 
 
 def read_index(file: Path, shard: Path) -> ShardIndex:
-    """Read what `write_index` wrote of a shard.
+    """Read a shard's index from a file of `write_index`.
 
     Raises:
-        FileNotFoundError: there is no such index, or no such shard.
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: it is unreadable.
+        FileNotFoundError: the index or the shard does not exist.
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: the index is damaged.
     """
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
         return ShardIndex(
@@ -197,10 +276,10 @@ def read_index(file: Path, shard: Path) -> ShardIndex:
 
 
 def write_index(index: ShardIndex, file: Path) -> None:
-    """Write an index, whole or not at all.
+    """Write an index atomically.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with write_whole(file) as partial:
         np.savez(
@@ -212,49 +291,30 @@ def write_index(index: ShardIndex, file: Path) -> None:
         )
 
 
-def _cache_file(path: Path, stamp: os.stat_result) -> Path:
-    identity = f"{path.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}"
-    return cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
-
-
-def _store(index: ShardIndex, file: Path) -> None:
-    try:
-        write_index(index, file)
-    except OSError as error:
-        log.warning("The index of %s could not be kept at %s: %s", index.path, file, error)
-
-
-def read_sample(shard: ShardIndex, place: int) -> dict[str, Any]:
-    """Read one sample's fields: `__key__` and bytes under `jpg`, `txt`, `json`, ...
-
-    Raises:
-        ShardError: the shard is another file than the one that was indexed.
-    """
-    return read_range(shard.path, int(shard.starts[place]), int(shard.ends[place]))
-
-
 def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
-    """Read the fields of the sample that lies between two bytes of a shard.
+    """Read the fields of the sample in a byte range of a shard; see `Shard.read`.
 
     Raises:
-        ShardError: no sample begins there.
+        ShardError: no sample starts at `start`.
+        OSError: the shard cannot be read.
     """
     with path.open("rb") as file:
         file.seek(start)
         piece = file.read(end - start)
     try:
-        return next(iter(group_by_keys(_members(piece, str(path)))))
+        return next(iter(group_by_keys(_expand_files(piece, str(path)))))
     except (tarfile.TarError, ValueError, RecursionError, StopIteration) as error:
         raise ShardError(
             f"{path} has changed since it was indexed: no sample begins at byte {start}. "
-            "Leave shards alone while a run reads them, and start it again."
+            "Do not change shards while a run reads them, and start the run again."
         ) from error
 
 
-def _members(piece: bytes, url: str) -> Iterable[dict[str, Any]]:
-    """What WebDataset finds in a piece of a shard, an end marker included; at once if it is plain.
+def _expand_files(piece: bytes, url: str) -> Iterable[dict[str, Any]]:
+    """Give what WebDataset's `tar_file_expander` gives for a piece of a shard.
 
-    tarfile, which WebDataset asks, takes a tenth of the time of a training image.
+    Plain headers are parsed here, because tarfile, which WebDataset uses, takes a tenth of the
+    time of a training image.
     """
     files = read_plain_files(piece)
     if not files:

@@ -1,6 +1,7 @@
-"""Which files are meant: lists, globs and brace patterns of shards become paths."""
+"""Expand lists, globs and brace patterns to shards; name shards and samples in messages."""
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,53 +10,51 @@ from braceexpand import braceexpand
 
 from vqgan_train.system.errors import ShardError
 
-GLOB_CHARACTERS = "*?["
-SHOWN_AT_MOST = 5
-
-
 PIPE = "pipe:"
+"""Prefix of a shard that is a shell command writing a tar to its standard output."""
+
+GLOB_CHARACTERS = "*?["
+NAME_OF_TAR = re.compile(r"[^/\s'\"=?&]+\.tar\b")
+MAX_NAMES_SHOWN = 5
 
 
 def expand_sources(patterns: Sequence[str]) -> list[list[Path | str]]:
-    """List the shards of each pattern: paths, and addresses of remote ones.
+    """List the shards of each pattern: local ones as paths, remote ones as addresses.
 
     Args:
-        patterns: of paths as in `expand_shards`; or `scheme://...` or `pipe:COMMAND`, with braces.
+        patterns: paths as in `expand_shards`; `scheme://...` or `pipe:COMMAND`, with braces.
 
     Raises:
-        ShardError: as in `expand_shards`; or there is a glob in an address.
+        ShardError: as in `expand_shards`, or an address contains a glob.
     """
     local = [pattern for pattern in patterns if not is_remote(pattern)]
     if local or not patterns:
-        expand_shards(local)  # what is wrong with all of them together
+        expand_shards(local)  # one message names the missing files of all patterns
     sources: list[list[Path | str]] = [
         [*_expand_address(pattern)] if is_remote(pattern) else [*expand_shards([pattern])]
         for pattern in patterns
     ]
-    counts = Counter(shard for source in sources for shard in source)
-    twice = [str(shard) for shard, count in counts.items() if count > 1]
-    if twice:
-        raise ShardError(f"Shards are named more than once: {_some(twice)}. Name each once.")
+    _refuse_repetitions("shards", [shard for source in sources for shard in source])
     return sources
 
 
 def is_remote(pattern: str) -> bool:
-    """Whether a pattern is an address or a command, and no path."""
+    """Return whether a pattern is an address or a command rather than a path."""
     return "://" in pattern or pattern.startswith(PIPE)
 
 
 def expand_shards(
     patterns: Sequence[str], *, noun: str = "shards", ending: str = ".tar"
 ) -> list[Path]:
-    """List the shards that patterns name, in the order given; a glob's matches sorted.
+    """List the local files that patterns name, in the given order; a glob's matches are sorted.
 
     Args:
-        patterns: paths of tar files, with `*`, `?`, `[...]` or `{000..099}` in them.
-        noun: what to call them, where they are other files.
-        ending: how their names end.
+        patterns: paths of tar files, which may contain `*`, `?`, `[...]` or `{000..099}`.
+        noun: name of the files in messages, if they are not shards.
+        ending: ending of the file names, shown in messages.
 
     Raises:
-        ShardError: nothing is named, a file does not exist, is named twice, or is remote.
+        ShardError: there is no pattern, or a file is missing, named twice or remote.
     """
     shards = [Path(path) for pattern in patterns for path in _expand(pattern)]
     if not shards:
@@ -68,20 +67,17 @@ def expand_shards(
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
         raise ShardError(
-            f"{len(missing)} of {len(shards)} {noun} do not exist: {_some(missing)}. Check the "
-            f"pattern {_some(patterns)}; relative paths start at {Path.cwd()}."
+            f"{len(missing)} of {len(shards)} {noun} do not exist: {_first_few(missing)}. Check "
+            f"the pattern {_first_few(patterns)}; relative paths start at {Path.cwd()}."
         )
-    counts = Counter(shard.resolve() for shard in shards)
-    twice = [str(shard) for shard, count in counts.items() if count > 1]
-    if twice:
-        raise ShardError(f"Some {noun} are named more than once: {_some(twice)}. Name each once.")
+    _refuse_repetitions(noun, [shard.resolve() for shard in shards])
     return shards
 
 
 def _expand(pattern: str) -> Iterator[str]:
     if is_remote(pattern):
         raise ShardError(
-            f"{pattern} is remote; here, only shards on disks of this machine are read. Copy them "
+            f"{pattern} is remote, but only files on this machine can be read here. Download them "
             "first."
         )
     for candidate in _expand_braces(str(Path(pattern).expanduser())):
@@ -98,10 +94,10 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _expand_address(pattern: str) -> list[str]:
-    is_command = pattern.startswith(PIPE)
-    if not is_command and any(character in pattern for character in "*["):
+    # `?` begins the query of a URL, so it is no sign of a glob.
+    if not pattern.startswith(PIPE) and any(character in pattern for character in "*["):
         raise ShardError(
-            f"{pattern} has a glob in it, and a remote folder is not listed. Write braces: "
+            f"{pattern} contains a glob, but remote folders cannot be listed. Use braces instead: "
             "{000..099}."
         )
     return _expand_braces(pattern)
@@ -114,11 +110,32 @@ def _expand_braces(pattern: str) -> list[str]:
         raise ShardError(f"The braces in {pattern} do not match. Write {{000..099}}.") from error
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN_AT_MOST
-    return ", ".join(names[:SHOWN_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+def _refuse_repetitions(noun: str, shards: Sequence[Path | str]) -> None:
+    repeated = [str(shard) for shard, count in Counter(shards).items() if count > 1]
+    if repeated:
+        raise ShardError(
+            f"Some {noun} are named more than once: {_first_few(repeated)}. Name each once."
+        )
+
+
+def _first_few(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMES_SHOWN
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def printable_name(name: str) -> str:
-    """Escape a name unless all its characters are printable, to protect the terminal."""
+    """Escape a name that contains control characters or undecodable bytes."""
     return name if name.isprintable() else ascii(name)
+
+
+def file_name(address: str) -> str:
+    """Return the shard's file name in an address or a command, or `shard.tar` if it has none."""
+    names = NAME_OF_TAR.findall(address)
+    return names[-1] if names else "shard.tar"
+
+
+def redact_address(address: str) -> str:
+    """Remove the parts of an address that may hold secrets: user, query, a command's arguments."""
+    if address.startswith(PIPE):
+        return f"{PIPE}{address.removeprefix(PIPE).split(maxsplit=1)[0]} ... {file_name(address)}"
+    return re.sub(r"//[^/@]*@", "//", address.partition("?")[0])

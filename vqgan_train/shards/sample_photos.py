@@ -1,4 +1,4 @@
-"""Sample photos: those that scikit-image ships, as shards, so that a first run needs no data."""
+"""Pack the sample photos of scikit-image into shards, so that a first run needs no data."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ from vqgan_train.shards.writing import write_shard
 from vqgan_train.system.files import cache_folder, cache_lock
 
 TILE = 256
-"""Side of every packed picture, in pixels."""
+"""Side of every packed image, in pixels."""
 
 VALIDATION = {
     "astronaut": (
@@ -22,7 +22,7 @@ VALIDATION = {
         (75, 0, 375, 300), (100, 20, 300, 220), (60, 60, 300, 300), (210, 60, 450, 300),
     ),
 }  # fmt: skip
-"""Views of photos that training never sees, a person and a cat: left, top, right, bottom."""
+"""Crops (left, top, right, bottom) of a person and of a cat, which training never sees."""
 
 TRAINING = {
     "coffee": (256, 400), "rocket": (256, 427), "motorcycle_left": (256, 500),
@@ -30,16 +30,12 @@ TRAINING = {
     "coins": (303,), "hubble_deep_field": (256,), "moon": (256,), "brick": (256,), "grass": (256,),
     "gravel": (256,),
 }  # fmt: skip
-"""Shorter sides, in pixels, to which a photo is scaled before it is cut into tiles."""
+"""Shorter sides, in pixels, to which each photo is scaled before it is cut into tiles."""
 
 
 def pack_sample_photos() -> tuple[Path, Path]:
-    """Write train.tar and val.tar into the cache, unless they are there.
-
-    Returns:
-        Their paths.
-    """
-    recipe = repr((TILE, VALIDATION, TRAINING)).encode()  # another recipe, other shards
+    """Return the paths of train.tar and val.tar in the cache, after writing them if missing."""
+    recipe = repr((TILE, VALIDATION, TRAINING)).encode()  # a changed recipe gets new shards
     folder = cache_folder("sample_photos") / hashlib.sha256(recipe).hexdigest()[:8]
     shards = folder / "train.tar", folder / "val.tar"
     with cache_lock("sample_photos"):
@@ -50,7 +46,7 @@ def pack_sample_photos() -> tuple[Path, Path]:
 
 
 def sample_views() -> list[Image.Image]:
-    """The views of photos in val.tar, RGB, `TILE` pixels a side, without going through a file."""
+    """Return the images of val.tar before JPEG compression: RGB, `TILE` pixels per side."""
     return [view for _, view in _validation_views()]
 
 
@@ -70,27 +66,24 @@ def _validation_views() -> Iterator[tuple[str, Image.Image]]:
 def _training_tiles() -> Iterator[tuple[str, Image.Image]]:
     for name, shorter_sides in TRAINING.items():
         for shorter_side in shorter_sides:
-            photo = _scaled(_photo(name), shorter_side)
-            for top in _starts(photo.height):
-                for left in _starts(photo.width):
+            photo = _photo(name)
+            scale = shorter_side / min(photo.size)
+            width, height = (round(side * scale) for side in photo.size)
+            photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+            for top in _tile_starts(height):
+                for left in _tile_starts(width):
                     tile = photo.crop((left, top, left + TILE, top + TILE))
                     yield f"{name}_{shorter_side}_{top}_{left}", tile
 
 
-def _scaled(photo: Image.Image, shorter_side: int) -> Image.Image:
-    scale = shorter_side / min(photo.size)
-    width, height = (round(side * scale) for side in photo.size)
-    return photo.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _starts(side: int) -> list[int]:
-    """Where tiles begin along a side: spread evenly, overlapping by a third or more."""
+def _tile_starts(side: int) -> list[int]:
+    """Spread tiles evenly along a side; neighbours overlap by a third or more."""
     count = math.ceil(side / TILE * 1.5) if side > TILE else 1
-    return [round(place * (side - TILE) / max(count - 1, 1)) for place in range(count)]
+    return [round(number * (side - TILE) / max(count - 1, 1)) for number in range(count)]
 
 
 def _photo(name: str) -> Image.Image:
-    import skimage  # 1 s to import, and only the sample photos need it
+    import skimage  # takes 1 s, and only the sample photos need it
 
     folder = Path(skimage.__file__).parent / "data"
     (path,) = [path for path in folder.iterdir() if path.stem == name]

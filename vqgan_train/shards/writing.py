@@ -1,4 +1,4 @@
-"""Writing shards: the same samples give the same bytes, and a file is there whole or not at all."""
+"""Write shards. Equal samples give equal bytes, and a file appears only when it is complete."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,17 +12,17 @@ def write_shard(path: Path, samples: Iterable[Mapping[str, str | bytes]]) -> int
     """Write samples into one tar file.
 
     Args:
-        path: the shard; its folder is made if need be.
-        samples: `__key__`, and what each field holds.
+        path: the shard; its folder is created if missing.
+        samples: mappings of `__key__` and of field names (jpg, txt, ...) to contents.
 
     Returns:
-        How many samples it has.
+        The number of samples.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; nothing is left behind.
+        OSError: the disk is full, or the folder is not writable; no partial file remains.
     """
     count = 0
-    # A time of writing would make two runs differ.
+    # Without mtime=0 the time of writing would make equal shards differ.
     with write_whole(path) as partial, TarWriter(partial, mtime=0) as tar:
         for sample in samples:
             tar.write(dict(sample))

@@ -13,8 +13,8 @@ from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.shard_check import Kind, ShardFindings, check_shard
 from vqgan_train.shards import index as index_module
 from vqgan_train.shards.index import index_shard, index_shards
+from vqgan_train.training.data.orders import SampleRef
 from vqgan_train.training.data.pipeline import ShardDataset
-from vqgan_train.training.data.plan import Draw
 
 
 def findings_of(paths: list[Path], image_size: int = 256) -> Findings:
@@ -68,7 +68,7 @@ def test_reasons_are_those_of_training(broken: list[Path]) -> None:
     found = names(check_shard(broken[1], 256), Kind.unreadable)
     transform = ImageTransform(256, 256, random_crop=False, random_flip=False)
     data = ShardDataset([index_shard(broken[1])], transform, seed=0)
-    samples = [data[Draw(0, number)] for number in range(len(data))]
+    samples = [data[SampleRef(0, number)] for number in range(len(data))]
     assert found == [sample.name for sample in samples if sample.image is None]
 
 

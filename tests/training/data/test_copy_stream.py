@@ -1,4 +1,4 @@
-"""The order in which streams are asked; that it pays shows on a GPU only (tests/test_gpu.py)."""
+"""Check the order of stream operations; tests/test_gpu.py shows the overlap on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ GPU = torch.device("cuda", 0)
 
 
 class Streams:
-    """A GPU that notes what it is asked, and on which stream."""
+    """Fake GPU that records operations and their streams."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -10,7 +10,7 @@ from factories import image_bytes, image_samples, write_shard
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.data_module import ShardDataModule
-from vqgan_train.training.data.plan import ALL_ONCE, Draw, Plan
+from vqgan_train.training.data.orders import FULL_SHUFFLE, FullShuffle, SampleRef
 
 TRANSFORM = ImageTransform(16, 16, random_crop=False, random_flip=False)
 
@@ -26,7 +26,7 @@ def shards(tmp_path: Path) -> tuple[Path, Path]:
 AGREEING = SimpleNamespace(
     broadcast=lambda value: value, reduce_boolean_decision=lambda decision, all: decision
 )
-"""As far as it matters here, ranks that hold the same shards."""
+"""Fake strategy of ranks that have the same shards."""
 
 
 def fake_trainer(**changes: Any) -> SimpleNamespace:
@@ -46,12 +46,12 @@ def fake_trainer(**changes: Any) -> SimpleNamespace:
 def make_module(
     shards: tuple[Path, Path], *, batch_size: int = 2, num_workers: int = 0, **changes: Any
 ) -> ShardDataModule:
-    """A data module in the hands of a trainer that only has numbers."""
+    """Make a data module with a fake trainer that only has numbers."""
     module = ShardDataModule(
         train_shards=[shards[0]],
         val_shards=[shards[1]],
         store=None,
-        make_plan=lambda counts: Plan(sum(counts), seed=4),
+        make_order=lambda counts: FullShuffle(sum(counts), seed=4),
         train_transform=TRANSFORM,
         val_transform=TRANSFORM,
         batch_size=batch_size,
@@ -69,15 +69,18 @@ def train_names(module: ShardDataModule) -> list[str]:
 
 
 def planned_names(position: int, count: int) -> list[str]:
-    return [f"train.tar/{draw.sample:06d}" for draw in Plan(13, seed=4).draws(position, count)]
+    return [
+        f"train.tar/{draw.sample:06d}"
+        for draw in FullShuffle(13, seed=4).sample_refs(position, count)
+    ]
 
 
 def state_of(module: ShardDataModule, *, position: int, step: int) -> dict[str, Any]:
-    """A checkpoint's state of the data, on this module's shards."""
+    """Return the data state of a checkpoint that was trained on this module's shards."""
     return {
         "position": position,
         "step": step,
-        "order": ALL_ONCE,
+        "order": FULL_SHUFFLE,
         "train_fingerprint": module.train_data.fingerprint,
         "val_fingerprint": module.val_data.fingerprint,
     }
@@ -118,7 +121,7 @@ def test_every_validation_sees_the_same_batches(shards: tuple[Path, Path]) -> No
 
 
 def test_fewer_validation_images_than_ranks_are_an_error(shards: tuple[Path, Path]) -> None:
-    """A rank without a batch would leave the others waiting for it."""
+    """The other ranks would wait for a rank without a batch."""
     module = make_module(shards, world_size=8)
     with pytest.raises(ShardError, match=r"hold 7 images, fewer than the 8 ranks"):
         module.val_dataloader()
@@ -239,7 +242,7 @@ def test_no_more_validation_images_are_read_than_asked_for(
     read = []
     original = type(module.val_data).__getitem__
 
-    def record(data: Any, draw: Draw) -> Any:
+    def record(data: Any, draw: SampleRef) -> Any:
         read.append(draw.sample)
         return original(data, draw)
 

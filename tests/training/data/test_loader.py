@@ -4,9 +4,9 @@ import sys
 HELD_LOADER = """
 import torch
 from torch.utils.data import DataLoader
-from vqgan_train.training.data.loader import _leave_signals_to_the_run
+from vqgan_train.training.data.loader import _ignore_first_signals
 
-loader = DataLoader(torch.zeros(64, 3), num_workers=2, worker_init_fn=_leave_signals_to_the_run)
+loader = DataLoader(torch.zeros(64, 3), num_workers=2, worker_init_fn=_ignore_first_signals)
 held = iter(loader)
 next(held)
 raise RuntimeError("an error of the run")

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards import index as reading
-from vqgan_train.shards.index import index_shard, read_sample
+from vqgan_train.shards.index import index_shard
 from vqgan_train.shards.tar import IMAGE_FIELDS
+from vqgan_train.training.data.orders import FullShuffle, SampleRef
 from vqgan_train.training.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
-from vqgan_train.training.data.plan import Draw, Plan
 
 RANDOM = ImageTransform(18, 16, random_crop=True, random_flip=True)
 CENTER = ImageTransform(16, 16, random_crop=False, random_flip=False)
@@ -41,16 +41,14 @@ def dataset_of(path: Path, *encoded: bytes, transform: ImageTransform = CENTER) 
 
 
 def load(data: ShardDataset, num_workers: int, **planned: Any) -> list[dict[str, Any]]:
-    batches = PlannedBatches(Plan(len(data), seed=3), **planned)
+    batches = PlannedBatches(FullShuffle(len(data), seed=3), **planned)
     loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
     return list(loader)
 
 
 def test_reading_gives_the_very_bytes(data: ShardDataset) -> None:
     expected = image_samples(20)
-    found = [
-        read_sample(shard, place) for shard in data.shards for place in range(len(shard.starts))
-    ]
+    found = [shard.read(place) for shard in data.shards for place in range(len(shard.starts))]
     assert [{k: v for k, v in sample.items() if k != "__url__"} for sample in found] == expected
 
 
@@ -74,9 +72,9 @@ def test_plain_pieces_are_read_as_webdataset_reads_them(
             tar.addfile(member, io.BytesIO(name.encode() * 100))
     shards = [index_shard(path), index_shard(write_shard(tmp_path / "b.tar", image_samples(5)))]
     places = [(shard, place) for shard in shards for place in range(shard.num_samples)]
-    found = [read_sample(*place) for place in places]
+    found = [shard.read(place) for shard, place in places]
     monkeypatch.setattr(reading, "read_plain_files", lambda _piece: None)
-    assert found == [read_sample(*place) for place in places]
+    assert found == [shard.read(place) for shard, place in places]
     assert len(found) == 4 + 5
 
 
@@ -84,13 +82,13 @@ def test_plain_pieces_are_read_without_tarfile(
     data: ShardDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(reading, "tar_file_expander")
-    assert all(data[Draw(0, number)].image is not None for number in range(len(data)))
+    assert all(data[SampleRef(0, number)].image is not None for number in range(len(data)))
 
 
 def test_a_draw_is_its_sample_transformed_by_a_generator_of_its_own(data: ShardDataset) -> None:
     assert len(data) == 20
     for number, sample in enumerate(image_samples(20)):
-        name, image = data[Draw(2, number)]
+        name, image = data[SampleRef(2, number)]
         shard = "00.tar" if number < 9 else "09.tar" if number < 10 else "10.tar"
         assert name == f"{shard}/{number:06d}"
         expected = RANDOM(sample["png"], np.random.default_rng((0, 2, number)))
@@ -101,9 +99,9 @@ def test_a_draw_is_its_sample_transformed_by_a_generator_of_its_own(data: ShardD
 def test_augmentation_changes_with_epoch_sample_and_seed(tmp_path: Path) -> None:
     transform = ImageTransform(60, 16, random_crop=True, random_flip=True)
     data = dataset_of(tmp_path / "a.tar", *[image_bytes(60, 60)] * 4, transform=transform)
-    images = [data[Draw(epoch, number)].image for epoch in range(4) for number in range(4)]
+    images = [data[SampleRef(epoch, number)].image for epoch in range(4) for number in range(4)]
     data.seed = 1
-    images += [data[Draw(0, number)].image for number in range(4)]
+    images += [data[SampleRef(0, number)].image for number in range(4)]
     assert len({image.numpy().tobytes() for image in images if image is not None}) == 20
 
 
@@ -116,7 +114,7 @@ def test_the_first_image_field_is_taken_whatever_its_case(tmp_path: Path, fields
             member = tarfile.TarInfo(f"a.{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    image = ShardDataset([index_shard(path)], CENTER, seed=0)[Draw(0, 0)].image
+    image = ShardDataset([index_shard(path)], CENTER, seed=0)[SampleRef(0, 0)].image
     first = next(name for name in contents if name.lower() in IMAGE_FIELDS)
     assert image is not None
     assert torch.equal(image, CENTER(contents[first], np.random.default_rng(0)))
@@ -126,7 +124,7 @@ def test_unreadable_images_are_named_with_the_reason(tmp_path: Path) -> None:
     good = image_bytes(20, 20)
     line = image_bytes(1, 600)
     data = dataset_of(tmp_path / "a.tar", good, good[:-200], b"", b"<html>", line, good)
-    batch = collate([data[Draw(0, number)] for number in range(6)])
+    batch = collate([data[SampleRef(0, number)] for number in range(6)])
     assert batch["name"] == ["a.tar/0", "a.tar/5"]
     assert batch["image"].shape == (2, 3, 16, 16)
     bad = [name.partition(": ") for name in batch["bad"]]
@@ -174,7 +172,7 @@ def test_a_shard_that_changes_under_a_run_loses_its_samples_by_name(
         data.shards[0].ends[3] = path.stat().st_size
     else:
         path.unlink()
-    name, image = data[Draw(0, 3)]
+    name, image = data[SampleRef(0, 3)]
     assert image is None
     assert re.match(rf"a\.tar/.*: .*{reason}", name)
 

@@ -3,8 +3,8 @@ from itertools import chain, groupby
 import numpy as np
 import pytest
 
+from vqgan_train.training.data.orders import FullShuffle, SampleRef, WindowedShuffle
 from vqgan_train.training.data.pipeline import PlannedBatches
-from vqgan_train.training.data.plan import Draw, Plan, WindowPlan
 
 UNEVEN = (5, 1, 0, 9, 2, 30, 1, 4)
 FIRSTS = np.cumsum(UNEVEN) - UNEVEN
@@ -23,7 +23,7 @@ def shard_of(sample: int) -> int:
 
 @pytest.mark.parametrize("shuffle_shards", [1, 2, 3, 7, 8, 100])
 def test_every_epoch_holds_every_sample_once(shuffle_shards: int) -> None:
-    draws = WindowPlan(UNEVEN, 0, shuffle_shards).draws(0, 3 * TOTAL)
+    draws = WindowedShuffle(UNEVEN, 0, shuffle_shards).sample_refs(0, 3 * TOTAL)
     for epoch in range(3):
         some = draws[epoch * TOTAL : (epoch + 1) * TOTAL]
         assert sorted(draw.sample for draw in some) == list(range(TOTAL))
@@ -32,14 +32,14 @@ def test_every_epoch_holds_every_sample_once(shuffle_shards: int) -> None:
 
 @pytest.mark.parametrize("shuffle_shards", [1, 2, 3, 7])
 def test_a_window_draws_from_its_shards_only(shuffle_shards: int) -> None:
-    plan = WindowPlan(UNEVEN, 3, shuffle_shards)
+    plan = WindowedShuffle(UNEVEN, 3, shuffle_shards)
     for epoch in range(4):
         seen: list[int] = []
         position = epoch * TOTAL
         while position < (epoch + 1) * TOTAL:
             window = plan.window(position)
             assert window.start == position
-            shards = {shard_of(draw.sample) for draw in plan.draws(position, len(window))}
+            shards = {shard_of(draw.sample) for draw in plan.sample_refs(position, len(window))}
             assert len(shards) <= shuffle_shards
             assert all(plan.window(p) == window for p in window)
             seen += shards
@@ -49,17 +49,17 @@ def test_a_window_draws_from_its_shards_only(shuffle_shards: int) -> None:
 
 
 def test_samples_of_a_windows_shards_are_mixed() -> None:
-    plan = WindowPlan([100] * 4, 0, 2)
-    shards = [draw.sample // 100 for draw in plan.draws(0, 200)]
+    plan = WindowedShuffle([100] * 4, 0, 2)
+    shards = [draw.sample // 100 for draw in plan.sample_refs(0, 200)]
     runs = [len(list(run)) for _, run in groupby(shards)]
     assert len(runs) > 70  # of 200 coin tosses about 100 runs
     assert max(runs) < 15
 
 
 def test_windows_and_epochs_differ() -> None:
-    plan = WindowPlan([10] * 6, 0, 2)
+    plan = WindowedShuffle([10] * 6, 0, 2)
     first, second = (
-        [tuple(draw.sample for draw in plan.draws(60 * epoch + 20 * w, 20)) for w in range(3)]
+        [tuple(draw.sample for draw in plan.sample_refs(60 * epoch + 20 * w, 20)) for w in range(3)]
         for epoch in range(2)
     )
     assert len({*first, *second}) == 6
@@ -70,29 +70,34 @@ def test_windows_and_epochs_differ() -> None:
 
 
 def test_any_position_can_be_asked_for_in_any_order() -> None:
-    whole = WindowPlan(UNEVEN, 4, 3).draws(0, 200)
-    plan = WindowPlan(UNEVEN, 4, 3)
+    whole = WindowedShuffle(UNEVEN, 4, 3).sample_refs(0, 200)
+    plan = WindowedShuffle(UNEVEN, 4, 3)
     for position in (150, 3, 53, 52, 51, 0, 6, 104):
-        assert plan.draws(position, 20) == whole[position : position + 20]
-        assert WindowPlan(UNEVEN, 4, 3).draws(position, 20) == whole[position : position + 20]
+        assert plan.sample_refs(position, 20) == whole[position : position + 20]
+        assert (
+            WindowedShuffle(UNEVEN, 4, 3).sample_refs(position, 20)
+            == whole[position : position + 20]
+        )
 
 
 def test_the_seed_alone_chooses_the_order() -> None:
-    one, again, other = (WindowPlan(UNEVEN, seed, 3).draws(0, 150) for seed in (1, 1, 2))
+    one, again, other = (WindowedShuffle(UNEVEN, seed, 3).sample_refs(0, 150) for seed in (1, 1, 2))
     assert one == again
     assert one != other
 
 
 def test_the_order_is_that_of_earlier_versions() -> None:
-    """A checkpoint holds a position only: another order would repeat and skip samples."""
-    assert [tuple(draw) for draw in WindowPlan([2, 1, 3, 1], 3, 2).draws(0, 16)] == GOLDEN
+    """A checkpoint stores only a position, so a changed order would repeat and skip samples."""
+    assert [
+        tuple(draw) for draw in WindowedShuffle([2, 1, 3, 1], 3, 2).sample_refs(0, 16)
+    ] == GOLDEN
 
 
 def test_a_window_of_all_shards_is_another_order_than_no_windows() -> None:
-    """Both mix everything; their names say which one a checkpoint was trained with."""
-    windows, all_of_them = WindowPlan([5, 5], 0, 2), Plan(10, 0)
-    assert windows.draws(0, 10) != all_of_them.draws(0, 10)
-    assert len({windows.name, all_of_them.name, WindowPlan([5, 5], 0, 1).name}) == 3
+    """Both orders mix all samples, but differ; their names tell them apart in a checkpoint."""
+    windows, all_of_them = WindowedShuffle([5, 5], 0, 2), FullShuffle(10, 0)
+    assert windows.sample_refs(0, 10) != all_of_them.sample_refs(0, 10)
+    assert len({windows.name, all_of_them.name, WindowedShuffle([5, 5], 0, 1).name}) == 3
 
 
 @pytest.mark.parametrize("counts", [(23,), UNEVEN, (3,) * 40], ids=["one", "uneven", "many"])
@@ -100,14 +105,14 @@ def test_a_window_of_all_shards_is_another_order_than_no_windows() -> None:
 def test_ranks_and_workers_share_one_order(
     counts: tuple[int, ...], ranks: int, batch_size: int
 ) -> None:
-    """Two ranks of four workers on one shard, too: what hangs elsewhere."""
+    """Two ranks with four workers each on one shard are included; some loaders hang there."""
     total, workers, epochs = sum(counts), 4, 3
     steps = epochs * total // (ranks * batch_size)
-    drawn: list[list[list[Draw]]] = []
+    drawn: list[list[list[SampleRef]]] = []
     for rank in range(ranks):
         batches = list(
             PlannedBatches(
-                WindowPlan(counts, 7, 3),
+                WindowedShuffle(counts, 7, 3),
                 position=0,
                 num_batches=steps,
                 batch_size=batch_size,
@@ -120,7 +125,7 @@ def test_ranks_and_workers_share_one_order(
         drawn.append([by_worker[n % workers][n // workers] for n in range(steps)])
     assert {len(batches) for batches in drawn} == {steps}
     order = list(chain.from_iterable(chain.from_iterable(zip(*drawn, strict=True))))
-    assert order == WindowPlan(counts, 7, 3).draws(0, len(order))
+    assert order == WindowedShuffle(counts, 7, 3).sample_refs(0, len(order))
     seen = np.bincount([draw.sample for draw in order], minlength=total)
     assert seen.min() >= epochs - 1
     assert seen.max() <= epochs

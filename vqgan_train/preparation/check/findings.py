@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqgan_train.preparation.check.shard_check import Kind, ShardFindings
-from vqgan_train.shards.index import load_index, read_sample
+from vqgan_train.shards.index import load_index
 from vqgan_train.shards.naming import printable_name
 from vqgan_train.system.errors import ShardError
 
@@ -80,7 +80,7 @@ class Findings:
         shard = self.shards[number]
         try:
             index = load_index(shard.path)
-            key = read_sample(index, place - int(lasts[number]) + shard.num_images)["__key__"]
+            key = index.read(place - int(lasts[number]) + shard.num_images)["__key__"]
         except (ShardError, OSError, IndexError):  # the shard has changed since it was checked
             key = "?"
         return printable_name(f"{shard.path}/{key}")

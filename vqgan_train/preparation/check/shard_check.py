@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
 from vqgan_train.images.transforms import decode, require_croppable
-from vqgan_train.shards.index import ShardIndex, index_listing, keep_index, read_sample
+from vqgan_train.shards.index import ShardIndex, cache_index, index_listing
 from vqgan_train.shards.naming import printable_name
 from vqgan_train.shards.tar import IMAGE_FIELDS, Field, Listing, list_shard
 from vqgan_train.system.errors import ShardError
@@ -105,7 +105,7 @@ def check_shard(path: Path, image_size: int) -> ShardFindings:
         index = index_listing(listing)
         if listing.problem:
             findings.add(Kind.damaged, f"{path}: {listing.problem}")
-        keep_index(index)
+        cache_index(index)
         _check_images(index, image_size, findings)
     except (ShardError, OSError) as error:  # _check_images handles the errors of single images
         findings.add(Kind.unusable, str(error))
@@ -115,7 +115,7 @@ def check_shard(path: Path, image_size: int) -> ShardFindings:
 def _check_images(index: ShardIndex, image_size: int, findings: ShardFindings) -> None:
     findings.contents = np.zeros(index.num_samples, np.uint64)
     for place in range(index.num_samples):
-        sample = read_sample(index, place)
+        sample = index.read(place)
         name = f"{index.path}/{sample['__key__']}"
         try:
             encoded = image_bytes(sample)

@@ -1,1 +1,1 @@
-"""Shards behind addresses: fetched whole into a cache on disk and read from there."""
+"""Remote shards: downloaded whole into a cache on disk and read from there."""

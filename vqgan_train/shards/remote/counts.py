@@ -1,8 +1,8 @@
-"""How many samples remote shards hold: positions in the plan rest on it before the first step.
+"""Count the samples of remote shards, on which positions in the sample order depend.
 
-img2dataset writes NNNNN_stats.json beside each shard, whose `successes` is the number. Where there
-is none, the shard is fetched once and indexed. Either number is kept with the cache from then on,
-so that a run that is resumed rests on the same.
+img2dataset writes NNNNN_stats.json beside each shard, whose `successes` is the number of samples. A
+shard without that file is downloaded once and indexed. Each number is stored in the cache, so that
+a resumed run uses the same numbers.
 """
 
 import json
@@ -17,115 +17,115 @@ from tempfile import TemporaryDirectory
 from filelock import FileLock
 from tqdm import tqdm
 
-from vqgan_train.shards.index import MANY_SHARDS
-from vqgan_train.shards.naming import PIPE
-from vqgan_train.shards.remote.store import ShardStore, pause_seconds, shown
+from vqgan_train.shards.index import MIN_SHARDS_FOR_BAR
+from vqgan_train.shards.naming import PIPE, redact_address
+from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, ShardStore, retry_pause_seconds
 from vqgan_train.shards.remote.transfer import TransferError, fetch_small_files
 from vqgan_train.system.errors import DeadShardError, ShardError
 from vqgan_train.system.files import write_whole
 
 log = logging.getLogger(__name__)
 
-SHARDS_AT_ONCE = 4
-STATS_AT_ONCE = 256
-"""To one process; so often does the bar move."""
+STATS_PER_PROCESS = 256
+"""Statistics files that one downloading process fetches; the progress bar moves in these steps."""
 
 COUNT_FILE = "count.json"
 
-ENOUGH_DEAD = 8
-"""Shards that cannot be had, before the others are not asked: a wrong bucket has thousands."""
+MAX_DEAD_SHARDS = 8
+"""Stop counting after this many dead shards: behind a wrong bucket name thousands are dead."""
 
 
 def count_samples(addresses: Sequence[str], store: ShardStore) -> list[int]:
-    """Find out how many samples each shard holds, in one process of the machine for all.
+    """Count the samples of each shard; one process of the machine does it for all.
 
     Raises:
-        ShardError: of some shards it cannot be found out.
+        ShardError: some shards cannot be counted.
     """
     with FileLock(store.cache.folder / "counts.lock"):
-        unknown = [address for address in addresses if _known(address, store) is None]
-        if unknown:
-            _ask_stats(unknown, store)
-        unknown = [address for address in unknown if _known(address, store) is None]
-        if unknown:
-            _fetch_and_count(unknown, store)
-    counts = [_known(address, store) for address in addresses]
-    assert None not in counts, "what cannot be counted is an error"
-    return [count for count in counts if count is not None]
+        for count in (_count_from_stats, _download_and_count):
+            uncounted = [address for address in addresses if _read_count(address, store) is None]
+            if uncounted:
+                count(uncounted, store)
+    counts = [_read_count(address, store) for address in addresses]
+    assert None not in counts, "_download_and_count raises for shards that it cannot count"
+    return [number for number in counts if number is not None]
 
 
 def stats_address(address: str) -> str | None:
-    """Where img2dataset's statistics of a shard are; None where its name is not plain to see."""
+    """Return the address of img2dataset's statistics; None if the tar's name is ambiguous."""
     if address.startswith(PIPE):
-        once = address.count(".tar") == 1
-        return address.replace(".tar", "_stats.json") if once else None
+        is_unique = address.count(".tar") == 1
+        return address.replace(".tar", "_stats.json") if is_unique else None
     path, mark, query = address.partition("?")
     return f"{path.removesuffix('.tar')}_stats.json{mark}{query}" if path.endswith(".tar") else None
 
 
-def _known(address: str, store: ShardStore) -> int | None:
+def _read_count(address: str, store: ShardStore) -> int | None:
     try:
-        return int(json.loads((store.place(address) / COUNT_FILE).read_text())["samples"])
+        return int(json.loads((store.entry_folder(address) / COUNT_FILE).read_text())["samples"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def _keep(address: str, store: ShardStore, samples: int, source: str) -> None:
-    with write_whole(store.place(address) / COUNT_FILE) as file:
-        what = {"address": shown(address), "samples": samples, "source": source}
-        file.write(json.dumps(what).encode())
+def _write_count(address: str, store: ShardStore, samples: int, source: str) -> None:
+    content = {"address": redact_address(address), "samples": samples, "source": source}
+    with write_whole(store.entry_folder(address) / COUNT_FILE) as file:
+        file.write(json.dumps(content).encode())
 
 
-def _ask_stats(addresses: Sequence[str], store: ShardStore) -> None:
-    """Keep the numbers of those shards that have statistics."""
-    asked = {address: stats for address in addresses if (stats := stats_address(address))}
+def _count_from_stats(addresses: Sequence[str], store: ShardStore) -> None:
+    """Store the counts of those shards that have statistics."""
+    requests = [(address, stats) for address in addresses if (stats := stats_address(address))]
+    few = len(requests) < MIN_SHARDS_FOR_BAR
     with (
         tqdm(
-            total=len(asked),
-            desc="reading NNNNN_stats.json",
-            unit="shard",
-            disable=len(asked) < MANY_SHARDS,
+            total=len(requests), desc="reading NNNNN_stats.json", unit="shard", disable=few
         ) as bar,
         TemporaryDirectory(dir=store.cache.folder, prefix="stats-") as folder,
     ):
-        names = list(asked)
-        for first in range(0, len(names), STATS_AT_ONCE):
-            some = {name: asked[name] for name in names[first : first + STATS_AT_ONCE]}
-            for address, file in _fetch_stats(some, Path(folder), store):
+        for first in range(0, len(requests), STATS_PER_PROCESS):
+            some = dict(requests[first : first + STATS_PER_PROCESS])
+            for address, file in _download_stats(some, Path(folder), store):
                 successes = _read_successes(file)
                 if successes is not None:
-                    _keep(address, store, successes, "stats")
+                    _write_count(address, store, successes, "stats")
             bar.update(len(some))
 
 
-def _fetch_stats(
-    asked: dict[str, str], folder: Path, store: ShardStore
+def _download_stats(
+    stats_addresses: dict[str, str], folder: Path, store: ShardStore
 ) -> Iterable[tuple[str, Path]]:
-    """Fetch the statistics of some shards, those again that failed; which file is whose."""
-    files = {address: folder / f"{number}.json" for number, address in enumerate(asked)}
-    left = dict(asked)
+    """Download statistics with retries; yield (shard's address, file) of each success.
+
+    Args:
+        stats_addresses: address of the statistics of each shard.
+        folder: folder for the files.
+        store: gives the number of attempts and the time-out.
+    """
+    files = {address: folder / f"{number}.json" for number, address in enumerate(stats_addresses)}
+    remaining = stats_addresses
     for attempt in range(store.attempts):
         if attempt:
-            time.sleep(pause_seconds(attempt))
-        for address in left:
+            time.sleep(retry_pause_seconds(attempt))
+        for address in remaining:
             files[address].unlink(missing_ok=True)
-        pairs = [(stats, files[address]) for address, stats in left.items()]
+        pairs = [(stats, files[address]) for address, stats in remaining.items()]
         try:
             failures = fetch_small_files(pairs, store.stall_seconds)
         except TransferError as error:
-            log.warning("NNNNN_stats.json of %d shards did not come: %s", len(left), error)
+            log.warning("NNNNN_stats.json of %d shards did not arrive: %s", len(remaining), error)
             continue
-        # A command cannot say that there is no such file: whatever it says is taken for that. Nor
-        # does S3 to who may not list the bucket.
-        again = {
+        # Retried are only failures that may pass. A command cannot say that a file is missing, so
+        # its failures count as such; and S3 refuses instead, if listing the bucket is not allowed.
+        retryable = {
             failure["address"]
             for failure in failures
             if not (failure["absent"] or failure["refused"] or failure["address"].startswith(PIPE))
         }
         failed = {failure["address"] for failure in failures}
-        yield from ((a, files[a]) for a, stats in left.items() if stats not in failed)
-        left = {address: stats for address, stats in left.items() if stats in again}
-        if not left:
+        yield from ((a, files[a]) for a, stats in remaining.items() if stats not in failed)
+        remaining = {address: stats for address, stats in remaining.items() if stats in retryable}
+        if not remaining:
             return
 
 
@@ -137,53 +137,56 @@ def _read_successes(file: Path) -> int | None:
         return None
 
 
-def _fetch_and_count(addresses: Sequence[str], store: ShardStore) -> None:
-    """Fetch shards that have no statistics, once.
+def _download_and_count(addresses: Sequence[str], store: ShardStore) -> None:
+    """Download shards without statistics once, and store their counts.
 
     Raises:
-        ShardError: some cannot be had.
+        ShardError: some shards are unavailable.
     """
     log.info(
-        "%d remote shards have no NNNNN_stats.json beside them, for example %s. Each is fetched "
+        "%d remote shards have no NNNNN_stats.json beside them, for example %s. Each is downloaded "
         "once now to count its samples; the numbers are kept in %s.",
         len(addresses),
-        shown(addresses[0]),
+        redact_address(addresses[0]),
         store.cache.folder,
     )
     started_at = time.monotonic()
-    num_bytes, dead, given_up = 0, [], threading.Event()
+    num_bytes, dead, gave_up = 0, [], threading.Event()
 
-    def fetch(address: str) -> int | DeadShardError:
-        if given_up.is_set():
+    def download(address: str) -> int | DeadShardError:
+        if gave_up.is_set():
             return 0
         try:
             index = store.fetch(address)
         except DeadShardError as error:
             return error
-        _keep(address, store, index.num_samples, "shard")
+        _write_count(address, store, index.num_samples, "shard")
         return index.num_bytes
 
-    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-        fetched = pool.map(fetch, addresses)
-        for result in tqdm(fetched, "counting samples", len(addresses), unit="shard"):
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        results = pool.map(download, addresses)
+        for result in tqdm(results, "counting samples", len(addresses), unit="shard"):
             if isinstance(result, DeadShardError):
                 dead.append(result)
-                if len(dead) == ENOUGH_DEAD:
-                    given_up.set()
+                if len(dead) == MAX_DEAD_SHARDS:
+                    gave_up.set()
             else:
                 num_bytes += result
     seconds = time.monotonic() - started_at
     log.info("Counting took %.0f s, %.3g GB.", seconds, num_bytes / 1e9)
     if dead:
-        more = ", and others were not asked any more" if given_up.is_set() else ""
-        advice = (
-            "Check the address, and that this machine reaches it."
-            if given_up.is_set() or len(dead) == len(addresses) > 1
-            else "Leave them out of the list, or put a NNNNN_stats.json with their `successes` "
-            "beside them."
-        )
-        raise ShardError(
-            f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted "
-            f"(so the order has no place for them){more}. The first: {str(dead[0]).rstrip('.')}. "
-            f"{advice}"
-        )
+        raise _counting_error(len(addresses), dead, gave_up.is_set())
+
+
+def _counting_error(num_shards: int, dead: Sequence[DeadShardError], gave_up: bool) -> ShardError:
+    rest = "; the rest was not tried" if gave_up else ""
+    advice = (
+        "Check the address, and that this machine reaches it."
+        if gave_up or len(dead) == num_shards > 1
+        else "Leave them out of the list, or put a NNNNN_stats.json with their `successes` beside "
+        "them."
+    )
+    return ShardError(
+        f"The samples of {len(dead)} of {num_shards} remote shards cannot be counted, so the "
+        f"sample order is unknown{rest}. The first: {str(dead[0]).rstrip('.')}. {advice}"
+    )

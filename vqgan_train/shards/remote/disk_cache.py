@@ -1,43 +1,39 @@
-"""A folder that may only grow so large: what was not used for longest goes, but nothing in use.
+"""Cache folder with a size limit that evicts the least recently used files, but never pinned ones.
 
-In use is what a process holds a lock on; what it will use soon is spared, too, but goes before it.
-The system lets go of a lock when its process ends, however it ends, so nothing has to be tidied up
-after a crash.
+A process pins a file by a shared lock on it. The operating system releases the locks of a process
+when it ends, even by a crash, so no pin is left behind. Files that are needed soon have a
+low-priority pin: they are evicted last, and only for a download that is needed now.
 """
 
 import fcntl
 import os
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from filelock import FileLock
 
 from vqgan_train.system.errors import ShardError
+from vqgan_train.system.files import PARTIAL
 
-PARTIAL = ".partial"
-"""Ends the names of files that are being written."""
+EVICTION_LOCK = "room.lock"
+"""File that a process locks while it evicts."""
 
-LOCK = "room.lock"
-"""One process at a time removes files."""
+LOW_PRIORITY_FILE = "soon"
+"""Marker beside a cached file; a lock on it means that the file is needed soon."""
 
-SOON = "soon"
-"""Beside a file: who holds a lock on it will use the file."""
-
-TOUCH_EVERY_SECONDS = 60
+TOUCH_INTERVAL_SECONDS = 60
 
 
 class CacheFullError(ShardError):
-    """There is no room, since all that is there is in use."""
+    """The cache exceeds its limit, and all files in it are pinned."""
 
 
-class Hold:
-    """Keeps a file in the cache for as long as it lives: a shared lock on it.
+class CachePin(AbstractContextManager["CachePin"]):
+    """Pin that protects a file from eviction until it is released or garbage-collected.
 
     Raises:
-        FileNotFoundError: it has gone.
+        FileNotFoundError: the file does not exist any more.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,31 +42,23 @@ class Hold:
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
-            if os.fstat(self._descriptor).st_nlink == 0:  # it went between the two calls
+            if os.fstat(self._descriptor).st_nlink == 0:  # evicted between `open` and `flock`
                 raise FileNotFoundError(path)
         except OSError:
             self.release()
             raise
 
     def release(self) -> None:
-        """Let go of it; again is no harm."""
+        """Remove the pin; further calls have no effect."""
         if self._descriptor >= 0:
-            # Explicitly, since a loader process that was forked meanwhile has the descriptor, too;
-            # and not by that one, whose copy is of the same lock.
+            # Closing does not unlock while a loader process that was forked meanwhile has a copy
+            # of the descriptor. That copy shares the lock, so only the owner may unlock.
             if self._process == os.getpid():
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __del__(self) -> None:
@@ -78,14 +66,14 @@ class Hold:
 
 
 class DiskCache:
-    """Files in folders of their own, so that each keeps its name.
+    """Cache of tar files, each in a folder of its own, so that it can keep its name.
 
     Args:
-        folder: made if need be.
-        max_bytes: what its files may take together.
+        folder: created if missing.
+        max_bytes: limit of the total size.
 
     Raises:
-        ShardError: the folder cannot be written.
+        ShardError: the folder is not writable, or its file system has no locks.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -93,41 +81,41 @@ class DiskCache:
         self.max_bytes = max_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / LOCK), Hold(folder):  # not every file system has both
+            with FileLock(folder / EVICTION_LOCK), CachePin(folder):  # some systems lack one kind
                 pass
         except (OSError, NotImplementedError) as error:
             raise ShardError(
-                f"Remote shards cannot be kept in {folder} ({error}). Set data.cache_dir to a "
+                f"Remote shards cannot be cached in {folder} ({error}). Set data.cache_dir to a "
                 "folder on a disk of this machine."
             ) from error
 
     def make_room(self, *, urgent: bool = True) -> None:
-        """Remove files until the others are within bounds, those that are being written included.
+        """Evict files until the total size, downloads in progress included, is within the limit.
 
         Args:
-            urgent: what is to be used soon goes, too, though last.
+            urgent: whether files with a low-priority pin may be evicted, after all others.
 
         Raises:
-            CacheFullError: all that is left is in use.
+            CacheFullError: the remaining files are pinned and exceed the limit.
         """
-        if self._taken()[0] <= self.max_bytes:
+        if self._disk_usage()[0] <= self.max_bytes:
             return
-        with FileLock(self.folder / LOCK):
-            for spare_soon in (True, False) if urgent else (True,):
-                taken, files = self._taken()
+        with FileLock(self.folder / EVICTION_LOCK):
+            for spare_low_priority in (True, False) if urgent else (True,):
+                total_bytes, files = self._disk_usage()
                 for _, size, path in sorted(files):
-                    if taken > self.max_bytes and _remove_unless_in_use(path, spare_soon):
-                        taken -= size
-        if taken > self.max_bytes:
+                    if total_bytes > self.max_bytes and _evict(path, spare_low_priority):
+                        total_bytes -= size
+        if total_bytes > self.max_bytes:
             raise CacheFullError(
-                f"{self.folder} holds {taken / 1e9:.3g} GB that are all in use, more than "
+                f"{self.folder} holds {total_bytes / 1e9:.3g} GB that are all in use, more than "
                 f"data.cache_gb={self.max_bytes / 1e9:g} allows. Raise data.cache_gb, or lower "
-                "data.shuffle_shards: a window's shards have to fit, and should fit twice; "
-                "validation shards stay, too."
+                "data.shuffle_shards. The cache has to hold all validation shards and the shards "
+                "of one shuffle window, and should hold those of two windows."
             )
 
-    def _taken(self) -> tuple[int, list[tuple[float, int, Path]]]:
-        """Bytes in all, and of each file when it was last used, its size and path."""
+    def _disk_usage(self) -> tuple[int, list[tuple[float, int, Path]]]:
+        """Return the total bytes, and (time of last use, size, path) of each file."""
         files = []
         for path in (*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{PARTIAL}")):
             with suppress(FileNotFoundError):
@@ -137,54 +125,44 @@ class DiskCache:
 
 
 def touch(path: Path) -> None:
-    """Remember that a file is used now.
+    """Record that a file is used now, for the choice of files to evict.
 
     Raises:
-        FileNotFoundError: it has gone.
+        FileNotFoundError: the file does not exist any more.
     """
-    if time.time() - path.stat().st_mtime > TOUCH_EVERY_SECONDS:
+    if time.time() - path.stat().st_mtime > TOUCH_INTERVAL_SECONDS:
         os.utime(path)
 
 
-def hold_soon(path: Path) -> Hold:
-    """Have a file spared, as long as nobody needs its room now; it may go, or not be there yet."""
-    mark = path.with_name(SOON)
-    mark.touch()
-    return Hold(mark)
+def pin_low_priority(path: Path) -> CachePin:
+    """Pin a file, which may not exist yet, with low priority: urgent requests may evict it."""
+    marker = path.with_name(LOW_PRIORITY_FILE)
+    marker.touch()
+    return CachePin(marker)
 
 
-def _is_held(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+def _evict(path: Path, spare_low_priority: bool) -> bool:
+    """Remove a file unless it is pinned; return whether it is gone."""
+    marker = path.with_name(LOW_PRIORITY_FILE)
+    if spare_low_priority and not _lock_exclusively(marker, unlink=False):
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        _unlock_and_close(descriptor)
-    return False
+    return _lock_exclusively(path, unlink=True)
 
 
-def _unlock_and_close(descriptor: int) -> None:
-    # A loader process that was forked meanwhile has the descriptor, too: closing would not unlock.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
-
-
-def _remove_unless_in_use(path: Path, spare_soon: bool) -> bool:
-    if spare_soon and _is_held(path.with_name(SOON)):
-        return False
+def _lock_exclusively(path: Path, *, unlink: bool) -> bool:
+    """Lock a file for a moment, and remove it if asked; return False if another process pins it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except OSError:  # in use, or on a file system that cannot tell
+        if unlink:
+            path.unlink(missing_ok=True)
+    except OSError:  # pinned, or on a file system that cannot tell
         return False
     finally:
-        _unlock_and_close(descriptor)
+        # Closing does not unlock while a forked loader process has a copy of the descriptor.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
     return True

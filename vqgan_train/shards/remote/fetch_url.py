@@ -1,12 +1,12 @@
-"""A program of its own that brings addresses to files: `python -P fetch_url.py`, pairs on stdin.
+"""Download addresses to files. This program runs in a process of its own: `python -P fetch_url.py`.
 
-Apart from the run, because whatever hangs in here (a name server, a library's retry, a command that
-waits for a password) can then be ended from outside, with everything that it started. It imports
-nothing of ours, so that it begins in a fraction of a second.
+The parent can kill it, with everything that it started, when anything in it hangs: a name server, a
+library's retries, a command that waits for a password. It imports nothing of this package, so that
+it starts in a fraction of a second.
 
-Reads a JSON list of [address, file] from stdin; says what could not be had on stdout, a JSON object
-a line: `address`, `error`, `absent`, whether the source says that there is no such thing, and
-`refused`, whether asking again is of no use.
+It reads a JSON list of [address, command, file] from stdin; the command is null for an address that
+fsspec opens. For each failure it writes a line of JSON to stdout: `address`, `error`, `absent`
+(whether the source says that there is no such file) and `refused` (whether a retry is useless).
 """
 
 import json
@@ -19,87 +19,86 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-AT_ONCE = 16
-PIPE = "pipe:"
+PARALLEL_DOWNLOADS = 16
 
 NO_CREDENTIALS = {
     "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError",
 }  # fmt: skip
-"""Exceptions of libraries that may not be here."""
+"""Names of exceptions, because the libraries that define them may not be installed."""
 
 
 class CommandError(Exception):
-    """A command did not end well."""
+    """A command ended with an exit code other than 0."""
 
 
 def main() -> None:
-    """Fetch all, some at a time."""
-    # Before anything else: a run that was killed cannot end its downloads any more.
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    pairs = json.load(sys.stdin)
-    with ThreadPoolExecutor(min(AT_ONCE, len(pairs))) as pool:
-        for failure in pool.map(fetch, pairs):
+    """Download all files and report the failures."""
+    # First of all: a run that was killed cannot end its downloads any more.
+    threading.Thread(target=exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    requests = json.load(sys.stdin)
+    with ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(requests))) as pool:
+        for failure in pool.map(fetch, requests):
             if failure is not None:
                 sys.stdout.write(json.dumps(failure) + "\n")
 
 
-def end_with(parent: int) -> None:
-    """End this process and its children when its parent is gone."""
+def exit_with_parent(parent: int) -> None:
+    """Kill this process and its children when the parent process has ended."""
     while os.getppid() == parent:
         time.sleep(1)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def fetch(pair: tuple[str, str]) -> dict[str, Any] | None:
-    """Fetch one; what went wrong, or None."""
-    address, file = pair
+def fetch(request: tuple[str, str | None, str]) -> dict[str, Any] | None:
+    """Download one file; return the failure, or None."""
+    address, command, file = request
     try:
-        if address.startswith(PIPE):
-            run_command(address.removeprefix(PIPE), file)
+        if command is not None:
+            run_command(command, file)
         else:
             fetch_with_fsspec(address, file)
     except FileNotFoundError as error:
         return {
             "address": address,
-            # Some libraries say no more than which address it is.
+            # The message of some libraries is only the address.
             "error": "not found" if str(error) in ("", address) else str(error),
             "absent": True,
             "refused": False,
         }
-    except Exception as error:  # of any of fsspec's many libraries
+    except Exception as error:  # any of fsspec's many libraries may raise anything
         text = f"{type(error).__name__}: {error}"
         return {"address": address, "error": text, "absent": False, "refused": is_final(error)}
     return None
 
 
 def is_final(error: Exception) -> bool:
-    """Whether it will be the same the next time: no right, no credentials, no library."""
-    # What the library for an address lacks is an ImportError, an unknown address a ValueError.
-    is_ours = isinstance(error, PermissionError | ImportError)
-    return is_ours or type(error).__name__ in NO_CREDENTIALS or "Protocol not known" in str(error)
+    """Return whether a retry is useless: no permission, credentials or library."""
+    # fsspec raises ImportError for a missing library, and ValueError for an unknown protocol.
+    is_known = isinstance(error, PermissionError | ImportError)
+    return is_known or type(error).__name__ in NO_CREDENTIALS or "Protocol not known" in str(error)
 
 
 def run_command(command: str, file: str) -> None:
-    """Let a shell write a file."""
-    with open(file, "wb") as written:  # noqa: PTH123 - pathlib would be one import more
-        ended = subprocess.run(
-            command, shell=True, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.PIPE
+    """Write the standard output of a shell command to a file."""
+    with open(file, "wb") as output:  # noqa: PTH123 - pathlib would be one import more
+        finished = subprocess.run(
+            command, shell=True, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE
         )
-    if ended.returncode:
-        said = ended.stderr.decode(errors="replace").strip().splitlines()
-        last = f": {said[-1][:200]}" if said else ""
-        raise CommandError(f"exit code {ended.returncode}{last}")
+    if finished.returncode:
+        lines = finished.stderr.decode(errors="replace").strip().splitlines()
+        last = f": {lines[-1][:200]}" if lines else ""
+        raise CommandError(f"exit code {finished.returncode}{last}")
 
 
 def fetch_with_fsspec(address: str, file: str) -> None:
-    """Let the library that fsspec has for the address write a file."""
+    """Download with the library that fsspec has for the address."""
     from fsspec.core import url_to_fs
 
     options: dict[str, Any] = {}
     if address.startswith(("http://", "https://")):
         import aiohttp
 
-        # aiohttp ends what takes 5 minutes, however well it goes; and it ignores proxies.
+        # aiohttp's defaults end any download after 5 minutes, and ignore proxies.
         no_limit = aiohttp.ClientTimeout(total=None)
         options = {"client_kwargs": {"timeout": no_limit, "trust_env": True}}
     system, path = url_to_fs(address, **options)

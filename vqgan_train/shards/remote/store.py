@@ -1,9 +1,13 @@
-"""Remote shards, brought whole into a cache on disk and indexed there; those that cannot be had."""
+"""Download remote shards into the disk cache, index them, and remember which are unavailable.
+
+A dead shard is one whose download has failed in every attempt. The address's folder in the cache
+then holds a marker, so that other processes of this machine do not try again for an hour.
+"""
 
 import hashlib
 import logging
+import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from vqgan_train.shards.index import (
@@ -18,85 +23,94 @@ from vqgan_train.shards.index import (
     ShardIndex,
     index_shard,
     read_index,
-    read_sample,
     write_index,
 )
-from vqgan_train.shards.naming import PIPE
-from vqgan_train.shards.remote.disk_cache import PARTIAL, CacheFullError, DiskCache, Hold, touch
-from vqgan_train.shards.remote.transfer import EndlessError, RefusedError, TransferError, fetch_file
+from vqgan_train.shards.naming import file_name, redact_address
+from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache, touch
+from vqgan_train.shards.remote.transfer import FinalTransferError, TransferError, fetch_file
 from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import PARTIAL, write_whole
 
 log = logging.getLogger(__name__)
 
-DEAD_FOR_SECONDS = 3600
-"""How long the other ranks and workers take a source for dead without asking it themselves."""
+PARALLEL_DOWNLOADS = 4
+"""Shards that a process downloads at the same time."""
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
-"""Between attempts; each pause is twice as long as the one before."""
+DEAD_SECONDS = 3600
+"""Time for which a shard stays dead before it is tried again."""
 
-ROOM_EVERY_SECONDS = 1.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+"""Pause before the first retry; each further pause is twice as long, up to the maximum."""
 
-NAME_OF_TAR = re.compile(r"[^/\s'\"=?&]+\.tar\b")
+GUARD_INTERVAL_SECONDS = 1.0
+CACHE_FULL_POLL_SECONDS = 0.5
+
+MAX_EVICTIONS_BEFORE_READ = 3
+"""How often a shard may be evicted between its download and a read before the read fails."""
+
+_WARNED_ADDRESSES: set[str] = set()
 
 
 class StoppedError(Exception):
-    """A transfer was given up because nobody wants it any more."""
+    """A download was cancelled because the shard is not needed any more."""
 
 
 class ShardStore:
-    """Fetches shards, at most once a machine. What lies under an address is taken not to change.
+    """Download shards, each at most once per machine. The content of an address must not change.
 
     Args:
-        folder: of the cache, on a disk of this machine.
-        max_bytes: what the shards in it may take.
-        stall_seconds: how long to bear with a source that sends nothing.
-        attempts: how often to try before a source is dead.
+        folder: folder of the cache, on a disk of this machine.
+        max_bytes: limit of the cache's size.
+        stall_seconds: time for which a source may send nothing.
+        attempts: number of failed downloads after which a shard is dead.
     """
 
     def __init__(self, folder: Path, max_bytes: int, stall_seconds: float, attempts: int) -> None:
         self.cache = DiskCache(folder, max_bytes)
         self.stall_seconds = stall_seconds
         self.attempts = attempts
-        self._known: dict[str, ShardIndex] = {}
+        self._indices: dict[str, ShardIndex] = {}
 
     def fetch(
         self, address: str, stop: threading.Event | None = None, *, urgent: bool = True
     ) -> ShardIndex:
-        """Have a shard here, and where its samples are. It stays as long as there is room.
+        """Download a shard unless it is cached, and return its index. It may be evicted later.
 
         Args:
-            address: pipe:COMMAND, or what fsspec opens.
-            stop: ends the transfer when it is set.
-            urgent: it may take the room of what is to be used soon.
+            address: pipe:COMMAND, or an address that fsspec opens.
+            stop: cancels the download when it is set.
+            urgent: whether files with a low-priority pin may be evicted for the shard.
 
         Raises:
-            DeadShardError: it cannot be had.
-            CacheFullError: everything in the cache is in use.
+            DeadShardError: the shard is unavailable.
+            CacheFullError: all files in the cache are in use.
             StoppedError: `stop` was set.
         """
-        known = self._known.get(address)
-        if known is not None:
+        index = self._indices.get(address)
+        if index is not None:
             try:
-                touch(known.path)
+                touch(index.path)
             except FileNotFoundError:
-                self._known.pop(address, None)
+                self._indices.pop(address, None)
             else:
-                return known
+                return index
+        folder = self.entry_folder(address)
         try:
-            self.place(address).mkdir(exist_ok=True)
-            with FileLock(self.place(address) / "lock"):
-                stop = stop or threading.Event()
-                index = self._kept(address) or self._download(address, stop, urgent)
-        except OSError as error:  # of the cache's disk: transfers raise their own
-            raise DeadShardError(f"{shown(address)} cannot be kept here: {error}") from error
-        self._known[address] = index
+            folder.mkdir(exist_ok=True)
+            with FileLock(folder / "lock"):
+                index = self._load_cached(address)
+                index = index or self._download(address, stop or threading.Event(), urgent)
+        except OSError as error:  # of the cache's disk; failed downloads are DeadShardErrors
+            raise DeadShardError(
+                f"{redact_address(address)} cannot be cached here: {error}"
+            ) from error
+        self._indices[address] = index
         return index
 
-    def fetch_to_hold(
+    def fetch_and_pin(
         self, address: str, stop: threading.Event, *, urgent: bool = True
-    ) -> tuple[ShardIndex, Hold]:
-        """Have a shard here, and keep it as long as the hold lives.
+    ) -> tuple[ShardIndex, CachePin]:
+        """Fetch a shard as `fetch` does, and pin it.
 
         Raises:
             DeadShardError, CacheFullError, StoppedError: as `fetch` does.
@@ -104,35 +118,36 @@ class ShardStore:
         while True:
             index = self.fetch(address, stop, urgent=urgent)
             try:
-                return index, Hold(index.path)
-            except FileNotFoundError:  # it went in between
+                return index, CachePin(index.path)
+            except FileNotFoundError:  # evicted in between
                 continue
 
-    def path(self, address: str) -> Path:
-        """Where the shard is, if it is here."""
-        return self.place(address) / file_name(address)
-
-    def forget_dead(self, addresses: Iterable[str]) -> None:
-        """Ask dead sources anew: a run that begins may find them mended."""
-        for address in addresses:
-            (self.place(address) / "dead").unlink(missing_ok=True)
-
-    def place(self, address: str) -> Path:
-        """The folder in which everything about one address is."""
+    def entry_folder(self, address: str) -> Path:
+        """Return the folder of all files about one address."""
         return self.cache.folder / hashlib.sha256(address.encode()).hexdigest()[:24]
 
-    def _kept(self, address: str) -> ShardIndex | None:
-        shard = self.path(address)
+    def shard_path(self, address: str) -> Path:
+        """Return the path that the shard has when it is cached."""
+        return self.entry_folder(address) / file_name(address)
+
+    def is_dead(self, address: str) -> bool:
+        """Return whether a process of this machine has marked the shard as dead."""
+        return (self.entry_folder(address) / "dead").exists()
+
+    def forget_dead(self, addresses: Iterable[str]) -> None:
+        """Remove the marks of dead shards, because their sources may work again."""
+        for address in addresses:
+            (self.entry_folder(address) / "dead").unlink(missing_ok=True)
+
+    def _load_cached(self, address: str) -> ShardIndex | None:
+        shard = self.shard_path(address)
         try:
             touch(shard)
-            return read_index(self.place(address) / "index.npz", shard)
+            return read_index(self.entry_folder(address) / "index.npz", shard)
         except FileNotFoundError:
             return None
         except UNREADABLE_INDEX as error:
-            log.warning("The index of %s is unreadable (%s) and made again.", shard, error)
-            return self._index_again(shard)
-
-    def _index_again(self, shard: Path) -> ShardIndex | None:
+            log.warning("The index of %s is unreadable (%s) and is made again.", shard, error)
         try:
             return index_shard(shard)
         except ShardError:
@@ -140,130 +155,122 @@ class ShardStore:
             return None
 
     def _download(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
-        """Try until it is here; remember if it cannot be had."""
+        """Download with retries; mark the shard as dead if all attempts fail."""
         self._raise_if_dead(address)
-        reason, broken_at, attempt = "", -1, 0
+        reason, damaged_size, attempt = "", -1, 0
         for attempt in range(self.attempts):
             if attempt:
-                stop.wait(pause_seconds(attempt))
+                stop.wait(retry_pause_seconds(attempt))
             try:
-                index = self._transfer(address, stop, urgent)
+                index = self._try_download(address, stop, urgent)
             except CacheFullError:
                 raise
             except (TransferError, ShardError) as error:
-                # Libraries name what they asked for, signature and all.
-                reason = str(error).replace(address, shown(address))
-                if isinstance(error, EndlessError | RefusedError):
+                # Messages of libraries name the address with its signature.
+                reason = str(error).replace(address, redact_address(address))
+                if isinstance(error, FinalTransferError):
                     break
                 continue
-            # What is damaged in the same way twice is so at its source: its whole samples count.
-            if not index.problem or index.num_bytes == broken_at or attempt + 1 == self.attempts:
-                return self._keep(address, index)
-            reason, broken_at = index.problem, index.num_bytes
-        message = f"{shown(address)} cannot be had, attempt {attempt + 1}: {reason}"
+            # The same damage twice is the source's, so the undamaged samples are used.
+            is_last = attempt + 1 == self.attempts
+            if not index.problem or index.num_bytes == damaged_size or is_last:
+                return self._publish(address, index)
+            reason, damaged_size = index.problem, index.num_bytes
+        message = f"{redact_address(address)} is unavailable after attempt {attempt + 1}: {reason}"
         log.warning("DEAD SHARD: %s", message)
-        with write_whole(self.place(address) / "dead") as file:
+        with write_whole(self.entry_folder(address) / "dead") as file:
             file.write(message.encode())
         raise DeadShardError(message)
 
-    def is_dead(self, address: str) -> bool:
-        """Whether some process of this machine found that it cannot be had, lately."""
-        return (self.place(address) / "dead").exists()
-
     def _raise_if_dead(self, address: str) -> None:
-        marker = self.place(address) / "dead"
+        marker = self.entry_folder(address) / "dead"
         try:
-            if time.time() - marker.stat().st_mtime < DEAD_FOR_SECONDS:
+            if time.time() - marker.stat().st_mtime < DEAD_SECONDS:
                 raise DeadShardError(marker.read_text())
             marker.unlink()
         except FileNotFoundError:
             pass
 
-    def _transfer(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
-        """Make one attempt, whose file is left under its partial name."""
-        partial = self.place(address) / f"{file_name(address)}{PARTIAL}"
+    def _try_download(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
+        """Download a shard to its partial file and index it."""
+        shard = self.shard_path(address)
+        partial = shard.with_name(f"{shard.name}{PARTIAL}")
         partial.write_bytes(b"")
-        with Hold(partial):
-            look = self._watchman(partial, stop, urgent)
-            fetch_file(address, partial, self.stall_seconds, look)
+        with CachePin(partial):
+            guard = self._download_guard(partial, stop, urgent)
+            fetch_file(address, partial, self.stall_seconds, guard)
             index = index_shard(partial)
             self.cache.make_room(urgent=urgent)
         return index
 
-    def _watchman(self, partial: Path, stop: threading.Event, urgent: bool) -> Callable[[], None]:
-        """What is looked after while bytes come: that somebody wants them, and that they fit."""
-        looked_at = time.monotonic()
+    def _download_guard(
+        self, partial: Path, stop: threading.Event, urgent: bool
+    ) -> Callable[[], None]:
+        """Return a callback for a download that checks for cancellation, size and cache space."""
+        checked_at = time.monotonic()
 
-        def look() -> None:
-            nonlocal looked_at
+        def check() -> None:
+            nonlocal checked_at
             if stop.is_set():
                 partial.unlink(missing_ok=True)
                 raise StoppedError
-            if time.monotonic() - looked_at < ROOM_EVERY_SECONDS:
+            if time.monotonic() - checked_at < GUARD_INTERVAL_SECONDS:
                 return
-            looked_at = time.monotonic()
+            checked_at = time.monotonic()
             if partial.exists() and partial.stat().st_size > self.cache.max_bytes / 2:
                 partial.unlink()
-                raise EndlessError("it is larger than half of data.cache_gb, or has no end")
+                raise FinalTransferError("it is larger than half of data.cache_gb, or endless")
             self.cache.make_room(urgent=urgent)
 
-        return look
+        return check
 
-    def _keep(self, address: str, index: ShardIndex) -> ShardIndex:
-        """Give a shard its name, its index first: who sees the shard finds the index, too."""
-        kept = replace(index, path=self.path(address))
-        if kept.problem:
-            log.warning("%s: %s", shown(address), kept.problem)
-        write_index(kept, self.place(address) / "index.npz")
-        index.path.replace(kept.path)
-        return kept
+    def _publish(self, address: str, index: ShardIndex) -> ShardIndex:
+        """Move a complete download to its final name."""
+        published = replace(index, path=self.shard_path(address))
+        if published.problem:
+            log.warning("%s: %s", redact_address(address), published.problem)
+        # The index first, so that every process that sees the shard finds its index.
+        write_index(published, self.entry_folder(address) / "index.npz")
+        index.path.replace(published.path)
+        return published
 
 
-def pause_seconds(attempt: int) -> float:
-    """How long to wait before an attempt, counted from 0; not all ranks in the same moment."""
-    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
-    # Of the system's random numbers: Python's own belong to the run and its seed.
+def retry_pause_seconds(attempt: int) -> float:
+    """Return the pause before an attempt, counted from 0; random, so that ranks spread out."""
+    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), MAX_PAUSE_SECONDS)
+    # The system's random numbers, because Python's own belong to the run and its seed.
     return longest * random.SystemRandom().uniform(0.5, 1)
-
-
-def file_name(address: str) -> str:
-    """The shard's own name, under which its samples are reported."""
-    names = NAME_OF_TAR.findall(address)
-    return names[-1] if names else "shard.tar"
-
-
-def shown(address: str) -> str:
-    """An address as messages show it: without what may be a secret in it."""
-    if address.startswith(PIPE):
-        return f"{PIPE}{address.removeprefix(PIPE).split(maxsplit=1)[0]} ... {file_name(address)}"
-    return re.sub(r"//[^/@]*@", "//", address.partition("?")[0])
-
-
-_NAMED: set[str] = set()
-
-FETCHED_AGAIN = 3
-"""How often a shard may leave the cache between its being fetched and read."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteShard:
-    """A shard that is fetched when it is read."""
+    """Shard that is fetched when it is read; see `shards.index.Shard` for its methods."""
 
     address: str
-    """pipe:COMMAND, or what fsspec opens."""
+    """pipe:COMMAND, or an address that fsspec opens."""
 
     num_samples: int
-    """As promised before it was fetched: positions in the plan rest on it."""
+    """Number as counted before the download, on which positions in the sample order depend."""
 
     store: ShardStore
 
     @property
     def name(self) -> str:
-        """The file's, without where it is."""
+        """File name without folder."""
         return file_name(self.address)
 
+    @property
+    def path(self) -> Path:
+        """Path of the file while it is cached."""
+        return self.store.shard_path(self.address)
+
+    def identity(self) -> bytes:
+        """Return name and number of samples; -1 stands where a local shard has its size."""
+        name = os.fsencode(self.name)
+        return np.array((len(name), -1, self.num_samples), dtype="<i8").tobytes() + name
+
     def is_available(self) -> bool:
-        """Fetch it, to see whether it can be had."""
+        """Fetch the shard, and return whether that succeeded."""
         try:
             self._fetch()
         except DeadShardError:
@@ -271,51 +278,54 @@ class RemoteShard:
         return True
 
     def is_dead(self) -> bool:
-        """Whether it was found not to be had, lately."""
+        """Return whether the shard is marked as dead; nothing is fetched."""
         return self.store.is_dead(self.address)
 
-    def read(self, place: int) -> dict[str, Any]:
-        """Read one sample's fields: `__key__` and bytes under `jpg`, `txt`, `json`, ...
+    def read(self, number: int) -> dict[str, Any]:
+        """Read one sample's fields: see `Shard.read`.
 
         Raises:
-            DeadShardError: it cannot be had, for whatever reason: a run goes on without it.
+            DeadShardError: the sample is unavailable for any reason; a run continues without it.
         """
-        for _ in range(FETCHED_AGAIN):
+        for _ in range(MAX_EVICTIONS_BEFORE_READ):
             index = self._fetch()
             if index.num_samples > self.num_samples:
-                self._name_surplus(index.num_samples)
-            if place >= index.num_samples:
+                self._warn_of_surplus(index.num_samples)
+            if number >= index.num_samples:
                 raise DeadShardError(
                     f"there are only {index.num_samples} of {self.num_samples} promised samples"
                 )
             try:
-                return read_sample(index, place)
-            except FileNotFoundError:  # others needed the room
+                return index.read(number)
+            except FileNotFoundError:  # evicted for another process
                 continue
             except (ShardError, OSError) as error:
-                raise DeadShardError(f"{shown(self.address)} cannot be read: {error}") from error
+                raise DeadShardError(
+                    f"{redact_address(self.address)} cannot be read: {error}"
+                ) from error
         raise DeadShardError(
-            f"{shown(self.address)} leaves the cache before it is read. Raise data.cache_gb."
+            f"{redact_address(self.address)} is evicted from the cache before it is read. Raise "
+            "data.cache_gb."
         )
 
-    def _name_surplus(self, there: int) -> None:
-        """Say it once in each process: only the promised ones have a place in the plan."""
-        if self.address not in _NAMED:
-            _NAMED.add(self.address)
+    def _warn_of_surplus(self, num_found: int) -> None:
+        """Warn once per process: only the promised samples have a place in the order."""
+        if self.address not in _WARNED_ADDRESSES:
+            _WARNED_ADDRESSES.add(self.address)
             log.warning(
                 "%s holds %d samples, %d more than it promised, which are not trained on.",
-                shown(self.address),
-                there,
-                there - self.num_samples,
+                redact_address(self.address),
+                num_found,
+                num_found - self.num_samples,
             )
 
     def _fetch(self) -> ShardIndex:
-        """Fetch it; where all room is in use, wait a while for some."""
-        give_up_at = time.monotonic() + self.store.stall_seconds
+        """Fetch the shard; if the cache is full, retry for `stall_seconds`."""
+        deadline = time.monotonic() + self.store.stall_seconds
         while True:
             try:
                 return self.store.fetch(self.address)
             except CacheFullError as error:
-                if time.monotonic() > give_up_at:
+                if time.monotonic() > deadline:
                     raise DeadShardError(str(error)) from error
-                time.sleep(0.5)
+                time.sleep(CACHE_FULL_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What a source wants before it gives anything: the libraries' own places for it."""
+"""Download files in a process of its own, which is killed when it stalls."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import IO, Any
 from vqgan_train.shards.naming import PIPE
 from vqgan_train.shards.remote import fetch_url
 
-NEEDS = {
+ACCESS_ADVICE = {
     "s3": "s3:// needs pip install 'vqgan_train[s3]' and credentials: AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, a profile in ~/.aws (AWS_PROFILE), or the machine's role. Another "
     "server than Amazon's: AWS_ENDPOINT_URL. A public bucket: FSSPEC_S3_ANON=true.",
@@ -23,88 +23,78 @@ NEEDS = {
     "account. A public bucket: FSSPEC_GS_TOKEN=anon.",
     "hf": "hf:// needs a token that may read the repository: HF_TOKEN or `hf auth login`.",
 }
-"""By protocol."""
+"""Requirements of each protocol, shown when a source refuses a request."""
 
-OTHERS = "Check the address, and the credentials and the library that fsspec wants for it."
+OTHER_ADVICE = "Check the address, and the credentials and the library that fsspec needs for it."
 
+MIN_BYTES_PER_SECOND = 2**14
+"""A slower download counts as stalled: a shard of 300 MB would take 5 hours."""
 
-def needs(address: str) -> str:
-    """What to do where a source refuses."""
-    if address.startswith(PIPE):
-        return "Check the command."
-    return NEEDS.get(address.partition("://")[0], OTHERS)
+STAT_BLOCK_BYTES = 512
+"""Unit of `st_blocks`."""
 
-
-LEAST_BYTES_PER_SECOND = 2**14
-"""What comes slower does not come: a shard of 300 MB would take 5 hours."""
-
-BLOCK_BYTES = 512
-"""The unit of `st_blocks`."""
-
-LOOK_EVERY_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
 class TransferError(OSError):
-    """A file could not be brought here; the message says what the source said."""
+    """A download failed; the message is the source's."""
 
 
-class StallError(TransferError):
-    """Nothing came for a while."""
+class FinalTransferError(TransferError):
+    """A download failed, and a retry would fail in the same way."""
 
 
-class RefusedError(TransferError):
-    """The source, or the library for it, will say no the next time, too."""
-
-
-class EndlessError(TransferError):
-    """More came than can be kept; trying again would only be more of it."""
-
-
-def fetch_file(
-    address: str, file: Path, stall_seconds: float, each_look: Callable[[], None]
-) -> None:
-    """Bring one file here.
+def fetch_file(address: str, file: Path, stall_seconds: float, on_poll: Callable[[], None]) -> None:
+    """Download one file.
 
     Args:
-        address: pipe:COMMAND, or what fsspec opens.
-        file: where to; what is there is overwritten.
-        stall_seconds: how long to bear with a source that sends nothing, or next to nothing.
-        each_look: called many times a second; what it raises ends the transfer.
+        address: pipe:COMMAND, or an address that fsspec opens.
+        file: target; overwritten if it exists.
+        stall_seconds: time in which MIN_BYTES_PER_SECOND must arrive on average.
+        on_poll: called many times per second; its exceptions end the download.
 
     Raises:
-        TransferError: it did not come whole, as far as the source tells.
+        FinalTransferError: the source, or the library for it, refused the request.
+        TransferError: the download failed or stalled, or the source reported it as incomplete.
     """
 
     def progress() -> float:
-        each_look()
+        on_poll()
         try:
             stat = file.stat()
         except FileNotFoundError:
             return 0
-        # Some libraries make a file as long as it will be, and then fill it.
-        return stat.st_size + stat.st_blocks * BLOCK_BYTES
+        # Some libraries first give a file its full size, and then fill it block by block.
+        return stat.st_size + stat.st_blocks * STAT_BLOCK_BYTES
 
-    least = stall_seconds * LEAST_BYTES_PER_SECOND
-    for failure in _fetch([(address, file)], progress, least, stall_seconds):
+    min_progress = stall_seconds * MIN_BYTES_PER_SECOND
+    for failure in _fetch([(address, file)], progress, min_progress, stall_seconds):
         if failure["refused"]:
-            raise RefusedError(f"{failure['error'].rstrip('.')}. {needs(address)}")
+            raise FinalTransferError(f"{failure['error'].rstrip('.')}. {access_advice(address)}")
         raise TransferError(failure["error"])
+
+
+def access_advice(address: str) -> str:
+    """Say what the user should check when a source refuses a request."""
+    if address.startswith(PIPE):
+        return "Check the command."
+    return ACCESS_ADVICE.get(address.partition("://")[0], OTHER_ADVICE)
 
 
 def fetch_small_files(
     pairs: Sequence[tuple[str, Path]], stall_seconds: float
 ) -> list[dict[str, Any]]:
-    """Bring many small files here, all into folders that are there.
+    """Download many small files into existing folders.
 
     Args:
-        pairs: address and file.
-        stall_seconds: how long to bear with not one of them coming.
+        pairs: address and target of each file.
+        stall_seconds: time in which at least one more file must arrive.
 
     Returns:
-        Those that did not come: `address`, `error`, `absent`, `refused`.
+        The failures, with the fields of `fetch_url`: address, error, absent, refused.
 
     Raises:
-        StallError: none came for a while; some may be there.
+        TransferError: the downloading process stalled or crashed; some files may have arrived.
     """
 
     def progress() -> float:
@@ -116,60 +106,62 @@ def fetch_small_files(
 def _fetch(
     pairs: Sequence[tuple[str, Path]],
     progress: Callable[[], float],
-    least: float,
+    min_progress: float,
     stall_seconds: float,
 ) -> list[dict[str, Any]]:
-    wanted = json.dumps([[address, str(file)] for address, file in pairs]).encode()
-    with TemporaryFile() as asked, TemporaryFile() as said, TemporaryFile() as complained:
-        asked.write(wanted)
-        asked.seek(0)
+    requests = [[address, _command(address), str(file)] for address, file in pairs]
+    with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        stdin.write(json.dumps(requests).encode())
+        stdin.seek(0)
         process = subprocess.Popen(
-            # -P: our modules beside it must not stand in for others' of the same name
+            # -P, because modules in this folder must not shadow libraries of the same name.
             [sys.executable, "-P", fetch_url.__file__],
-            stdin=asked,
-            stdout=said,
-            stderr=complained,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             start_new_session=True,
         )
         try:
-            _wait(process, progress, least, stall_seconds)
+            _wait(process, progress, min_progress, stall_seconds)
         finally:
-            end = _end(process)
-        if end != 0:
-            raise TransferError(f"the process that fetches died ({end}): {_last_line(complained)}")
-        said.seek(0)
-        return [json.loads(line) for line in said]
+            # Kill its children, too. Before `wait`, which frees the process id for reuse.
+            os.killpg(process.pid, signal.SIGKILL)
+            exit_code = process.wait()
+        if exit_code != 0:
+            raise TransferError(
+                f"the downloading process crashed ({exit_code}): {_last_line(stderr)}"
+            )
+        stdout.seek(0)
+        return [json.loads(line) for line in stdout]
+
+
+def _command(address: str) -> str | None:
+    return address.removeprefix(PIPE) if address.startswith(PIPE) else None
 
 
 def _wait(
     process: subprocess.Popen[bytes],
     progress: Callable[[], float],
-    least: float,
+    min_progress: float,
     stall_seconds: float,
 ) -> None:
-    """Return when the process has ended.
+    """Wait until the process has ended.
 
     Raises:
-        StallError: there was less than `least` of progress in `stall_seconds`.
+        TransferError: `progress` grew by less than `min_progress` in `stall_seconds`.
     """
     reached, since = progress(), time.monotonic()
+    # WNOWAIT keeps the ended process, so that its process group can still be killed.
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        time.sleep(LOOK_EVERY_SECONDS)
+        time.sleep(POLL_SECONDS)
         now = progress()
-        if now - reached >= least:
+        if now - reached >= min_progress:
             reached, since = now, time.monotonic()
         elif time.monotonic() - since > stall_seconds:
-            raise StallError(f"stalled: nothing, or next to nothing, for {stall_seconds:g} s")
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """Kill what is left of a process and its children; how it had ended by itself."""
-    # Before it is waited for, so that its number cannot be another's yet.
-    os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+            raise TransferError(f"stalled: nothing, or next to nothing, for {stall_seconds:g} s")
 
 
 def _last_line(file: IO[bytes]) -> str:
     file.seek(0)
     lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else "it said nothing"
+    return lines[-1][:200] if lines else "no message"

@@ -1,4 +1,4 @@
-"""Copies to a GPU beside what it computes."""
+"""Load planned batches in worker processes, and copy them to a GPU on a stream of their own."""
 
 import atexit
 import multiprocessing
@@ -8,95 +8,92 @@ from types import FrameType
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from vqgan_train.training.data.pipeline import PlannedBatches, Sample, ShardDataset, collate
-from vqgan_train.training.data.plan import Draw
+from vqgan_train.training.data.orders import SampleRef
+from vqgan_train.training.data.pipeline import Sample, ShardDataset, collate
+
+BATCHES_PER_WORKER = 2
+"""Batches that each loader process reads ahead; torch's default."""
 
 
 class CopyStream:
     """Copies batches to a GPU on a stream of their own.
 
-    A training step reads no number back, so the host asks for the next batch while the GPU is still
-    at this one. Copied in the GPU's own queue, the batch would wait for the step to end, and the
-    next step for the copy.
+    A training step reads no result back, so the host asks for the next batch while the GPU still
+    computes. On the GPU's own stream the copy would wait for the step to end, and the next step
+    for the copy.
     """
 
     def __init__(self) -> None:
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self.stream: torch.cuda.Stream | None = None
+        """Stream of the copies; created by the first copy to a GPU."""
 
     def copy(self, images: Tensor, device: torch.device) -> Tensor:
-        """Bring images to a device.
+        """Copy images to a device; on a GPU, the current stream waits for the copy.
 
         Args:
-            images: on the host; in pinned memory, or else the host waits for the copy.
-            device: where to. Only on a GPU are there streams.
+            images: images in pinned memory of the host; unpinned, they block the host meanwhile.
+            device: target, the same in every call; only a GPU has streams.
 
         Returns:
-            The images there, for use by what the device is given from now on.
+            The images on the device, for kernels that are launched from now on.
         """
         if device.type != "cuda":
             return images.to(device)
-        stream, computing = self.stream(device), torch.cuda.current_stream(device)
-        with torch.cuda.stream(stream):
+        self.stream = self.stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        computing = torch.cuda.current_stream(device)
+        with torch.cuda.stream(self.stream):
             copied = images.to(device, non_blocking=True)
-        computing.wait_stream(stream)
-        # Their memory is the copying stream's: it is not to be used again before the step is over.
+        computing.wait_stream(self.stream)
+        # The copying stream owns the memory, and must not reuse it before the step has ended.
         copied.record_stream(computing)
         return copied
 
-    def stream(self, device: torch.device) -> torch.cuda.Stream:
-        """The one on which batches come to this GPU."""
-        if device not in self._streams:
-            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return self._streams[device]
-
-
-BATCHES_AHEAD = 2
-"""Of a loader process: torch's default."""
-
 
 def make_loader(
-    data: ShardDataset, batches: PlannedBatches | list[list[Draw]], *, num_workers: int
+    data: ShardDataset, batches: Sampler[list[SampleRef]] | list[list[SampleRef]], num_workers: int
 ) -> DataLoader[Sample]:
-    """Read planned batches, in their order.
+    """Make a loader that reads batches in their order.
 
     Args:
         data: the samples.
-        batches: what each batch is made of.
-        num_workers: loader processes; 0 reads in this one.
+        batches: samples of each batch.
+        num_workers: loader processes; with 0 the calling process reads.
     """
     return DataLoader(
         data,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
-        worker_init_fn=_leave_signals_to_the_run,
+        prefetch_factor=BATCHES_PER_WORKER if num_workers else None,
+        worker_init_fn=_ignore_first_signals,
         pin_memory=torch.cuda.is_available(),
-        # The loader draws a seed for its workers; from a generator of its own it leaves torch's
-        # random state, and so a resumed run, alone.
+        # The loader draws a seed for its workers. A generator of its own leaves torch's random
+        # state unchanged, so that a resumed run continues with the same numbers.
         generator=torch.Generator(),
     )
 
 
-def _leave_signals_to_the_run(_worker: int) -> None:
-    """Let a worker outlive what a terminal or a scheduler sends to the whole process group.
+def _ignore_first_signals(_worker: int) -> None:
+    """Let a worker survive signals that a terminal or scheduler sends to the whole process group.
 
-    The run still needs its workers for the step at which it saves. Their end comes from the run:
-    they are told, or get a second SIGTERM, or see that it is gone.
+    The run still needs its workers for the step at which it saves. A worker ends when the loader
+    tells it to, at the second SIGTERM, or when the run's process is gone.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_next_time)
+    signal.signal(signal.SIGTERM, _exit_at_next_sigterm)
 
 
-def _end_next_time(_number: int, _frame: FrameType | None) -> None:
+def _exit_at_next_sigterm(_number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 @atexit.register
-def _announce_the_end() -> None:
-    """Send the first SIGTERM: multiprocessing sends the second, and then waits without end."""
+def _send_first_sigterm() -> None:
+    # At exit, multiprocessing sends SIGTERM once and then waits without limit, so this is needed
+    # for its signal to be the second one.
     for child in multiprocessing.active_children():
-        if child.daemon:  # as torch's workers are; the others are waited for, not ended
+        if child.daemon:  # torch's workers; multiprocessing does not terminate other children
             child.terminate()

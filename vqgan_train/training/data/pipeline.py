@@ -1,6 +1,7 @@
-"""Reading what the plan says: byte ranges of shards, grouped by WebDataset, batched by torch."""
+"""Read samples of shards in the planned order and collate them to batches."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,18 +12,16 @@ from torch.utils.data import Dataset, Sampler
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.shards.index import ShardIndex, read_sample
-from vqgan_train.shards.remote.opening import fingerprint
-from vqgan_train.shards.remote.store import RemoteShard
+from vqgan_train.shards.index import Shard, fingerprint
 from vqgan_train.system.errors import ShardError
-from vqgan_train.training.data.plan import Draw, Order
+from vqgan_train.training.data.orders import SampleOrder, SampleRef
 
 
 class Sample(NamedTuple):
-    """One image and its name; no image if it could not be read."""
+    """Image with its name; the image is None if it could not be read."""
 
     name: str
-    """shard.tar/key, and the reason if it is unreadable."""
+    """shard.tar/key, followed by the reason if the image is unreadable."""
 
     image: Tensor | None
     """(3, H, W) float32 in [-1, 1]."""
@@ -32,58 +31,54 @@ class ShardDataset(Dataset[Sample]):
     """Random access to the samples of many shards.
 
     Args:
-        shards: indices of those that are here, and those that are fetched when they are read.
-        transform: from bytes to tensor.
-        seed: seeds the transform, together with epoch and sample.
+        shards: indices of local shards, and remote shards.
+        transform: converts encoded images to tensors.
+        seed: seed of the transform, together with epoch and sample number.
     """
 
-    def __init__(
-        self, shards: Sequence[ShardIndex | RemoteShard], transform: ImageTransform, seed: int
-    ) -> None:
+    def __init__(self, shards: Sequence[Shard], transform: ImageTransform, seed: int) -> None:
         self.shards = list(shards)
         self.transform = transform
         self.seed = seed
         self.fingerprint = fingerprint(self.shards)
-        """Of the shards' names, sizes and samples, in order, wherever they lie."""
         self._firsts = np.cumsum([0, *(shard.num_samples for shard in shards)])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    def __getitem__(self, draw: Draw) -> Sample:
-        number = int(self.shard_numbers(np.array(draw.sample)))
-        shard, place = self.shards[number], draw.sample - int(self._firsts[number])
+    def __getitem__(self, ref: SampleRef) -> Sample:
+        shard_number = int(self.shard_numbers(np.array(ref.sample)))
+        shard, number = self.shards[shard_number], ref.sample - int(self._firsts[shard_number])
         try:
-            fields = _read(shard, place)
-        except (ShardError, OSError) as error:  # it is dead, has gone, or is another one by now
-            return Sample(f"{shard.name}/sample {place}: {error}", None)
+            fields = shard.read(number)
+        except (ShardError, OSError) as error:  # the shard is dead, was removed or has changed
+            return Sample(f"{shard.name}/sample {number}: {error}", None)
         name = f"{shard.name}/{fields['__key__']}"
-        random = np.random.default_rng((self.seed, *draw))
+        random = np.random.default_rng((self.seed, *ref))
         try:
             return Sample(name, self.transform(image_bytes(fields), random))
         except UNREADABLE as error:
             return Sample(f"{name}: {reason(error)}", None)
 
-    def probes(self, count: int) -> range:
-        """The first samples of the first shard that can be had, of as many as there are samples."""
+    def samples_to_check(self, count: int) -> range:
+        """Return the first `count` samples of the first available shard."""
+        # Looks at no more than `count` shards, because each may have to be downloaded.
         for shard, first in zip(self.shards[:count], self._firsts.tolist(), strict=False):
-            if isinstance(shard, ShardIndex) or shard.is_available():
+            if shard.is_available():
                 return range(first, min(first + count, len(self)))
         return range(min(count, len(self)))
 
     def shard_numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """In which shards samples are, by their numbers."""
+        """Return the number of the shard of each sample."""
         return np.searchsorted(self._firsts, samples, side="right") - 1
 
 
-def _read(shard: ShardIndex | RemoteShard, place: int) -> dict[str, Any]:
-    return read_sample(shard, place) if isinstance(shard, ShardIndex) else shard.read(place)
-
-
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Stack a batch: `image` (B, 3, H, W), `name` of each, and `bad`, the names that had no image.
+    """Stack the readable samples of a batch.
 
-    B counts the samples that could be read, so it can be smaller than asked for, and even 0.
+    Returns:
+        `image` (B, 3, H, W) float32, the B names as `name`, and the names of unreadable samples as
+        `bad`. B may be smaller than the batch size, even 0.
     """
     good = [(sample.name, sample.image) for sample in samples if sample.image is not None]
     bad = [sample.name for sample in samples if sample.image is None]
@@ -91,40 +86,40 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     return {"image": images, "name": [name for name, _ in good], "bad": bad}
 
 
-class PlannedBatches(Sampler[list[Draw]]):
-    """A rank's batches of training, from a position of the plan to the end of the run.
+@dataclass(frozen=True)
+class PlannedBatches(Sampler[list[SampleRef]]):
+    """A rank's training batches from a position of the order to the end of the run."""
 
-    Args:
-        plan: the order of samples.
-        position: samples that all ranks together have drawn before.
-        num_batches: batches from there to the end.
-        batch_size: samples a rank and batch.
-        rank: this one.
-        world_size: how many ranks there are.
-    """
+    order: SampleOrder
+    _: KW_ONLY
+    position: int
+    """Samples that all ranks together have trained on before."""
 
-    def __init__(
-        self,
-        plan: Order,
-        *,
-        position: int,
-        num_batches: int,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self.plan = plan
-        self.position = position
-        self.num_batches = num_batches
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
+    num_batches: int
+    """Batches until the end of the run."""
+
+    batch_size: int
+    """Samples per rank and batch."""
+
+    rank: int
+    world_size: int
 
     def __len__(self) -> int:
         return self.num_batches
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        first = self.position + self.rank * self.batch_size
+    def __iter__(self) -> Iterator[list[SampleRef]]:
+        for position in self.positions():
+            yield self.order.sample_refs(position, self.batch_size)
+
+    def positions(self) -> range:
+        """Return the first position of each batch."""
         stride = self.batch_size * self.world_size
-        for batch in range(self.num_batches):
-            yield self.plan.draws(first + batch * stride, self.batch_size)
+        first = self.position + self.rank * self.batch_size
+        return range(first, first + self.num_batches * stride, stride)
+
+    def positions_in(self, window: range) -> NDArray[np.int64]:
+        """Return those positions of a window that this rank reads."""
+        positions = np.arange(window.start, window.stop)
+        offsets = positions - self.position
+        mine = (offsets >= 0) & (offsets // self.batch_size % self.world_size == self.rank)
+        return positions[mine]

@@ -1,4 +1,4 @@
-"""The next window's shards come while this one is read."""
+"""Download the shards of the next shuffle window while the current one is read."""
 
 import threading
 import time
@@ -7,231 +7,192 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
+from torch.utils.data import Sampler
 
-from vqgan_train.shards.remote.disk_cache import CacheFullError, Hold, hold_soon
-from vqgan_train.shards.remote.store import RemoteShard, StoppedError
+from vqgan_train.shards.index import Shard
+from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, pin_low_priority
+from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, RemoteShard, StoppedError
 from vqgan_train.system.errors import DeadShardError, ShardError
+from vqgan_train.training.data.orders import SampleRef
 from vqgan_train.training.data.pipeline import PlannedBatches, ShardDataset
-from vqgan_train.training.data.plan import Draw, Order
 
-SHARDS_AT_ONCE = 4
-"""Downloads of a rank at the same time."""
+CACHE_FULL_RETRY_SECONDS = 1.0
 
-ROOM_AGAIN_SECONDS = 1.0
-ROOM_FOR_SURE_SECONDS = 30.0
-"""So long a full cache may keep a window's shards from coming before it is too small."""
+CACHE_FULL_TIMEOUT_SECONDS = 30.0
+"""Time to wait for cache space before the run stops with an error. Other ranks on the machine that
+are a little behind keep the shards of their last window pinned for a moment."""
 
 
 class Prefetcher:
-    """Fetches and holds the shards of this window and of the next, in threads.
+    """Threads that download and pin the shards of the current window and of the next one.
 
     Args:
-        shards: all of them; those on this machine's own disks need nothing.
+        shards: all shards, by their number; local ones are ignored.
     """
 
-    def __init__(self, shards: Sequence[object]) -> None:
-        self._shards = shards
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = {
+            n: shard for n, shard in enumerate(shards) if isinstance(shard, RemoteShard)
+        }
         self._stop = threading.Event()
         self._changed = threading.Condition()
-        self._jobs: deque[int] = deque()
-        self._needed: set[int] = set()
+        self._queue: deque[int] = deque()
+        self._current: set[int] = set()
         self._upcoming: set[int] = set()
-        self._holds: dict[int, Hold] = {}
-        """Of this window's shards."""
+        self._pins: dict[int, CachePin] = {}
+        """Pins of the current window's shards."""
 
-        self._soon: dict[int, Hold] = {}
-        """Of the next window's, and for a moment of the last one's: they go if room is needed."""
+        self._low_priority_pins: dict[int, CachePin] = {}
+        """Pins of the next window's shards, and of the previous one's until they are released."""
 
         self._full_since: float | None = None
         self._error: ShardError | None = None
         self._threads = [
-            threading.Thread(target=self._work, daemon=True) for _ in range(SHARDS_AT_ONCE)
+            threading.Thread(target=self._work, daemon=True) for _ in range(PARALLEL_DOWNLOADS)
         ]
         for thread in self._threads:
             thread.start()
 
-    def enter(self, needed: Sequence[int], upcoming: Sequence[int]) -> None:
-        """Begin a window.
+    def start_window(self, current: Sequence[int], upcoming: Sequence[int]) -> None:
+        """Pin the shards of a window and download the missing ones, then those of the next window.
 
         Args:
-            needed: numbers of its shards, in the order of need.
-            upcoming: numbers of the next window's.
+            current: numbers of the window's shards, in the order in which they are read.
+            upcoming: numbers of the next window's shards.
         """
         with self._changed:
-            last, self._needed, self._upcoming = self._needed, set(needed), set(upcoming)
-            for number in self._soon.keys() & self._needed:
-                self._hold(number)
-            for number in self._holds.keys() - self._needed:
-                self._hold_soon(number)
-                self._holds.pop(number).release()
-            # Of windows smaller than the lag there may be more than one behind.
-            self._forget(self._soon.keys() - last - self._upcoming)
-            jobs = [n for n in needed if n not in self._holds]
-            jobs += [n for n in upcoming if n not in self._soon and n not in self._needed]
-            self._jobs = deque(n for n in jobs if self._is_remote(n))
+            previous, self._current, self._upcoming = self._current, set(current), set(upcoming)
+            for number in self._low_priority_pins.keys() & self._current:
+                self._pin(number)
+            for number in self._pins.keys() - self._current:
+                self._low_priority_pins[number] = pin_low_priority(self._shards[number].path)
+                self._pins.pop(number).release()
+            # Short windows may leave pins of several windows before the previous one.
+            self._release(self._low_priority_pins.keys() - previous - self._upcoming)
+            queue = [n for n in current if n not in self._pins]
+            queue += [
+                n for n in upcoming if n not in self._low_priority_pins and n not in self._current
+            ]
+            self._queue = deque(n for n in queue if n in self._shards)
             self._changed.notify_all()
 
-    def leave_previous(self) -> None:
-        """Let go of what neither this window nor the next needs."""
+    def release_previous_window(self) -> None:
+        """Release the pins that only the previous window needed."""
         with self._changed:
-            self._forget(self._soon.keys() - self._upcoming)
+            self._release(self._low_priority_pins.keys() - self._upcoming)
 
-    def require_room(self) -> None:
-        """Say whether the cache is too small.
+    def require_space(self) -> None:
+        """Check that the current window fits into the cache.
 
         Raises:
-            ShardError: this window's shards do not fit into it.
+            ShardError: the cache was full for CACHE_FULL_TIMEOUT_SECONDS.
         """
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """End all transfers, and let go of everything."""
+        """Stop all downloads and release all pins."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(1)  # one may be waiting for another process's download
+            thread.join(1)  # a thread may be waiting for another process's download
         with self._changed:
-            self._forget(self._soon.keys())
-            for number in list(self._holds):
-                self._holds.pop(number).release()
+            self._release(self._low_priority_pins.keys())
+            for number in list(self._pins):
+                self._pins.pop(number).release()
 
-    def _is_remote(self, number: int) -> bool:
-        return isinstance(self._shards[number], RemoteShard)
-
-    def _remote(self, number: int) -> RemoteShard:
-        shard = self._shards[number]
-        assert isinstance(shard, RemoteShard)
-        return shard
-
-    def _hold(self, number: int) -> None:
-        """Hold a shard; one that went meanwhile is fetched again."""
-        shard = self._remote(number)
+    def _pin(self, number: int) -> None:
+        """Pin a shard; if it was evicted meanwhile, it stays unpinned and is downloaded again."""
         with suppress(FileNotFoundError):
-            self._holds[number] = Hold(shard.store.path(shard.address))
+            self._pins[number] = CachePin(self._shards[number].path)
 
-    def _hold_soon(self, number: int) -> None:
-        shard = self._remote(number)
-        self._soon[number] = hold_soon(shard.store.path(shard.address))
-
-    def _forget(self, numbers: Iterable[int]) -> None:
+    def _release(self, numbers: Iterable[int]) -> None:
         for number in list(numbers):
-            self._soon.pop(number).release()
+            self._low_priority_pins.pop(number).release()
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs and not self._stop.is_set():
+                while not self._queue and not self._stop.is_set():
                     self._changed.wait()
                 if self._stop.is_set():
                     return
-                number = self._jobs.popleft()
+                number = self._queue.popleft()
             try:
                 self._fetch(number)
             except StoppedError:
                 return
             except DeadShardError:
-                pass  # named where it was found; its samples are counted where they are read
+                pass  # the store has logged it, and its samples are counted where they are read
             except CacheFullError as error:
-                self._find_room(number, error)
+                self._retry_later(number, error)
 
     def _fetch(self, number: int) -> None:
-        shard = self._remote(number)
-        urgent = number in self._needed
-        _, hold = shard.store.fetch_to_hold(shard.address, self._stop, urgent=urgent)
-        with self._changed, hold:
+        shard = self._shards[number]
+        urgent = number in self._current
+        _, pin = shard.store.fetch_and_pin(shard.address, self._stop, urgent=urgent)
+        with self._changed, pin:
             self._full_since = None
             if self._stop.is_set():
                 return
-            if number in self._needed:
-                self._hold(number)
+            if number in self._current:
+                self._pin(number)
             elif number in self._upcoming:
-                self._hold_soon(number)
+                self._low_priority_pins[number] = pin_low_priority(shard.path)
 
-    def _find_room(self, number: int, error: CacheFullError) -> None:
-        """Try again later; say so if it stays like that and is needed now."""
+    def _retry_later(self, number: int, error: CacheFullError) -> None:
+        """Queue a shard again after the cache was full; give up if it is needed now."""
         with self._changed:
-            if number in self._needed:
-                self._jobs.appendleft(number)
-                self._wait_for_others(error)
+            if number in self._current:
+                self._queue.appendleft(number)
+                now = time.monotonic()
+                self._full_since = self._full_since or now
+                if now - self._full_since > CACHE_FULL_TIMEOUT_SECONDS:
+                    self._error = error
             elif number in self._upcoming:
-                self._jobs.append(number)
-        self._stop.wait(ROOM_AGAIN_SECONDS)
-
-    def _wait_for_others(self, error: CacheFullError) -> None:
-        """Ranks on this machine that are a little behind hold their last window a little longer."""
-        now = time.monotonic()
-        self._full_since = self._full_since or now
-        if now - self._full_since > ROOM_FOR_SURE_SECONDS:
-            self._error = error
+                self._queue.append(number)
+        self._stop.wait(CACHE_FULL_RETRY_SECONDS)
 
 
-class PrefetchedBatches(PlannedBatches):
-    """A rank's batches of training, whose shards are on their way before they are drawn.
+class PrefetchedBatches(Sampler[list[SampleRef]]):
+    """Planned batches; iterating over them downloads the shards of this window and of the next.
 
     Args:
-        plan: the order of samples.
-        data: the samples.
-        lag: batches that are drawn here before they are read.
-        position: see PlannedBatches, as all others.
-        num_batches: likewise.
-        batch_size: likewise.
-        rank: likewise.
-        world_size: likewise.
+        batches: the rank's batches.
+        data: data set that the batches refer to.
+        lag: number of batches that the loader requests before it has read the first of them.
     """
 
-    def __init__(
-        self,
-        plan: Order,
-        data: ShardDataset,
-        *,
-        lag: int,
-        position: int,
-        num_batches: int,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        super().__init__(
-            plan,
-            position=position,
-            num_batches=num_batches,
-            batch_size=batch_size,
-            rank=rank,
-            world_size=world_size,
-        )
+    def __init__(self, batches: PlannedBatches, data: ShardDataset, *, lag: int) -> None:
+        self.batches = batches
         self.data = data
         self.lag = lag
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[SampleRef]]:
+        order = self.batches.order
         prefetcher = Prefetcher(self.data.shards)
-        window, batches_in_it = range(0), 0
+        window, batches_in_window = range(0), 0
         try:
-            for draws, position in zip(super().__iter__(), self._positions(), strict=True):
+            for refs, position in zip(self.batches, self.batches.positions(), strict=True):
                 if position not in window:
-                    window, batches_in_it = self.plan.window(position), 0
-                    following = self.plan.window(window.stop)
-                    prefetcher.enter(self.shards_in(window), self.shards_in(following))
-                elif batches_in_it == self.lag:
-                    prefetcher.leave_previous()
-                batches_in_it += 1
-                prefetcher.require_room()
-                yield draws
+                    window, batches_in_window = order.window(position), 0
+                    next_window = order.window(window.stop)
+                    prefetcher.start_window(self.shards_in(window), self.shards_in(next_window))
+                elif batches_in_window == self.lag:
+                    prefetcher.release_previous_window()
+                batches_in_window += 1
+                prefetcher.require_space()
+                yield refs
         finally:
             prefetcher.close()
 
     def shards_in(self, window: range) -> list[int]:
-        """Numbers of the shards that this rank draws from in a window, in the order of need."""
-        positions = np.arange(window.start, window.stop)
-        drawn = positions - self.position
-        mine = (drawn >= 0) & (drawn // self.batch_size % self.world_size == self.rank)
-        numbers = self.data.shard_numbers(self.plan.samples(window)[mine])
-        shards, first_needed = np.unique(numbers, return_index=True)
-        return [int(shard) for shard in shards[np.argsort(first_needed)]]
-
-    def _positions(self) -> Iterator[int]:
-        """At which position each batch begins."""
-        stride = self.batch_size * self.world_size
-        first = self.position + self.rank * self.batch_size
-        return iter(range(first, first + self.num_batches * stride, stride))
+        """Return the numbers of a window's shards that this rank reads, in the order of reading."""
+        offsets = self.batches.positions_in(window) - window.start
+        numbers = self.data.shard_numbers(self.batches.order.samples(window)[offsets])
+        shards, first_uses = np.unique(numbers, return_index=True)
+        return [int(shard) for shard in shards[np.argsort(first_uses)]]

@@ -1,8 +1,8 @@
-"""Samples drawn with replacement, from sources that are weighted: some are seen often, some never.
+"""Order of samples drawn with replacement from weighted sources.
 
-A position's sample is drawn from random numbers that belong to its block of positions, so this,
-too, is a pure function of seed and position, the same for any number of ranks and workers. There
-are no epochs. After N draws of N samples, weighted by size, about 37 % have not been seen.
+Each block of positions has its own random numbers, so this order, too, is a pure function of seed
+and position. It has no epochs: after N draws from N samples, weighted by size, about 37 % of the
+samples have not been seen.
 """
 
 from collections.abc import Sequence
@@ -12,28 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqgan_train.system.errors import ShardError
-from vqgan_train.training.data.plan import Order
+from vqgan_train.training.data.orders import SampleOrder
 
 BLOCK = 4096
-"""Positions that share one start of the random numbers, where windows do not decide."""
+"""Positions per random-number block if `shuffle_shards` is None; else a block is a window."""
 
 DRAWS = 0xD2A3
-"""Keeps these random numbers apart from others of the same seed."""
+"""Last element of seeds, which keeps these random numbers independent of others."""
 
 
-class WeightedPlan(Order):
+class WeightedSampling(SampleOrder):
     """Independent draws: a source by its weight, then any of its samples.
 
     Args:
-        counts: samples in each shard.
-        sources: shards of each source; the sources' shards follow one another.
-        weights: of each source, in any unit; None: by its number of samples.
-        seed: chooses the draws.
-        shuffle_shards: shards that draws of one window come from. They are drawn themselves, so
-            that over all windows each sample is as probable as without. None: all shards.
+        counts: number of samples in each shard; the shards of a source are adjacent.
+        sources: number of shards of each source.
+        weights: weight of each source, in any unit. None: number of its samples.
+        seed: seed of the draws.
+        shuffle_shards: number of shards from which the samples of a window are drawn. These shards
+            are drawn, too, with probabilities that leave those of the samples unchanged. None: all
+            shards.
 
     Raises:
-        ShardError: a source that has weight has no samples.
+        ShardError: a source with a positive weight has no samples.
     """
 
     def __init__(
@@ -51,28 +52,28 @@ class WeightedPlan(Order):
         self._probabilities = _shard_probabilities(self.counts, sources, weights)
         shares = np.add.reduceat(self._probabilities, np.cumsum([0, *sources[:-1]]))
         self._shares = ", ".join(f"{share:.6g}" for share in shares)
-        # As many positions to a window as its shards have samples, on average.
+        # A window has as many positions as its shards have samples on average.
         mean = self.counts.sum() / len(self.counts)
         self._length = BLOCK if shuffle_shards is None else max(1, round(shuffle_shards * mean))
-        self._drawn = lru_cache(maxsize=3)(self._draw_window)
+        self._window = lru_cache(maxsize=3)(self._draw_window)
 
     @property
     def name(self) -> str:
-        """The order depends on the sources' shares and on the size of windows."""
+        """Name of the order with the sources' shares and the size of windows."""
         over = "all" if self.shuffle_shards is None else self.shuffle_shards
         return f"with_replacement, sources {self._shares}, from {over} shards at a time"
 
     def window(self, position: int) -> range:
-        """Windows are of one length."""
+        """Return the positions of a window; all windows have the same length."""
         first = position - position % self._length
         return range(first, first + self._length)
 
     def samples(self, window: range) -> NDArray[np.int64]:
-        """The draws of one window."""
-        return self._drawn(window.start // self._length)
+        """Return the draws of a window."""
+        return self._window(window.start // self._length)
 
-    def time(self, position: int) -> int:
-        """The position: a sample that comes again is cropped and mirrored anew."""
+    def epoch_at(self, position: int) -> int:
+        """Return the position, so that a repeated sample gets a new augmentation."""
         return position
 
     def _draw_window(self, number: int) -> NDArray[np.int64]:
@@ -82,16 +83,16 @@ class WeightedPlan(Order):
         if self.shuffle_shards is None:
             shards = random.choice(len(self.counts), self._length, p=self._probabilities)
         else:
-            at_hand = random.choice(len(self.counts), self.shuffle_shards, p=self._probabilities)
-            shards = random.choice(at_hand, self._length)
+            available = random.choice(len(self.counts), self.shuffle_shards, p=self._probabilities)
+            shards = random.choice(available, self._length)
         return self._firsts[shards] + random.integers(0, self.counts[shards])
 
 
 def _shard_probabilities(
     counts: NDArray[np.int64], sources: Sequence[int], weights: Sequence[float] | None
 ) -> NDArray[np.float64]:
-    """(shards,) probability that a draw is from a shard: its source's share, split by size."""
-    assert sum(sources) == len(counts), "each shard is of one source"
+    """Return (shards,) probabilities of a draw: each source's share, split by sample counts."""
+    assert sum(sources) == len(counts), "each shard belongs to one source"
     source_of_shard = np.repeat(np.arange(len(sources)), sources)
     sizes = np.bincount(source_of_shard, counts, len(sources))
     shares = sizes if weights is None else np.asarray(weights, dtype=np.float64)
@@ -99,7 +100,7 @@ def _shard_probabilities(
     if len(empty):
         raise ShardError(
             f"Source {empty[0] + 1} of data.train_shards has a weight of {shares[empty[0]]:g} in "
-            "data.source_weights, but no samples. Set its weight to 0, or leave it out."
+            "data.source_weights, but no samples. Set its weight to 0, or remove the source."
         )
-    of_samples = np.divide(shares / shares.sum(), sizes, out=np.zeros(len(sizes)), where=sizes > 0)
-    return of_samples[source_of_shard] * counts
+    per_sample = np.divide(shares / shares.sum(), sizes, out=np.zeros(len(sizes)), where=sizes > 0)
+    return per_sample[source_of_shard] * counts

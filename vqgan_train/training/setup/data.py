@@ -13,9 +13,9 @@ from vqgan_train.shards.sample_photos import pack_sample_photos
 from vqgan_train.system.errors import ShardError
 from vqgan_train.system.files import cache_folder
 from vqgan_train.training.data.data_module import ShardDataModule
-from vqgan_train.training.data.lanes import IMAGES_IN_A_ROW, LanePlan
-from vqgan_train.training.data.plan import Order, Plan, WindowPlan
-from vqgan_train.training.data.weighted import WeightedPlan
+from vqgan_train.training.data.interleaved import INTERLEAVE_BLOCK, InterleavedOrder
+from vqgan_train.training.data.orders import FullShuffle, SampleOrder, WindowedShuffle
+from vqgan_train.training.data.weighted import WeightedSampling
 from vqgan_train.training.setup.quantities import world_size
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def build_data(config: Config) -> ShardDataModule:
     if data.shard_lanes is not None:
         _compare_lanes(data.shard_lanes, data.batch_size * world_size(config))
 
-    def make_plan(counts: Sequence[int]) -> Order:
+    def make_order(counts: Sequence[int]) -> SampleOrder:
         return build_plan(data, config.run.seed, counts, sizes)
 
     train_shards = [shard for source in train for shard in source]
@@ -41,7 +41,7 @@ def build_data(config: Config) -> ShardDataModule:
         train_shards=train_shards,
         val_shards=val_shards,
         store=_build_store(data, [*train_shards, *val_shards]),
-        make_plan=make_plan,
+        make_order=make_order,
         train_transform=ImageTransform(
             data.resize, data.image_size, data.random_crop, data.random_flip
         ),
@@ -54,7 +54,9 @@ def build_data(config: Config) -> ShardDataModule:
     )
 
 
-def build_plan(data: DataConfig, seed: int, counts: Sequence[int], sources: Sequence[int]) -> Order:
+def build_plan(
+    data: DataConfig, seed: int, counts: Sequence[int], sources: Sequence[int]
+) -> SampleOrder:
     """Choose the order of training samples.
 
     Args:
@@ -64,22 +66,22 @@ def build_plan(data: DataConfig, seed: int, counts: Sequence[int], sources: Sequ
         sources: shards of each pattern.
     """
     if data.sampling is Sampling.with_replacement:
-        return WeightedPlan(counts, sources, data.source_weights, seed, data.shuffle_shards)
+        return WeightedSampling(counts, sources, data.source_weights, seed, data.shuffle_shards)
     if data.shuffle_shards is not None and data.shard_lanes is not None:
-        return LanePlan(counts, seed, data.shuffle_shards, data.shard_lanes)
+        return InterleavedOrder(counts, seed, data.shuffle_shards, data.shard_lanes)
     if data.shuffle_shards is not None:
-        return WindowPlan(counts, seed, data.shuffle_shards)
-    return Plan(sum(counts), seed)
+        return WindowedShuffle(counts, seed, data.shuffle_shards)
+    return FullShuffle(sum(counts), seed)
 
 
 def _compare_lanes(lanes: int, images: int) -> None:
     """Say so where lanes do not spare downloads: in the order nothing is wrong then."""
-    if lanes * IMAGES_IN_A_ROW % images:
+    if lanes * INTERLEAVE_BLOCK % images:
         log.warning(
             "WARNING: data.shard_lanes=%d x %d images is no multiple of the %d images that all "
             "devices read at a time, so a lane's shards are read by several of them in turn.",
             lanes,
-            IMAGES_IN_A_ROW,
+            INTERLEAVE_BLOCK,
             images,
         )
 

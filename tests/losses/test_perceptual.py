@@ -8,15 +8,15 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from vqgan_train.losses.lpips_weights import VGG16, find_lpips_weights
-from vqgan_train.losses.perceptual import LPIPS, _unit_length
+from vqgan_train.losses import LPIPS, VGG16, find_lpips_weights
+from vqgan_train.losses.perceptual import _unit_length
 
 Weights = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
 def real_weights() -> Weights:
-    return find_lpips_weights()
+    return find_lpips_weights(VGG16)
 
 
 @pytest.fixture(scope="module")

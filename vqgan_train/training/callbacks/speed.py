@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from vqgan_train.losses import this_batch_alone
+from vqgan_train.losses import no_reduction
 from vqgan_train.system.errors import first_line
 from vqgan_train.training.callbacks.metrics_log import MetricsLog
 
@@ -86,7 +86,7 @@ def _rehearse(pl_module: LightningModule, shape: tuple[int, int, int, int]) -> N
     statistics = [buffer.clone() for buffer in pl_module.buffers()]
     devices = [pl_module.device] if pl_module.device.type == "cuda" else []
     module: Any = pl_module
-    pool, module.pool = module.pool, this_batch_alone  # another rank may fail before it comes to it
+    pool, module.pool = module.pool, no_reduction  # another rank may fail before it comes to it
     try:
         with torch.random.fork_rng(devices=devices):
             images = torch.rand(shape, device=pl_module.device) * 2 - 1

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from vqgan_train.checkpoint import to_original, weights_under_our_names
 from vqgan_train.losses import (
+    VGG16,
     Objective,
     StepTerms,
     ValidationTerms,
     find_lpips_weights,
-    this_batch_alone,
+    no_reduction,
 )
 from vqgan_train.metrics.codebook import codebook_use, token_counts
 from vqgan_train.metrics.validation import IMAGE_METRICS, ImageMetric, add_up, image_metrics, means
@@ -91,7 +92,7 @@ class VQGANModule(LightningModule):
         self.warm_step = 0
         """Step from which the discriminator knows enough for the generator to feel it."""
         self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
-        self.pool = self._mean_over_ranks if shares_adaptive_weight else this_batch_alone
+        self.pool = self._mean_over_ranks if shares_adaptive_weight else no_reduction
         """Brings ranks together where the adaptive weight is made."""
         self.validation_metrics = tuple(validation_metrics)
         self.alexnet_weights = None if alexnet_weights is None else Path(alexnet_weights)
@@ -108,11 +109,13 @@ class VQGANModule(LightningModule):
         """Fetch the weights of LPIPS and of what validation measures with, once.
 
         Raises:
-            LpipsWeightsNotFoundError: there is no way to get them.
-            LpipsWeightsError, FileNotFoundError: a file that was set is another one, or not there.
+            LpipsWeightsNotFoundError: no source has the weights.
+            UserError: a configured file is missing or holds other weights.
         """
         if not self.objective.lpips.is_loaded:
-            self.objective.lpips.load_weights(find_lpips_weights(self.lpips_weights))
+            self.objective.lpips.load_weights(
+                find_lpips_weights(VGG16, self.lpips_weights, "loss.lpips_weights")
+            )
         if not self._image_metrics:
             self._image_metrics = image_metrics(self.validation_metrics, self.alexnet_weights)
 
@@ -165,7 +168,7 @@ class VQGANModule(LightningModule):
             last_layer=self.generator.decoder.conv_out.weight,
             adversarial_factor=float(self.global_step >= adversarial_start),
             discriminator_factor=float(self.global_step >= self.discriminator_start_step),
-            pool=self.pool,
+            reduce_gradients=self.pool,
         )
         logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
         # A loss that is not finite makes its gradient so: then all ranks leave the step out.

@@ -24,7 +24,7 @@ from tiny_exports import (
 )
 from torch import nn
 
-from vqgan_train.checkpoint import FORMATS, Networks, read_networks
+from vqgan_train.checkpoint import FORMATS, CheckpointWeights, read_networks
 from vqgan_train.checkpoint.model_configs import RECIPE, flax_config, taming_config
 from vqgan_train.models import VQGAN
 
@@ -37,7 +37,7 @@ FILES = {
 }
 
 
-def written(name: str, networks: Networks, folder: Path) -> Path:
+def written(name: str, networks: CheckpointWeights, folder: Path) -> Path:
     FORMATS[name].write(networks, ORIGIN, folder)
     return folder
 

@@ -40,7 +40,8 @@ from checkpoint.pickles import (
     write_zip,
 )
 
-from vqgan_train.checkpoint import StandIn, read_checkpoint
+from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.unpickling import StandIn
 from vqgan_train.system.errors import CheckpointError
 
 

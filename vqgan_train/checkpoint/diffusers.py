@@ -1,7 +1,7 @@
-"""The one mapping between the original's weights and those of diffusers' VQModel, both ways.
+"""Convert between the original's weights and those of diffusers' VQModel.
 
-diffusers counts the decoder's levels from the smallest, the original from the largest; and it has
-the attention's 1x1 convolutions (C, C, 1, 1) as linear layers (C, C).
+diffusers numbers the decoder's levels from the smallest resolution, the original from the largest.
+The attention's 1x1 convolutions (C, C, 1, 1) are linear layers (C, C) in diffusers.
 """
 
 import re
@@ -10,13 +10,12 @@ from functools import cache
 
 from torch import Tensor
 
-from vqgan_train.checkpoint.unpickling import shown
+from vqgan_train.checkpoint.unpickling import printable_text
 
 CODEBOOK = "quantize.embedding.weight"
 DOWN = "encoder.down_blocks."
 MATRIX_DIMENSIONS = 2
 
-# the original's, diffusers'; numbers in place of #
 _PREFIXES = (
     ("encoder.down.#.block.#.", "encoder.down_blocks.#.resnets.#."),
     ("encoder.down.#.attn.#.", "encoder.down_blocks.#.attentions.#."),
@@ -33,18 +32,20 @@ _PREFIXES = (
     ("encoder.norm_out.", "encoder.conv_norm_out."),
     ("decoder.norm_out.", "decoder.conv_norm_out."),
 )
+"""The original's prefix and diffusers'; each `#` is a number."""
+
 _INNER = {"nin_shortcut": "conv_shortcut"}
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
 
 def is_diffusers(weights: Iterable[str]) -> bool:
-    """Whether these are the names of a VQModel of diffusers; its KL-VAE has no codebook."""
+    """Tell whether these names are those of diffusers' VQModel; its KL-VAE has no codebook."""
     names = set(weights)
     return CODEBOOK in names and any(name.startswith(DOWN) for name in names)
 
 
 def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and lay out the generator's weights, which are under the original's names."""
+    """Convert the generator's weights from the original's names and shapes to VQModel's."""
     levels = _levels(weights, r"encoder\.down\.([0-9]+)\.")
     renamed = {_translate(name, levels, backwards=False): w for name, w in weights.items()}
     return {
@@ -54,24 +55,24 @@ def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and lay out a VQModel's weights as the original's; what is not its stays as it is.
+    """Convert a VQModel's weights to the original's names and shapes; others stay unchanged.
 
     Raises:
-        ValueError: two of them are the same weight of the original's.
+        ValueError: two weights get the same name.
     """
     levels = _levels(weights, r"encoder\.down_blocks\.([0-9]+)\.")
     original: dict[str, Tensor] = {}
     for name, weight in weights.items():
         original_name = _translate(name, levels, backwards=True)
         if original_name in original:
-            raise ValueError(f"it has the weight {shown(original_name)} twice")
+            raise ValueError(f"it has the weight {printable_text(original_name)} twice")
         is_matrix = _is_projection(name) and weight.dim() == MATRIX_DIMENSIONS
         original[original_name] = weight[..., None, None] if is_matrix else weight
     return original
 
 
 def _is_projection(name: str) -> bool:
-    """Whether diffusers' name is that of a linear layer's weight."""
+    """Tell whether a weight, named as in diffusers, is that of a linear layer."""
     return bool(re.search(r"\.attentions\.[0-9]+\.to_(q|k|v|out\.0)\.weight$", name))
 
 
@@ -99,6 +100,6 @@ def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str, dict[str, str
         source, target = (diffusers, original) if backwards else (original, diffusers)
         inner = _ATTENTION if ".attn" in original else _INNER
         if backwards:
-            inner = {theirs: ours for ours, theirs in inner.items()}
+            inner = {diffusers_layer: layer for layer, diffusers_layer in inner.items()}
         rules.append((re.compile(re.escape(source).replace(r"\#", r"([0-9]+)")), target, inner))
     return rules

@@ -1,8 +1,6 @@
-"""The one mapping between our names of weights and the original's.
+"""Convert between our names of weights and the original's, those of taming-transformers.
 
-taming-transformers' names are what the world's checkpoints and converters use, so files hold those;
-code holds ours. The rules are prefixes with numbers in place of `#`, the same numbers on both
-sides.
+Code uses our names. Files use the original's, because other programs expect them.
 """
 
 import re
@@ -11,7 +9,6 @@ from functools import cache
 
 from torch import Tensor
 
-# ours, the original's
 _PREFIXES = (
     ("generator.encoder.levels.#.blocks.#.", "encoder.down.#.block.#."),
     ("generator.encoder.levels.#.attentions.#.", "encoder.down.#.attn.#."),
@@ -26,6 +23,8 @@ _PREFIXES = (
     ("generator.post_quant_conv.", "post_quant_conv."),
     ("discriminator.layers.#.", "loss.discriminator.main.#."),
 )
+"""Our prefix and the original's; each `#` is a number, the same in both."""
+
 _INNER = (
     ("middle.block1.", "mid.block_1."),
     ("middle.attention.", "mid.attn_1."),
@@ -54,14 +53,14 @@ _OURS = re.compile(
     """,
     re.VERBOSE,
 )
-"""All names that our networks may have, of any number of levels and blocks."""
+"""All names that weights of our networks can have, with any number of levels and blocks."""
 
 
 def to_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename our weights (`generator.*`, `discriminator.*`) to the original's names.
 
     Raises:
-        KeyError: a name is not of our model; a rule is missing here.
+        KeyError: a name does not belong to our networks.
     """
     for name in weights:
         _require_ours(name, name)
@@ -72,7 +71,7 @@ def to_ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the original's weights to ours.
 
     Raises:
-        KeyError: a name is not of the original's generator or discriminator.
+        KeyError: a name does not belong to the original's generator or discriminator.
     """
     ours = {_translate(name, backwards=True): name for name in weights}
     for our_name, name in ours.items():
@@ -81,7 +80,7 @@ def to_ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _require_ours(our_name: str, name: str) -> None:
-    """Check that a translation is a name of ours; the rules alone let any ending pass."""
+    # The prefix rules alone would accept any ending.
     if not _OURS.fullmatch(our_name):
         raise KeyError(name)
 
@@ -111,4 +110,4 @@ def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str]]:
 
 
 def _directed(pairs: Iterable[tuple[str, str]], *, backwards: bool) -> Iterable[tuple[str, str]]:
-    return ((theirs, ours) if backwards else (ours, theirs) for ours, theirs in pairs)
+    return ((original, ours) if backwards else (ours, original) for ours, original in pairs)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vqgan_train.checkpoint import read_generator, require_generator
+from vqgan_train.checkpoint import read_networks, require_generator
 from vqgan_train.models.autoencoder import Decoder, Encoder
 from vqgan_train.models.layers import AttentionBlock, ResidualBlock
 from vqgan_train.models.quantizer import VectorQuantizer
@@ -108,12 +108,13 @@ class VQGAN(nn.Module):
         """Build the tokenizer that a checkpoint holds, in evaluation mode on the CPU.
 
         Args:
-            path: a file that `vqgan_train.checkpoint.reading.read_generator` reads.
+            path: a file of any format that `vqgan_train.checkpoint.read_checkpoint` reads.
 
         Raises:
-            CheckpointError: the file cannot be read, or does not hold all of a tokenizer.
+            CheckpointError: the file cannot be read, or lacks weights of a tokenizer.
         """
-        return cls.from_weights(*read_generator(Path(path)), Path(path))
+        networks = read_networks(Path(path))
+        return cls.from_weights(networks.architecture, networks.generator, Path(path))
 
     @classmethod
     def from_weights(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import yaml
 
-from vqgan_train.checkpoint import Networks
+from vqgan_train.checkpoint import CheckpointWeights
 from vqgan_train.release.choices import Choices
 from vqgan_train.release.front_matter import HUB_NAME, front_matter, initial_weights
 from vqgan_train.release.lineage import Lineage
@@ -27,7 +27,7 @@ class Subject(NamedTuple):
     records: tuple[Records, ...]
     """Of each part."""
 
-    networks: Networks
+    networks: CheckpointWeights
     made_from: Mapping[str, str]
     """`source` and `source_sha256` of the checkpoint."""
 
@@ -65,7 +65,7 @@ def model_card(subject: Subject, choices: Choices) -> str:
     return fill(read_template("card.md"), values)
 
 
-def _parameters(networks: Networks) -> dict[str, str | None]:
+def _parameters(networks: CheckpointWeights) -> dict[str, str | None]:
     def count(*prefixes: str) -> str:
         weights = networks.generator.items()
         return f"{sum(weight.numel() for name, weight in weights if name.startswith(prefixes)):,}"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vqgan_train.checkpoint import (
+    CheckpointWeights,
     Format,
     LoadReport,
-    Networks,
     discriminator_architecture,
     read_networks,
 )
@@ -92,7 +92,7 @@ def convert(checkpoint: Path, target: Format, folder: Path) -> Conversion:
 
 
 def write_compared(
-    networks: Networks, made_from: Mapping[str, str], target: Format, folder: Path
+    networks: CheckpointWeights, made_from: Mapping[str, str], target: Format, folder: Path
 ) -> Conversion:
     """Write networks in a format, read them back, and compare.
 
@@ -129,7 +129,7 @@ def probe_images(model: VQGAN) -> Tensor:
     return images[:, [channel % images.shape[1] for channel in range(channels)]]
 
 
-def whole_networks(checkpoint: Path) -> Networks:
+def whole_networks(checkpoint: Path) -> CheckpointWeights:
     """Read networks of which nothing is missing, and nothing infinite.
 
     Raises:
@@ -166,7 +166,7 @@ def origin(checkpoint: Path) -> dict[str, str]:
     }
 
 
-def _kept(networks: Networks, target: Format) -> dict[str, Tensor]:
+def _kept(networks: CheckpointWeights, target: Format) -> dict[str, Tensor]:
     """The weights that a format keeps, under our full names."""
     parts = {"generator": networks.generator}
     if target.has_discriminator:
@@ -198,7 +198,9 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
     return torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8))
 
 
-def _require_agreement(networks: Networks, read_back: Networks, written: Path) -> Agreement:
+def _require_agreement(
+    networks: CheckpointWeights, read_back: CheckpointWeights, written: Path
+) -> Agreement:
     model = VQGAN.from_weights(networks.architecture, networks.generator, written)
     again = VQGAN.from_weights(read_back.architecture, read_back.generator, written)
     agreed = agreement(model, again, probe_images(model))

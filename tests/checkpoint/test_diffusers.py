@@ -1,4 +1,4 @@
-"""diffusers' VQModel holds our weights, and gives them back."""
+"""Conversion to diffusers' VQModel and back."""
 
 from pathlib import Path
 from typing import Any

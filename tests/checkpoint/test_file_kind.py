@@ -1,4 +1,4 @@
-"""What is met in place of a checkpoint is called what it is."""
+"""Errors describe files that are no checkpoints."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""What fits a model, what does not, and how it is said."""
+"""Comparison of a file's weights with a model, and its messages."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reading what is a checkpoint, and refusing what is not."""
+"""Reading checkpoints, and refusing other files."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ CONTENT = {"state_dict": {"encoder.conv_in.weight": torch.eye(4)}, "notes": {"ep
 
 
 class RunsACommand:
-    """What a hostile pickle holds: to unpickle it is to run the command."""
+    """Object whose unpickling runs a command."""
 
     def __init__(self, command: str) -> None:
         self.command = command

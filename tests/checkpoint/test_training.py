@@ -1,4 +1,4 @@
-"""What a checkpoint of ours says of its run, and what others say."""
+"""Training settings read from checkpoints of our runs and of others."""
 
 from pathlib import Path
 from typing import Any

@@ -6,11 +6,11 @@ The attention's 1x1 convolutions (C, C, 1, 1) are linear layers (C, C) in diffus
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 
 from torch import Tensor
 
 from vqgan_train.checkpoint.unpickling import printable_text
+from vqgan_train.checkpoint.weight_names import PrefixRule, match_prefix, prefix_rules
 
 CODEBOOK = "quantize.embedding.weight"
 DOWN = "encoder.down_blocks."
@@ -34,8 +34,18 @@ _PREFIXES = (
 )
 """The original's prefix and diffusers'; each `#` is a number."""
 
-_INNER = {"nin_shortcut": "conv_shortcut"}
-_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+_LAYERS = {
+    "nin_shortcut": "conv_shortcut",
+    "norm": "group_norm",
+    "q": "to_q",
+    "k": "to_k",
+    "v": "to_v",
+    "proj_out": "to_out.0",
+}
+"""diffusers' names of layers, by the original's."""
+
+_TO_DIFFUSERS = prefix_rules(_PREFIXES)
+_TO_ORIGINAL = prefix_rules((diffusers, original) for original, diffusers in _PREFIXES)
 
 
 def is_diffusers(weights: Iterable[str]) -> bool:
@@ -47,7 +57,7 @@ def is_diffusers(weights: Iterable[str]) -> bool:
 def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert the generator's weights from the original's names and shapes to VQModel's."""
     levels = _levels(weights, r"encoder\.down\.([0-9]+)\.")
-    renamed = {_translate(name, levels, backwards=False): w for name, w in weights.items()}
+    renamed = {_translate(name, levels, _TO_DIFFUSERS, _LAYERS): w for name, w in weights.items()}
     return {
         name: weight.flatten(1) if _is_projection(name) else weight
         for name, weight in renamed.items()
@@ -61,9 +71,10 @@ def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: two weights get the same name.
     """
     levels = _levels(weights, r"encoder\.down_blocks\.([0-9]+)\.")
+    layers = {diffusers: original for original, diffusers in _LAYERS.items()}
     original: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        original_name = _translate(name, levels, backwards=True)
+        original_name = _translate(name, levels, _TO_ORIGINAL, layers)
         if original_name in original:
             raise ValueError(f"it has the weight {printable_text(original_name)} twice")
         is_matrix = _is_projection(name) and weight.dim() == MATRIX_DIMENSIONS
@@ -80,26 +91,12 @@ def _levels(names: Iterable[str], pattern: str) -> int:
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
-def _translate(name: str, levels: int, *, backwards: bool) -> str:
-    for pattern, replacement, inner in _rules(backwards=backwards):
-        match = pattern.match(name)
-        if match:
-            numbers = [int(number) for number in match.groups()]
-            if replacement.startswith("decoder.up"):
-                numbers[0] = levels - 1 - numbers[0]
-            layer, dot, leaf = name[match.end() :].rpartition(".")
-            prefix = replacement.replace("#", "{}").format(*numbers)
-            return f"{prefix}{inner.get(layer, layer)}{dot}{leaf}"
-    return name
-
-
-@cache
-def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str, dict[str, str]]]:
-    rules = []
-    for original, diffusers in _PREFIXES:
-        source, target = (diffusers, original) if backwards else (original, diffusers)
-        inner = _ATTENTION if ".attn" in original else _INNER
-        if backwards:
-            inner = {diffusers_layer: layer for layer, diffusers_layer in inner.items()}
-        rules.append((re.compile(re.escape(source).replace(r"\#", r"([0-9]+)")), target, inner))
-    return rules
+def _translate(name: str, levels: int, rules: list[PrefixRule], layers: Mapping[str, str]) -> str:
+    match = match_prefix(name, rules)
+    if match is None:
+        return name
+    replacement, numbers, rest = match
+    if replacement.startswith("decoder.up"):
+        numbers[0] = str(levels - 1 - int(numbers[0]))
+    layer, dot, leaf = rest.rpartition(".")
+    return f"{replacement.format(*numbers)}{layers.get(layer, layer)}{dot}{leaf}"

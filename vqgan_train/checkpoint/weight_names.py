@@ -5,7 +5,6 @@ Code uses our names. Files use the original's, because other programs expect the
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 
 from torch import Tensor
 
@@ -56,6 +55,29 @@ _OURS = re.compile(
 """All names that weights of our networks can have, with any number of levels and blocks."""
 
 
+PrefixRule = tuple[re.Pattern[str], str]
+
+
+def prefix_rules(prefixes: Iterable[tuple[str, str]]) -> list[PrefixRule]:
+    """Compile pairs (prefix, replacement) in which each `#` is a number."""
+    return [
+        (re.compile(re.escape(prefix).replace(r"\#", "([0-9]+)")), replacement.replace("#", "{}"))
+        for prefix, replacement in prefixes
+    ]
+
+
+def match_prefix(name: str, rules: list[PrefixRule]) -> tuple[str, list[str], str] | None:
+    """Return the first matching rule's replacement, its numbers, and the name after the prefix."""
+    for prefix, replacement in rules:
+        if match := prefix.match(name):
+            return replacement, list(match.groups()), name[match.end() :]
+    return None
+
+
+_TO_ORIGINAL = prefix_rules(_PREFIXES)
+_TO_OURS = prefix_rules((original, ours) for ours, original in _PREFIXES)
+
+
 def to_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename our weights (`generator.*`, `discriminator.*`) to the original's names.
 
@@ -64,7 +86,7 @@ def to_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     for name in weights:
         _require_ours(name, name)
-    return {_translate(name, backwards=False): tensor for name, tensor in weights.items()}
+    return {_translate(name, _TO_ORIGINAL, _INNER): tensor for name, tensor in weights.items()}
 
 
 def to_ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,10 +95,11 @@ def to_ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a name does not belong to the original's generator or discriminator.
     """
-    ours = {_translate(name, backwards=True): name for name in weights}
-    for our_name, name in ours.items():
+    inner = [(original, ours) for ours, original in _INNER]
+    names = {_translate(name, _TO_OURS, inner): name for name in weights}
+    for our_name, name in names.items():
         _require_ours(our_name, name)
-    return {our_name: weights[name] for our_name, name in ours.items()}
+    return {our_name: weights[name] for our_name, name in names.items()}
 
 
 def _require_ours(our_name: str, name: str) -> None:
@@ -85,29 +108,16 @@ def _require_ours(our_name: str, name: str) -> None:
         raise KeyError(name)
 
 
-def _translate(name: str, *, backwards: bool) -> str:
-    for pattern, replacement in _rules(backwards=backwards):
-        match = pattern.match(name)
-        if match:
-            prefix = replacement.replace("#", "{}").format(*match.groups())
-            return prefix + _translate_inner(name[match.end() :], backwards=backwards)
-    raise KeyError(name)
+def _translate(name: str, rules: list[PrefixRule], inner: Iterable[tuple[str, str]]) -> str:
+    match = match_prefix(name, rules)
+    if match is None:
+        raise KeyError(name)
+    replacement, numbers, rest = match
+    return replacement.format(*numbers) + _translate_inner(rest, inner)
 
 
-def _translate_inner(rest: str, *, backwards: bool) -> str:
-    for source, target in _directed(_INNER, backwards=backwards):
+def _translate_inner(rest: str, inner: Iterable[tuple[str, str]]) -> str:
+    for source, target in inner:
         if rest.startswith(source):
-            return target + _translate_inner(rest[len(source) :], backwards=backwards)
+            return target + _translate_inner(rest[len(source) :], inner)
     return rest
-
-
-@cache
-def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str]]:
-    return [
-        (re.compile(re.escape(source).replace(r"\#", r"([0-9]+)")), target)
-        for source, target in _directed(_PREFIXES, backwards=backwards)
-    ]
-
-
-def _directed(pairs: Iterable[tuple[str, str]], *, backwards: bool) -> Iterable[tuple[str, str]]:
-    return ((original, ours) if backwards else (ours, original) for ours, original in pairs)

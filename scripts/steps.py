@@ -20,7 +20,7 @@ from torchvision.transforms.functional import center_crop, resize
 
 from vqgan_train.checkpoint import weights_under_our_names
 from vqgan_train.config import Config, config_dir, register_schema, to_config
-from vqgan_train.losses import find_lpips_weights
+from vqgan_train.losses import VGG16, find_lpips_weights
 from vqgan_train.training.callbacks import Compilation, SkipNonFinite
 from vqgan_train.training.setup.networks import build_module
 
@@ -174,7 +174,7 @@ def _original(config: Config) -> tuple[Any, Any]:
     """The original's model, and its losses with the discriminator."""
     peer = peer_vqgan(**asdict(config.model.architecture))
     loss = peer_loss(
-        find_lpips_weights(None),
+        find_lpips_weights(VGG16),
         disc_start=0,
         disc_num_layers=config.model.discriminator.num_layers,
         disc_ndf=config.model.discriminator.channels,

@@ -366,7 +366,7 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
+    from vqgan_train.losses import LpipsWeightsNotFoundError
     from vqgan_train.metrics import inception as inception_weights
     from vqgan_train.system.errors import CheckpointError
 
@@ -383,7 +383,7 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
 
     monkeypatch.setattr(instruments, "fetch_checkpoint", no_network)
     monkeypatch.setattr(inception_weights, "downloaded", no_index)
-    monkeypatch.setattr(instruments, "find_weights", no_weights)
+    monkeypatch.setattr(instruments, "find_lpips_weights", no_weights)
     monkeypatch.setattr(instruments, "missing_package", lambda package: package)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
     found = read_evaluation(tmp_path / "out")

@@ -25,8 +25,7 @@ from torchvision.transforms.functional import gaussian_blur
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, Evaluation
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.losses import find_lpips_weights
-from vqgan_train.losses.lpips_weights import find_alexnet_weights
+from vqgan_train.losses import ALEXNET, VGG16, find_lpips_weights
 from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
 
 PEOPLE = PHOTOS.with_name("people-00000.tar")
@@ -69,7 +68,7 @@ def their_lpips(network: str) -> lpips.LPIPS:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
-    weights = find_alexnet_weights() if network == "alex" else find_lpips_weights()
+    weights = find_lpips_weights(ALEXNET if network == "alex" else VGG16)
     layers = (layer for layer in theirs.net.modules() if isinstance(layer, torch.nn.Conv2d))
     for index, layer in enumerate(layers):
         parts = {part: weights[f"convolutions.{index}.{part}"] for part in ("weight", "bias")}

@@ -7,8 +7,8 @@ import torch
 from factories import TINY_ARCHITECTURE, tiny_discriminator, tiny_vqgan
 from torch import Tensor
 
-from vqgan_train.checkpoint import Networks, to_original
-from vqgan_train.checkpoint.architecture import UNREADABLE
+from vqgan_train.checkpoint import CheckpointWeights, to_original
+from vqgan_train.checkpoint.architecture import ASSUMED_ARGUMENTS
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "tiny": {},
@@ -30,17 +30,17 @@ PLAIN_RESAMPLING = {"resample_with_convolution": False}
 """Two that diffusers cannot hold."""
 
 
-def tiny_networks(*, discriminator: bool = True, **overrides: Any) -> Networks:
-    """Networks as `read_networks` gives them."""
+def tiny_networks(*, discriminator: bool = True, **overrides: Any) -> CheckpointWeights:
+    """Return weights as `read_networks` does."""
     architecture = {
         "in_channels": 3,
         "out_channels": 3,
-        **UNREADABLE,
+        **ASSUMED_ARGUMENTS,
         **TINY_ARCHITECTURE,
         **overrides,
     }
     judge = tiny_discriminator(in_channels=architecture["out_channels"]) if discriminator else None
-    return Networks(
+    return CheckpointWeights(
         architecture=architecture,
         generator=without_gradient(tiny_vqgan(**overrides)),
         discriminator=without_gradient(judge) if judge else {},
@@ -51,7 +51,7 @@ def without_gradient(network: torch.nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach() for name, weight in network.state_dict().items()}
 
 
-def original_weights(networks: Networks) -> dict[str, Tensor]:
+def original_weights(networks: CheckpointWeights) -> dict[str, Tensor]:
     """The weights as the original calls them."""
     return to_original(
         {f"generator.{name}": weight for name, weight in networks.generator.items()}
@@ -59,7 +59,7 @@ def original_weights(networks: Networks) -> dict[str, Tensor]:
     )
 
 
-def write_checkpoint(path: Path, networks: Networks, **beside: Any) -> Path:
+def write_checkpoint(path: Path, networks: CheckpointWeights, **beside: Any) -> Path:
     """Write networks as the original does, with whatever lies beside."""
     torch.save({"state_dict": original_weights(networks), **beside}, path)
     return path

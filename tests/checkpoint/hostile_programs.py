@@ -1,4 +1,4 @@
-"""Pickles that run something where they are trusted, and the canaries that tell."""
+"""Pickles that run code if they are trusted, and canaries that record it."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ EXTENSION = 0xF1
 COUNT = integer(4)
 
 ran: list[str] = []
-"""What has been run, by the functions and classes of the module `canaries`."""
+"""Names of the functions and classes of the module `canaries` that were run."""
 
 
 def sing(*_: Any, **__: Any) -> Any:
-    """Leave a trace, and return something to call again."""
+    """Record the call, and return a function that can be called again."""
     ran.append("call")
     return sing
 
 
 class Bird:
-    """A class in which everything that a pickle can reach leaves a trace."""
+    """Class that records every access that a pickle can make."""
 
     def __new__(cls, *_: Any, **__: Any) -> "Bird":
         sing()
@@ -36,19 +36,19 @@ class Bird:
 
 
 class Nest:
-    """A class that is harmless to make, and leaves a trace once used."""
+    """Class whose creation is harmless, but whose use is recorded."""
 
     __setstate__ = append = extend = add = __setitem__ = __hash__ = sing
 
 
 class Perch:
-    """A class that leaves a trace once an attribute is set, which is how states are restored."""
+    """Class that records when an attribute is set, which is how pickles restore states."""
 
     song = property(sing, sing)
 
 
 class Flock(np.ndarray):
-    """An array that leaves a trace once numpy makes it."""
+    """Array that records when numpy makes it."""
 
     def __array_finalize__(self, _: Any) -> None:
         sing()

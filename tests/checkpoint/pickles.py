@@ -1,4 +1,4 @@
-"""Pickles written by hand, opcode by opcode, and files of torch around them."""
+"""Pickles written by hand, opcode by opcode, and torch files that contain them."""
 
 import io
 import re
@@ -32,12 +32,12 @@ def integer(number: int) -> bytes:
 
 
 def tuple_of(*values: bytes) -> bytes:
-    """Push a tuple of what the given programs push."""
+    """Push a tuple of the values that the given programs push."""
     return b"(" + b"".join(values) + b"t"
 
 
 def call(function: bytes, *arguments: bytes) -> bytes:
-    """Push what a function returns."""
+    """Push the result of a function call."""
     return function + tuple_of(*arguments) + b"R"
 
 
@@ -52,7 +52,7 @@ def storage(key: str, count: bytes, kind: str = "FloatStorage") -> bytes:
 
 
 def tensor(source: bytes, offset: int, size: Iterable[int], strides: Iterable[int]) -> bytes:
-    """Push a tensor, a view of what the program `source` pushes."""
+    """Push a tensor, a view of the storage that the program `source` pushes."""
     return call(
         name("torch._utils", "_rebuild_tensor_v2"),
         source,
@@ -65,19 +65,19 @@ def tensor(source: bytes, offset: int, size: Iterable[int], strides: Iterable[in
 
 
 WEIGHT = tensor(storage("0", integer(4)), 0, [2, 2], [2, 1])
-"""Push the one weight of the files here, which is `VALUES`."""
+"""Push the only weight of these files, `VALUES`."""
 
 VALUES = torch.arange(4, dtype=torch.float32).view(2, 2)
 DATA = VALUES.numpy().tobytes()
 
 
 def checkpoint(**others: bytes) -> bytes:
-    """A program for a checkpoint of one weight, and what the given programs push beside it."""
+    """Make a program for a checkpoint of one weight and the values that the given programs push."""
     return dict_of({**others, "state_dict": dict_of({"weight": WEIGHT})})
 
 
 def write_zip(path: Path, program: bytes, data: Mapping[str, bytes] | None = None) -> Path:
-    """Write what torch 1.6 and later would: a pickle, and bytes of storages by their keys."""
+    """Write a file as torch 1.6 or later does: a pickle, and the bytes of storages by key."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + program + b".")
         for key, content in (data or {"0": DATA}).items():
@@ -102,7 +102,7 @@ def write_legacy(
 
 
 def saved_bytes(content: object, **options: object) -> bytes:
-    """What torch.save writes."""
+    """Return the bytes that torch.save writes."""
     buffer = io.BytesIO()
     torch.save(content, buffer, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The arguments of a tokenizer, read off its weights."""
+"""Reading the arguments of VQGAN off its weights."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Files that would take the machine's memory, or its hours: refused before they do."""
+"""Files that would exhaust memory or take hours are refused early."""
 
 import struct
 import time
@@ -43,7 +43,7 @@ def little_memory_and_time() -> Iterator[None]:
 
 
 def resident_bytes(*, peak: bool = False) -> int:
-    """What this process has in memory, or the most that it had."""
+    """Return the memory that this process uses, or its maximum so far."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:" if peak else "VmRSS:"):
             return int(line.split()[1]) * 1024

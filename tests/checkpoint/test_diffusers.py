@@ -1,4 +1,4 @@
-"""diffusers' VQModel holds our weights, and gives them back."""
+"""Conversion to diffusers' VQModel and back."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tiny_exports import (
 )
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import read_checkpoint, read_generator
+from vqgan_train.checkpoint import read_checkpoint, read_networks
 from vqgan_train.checkpoint.diffusers import from_diffusers, is_diffusers, to_diffusers
 from vqgan_train.checkpoint.model_configs import diffusers_config
 from vqgan_train.models import VQGAN
@@ -82,7 +82,7 @@ def diffusers_file(path: Path, change: dict[str, Tensor], without: str = "") -> 
 def test_a_kl_vae_of_diffusers_is_refused(tmp_path: Path) -> None:
     path = diffusers_file(tmp_path / "vae.safetensors", {}, without="quantize.embedding.weight")
     with pytest.raises(CheckpointError, match="diffusers without a codebook, such as its KL-VAE"):
-        read_generator(path)
+        read_networks(path)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_kl_vae_of_diffusers_is_refused(tmp_path: Path) -> None:
 def test_a_weight_too_many_is_refused(tmp_path: Path, name: str, problem: str) -> None:
     path = diffusers_file(tmp_path / "model.safetensors", {name: torch.zeros(1)})
     with pytest.raises(CheckpointError, match=problem):
-        read_generator(path)
+        read_networks(path)
 
 
 def test_a_weight_too_few_is_refused(tmp_path: Path) -> None:

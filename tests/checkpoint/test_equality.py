@@ -1,4 +1,4 @@
-"""Whatever torch.load(weights_only=True) reads is read the same here, in either of its formats."""
+"""Our readers give the same tensors as torch.load(weights_only=True), in both torch formats."""
 
 import random
 from collections import OrderedDict
@@ -26,7 +26,7 @@ DTYPES = (
 
 
 def drawn(generator: random.Random) -> Tensor:
-    """A tensor of any type, shape and layout, often a view of a larger one."""
+    """Draw a tensor of any dtype, shape and layout, often a view of a larger one."""
     shape = [generator.randint(0, 5) for _ in range(generator.randint(0, 4))]
     tensor = torch.randint(-9, 9, shape).to(generator.choice(DTYPES))
     if tensor.dim() and generator.random() < 0.3:
@@ -132,7 +132,7 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Any]] = {
 
 
 def damaged(whole: bytes, generator: random.Random) -> bytes:
-    """Cut a file short, or change some bytes."""
+    """Truncate a file, or change some bytes."""
     if generator.random() < 0.2:
         return whole[: generator.randrange(len(whole))]
     content = bytearray(whole)

@@ -1,4 +1,4 @@
-"""What each format writes, and that its reader takes it."""
+"""Export formats: the files that they write, and the programs that read them."""
 
 import contextlib
 import importlib
@@ -25,7 +25,7 @@ from tiny_exports import (
 )
 from torch import nn
 
-from vqgan_train.checkpoint import FORMATS, Networks, read_networks
+from vqgan_train.checkpoint import FORMATS, CheckpointWeights, read_networks
 from vqgan_train.checkpoint.model_configs import RECIPE, flax_config, taming_config
 from vqgan_train.models import VQGAN
 
@@ -38,7 +38,7 @@ FILES = {
 }
 
 
-def written(name: str, networks: Networks, folder: Path) -> Path:
+def written(name: str, networks: CheckpointWeights, folder: Path) -> Path:
     FORMATS[name].write(networks, ORIGIN, folder)
     return folder
 
@@ -114,7 +114,7 @@ def test_tensors_of_safetensors_are_aligned_however_long_their_header(
 
 
 def loaded_by_taming(folder: Path, loss: nn.Module) -> VQModel:
-    """What taming's users do, with the loss module in place of what their Lightning makes."""
+    """Load an export as users of taming do, with our stand-in for its loss module."""
     params = yaml.safe_load((folder / "config.yaml").read_text())["model"]["params"]
     del params["lossconfig"]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Checkpoints out of URLs, hubs and artifacts: whole, checked, kept; servers are on loopback."""
+"""Fetching from URLs, hubs and artifacts of local servers: complete, verified, cached."""
 
 import hashlib
 import os
@@ -39,7 +39,7 @@ def server(
     promised: int | None = None,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[str]:
-    """Serve bodies by path, and promise `promised` bytes where that is another number."""
+    """Serve bodies by path; announce `promised` bytes instead of their length if given."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

@@ -1,4 +1,4 @@
-"""What is met in place of a checkpoint is called what it is."""
+"""Errors describe files that are no checkpoints."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ def zipped(members: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-STRANGERS = {
+OTHER_FILES = {
     "HTML page": b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>",
     "HTML page ": b"\xef\xbb\xbf\n <html>\n<body>Sign in</body></html>",
     "XML page": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
@@ -33,21 +33,19 @@ STRANGERS = {
     "a pickle, but not one that torch writes": pickle.dumps({"state_dict": {}}, protocol=2),
     "zip archive, but not of torch": zipped({"notes.txt": "no weights"}),
     "TorchScript": zipped({"a/data.pkl": "", "a/constants.pkl": ""}),
-    "no checkpoint does": b"Not Found",
+    "no checkpoint format": b"Not Found",
 }
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-@pytest.mark.parametrize("kind", STRANGERS)
-def test_a_file_of_another_kind_is_called_what_it_is(
-    tmp_path: Path, kind: str, suffix: str
-) -> None:
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_a_file_of_another_kind_is_described(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
-    path.write_bytes(STRANGERS[kind])
+    path.write_bytes(OTHER_FILES[kind])
     with pytest.raises(CheckpointError, match=rf"{path.name}.*{kind.strip()}"):
         read_checkpoint(path)
 
 
-def test_a_folder_is_called_one(tmp_path: Path) -> None:
+def test_a_folder_is_described(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is a folder, not a file"):
         read_checkpoint(tmp_path)

@@ -1,4 +1,4 @@
-"""Flax's files, written as vqgan-jax does, give the original's model."""
+"""Files written as by vqgan-jax give the original's model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ ARCHITECTURE = {
 
 
 def flax_leaf(name: str, weight: NDArray[Any], norm_shape: str) -> tuple[str, NDArray[Any]]:
-    """The last part of a path, and the array in Flax's layout (facts of vqgan-jax's converter)."""
+    """Return a path's last part and the array in Flax's layout, as vqgan-jax's converter does."""
     if ".norm" in name:
         weight = weight[None, None, None, :] if norm_shape == "(1, 1, 1, C)" else weight
         return ("scale" if name.endswith("weight") else "bias"), weight
@@ -42,7 +42,7 @@ def flax_leaf(name: str, weight: NDArray[Any], norm_shape: str) -> tuple[str, ND
 
 
 def flax_tree(weights: dict[str, Tensor], norm_shape: str) -> dict[str, Any]:
-    """The original's weights as Flax has them."""
+    """Convert the original's weights to Flax's names and layout."""
     tree: dict[str, Any] = {}
     for name, weight in weights.items():
         *modules, _ = name.split(".")
@@ -58,7 +58,7 @@ def flax_tree(weights: dict[str, Tensor], norm_shape: str) -> dict[str, Any]:
 
 
 def packed(value: Any) -> msgpack.ExtType:
-    """An array as flax.serialization packs it."""
+    """Pack an array as flax.serialization does."""
     parts = (value.shape, value.dtype.name, value.tobytes("C"))
     return msgpack.ExtType(1, msgpack.packb(parts, use_bin_type=True))
 
@@ -93,7 +93,7 @@ def test_a_flax_model_gives_the_tokens_of_the_original(tmp_path: Path, peer: VQM
 
 
 def numpy_tree(path: Path) -> Any:
-    """What Flax itself reads, without our reader."""
+    """Read a file with msgpack as Flax does, without our reader."""
     serialization = pytest.importorskip("flax.serialization", reason="flax is not installed")
     return serialization.msgpack_restore(path.read_bytes())
 

@@ -1,4 +1,4 @@
-"""The real sizes and the real old objects, which take longer."""
+"""Checkpoints of full size, and with real objects of 2021."""
 
 import importlib.util
 import sys
@@ -31,7 +31,7 @@ def path(peer: VQModel, tmp_path: Path) -> Path:
 
 
 def status(field: str) -> int:
-    """Bytes that the process has, by a field of /proc/self/status."""
+    """Return the process's memory in bytes, from a field of /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 

@@ -1,4 +1,4 @@
-"""Tensors that do not lie within their bytes, which would read or take what is not theirs."""
+"""Tensors that exceed their storage are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What fits a model, what does not, and how it is said."""
+"""Comparison of a file's weights with a model, and its messages."""
 
 import logging
 from pathlib import Path
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from vqgan_train.checkpoint import (
     LoadReport,
-    architecture_differences,
     discriminator_architecture,
-    generator_architecture,
     network_differences,
     to_original,
 )
+from vqgan_train.checkpoint.architecture import architecture_differences, generator_architecture
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.system.errors import CheckpointError
 from vqgan_train.training.lightning.module import VQGANModule
@@ -26,7 +25,7 @@ DISCRIMINATOR = {"channels": 8, "num_layers": 2}
 
 
 def our_weights() -> dict[str, Tensor]:
-    """A generator's and a discriminator's, under our names."""
+    """Weights of a generator and a discriminator, under our names."""
     generator, discriminator = tiny_vqgan().state_dict(), tiny_discriminator().state_dict()
     return {f"generator.{name}": w for name, w in generator.items()} | {
         f"discriminator.{name}": w for name, w in discriminator.items()
@@ -38,7 +37,7 @@ def without(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def fresh_module(**discriminator: int) -> VQGANModule:
-    """What training would start from."""
+    """A module as training starts from, with random weights."""
     return VQGANModule(
         model=dict(TINY_ARCHITECTURE),
         discriminator={**DISCRIMINATOR, **discriminator},
@@ -65,7 +64,7 @@ def test_what_fits_is_counted_by_part() -> None:
     report = LoadReport.compare(weights, weights)
     assert report.fits
     assert not report.discriminator_is_new
-    counts = {name: len(part.loaded) for name, part in report.parts.items()}
+    counts = {name: len(group.loaded) for name, group in report.groups.items()}
     assert sum(counts.values()) == len(weights)
     assert counts["codebook"] == 1
     assert str(report).splitlines()[2] == "  codebook      1 loaded"
@@ -78,15 +77,15 @@ def test_gaps_are_said_under_the_names_of_the_file() -> None:
     found["generator.encoder.levels.9.resample.conv.weight"] = torch.zeros(1)
     report = LoadReport.compare(expected, found)
     assert not report.fits
-    assert report.parts["encoder"].missing == (
+    assert report.groups["encoder"].missing == (
         "encoder.down.0.block.0.norm1.weight",
         "encoder.down.0.block.0.norm1.bias",
     )
-    assert report.parts["encoder"].unexpected == ("encoder.down.9.downsample.conv.weight",)
-    assert report.parts["decoder"].mismatched == (
+    assert report.groups["encoder"].unexpected == ("encoder.down.9.downsample.conv.weight",)
+    assert report.groups["decoder"].mismatched == (
         "decoder.conv_in.weight is (7,), not (64, 32, 3, 3)",
     )
-    assert report.parts["codebook"].fits
+    assert report.groups["codebook"].fits
     assert "2 missing (encoder.down.0.block.0.norm1.weight, " in str(report)
     with pytest.raises(CheckpointError, match=r"a\.ckpt does not fit the model. Mend it"):
         report.require_fit(Path("a.ckpt"), "Mend it.")

@@ -1,4 +1,4 @@
-"""Reading what is a checkpoint, and refusing what is not."""
+"""Reading checkpoints, and refusing other files."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from reference import peer_vqgan
 from safetensors.torch import save_file
 
-from vqgan_train.checkpoint import read_checkpoint, read_generator, to_original
+from vqgan_train.checkpoint import read_checkpoint, read_networks, to_original
 from vqgan_train.models import VQGAN
 from vqgan_train.system.errors import CheckpointError
 
@@ -21,7 +21,7 @@ CONTENT = {"state_dict": {"encoder.conv_in.weight": torch.eye(4)}, "notes": {"ep
 
 
 class RunsACommand:
-    """What a hostile pickle holds: to unpickle it is to run the command."""
+    """Object whose unpickling runs a command."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -123,7 +123,7 @@ def test_the_weights_of_another_model_are_an_error_that_names_it(
     weights = {**peer_vqgan(**TINY_ARCHITECTURE).state_dict(), name: torch.zeros(1)}
     path = saved({"state_dict": weights}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=rf"other\.ckpt .*'{name}'.*") as caught:
-        read_generator(path)
+        read_networks(path)
     assert called in str(caught.value)
 
 
@@ -163,7 +163,7 @@ def test_a_part_of_the_tokenizer_is_an_error_with_a_missing_weight(tmp_path: Pat
     decoder = {name: w for name, w in weights.items() if name.startswith("decoder.")}
     path = saved({"state_dict": decoder}, tmp_path / "decoder.ckpt")
     with pytest.raises(CheckpointError, match=r"decoder\.ckpt .*encoder\.conv_in\.weight"):
-        read_generator(path)
+        read_networks(path)
 
 
 def test_discriminator_and_lpips_in_a_file_are_left_out_of_the_tokenizer(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_discriminator_and_lpips_in_a_file_are_left_out_of_the_tokenizer(tmp_pat
         "loss.perceptual_loss.net.slice1.0.weight": torch.zeros(1),
     }
     path = saved({"state_dict": weights | others}, tmp_path / "last.ckpt")
-    _, found = read_generator(path)
+    found = read_networks(path).generator
     assert found.keys() == tiny_vqgan().state_dict().keys()
 
 
@@ -186,7 +186,7 @@ def test_our_own_file_says_what_its_weights_do_not(tmp_path: Path) -> None:
         {"state_dict": weights, "hyper_parameters": {"model": architecture}},
         tmp_path / "last.ckpt",
     )
-    found, _ = read_generator(path)
+    found = read_networks(path).architecture
     assert (found["resolution"], found["attention_resolutions"]) == (32, [16])
     assert found["dropout"] == 0.25
     images = tiny_images()
@@ -213,14 +213,14 @@ def test_settings_that_contradict_the_weights_are_an_error_with_both_values(
         tmp_path / "last.ckpt",
     )
     with pytest.raises(CheckpointError, match=rf"last\.ckpt.*{message}"):
-        read_generator(path)
+        read_networks(path)
 
 
 def test_settings_of_another_program_are_no_architecture(tmp_path: Path) -> None:
     weights = peer_vqgan(**TINY_ARCHITECTURE).state_dict()
     for settings in ("text", {"model": "vqgan"}, {"model": {"channels": "many"}}):
         path = saved({"state_dict": weights, "hyper_parameters": settings}, tmp_path / "last.ckpt")
-        assert read_generator(path)[0]["channels"] == TINY_ARCHITECTURE["channels"]
+        assert read_networks(path).architecture["channels"] == TINY_ARCHITECTURE["channels"]
 
 
 def test_weights_of_half_precision_are_read_as_float32(tmp_path: Path) -> None:

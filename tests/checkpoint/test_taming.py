@@ -1,4 +1,4 @@
-"""Our checkpoints where the original loads its own."""
+"""The original loads our checkpoints."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ def last(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def init_from_ckpt(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[VQModel, Any]:
-    """A model by the original's own `init_from_ckpt`, and what its load was answered."""
+    """Load a model by the original's `init_from_ckpt`; return it with the result of its load."""
     settings = load(path)["hyper_parameters"]
     loss = peer_loss(
         random_lpips_weights(), disc_start=0, disc_num_layers=2, disc_ndf=8, disc_in_channels=3

@@ -1,4 +1,4 @@
-"""What a checkpoint of ours says of its run, and what others say."""
+"""Training settings read from checkpoints of our runs and of others."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from tiny_exports import tiny_networks, write_checkpoint
 from tiny_runs import load, tiny_config
 
 from vqgan_train.checkpoint import read_networks
-from vqgan_train.checkpoint.model_configs import Training, read_training
+from vqgan_train.checkpoint.model_configs import TrainingSettings, read_training
 from vqgan_train.training.train import train
 
 
@@ -29,7 +29,7 @@ def last(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_remembered(last: Path) -> None:
-    assert read_networks(last).training == Training(
+    assert read_networks(last).training == TrainingSettings(
         perceptual_weight=0.8,
         adversarial_weight=0.1,
         codebook_weight=0.5,

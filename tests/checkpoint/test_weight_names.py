@@ -1,4 +1,4 @@
-"""The original's names of weights and ours, one to one."""
+"""Conversion between the original's weight names and ours, one to one."""
 
 from typing import Any
 
@@ -26,12 +26,12 @@ ARCHITECTURES = {
 
 
 def shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight."""
+    """Return the shape of each weight."""
     return {name: tuple(weight.shape) for name, weight in weights.items()}
 
 
 def original_weights(overrides: dict[str, Any]) -> dict[str, Tensor]:
-    """All weights that the original's file has, but LPIPS, without values."""
+    """All weights of the original's file except LPIPS, without values."""
     loss = nn.Module()
     with torch.device("meta"):
         loss.discriminator = NLayerDiscriminator(ndf=8, n_layers=2)

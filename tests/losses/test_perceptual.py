@@ -8,15 +8,15 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from vqgan_train.losses.lpips_weights import VGG16, find_lpips_weights
-from vqgan_train.losses.perceptual import LPIPS, _unit_length
+from vqgan_train.losses import LPIPS, VGG16, find_lpips_weights
+from vqgan_train.losses.perceptual import _unit_length
 
 Weights = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
 def real_weights() -> Weights:
-    return find_lpips_weights()
+    return find_lpips_weights(VGG16)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def distance(real_weights: Weights) -> LPIPS:
 
 @pytest.fixture(scope="module")
 def published(real_weights: Weights) -> Any:
-    """The package lpips, its VGG16 filled with our convolutions; the heads are its own."""
+    """The package lpips, with our convolutions in its VGG16 and its own heads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # It calls torchvision as torchvision 0.12 had it.
         module = pytest.importorskip("lpips").LPIPS(net="vgg", pnet_rand=True, verbose=False)
@@ -41,7 +41,7 @@ def published(real_weights: Weights) -> Any:
 
 
 def photo(load: Callable[[], Any], size: int = 64) -> Tensor:
-    """(1, 3, size, size) in [-1, 1], from the middle of a photo that scikit-image ships."""
+    """Cut (1, 3, size, size) in [-1, 1] from the middle of a photo of scikit-image."""
     pixels = load()
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     crop = torch.tensor(pixels[top : top + size, left : left + size, :3])
@@ -114,7 +114,7 @@ def test_every_feature_zero_gives_a_finite_gradient() -> None:
 
 
 def saved_elements(distance: LPIPS, reference: Tensor, image: Tensor) -> int:
-    """Count the elements that autograd keeps for the backward pass, weights left out."""
+    """Count the elements, except weights, that autograd keeps for the backward pass."""
     weights = {buffer.data_ptr() for buffer in distance.buffers()}
     kept: dict[int, int] = {}
 

@@ -16,8 +16,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.images.transforms import to_uint8
-from vqgan_train.losses import LPIPS, find_lpips_weights
-from vqgan_train.losses.lpips_weights import find_alexnet_weights
+from vqgan_train.losses import ALEXNET, LPIPS, VGG16, find_lpips_weights
 from vqgan_train.metrics.images import (
     PLAIN_METRICS,
     SMALLEST_IMAGE_PX,
@@ -42,8 +41,8 @@ def blurred(photos: Tensor) -> Tensor:
 def metrics() -> dict[str, ImageMetric]:
     return {
         **PLAIN_METRICS,
-        "lpips_vgg": lpips_of(LPIPS(find_lpips_weights())),
-        "lpips_alex": lpips_of(lpips_with_alexnet(find_alexnet_weights())),
+        "lpips_vgg": lpips_of(LPIPS(find_lpips_weights(VGG16))),
+        "lpips_alex": lpips_of(lpips_with_alexnet(find_lpips_weights(ALEXNET))),
     }
 
 
@@ -93,7 +92,7 @@ def _torchmetrics_lpips(network: str, patch: pytest.MonkeyPatch) -> torch.nn.Mod
         lambda net, pretrained=False: original(net, pretrained=False),
     )
     theirs = LearnedPerceptualImagePatchSimilarity(net_type=network, normalize=True)  # type: ignore[arg-type]
-    weights = find_alexnet_weights() if network == "alex" else find_lpips_weights()
+    weights = find_lpips_weights(ALEXNET if network == "alex" else VGG16)
     layers = [
         layer
         for layer in theirs.net.net.modules()  # type: ignore[union-attr]
@@ -163,7 +162,7 @@ def test_alexnet_is_the_networks_of_the_package_lpips() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    ours = lpips_with_alexnet(find_alexnet_weights())
+    ours = lpips_with_alexnet(find_lpips_weights(ALEXNET))
     assert [name for name, _ in ours.named_parameters()] == [
         name for name, _ in theirs.named_parameters()
     ]

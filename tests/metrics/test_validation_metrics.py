@@ -13,8 +13,7 @@ from vqgan_train.cli import is_users
 from vqgan_train.config import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.evaluation.report.results import ALL
 from vqgan_train.images.transforms import to_uint8
-from vqgan_train.losses.lpips_files import LpipsWeightsError
-from vqgan_train.losses.lpips_weights import find_alexnet_weights
+from vqgan_train.losses import ALEXNET, find_lpips_weights
 from vqgan_train.metrics.images import lpips_of, lpips_with_alexnet, measure
 from vqgan_train.metrics.validation import (
     IMAGE_METRICS,
@@ -23,6 +22,7 @@ from vqgan_train.metrics.validation import (
     image_metrics,
     means,
 )
+from vqgan_train.system.errors import UserError
 from vqgan_train.training.train import train
 
 SIZES = ("data.image_size=32", "data.resize=32", "run.max_steps=1", "run.val_every_steps=1")
@@ -49,7 +49,7 @@ def test_lpips_alexnet_is_that_of_evaluation_whatever_autocast_says(weights: Pat
     assert list(metrics) == ["psnr", LPIPS_ALEXNET]
     with torch.autocast("cpu", torch.bfloat16):
         ours = metrics[LPIPS_ALEXNET](images, reconstruction)
-    network = lpips_with_alexnet(find_alexnet_weights(weights))
+    network = lpips_with_alexnet(find_lpips_weights(ALEXNET, weights))
     theirs = measure({"a": lpips_of(network)}, to_uint8(images), to_uint8(reconstruction))["a"]
     assert ours.shape == (3,)
     assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-6)
@@ -97,7 +97,7 @@ def test_a_run_logs_what_evaluation_finds_of_its_checkpoint_and_saves_no_alexnet
 def test_a_wrong_file_stops_a_run_before_it_has_a_folder(tmp_path: Path) -> None:
     (tmp_path / "wrong.pth").write_bytes(b"nothing")
     chosen = ("run.val_metrics=[lpips_alexnet]", f"run.alexnet_weights={tmp_path}/wrong.pth")
-    with pytest.raises(LpipsWeightsError, match=r"run\.alexnet_weights is .*wrong\.pth") as raised:
+    with pytest.raises(UserError, match=r"run\.alexnet_weights is .*wrong\.pth") as raised:
         train(tiny_config(tmp_path, *SIZES, *chosen))
     assert is_users(raised.value)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator: equal to the original's."""
+"""The PatchGAN discriminator equals the original's."""
 
 import pytest
 import torch

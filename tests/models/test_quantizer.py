@@ -1,4 +1,4 @@
-"""The search for the nearest code."""
+"""Search for the nearest code."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from vqgan_train.models import VectorQuantizer
 
 
 def quantizer_with(codes: list[list[float]]) -> VectorQuantizer:
-    """A quantizer with the given codes."""
+    """Make a quantizer with the given codes."""
     weights = torch.tensor(codes)
     quantizer = VectorQuantizer(*weights.shape)
     quantizer.load_state_dict({"codebook.weight": weights})
@@ -17,7 +17,7 @@ def quantizer_with(codes: list[list[float]]) -> VectorQuantizer:
 
 
 def latents_of(rows: list[list[float]], height: int) -> Tensor:
-    """Latents (1, D, height, len(rows) / height) whose vectors are `rows`, in reading order."""
+    """Make latents (1, D, height, len(rows) / height) whose vectors are `rows`, row by row."""
     return torch.tensor(rows).T.reshape(1, len(rows[0]), height, -1)
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer: equal to the original, and what it promises beyond that."""
+"""The tokenizer equals the original; its further methods and errors."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ ARCHITECTURES = {
 
 
 def pair(**overrides: Any) -> tuple[VQModel, VQGAN]:
-    """The original and ours with the same weights, both in evaluation mode."""
+    """Make the original's model and ours with equal weights, in evaluation mode."""
     architecture = {**TINY_ARCHITECTURE, **overrides}
     peer = peer_vqgan(**architecture).eval()
     ours = VQGAN(**architecture).eval()
@@ -56,7 +56,7 @@ def images_with_clear_tokens(model: VQModel, **sizes: int) -> Tensor:
 
 
 def original_file(path: Path, peer: VQModel) -> Path:
-    """Save the original's weights as it does, or as safetensors, by the suffix."""
+    """Save the original's weights as the original does, or as safetensors if the suffix says so."""
     if path.suffix == ".safetensors":
         save_file(peer.state_dict(), path)
     else:

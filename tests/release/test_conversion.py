@@ -21,7 +21,7 @@ from tiny_exports import (
 )
 from torch import Tensor
 
-from vqgan_train.checkpoint import FORMATS, Format, Networks, read_networks
+from vqgan_train.checkpoint import FORMATS, CheckpointWeights, Format, read_networks
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
 from vqgan_train.release.conversion import Agreement, convert, probe_images
@@ -142,7 +142,7 @@ def test_an_export_again_is_the_same_and_another_is_refused(
 def changed(change: Callable[[dict[str, Tensor]], None]) -> Format:
     """A format whose writer does not write what it was given."""
 
-    def write(networks: Networks, origin: Mapping[str, str], folder: Path) -> None:
+    def write(networks: CheckpointWeights, origin: Mapping[str, str], folder: Path) -> None:
         generator = {name: weight.clone() for name, weight in networks.generator.items()}
         change(generator)
         taming.write(networks._replace(generator=generator), origin, folder)
@@ -219,7 +219,7 @@ BROKEN = {
         r"loss\.discriminator\.main\.3\.running_mean",
     ),
     "a discriminator's end": (without("loss.discriminator.main.0.weight"), "incomplete discrimi"),
-    "infinite": (with_nan, "no numbers in 2 of its .* quantizer.codebook.weight for one"),
+    "infinite": (with_nan, "NaN or infinite values in 2 of its .* quantizer.codebook.weight"),
 }
 
 

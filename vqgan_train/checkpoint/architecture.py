@@ -1,7 +1,7 @@
-"""The architecture that weights betray: every size of the networks can be read off their tensors.
+"""Read the architecture of both networks off the shapes of their weights.
 
-What cannot be read are `dropout` and the nominal resolution, by which settings place attention:
-weights show which levels have it.
+Weights show neither `dropout` nor the nominal resolution: settings place attention by resolution,
+while weights only show which levels have it.
 """
 
 import re
@@ -12,24 +12,24 @@ from typing import Any
 from torch import Tensor
 
 NOMINAL_RESOLUTION = 256
-"""Weights show which levels have attention, not at which resolution; f16 counts from 256."""
+"""Resolution that is assumed for the first level, as in the f16 model; weights do not show it."""
 
-UNREADABLE: Mapping[str, Any] = {"dropout": 0.0, "resample_with_convolution": True}
-"""Arguments of `VQGAN` that weights do not tell, or not always, with the original's values."""
+ASSUMED_ARGUMENTS: Mapping[str, Any] = {"dropout": 0.0, "resample_with_convolution": True}
+"""Arguments of `VQGAN` that weights do not always show, with the original's values."""
 
 END_CONVOLUTIONS = 2
-"""The first and the last of a discriminator, which are not counted as its layers."""
+"""Number of convolutions that `num_layers` of a discriminator leaves out: the first and last."""
 
 
 def generator_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read the arguments of `VQGAN` off its weights.
 
     Args:
-        weights: the generator's, under our names without the leading `generator.`.
+        weights: the generator's weights, under our names without the leading `generator.`.
 
     Raises:
-        LookupError: a weight that every VQGAN has is missing, or of another number of dimensions.
-        ArithmeticError: it has a size of zero.
+        LookupError: a weight that every VQGAN has is missing or has too few dimensions.
+        ArithmeticError: the first convolution has no channels.
     """
     channels = weights["encoder.conv_in.weight"].shape[0]
     levels = _count(weights, r"encoder\.levels\.(\d+)\.blocks")
@@ -61,10 +61,12 @@ def discriminator_architecture(weights: Mapping[str, Tensor]) -> dict[str, int]:
     """Read the arguments of `PatchDiscriminator` off its weights.
 
     Args:
-        weights: the discriminator's, under our names without the leading `discriminator.`.
+        weights: the discriminator's weights, under our names without the leading
+            `discriminator.`.
 
     Raises:
-        LookupError: its first weight is missing, or of another number of dimensions.
+        LookupError: the first weight is missing or has too few dimensions, or there is no strided
+            convolution after it.
     """
     first = weights["layers.0.weight"]
     convolutions = sum(weight.dim() == first.dim() for weight in weights.values())
@@ -77,31 +79,31 @@ def discriminator_architecture(weights: Mapping[str, Tensor]) -> dict[str, int]:
     }
 
 
-def architecture_differences(given: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Say where settings contradict weights; empty where they do not.
+def architecture_differences(settings: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
+    """Describe where settings contradict weights; empty if they agree.
 
     Args:
-        given: settings, which may leave some out.
-        found: what `generator_architecture` or `discriminator_architecture` read.
+        settings: arguments of a network; some may be missing.
+        actual: the result of `generator_architecture` or `discriminator_architecture`.
 
     Returns:
-        Each setting that differs, with both values. Attention differs where it is on other levels,
-        not where the same levels are called by another nominal resolution.
+        Each setting that differs, with both values. Attention differs if it is on other levels; the
+        nominal resolution alone does not matter.
     """
     differences = [
-        f"{name} is {given[name]}, but {found[name]} in the weights"
-        for name in found
-        if name in given
+        f"{name} is {settings[name]}, but {actual[name]} in the weights"
+        for name in actual
+        if name in settings
         and name not in ("attention_resolutions", "resolution")
-        and _plain(given[name]) != _plain(found[name])
+        and _as_list(settings[name]) != _as_list(actual[name])
     ]
-    if {"attention_resolutions", "resolution", "channel_multipliers"} <= given.keys():
-        placed, there = _attention_levels(given), _attention_levels(found)
-        if placed != there:
+    if {"attention_resolutions", "resolution", "channel_multipliers"} <= settings.keys():
+        set_levels, actual_levels = _attention_levels(settings), _attention_levels(actual)
+        if set_levels != actual_levels:
             differences.append(
-                f"attention_resolutions is {_plain(given['attention_resolutions'])} of "
-                f"{given['resolution']}, which puts attention on levels {placed}, but it is on "
-                f"levels {there} in the weights"
+                f"attention_resolutions is {_as_list(settings['attention_resolutions'])} of "
+                f"{settings['resolution']}, which puts attention on levels {set_levels}, but it is "
+                f"on levels {actual_levels} in the weights"
             )
     return "; ".join(differences)
 
@@ -109,24 +111,24 @@ def architecture_differences(given: Mapping[str, Any], found: Mapping[str, Any])
 def network_differences(
     weights: Mapping[str, Tensor], *, model: Mapping[str, Any], discriminator: Mapping[str, Any]
 ) -> str:
-    """Say where the settings of both networks contradict the weights of a file.
+    """Describe where the settings of both networks contradict a file's weights.
 
     Args:
-        weights: under our names; a network that is not there, or not whole, contradicts nothing.
+        weights: under our names. A network that is missing or incomplete is not compared.
         model: arguments of `VQGAN`.
         discriminator: arguments of `PatchDiscriminator`.
 
     Returns:
-        As `architecture_differences`.
+        Descriptions as by `architecture_differences`.
     """
     differences = []
-    for prefix, given, read in (
+    for prefix, settings, read_architecture in (
         ("generator.", model, generator_architecture),
         ("discriminator.", discriminator, discriminator_architecture),
     ):
-        part = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        network = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         with suppress(LookupError, ArithmeticError):
-            differences.append(architecture_differences(given, read(part)))
+            differences.append(architecture_differences(settings, read_architecture(network)))
     return "; ".join(filter(None, differences))
 
 
@@ -136,8 +138,8 @@ def _attention_levels(architecture: Mapping[str, Any]) -> list[int]:
     return [i for i in levels if architecture["resolution"] // 2**i in resolutions]
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (list, tuple)) else value
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:

@@ -1,22 +1,21 @@
-"""The one mapping between the original's weights and those of diffusers' VQModel, both ways.
+"""Convert between the original's weights and those of diffusers' VQModel.
 
-diffusers counts the decoder's levels from the smallest, the original from the largest; and it has
-the attention's 1x1 convolutions (C, C, 1, 1) as linear layers (C, C).
+diffusers numbers the decoder's levels from the smallest resolution, the original from the largest.
+The attention's 1x1 convolutions (C, C, 1, 1) are linear layers (C, C) in diffusers.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 
 from torch import Tensor
 
-from vqgan_train.checkpoint.unpickling import shown
+from vqgan_train.checkpoint.unpickling import printable_text
+from vqgan_train.checkpoint.weight_names import PrefixRule, match_prefix, prefix_rules
 
 CODEBOOK = "quantize.embedding.weight"
 DOWN = "encoder.down_blocks."
 MATRIX_DIMENSIONS = 2
 
-# the original's, diffusers'; numbers in place of #
 _PREFIXES = (
     ("encoder.down.#.block.#.", "encoder.down_blocks.#.resnets.#."),
     ("encoder.down.#.attn.#.", "encoder.down_blocks.#.attentions.#."),
@@ -33,20 +32,32 @@ _PREFIXES = (
     ("encoder.norm_out.", "encoder.conv_norm_out."),
     ("decoder.norm_out.", "decoder.conv_norm_out."),
 )
-_INNER = {"nin_shortcut": "conv_shortcut"}
-_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+"""The original's prefix and diffusers'; each `#` is a number."""
+
+_LAYERS = {
+    "nin_shortcut": "conv_shortcut",
+    "norm": "group_norm",
+    "q": "to_q",
+    "k": "to_k",
+    "v": "to_v",
+    "proj_out": "to_out.0",
+}
+"""diffusers' names of layers, by the original's."""
+
+_TO_DIFFUSERS = prefix_rules(_PREFIXES)
+_TO_ORIGINAL = prefix_rules((diffusers, original) for original, diffusers in _PREFIXES)
 
 
 def is_diffusers(weights: Iterable[str]) -> bool:
-    """Whether these are the names of a VQModel of diffusers; its KL-VAE has no codebook."""
+    """Tell whether these names are those of diffusers' VQModel; its KL-VAE has no codebook."""
     names = set(weights)
     return CODEBOOK in names and any(name.startswith(DOWN) for name in names)
 
 
 def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and lay out the generator's weights, which are under the original's names."""
+    """Convert the generator's weights from the original's names and shapes to VQModel's."""
     levels = _levels(weights, r"encoder\.down\.([0-9]+)\.")
-    renamed = {_translate(name, levels, backwards=False): w for name, w in weights.items()}
+    renamed = {_translate(name, levels, _TO_DIFFUSERS, _LAYERS): w for name, w in weights.items()}
     return {
         name: weight.flatten(1) if _is_projection(name) else weight
         for name, weight in renamed.items()
@@ -54,24 +65,25 @@ def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and lay out a VQModel's weights as the original's; what is not its stays as it is.
+    """Convert a VQModel's weights to the original's names and shapes; others stay unchanged.
 
     Raises:
-        ValueError: two of them are the same weight of the original's.
+        ValueError: two weights get the same name.
     """
     levels = _levels(weights, r"encoder\.down_blocks\.([0-9]+)\.")
+    layers = {diffusers: original for original, diffusers in _LAYERS.items()}
     original: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        original_name = _translate(name, levels, backwards=True)
+        original_name = _translate(name, levels, _TO_ORIGINAL, layers)
         if original_name in original:
-            raise ValueError(f"it has the weight {shown(original_name)} twice")
+            raise ValueError(f"it has the weight {printable_text(original_name)} twice")
         is_matrix = _is_projection(name) and weight.dim() == MATRIX_DIMENSIONS
         original[original_name] = weight[..., None, None] if is_matrix else weight
     return original
 
 
 def _is_projection(name: str) -> bool:
-    """Whether diffusers' name is that of a linear layer's weight."""
+    """Tell whether a weight, named as in diffusers, is that of a linear layer."""
     return bool(re.search(r"\.attentions\.[0-9]+\.to_(q|k|v|out\.0)\.weight$", name))
 
 
@@ -79,26 +91,12 @@ def _levels(names: Iterable[str], pattern: str) -> int:
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
-def _translate(name: str, levels: int, *, backwards: bool) -> str:
-    for pattern, replacement, inner in _rules(backwards=backwards):
-        match = pattern.match(name)
-        if match:
-            numbers = [int(number) for number in match.groups()]
-            if replacement.startswith("decoder.up"):
-                numbers[0] = levels - 1 - numbers[0]
-            layer, dot, leaf = name[match.end() :].rpartition(".")
-            prefix = replacement.replace("#", "{}").format(*numbers)
-            return f"{prefix}{inner.get(layer, layer)}{dot}{leaf}"
-    return name
-
-
-@cache
-def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str, dict[str, str]]]:
-    rules = []
-    for original, diffusers in _PREFIXES:
-        source, target = (diffusers, original) if backwards else (original, diffusers)
-        inner = _ATTENTION if ".attn" in original else _INNER
-        if backwards:
-            inner = {theirs: ours for ours, theirs in inner.items()}
-        rules.append((re.compile(re.escape(source).replace(r"\#", r"([0-9]+)")), target, inner))
-    return rules
+def _translate(name: str, levels: int, rules: list[PrefixRule], layers: Mapping[str, str]) -> str:
+    match = match_prefix(name, rules)
+    if match is None:
+        return name
+    replacement, numbers, rest = match
+    if replacement.startswith("decoder.up"):
+        numbers[0] = str(levels - 1 - int(numbers[0]))
+    layer, dot, leaf = rest.rpartition(".")
+    return f"{replacement.format(*numbers)}{layers.get(layer, layer)}{dot}{leaf}"

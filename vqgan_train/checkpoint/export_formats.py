@@ -1,4 +1,4 @@
-"""The formats that a checkpoint can be exported to."""
+"""Formats that a checkpoint can be exported to."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,52 +20,55 @@ from vqgan_train.checkpoint.model_configs import (
     not_in_taming,
     taming_config,
 )
-from vqgan_train.checkpoint.reading import DISCRIMINATOR, GENERATOR, Networks
+from vqgan_train.checkpoint.reading import DISCRIMINATOR, GENERATOR, CheckpointWeights
 from vqgan_train.checkpoint.tensors import STATE_DICT
 from vqgan_train.checkpoint.weight_names import to_original
 
 LENGTH_BYTES = 8
-"""At the start of a safetensors file: how long its header is. The header is padded to as much."""
+"""Size of a safetensors file's first field, the header's length. The header is padded to a multiple
+of it, so that tensors stay aligned."""
 
 
 class Format(NamedTuple):
-    """One way to write networks into a folder of their own."""
+    """Writer of an export format and the files it makes."""
 
-    write: Callable[[Networks, Mapping[str, str], Path], None]
-    """Writes networks, and where they come from, into an empty folder.
+    write: Callable[[CheckpointWeights, Mapping[str, str], Path], None]
+    """Function that writes weights and their origin, for the metadata, into an empty folder.
 
-    It may raise ExportError: the format cannot hold them.
+    Raises ExportError if the format cannot hold the architecture.
     """
 
     weights_file: str
-    """What in the folder `read_networks` reads back."""
+    """Name of the file in the folder that `read_networks` reads."""
 
     has_discriminator: bool
-    """Whether the discriminator goes along, if there is one."""
+    """Whether a discriminator is written, if the checkpoint has one."""
 
 
-def _write_flax(networks: Networks, _: Mapping[str, str], folder: Path) -> None:
+def _write_flax(networks: CheckpointWeights, _: Mapping[str, str], folder: Path) -> None:
     write_flax_msgpack(_generator(networks), folder / "flax_model.msgpack")
     _write_json(flax_config(networks.architecture), folder / "config.json")
 
 
-def _write_safetensors(networks: Networks, origin: Mapping[str, str], folder: Path) -> None:
+def _write_safetensors(
+    networks: CheckpointWeights, origin: Mapping[str, str], folder: Path
+) -> None:
     metadata = {**origin, "architecture": json.dumps(networks.architecture)}
     _write_safe(_generator(networks), metadata, folder / "model.safetensors")
 
 
-def _write_taming(networks: Networks, origin: Mapping[str, str], folder: Path) -> None:
+def _write_taming(networks: CheckpointWeights, origin: Mapping[str, str], folder: Path) -> None:
     discriminator = networks.discriminator
     weights = {**_generator(networks), **_original(DISCRIMINATOR, discriminator)}
     torch.save({STATE_DICT: weights, "vqgan_train": dict(origin)}, folder / "model.ckpt")
     shape = discriminator_architecture(discriminator) if discriminator else None
     training = networks.training or RECIPE
     config = yaml.safe_dump(taming_config(networks.architecture, shape, training), sort_keys=False)
-    missing = not_in_taming(training)
-    (folder / "config.yaml").write_text((f"# {missing}\n" if missing else "") + config)
+    comment = not_in_taming(training)
+    (folder / "config.yaml").write_text((f"# {comment}\n" if comment else "") + config)
 
 
-def _write_diffusers(networks: Networks, origin: Mapping[str, str], folder: Path) -> None:
+def _write_diffusers(networks: CheckpointWeights, origin: Mapping[str, str], folder: Path) -> None:
     _write_json(diffusers_config(networks.architecture), folder / "config.json")
     weights = to_diffusers(_generator(networks))
     _write_safe(weights, origin, folder / "diffusion_pytorch_model.safetensors")
@@ -79,10 +82,10 @@ FORMATS = {
         _write_diffusers, "diffusion_pytorch_model.safetensors", has_discriminator=False
     ),
 }
-"""By the names that `format=` takes; docs/export.md says who reads which."""
+"""Formats by their names in `format=`; docs/export.md says which program reads which."""
 
 
-def _generator(networks: Networks) -> dict[str, Tensor]:
+def _generator(networks: CheckpointWeights) -> dict[str, Tensor]:
     return _original(GENERATOR, networks.generator)
 
 
@@ -91,15 +94,16 @@ def _original(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_safe(weights: dict[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    # save_file makes files that only their owner may read, and both put metadata in an order of
-    # chance; the same export is to have the same bytes. transformers asks for the format.
-    whole = save(weights, {"format": "pt", **metadata})
-    start = LENGTH_BYTES + int.from_bytes(whole[:LENGTH_BYTES], "little")
-    header = json.dumps(json.loads(whole[LENGTH_BYTES:start]), sort_keys=True).encode()
-    header = header.ljust(-(-len(header) // LENGTH_BYTES) * LENGTH_BYTES)  # keeps tensors aligned
+    # save_file makes files that only their owner can read. Both it and save write metadata in
+    # random order, so the header is sorted: equal exports have equal bytes. transformers needs
+    # "format".
+    content = save(weights, {"format": "pt", **metadata})
+    start = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.dumps(json.loads(content[LENGTH_BYTES:start]), sort_keys=True).encode()
+    header = header.ljust(-(-len(header) // LENGTH_BYTES) * LENGTH_BYTES)
     with path.open("wb") as file:
         file.write(len(header).to_bytes(LENGTH_BYTES, "little") + header)
-        file.write(memoryview(whole)[start:])
+        file.write(memoryview(content)[start:])
 
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:

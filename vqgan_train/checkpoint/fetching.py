@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a path, a URL, Hugging Face's hub or a W&B artifact."""
+"""Fetch a checkpoint from a path, a URL, the Hugging Face hub or a W&B artifact."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urldefrag
 
-from vqgan_train.checkpoint import file_kind
+from vqgan_train.checkpoint.file_kind import file_kind
 from vqgan_train.system.errors import CheckpointError
 from vqgan_train.system.files import cache_folder, cache_lock
 
@@ -22,26 +22,26 @@ FORMS = (
 )
 HUB_FILE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>.+)")
 DOWNLOAD_TIMEOUT_SECONDS = 30
-"""Longest silence of a server."""
+"""Maximum wait for a server's next bytes."""
 
 CHUNK_BYTES = 2**20
 
 
 def fetch_checkpoint(source: str, setting: str) -> Path:
-    """Make sure that a checkpoint is on this machine.
+    """Return the local file of a checkpoint; download it if it is not in the cache.
 
-    What was downloaded once is found in the cache, without a network too; one process a machine
-    downloads while the others wait.
+    Cached files need no network. One process per machine downloads while the others wait.
 
     Args:
-        source: one of `FORMS`. A URL may end in `#sha256=HEX`, which is then checked.
-        setting: where the source was given, for the message.
+        source: an address as in `FORMS`. A URL may end in `#sha256=HEX`, which is then checked.
+        setting: name of the setting that gave `source`, for messages.
 
     Returns:
-        The file, which is there, though it may hold anything.
+        Path of an existing file; its content is not checked.
 
     Raises:
-        CheckpointError: it cannot be had, or is an HTML page or the like.
+        CheckpointError: the file is missing, the download failed, or a URL gave no checkpoint (an
+            HTML page, for example).
     """
     scheme = source.partition("://")[0] + "://" if "://" in source else ""
     if not scheme:
@@ -52,7 +52,7 @@ def fetch_checkpoint(source: str, setting: str) -> Path:
     with cache_lock(CACHE):
         try:
             path = fetch(source)
-        # Each client has its own errors for no network, no such file and no rights.
+        # Each client has its own exceptions for a missing network, file or permission.
         except Exception as error:
             raise CheckpointError(f"{setting}={source} could not be fetched: {error}") from error
     log.info("%s=%s is at %s", setting, source, path)
@@ -60,20 +60,21 @@ def fetch_checkpoint(source: str, setting: str) -> Path:
 
 
 def artifact_name(source: str | None) -> str | None:
-    """The W&B name, ENTITY/PROJECT/ARTIFACT:ALIAS, of a source that is an artifact."""
-    is_artifact = source is not None and source.startswith(ARTIFACT_SCHEME)
-    return source.removeprefix(ARTIFACT_SCHEME) if source is not None and is_artifact else None
+    """Return the W&B name, ENTITY/PROJECT/ARTIFACT:ALIAS, or None if `source` is no artifact."""
+    if source is None or not source.startswith(ARTIFACT_SCHEME):
+        return None
+    return source.removeprefix(ARTIFACT_SCHEME)
 
 
 def _require_file(path: Path, setting: str) -> Path:
-    inside = path / "checkpoints" / "last.ckpt"
-    if inside.is_file():
-        raise CheckpointError(f"{setting}={path} is a run's folder. Give its checkpoint: {inside}.")
+    last = path / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        raise CheckpointError(f"{setting}={path} is a run's folder. Give its checkpoint: {last}.")
     if not path.is_file():
-        found = "a folder, not a checkpoint" if path.is_dir() else "not there"
+        problem = "is a folder, not a checkpoint" if path.is_dir() else "is not there"
         raise CheckpointError(
-            f"{setting}={path} is {found}. Check the path, which starts at {Path.cwd()}, or make "
-            "the run first that writes it."
+            f"{setting}={path} {problem}. Relative paths start at {Path.cwd()}. Check the path, or "
+            "start the run that writes this checkpoint first."
         )
     return path
 
@@ -99,7 +100,7 @@ def _from_url(source: str) -> Path:
     try:
         file_kind(file)
     except ValueError:
-        file.unlink()  # the next try shall not find a login page in the cache
+        file.unlink()  # else the next call would find the HTML page in the cache
         raise
     return file
 
@@ -118,7 +119,7 @@ def _from_artifact(source: str) -> Path:
 
     artifact = wandb.Api().artifact(source.removeprefix(ARTIFACT_SCHEME))
     folder = Path(artifact.download(root=str(cache_folder(CACHE) / artifact.digest)))
-    artifact.verify(str(folder))  # to download compares no checksums
+    artifact.verify(str(folder))  # download() compares no checksums
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     if len(files) != 1:
         raise ValueError(f"it holds {[file.name for file in files]}, not one checkpoint")

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; its name may say anything."""
+"""Recognise checkpoint formats by a file's first bytes, because its name may be wrong."""
 
 from enum import Enum, auto
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 HEAD_BYTES = 4096
 SAFETENSORS_LENGTH_BYTES = 8
 LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."
-"""torch's magic number, which is the first pickle of its old files."""
+"""End of torch's pickled magic number, the first pickle in files from before torch 1.6."""
 
 LEGACY_MAGIC_WITHIN = 32
 
 
 class FileKind(Enum):
-    """The formats that a checkpoint may have."""
+    """Format of a checkpoint file."""
 
     TORCH_ZIP = auto()
     TORCH_LEGACY = auto()
@@ -20,29 +20,29 @@ class FileKind(Enum):
     FLAX_MSGPACK = auto()
 
 
-_STRANGERS = {
+_OTHER_FILES = {
     (b"<!doctype html", b"<html", b"<head", b"<body"): (
-        "it is an HTML page. The address that it was downloaded from leads to a page (a login, a "
-        "warning, an error) and not to the file; open it in a browser to see which"
+        "it is an HTML page. It was probably downloaded from an address that shows a page (a "
+        "login, a warning, an error) instead of the file; open the address in a browser"
     ),
-    (b"<",): "it is an XML page, as servers answer with when they refuse a download",
+    (b"<",): "it is an XML page. Servers send that when they refuse a download",
     (b"version https://git-lfs",): (
         "it is a Git LFS pointer, not the file itself. Fetch that with: git lfs pull"
     ),
-    (b"{", b"["): "it is JSON text, as servers answer with when they refuse a download",
+    (b"{", b"["): "it is JSON text. Servers send that when they refuse a download",
     (b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"): (
         "it is a compressed archive. Unpack it, and give the checkpoint inside"
     ),
     (b"\x80",): "it is a pickle, but not one that torch writes",
 }
-"""Files that are met in place of a checkpoint, by their beginnings in lower case."""
+"""Descriptions of files that users may take for a checkpoint, by first bytes in lower case."""
 
 
 def file_kind(path: Path) -> FileKind:
-    """Tell what a file is.
+    """Return the format of a checkpoint file.
 
     Raises:
-        ValueError: it is no checkpoint; the message says what it is instead, and what to do.
+        ValueError: the file is no checkpoint; the message says what it is and what to do.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -55,7 +55,7 @@ def file_kind(path: Path) -> FileKind:
         return FileKind.SAFETENSORS
     if head[:1] and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):
         return FileKind.FLAX_MSGPACK
-    raise ValueError(_stranger(head))
+    raise ValueError(_description(head))
 
 
 def _require_whole_header(head: bytes, size: int) -> None:
@@ -64,14 +64,14 @@ def _require_whole_header(head: bytes, size: int) -> None:
         raise ValueError("it is a safetensors file that was cut short; download or copy it again")
 
 
-def _stranger(head: bytes) -> str:
-    """What a file is that is none of `FileKind`, as far as its first bytes tell."""
+def _description(head: bytes) -> str:
+    """Describe a file that has none of the formats of `FileKind`."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for beginnings, description in _STRANGERS.items():
+    for beginnings, description in _OTHER_FILES.items():
         if text.startswith(beginnings):
             return description
     if not head.strip(b"\0"):
-        return "it is empty, or starts with zeros: its download or copy failed. Do it again"
+        return "it is empty or starts with zeros. Its download or copy failed; repeat it"
     if head[257:262] == b"ustar":
         return "it is a tar archive. Unpack it, and give the checkpoint inside"
-    return f"it starts with {head[:12]!r}, as no checkpoint does"
+    return f"it starts with {head[:12]!r}, which is no checkpoint format"

@@ -1,10 +1,10 @@
-"""The one mapping between the original's weights and Flax's (patil-suraj/vqgan-jax), both ways.
+"""Read and write weights in Flax's msgpack files, with the names of patil-suraj/vqgan-jax.
 
     encoder.down.0.block.1.conv1.weight OIHW  encoder/down_0/block_1/conv1/kernel HWIO
     encoder.norm_out.weight (C)               encoder/norm_out/scale (C)
     quantize.embedding.weight                 quantize/embedding/embedding
 
-Files of before Flax 0.3.6 have scales and biases of norms as (1, 1, 1, C), which is read too.
+Files from before Flax 0.3.6, which hold scales and biases of norms as (1, 1, 1, C), are read too.
 """
 
 import math
@@ -19,17 +19,31 @@ import torch
 from torch import Tensor
 
 from vqgan_train.checkpoint.tensors import MAX_DIMENSIONS
-from vqgan_train.checkpoint.unpickling import shown
+from vqgan_train.checkpoint.unpickling import printable_text
 
 FlaxPath = tuple[str, ...]
 """Keys of nested dicts, from the outermost in."""
 
 ORIGINAL_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+"""The original's last part of a weight's name, by Flax's."""
+
 KERNEL_DIMENSIONS = 4
+ARRAY = 1
+"""Code of Flax's msgpack extension for an array: (shape, name of the dtype, bytes)."""
+
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+MAX_CONTAINERS = 10_000
+"""Maximum number of arrays and dicts, because an empty array takes one byte in the file but 56 in
+memory. The f16-16384 model has 250 dicts."""
 
 
 def to_flax(weights: Mapping[str, Tensor]) -> dict[FlaxPath, Tensor]:
-    """Rename and lay out the generator's weights, which are under the original's names."""
+    """Convert the generator's weights from the original's names and layout to Flax's."""
     return {
         _flax_path(name, weight): _flax_layout(weight).contiguous()
         for name, weight in weights.items()
@@ -37,18 +51,18 @@ def to_flax(weights: Mapping[str, Tensor]) -> dict[FlaxPath, Tensor]:
 
 
 def original_name(path: FlaxPath) -> str:
-    """What the original calls the weight at `path`; whatever is not Flax's stays as it is."""
+    """Return the original's name of the weight at `path`; unknown parts stay unchanged."""
     *modules, leaf = path or ("",)
     names = []
     for before, module in zip(["", *modules], modules, strict=False):
-        # mid.block_1 is called so by the original too.
+        # The original also writes mid.block_1 with an underscore.
         numbered = re.fullmatch(r"(down|up|block|attn)_([0-9]+)", module)
         names.append(f"{numbered[1]}.{numbered[2]}" if numbered and before != "mid" else module)
     return ".".join([*names, ORIGINAL_LEAVES.get(leaf, leaf)])
 
 
 def original_layout(path: FlaxPath, array: Tensor) -> Tensor:
-    """The array at `path` as the original has it."""
+    """Return the array at `path` in the original's layout: OIHW kernels, flat vectors."""
     if path[-1] == "kernel" and array.dim() == KERNEL_DIMENSIONS:
         return array.permute(3, 2, 0, 1).contiguous()
     if path[-1] in ("scale", "bias") and array.shape[:-1] == (1, 1, 1):
@@ -68,45 +82,32 @@ def _flax_layout(weight: Tensor) -> Tensor:
     return weight.permute(2, 3, 1, 0) if weight.dim() == KERNEL_DIMENSIONS else weight
 
 
-ARRAY = 1
-"""Flax's msgpack extension for an array: (shape, name of the dtype, bytes)."""
-
-DTYPES = {
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-MAX_CONTAINERS = 10_000
-"""An empty array is one byte in the file and 56 in memory; the f16-16384 model has 250 dicts."""
-
-
 def read_flax_msgpack(path: Path) -> dict[str, Tensor]:
     """Read weights, under the original's names and in its layout.
 
     Raises:
-        ValueError: the file is damaged, or not what Flax writes.
+        ValueError: the file is damaged, or Flax did not write it.
     """
     with path.open("rb") as file:
-        unpacker = _Unpacking(path.stat().st_size).unpacker(file)
+        unpacker = _Decoder(path.stat().st_size).unpacker(file)
         tree = unpacker.unpack()
         if unpacker.read_bytes(1):
-            raise ValueError("something follows its weights")
+            raise ValueError("it has further bytes after its weights")
     weights: dict[str, Tensor] = {}
     for flax_path, array in _leaves(tree, ()):
         name = original_name(flax_path)
         if name in weights:
-            raise ValueError(f"it has the weight {shown(name)} twice")
+            raise ValueError(f"it has the weight {printable_text(name)} twice")
         weights[name] = original_layout(flax_path, array)
     return weights
 
 
 def write_flax_msgpack(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write the generator's weights as `flax.serialization.msgpack_serialize` does, to the byte.
+    """Write the same bytes as `flax.serialization.msgpack_serialize`.
 
     Args:
-        weights: under the original's names, of the types in `DTYPES`.
-        path: the file, which is overwritten.
+        weights: the generator's weights under the original's names; dtypes as in `DTYPES`.
+        path: the file; an existing one is overwritten.
     """
     tree: dict[str, Any] = {}
     for (*modules, leaf), array in sorted(to_flax(weights).items(), key=itemgetter(0)):
@@ -114,18 +115,18 @@ def write_flax_msgpack(weights: Mapping[str, Tensor], path: Path) -> None:
         for module in modules:
             branch = branch.setdefault(module, {})
         branch[leaf] = array
-    path.write_bytes(msgpack.packb(tree, default=_packed, strict_types=True))
+    path.write_bytes(msgpack.packb(tree, default=_pack_array, strict_types=True))
 
 
-def _packed(array: Tensor) -> msgpack.ExtType:
+def _pack_array(array: Tensor) -> msgpack.ExtType:
     dtype = str(array.dtype).removeprefix("torch.")
     assert dtype in DTYPES
     content = array.flatten().view(torch.uint8).numpy().tobytes()
     return msgpack.ExtType(ARRAY, msgpack.packb((tuple(array.shape), dtype, content)))
 
 
-class _Unpacking:
-    """What msgpack may find in a file of so many bytes: dicts, text and arrays, not too many."""
+class _Decoder:
+    """Hooks and limits for msgpack, which accept only dicts, text and arrays."""
 
     def __init__(self, file_bytes: int) -> None:
         self.limits = {"max_buffer_size": max(file_bytes, 1), "strict_map_key": True}
@@ -169,12 +170,14 @@ class _Unpacking:
         return torch.frombuffer(bytearray(content), dtype=DTYPES[dtype]).view(shape)
 
 
-def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """All arrays of nested dicts, each with its path; msgpack bounds how deep they are."""
+def _leaves(tree: Any, path: FlaxPath) -> Iterator[tuple[FlaxPath, Tensor]]:
+    """Yield all arrays of nested dicts with their paths; msgpack limits the nesting depth."""
     if isinstance(tree, Tensor):
         yield path, tree
     elif isinstance(tree, dict):
         for key, branch in tree.items():
             yield from _leaves(branch, (*path, str(key)))
     else:
-        raise ValueError(f"{shown('/'.join(path)) or 'it'} is a {type(tree).__name__}, no array")
+        raise ValueError(
+            f"{printable_text('/'.join(path)) or 'it'} is a {type(tree).__name__}, not an array"
+        )

@@ -1,4 +1,4 @@
-"""Weights of a training that diverged are refused."""
+"""Compare a file's weights with a model's, check that they are finite, and hash them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,28 +8,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vqgan_train.checkpoint.unpickling import shown
+from vqgan_train.checkpoint.unpickling import printable_text
 from vqgan_train.checkpoint.weight_names import to_original
 from vqgan_train.system.errors import CheckpointError
 
 
 def require_finite(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights of which one is infinite or no number.
+    """Raise if a weight holds NaN or infinite values.
 
     Raises:
-        CheckpointError: there are such; it names the first.
+        CheckpointError: a weight does; names the first.
     """
-    infinite = [name for name, weight in weights.items() if not weight.isfinite().all()]
-    if infinite:
+    non_finite = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if non_finite:
         raise CheckpointError(
-            f"{path} has numbers that are infinite or no numbers in {len(infinite)} of its "
-            f"{len(weights)} weights, {infinite[0]} for one: its training diverged. Take an "
-            "earlier checkpoint."
+            f"{path} has NaN or infinite values in {len(non_finite)} of its {len(weights)} weights,"
+            f" the first is {non_finite[0]}. Training probably diverged; use an earlier checkpoint."
         )
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """64 hexadecimal digits that name weights on the CPU, in whatever format they were stored."""
+    """Return a SHA-256, as 64 hexadecimal digits, of weights on the CPU.
+
+    It covers names, dtypes, shapes and values, so that it is the same for every file format.
+    """
     digest = hashlib.sha256()
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
@@ -37,138 +39,147 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-PARTS = {
+WEIGHT_GROUPS = {
     "encoder": ("generator.encoder.", "generator.quant_conv."),
     "decoder": ("generator.decoder.", "generator.post_quant_conv."),
     "codebook": ("generator.quantizer.",),
     "discriminator": ("discriminator.",),
 }
-"""The parts of a model, by the beginnings of our names for their weights."""
+"""Prefixes of our weight names, by the group of weights that they belong to."""
 
-NAMES_SHOWN = 3
-NO_VALUE = torch.empty(0)
+MAX_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartReport:
-    """One part's weights, under the original's names."""
+class WeightGroupReport:
+    """Comparison of a file with a model for one group of weights, by the original's names."""
 
     loaded: tuple[str, ...]
-    """Those that are in the file and in the model, with one shape."""
+    """Weights with one shape in file and model."""
 
     missing: tuple[str, ...]
-    """Those that the model has and the file has not."""
+    """Weights of the model that the file lacks."""
 
     unexpected: tuple[str, ...]
-    """Those that the file has and the model has not."""
+    """Weights of the file that the model lacks."""
 
     mismatched: tuple[str, ...]
-    """Those that have one shape in the file and another in the model; both are said."""
+    """Descriptions of weights whose shapes differ, with both shapes."""
 
     @property
     def fits(self) -> bool:
-        """Whether every weight has its place and every place its weight."""
+        """Whether file and model have the same weights, with the same shapes."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
-        gaps = {name: getattr(self, name) for name in ("missing", "unexpected", "mismatched")}
+        problems = {name: getattr(self, name) for name in ("missing", "unexpected", "mismatched")}
         described = [
-            f"{len(names)} {kind} ({_some(names)})" for kind, names in gaps.items() if names
+            f"{len(names)} {kind} ({_first_names(names)})"
+            for kind, names in problems.items()
+            if names
         ]
         return ", ".join([f"{len(self.loaded)} loaded", *described])
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What was found for each of `PARTS` that the model has."""
+    """Comparison of a file's weights with a model's, by group of weights."""
 
-    parts: Mapping[str, PartReport]
+    groups: Mapping[str, WeightGroupReport]
+    """Reports of those `WEIGHT_GROUPS` that the model has."""
 
     @classmethod
-    def compare(cls, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> "LoadReport":
-        """Compare what a model has with what a file has.
+    def compare(cls, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> "LoadReport":
+        """Compare names and shapes of weights.
 
         Args:
             expected: the model's weights under our names.
-            found: the file's, likewise.
+            actual: the file's weights under our names.
         """
-        parts = {}
-        for part, prefixes in PARTS.items():
-            here = {name: w for name, w in expected.items() if name.startswith(prefixes)}
-            there = {name: w for name, w in found.items() if name.startswith(prefixes)}
-            if here:
-                parts[part] = _compare_part(here, there)
-        return cls(parts)
+        groups = {}
+        for group, prefixes in WEIGHT_GROUPS.items():
+            in_model = {name: w for name, w in expected.items() if name.startswith(prefixes)}
+            in_file = {name: w for name, w in actual.items() if name.startswith(prefixes)}
+            if in_model:
+                groups[group] = _compare_group(in_model, in_file)
+        return cls(groups)
 
     @property
     def discriminator_is_new(self) -> bool:
-        """Whether the file has no discriminator at all, so that the model's stays as it was."""
-        part = self.parts.get("discriminator")
-        return part is not None and not (part.loaded or part.unexpected or part.mismatched)
+        """Whether the model has a discriminator and the file has no weight of one."""
+        group = self.groups.get("discriminator")
+        return group is not None and not (group.loaded or group.unexpected or group.mismatched)
 
     @property
     def fits(self) -> bool:
-        """Whether nothing is missing, unexpected or of another shape, a new discriminator aside."""
+        """Whether all groups fit; the file may lack the whole discriminator."""
         return all(
-            part.fits or (name == "discriminator" and self.discriminator_is_new)
-            for name, part in self.parts.items()
+            group.fits or (name == "discriminator" and self.discriminator_is_new)
+            for name, group in self.groups.items()
         )
 
     def require_fit(self, path: Path, advice: str) -> None:
-        """Let no gap pass.
+        """Raise unless every weight matches the model; see `fits`.
+
+        Args:
+            path: the file, for the message.
+            advice: likely cause and remedy, for the message.
 
         Raises:
-            CheckpointError: the file does not fit.
+            CheckpointError: weights are missing, unexpected or of another shape.
         """
         if not self.fits:
             raise CheckpointError(f"{path} does not fit the model. {advice}\n{self}")
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"  {name:13} " + ("none in the file" if _is_new(self, name) else str(part))
-            for name, part in self.parts.items()
-        )
+        lines = {name: str(group) for name, group in self.groups.items()}
+        if self.discriminator_is_new:
+            lines["discriminator"] = "none in the file"
+        return "\n".join(f"  {name:13} {line}" for name, line in lines.items())
 
 
 def require_generator(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path
+    expected: Mapping[str, Tensor], actual: Mapping[str, Tensor], path: Path
 ) -> None:
-    """Let no gap in a tokenizer pass; both sides' names are ours without the leading `generator.`.
+    """Raise unless a file's tokenizer has exactly the weights of a model.
+
+    Args:
+        expected: the model's weights, under our names without the leading `generator.`.
+        actual: the file's weights, named in the same way.
+        path: the file, for the message.
 
     Raises:
-        CheckpointError: the file does not fit.
+        CheckpointError: weights are missing, unexpected or of another shape.
     """
     report = LoadReport.compare(
         {f"generator.{name}": weight for name, weight in expected.items()},
-        {f"generator.{name}": weight for name, weight in found.items()},
+        {f"generator.{name}": weight for name, weight in actual.items()},
     )
-    report.require_fit(path, "Its weights are not all there, or not those of one model.")
+    report.require_fit(path, "It lacks weights of a tokenizer, or mixes those of several models.")
 
 
-def _is_new(report: LoadReport, name: str) -> bool:
-    return name == "discriminator" and report.discriminator_is_new
-
-
-def _compare_part(here: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> PartReport:
-    common = [name for name in here if name in there]
-    same = {name for name in common if here[name].shape == there[name].shape}
-    return PartReport(
-        loaded=tuple(_original(name) for name in common if name in same),
-        missing=tuple(_original(name) for name in here if name not in there),
-        unexpected=tuple(_original(name) for name in there if name not in here),
+def _compare_group(
+    in_model: Mapping[str, Tensor], in_file: Mapping[str, Tensor]
+) -> WeightGroupReport:
+    common = [name for name in in_model if name in in_file]
+    same_shape = {name for name in common if in_model[name].shape == in_file[name].shape}
+    return WeightGroupReport(
+        loaded=tuple(_original_name(name) for name in common if name in same_shape),
+        missing=tuple(_original_name(name) for name in in_model if name not in in_file),
+        unexpected=tuple(_original_name(name) for name in in_file if name not in in_model),
         mismatched=tuple(
-            f"{_original(name)} is {tuple(there[name].shape)}, not {tuple(here[name].shape)}"
+            f"{_original_name(name)} is {tuple(in_file[name].shape)}, "
+            f"not {tuple(in_model[name].shape)}"
             for name in common
-            if name not in same
+            if name not in same_shape
         ),
     )
 
 
-def _original(name: str) -> str:
-    """The name under which the file has, or would have, a weight."""
-    return next(iter(to_original({name: NO_VALUE})))
+def _original_name(name: str) -> str:
+    return next(iter(to_original({name: torch.empty(0)})))
 
 
-def _some(names: tuple[str, ...]) -> str:
-    more = ", ..." if len(names) > NAMES_SHOWN else ""
-    return ", ".join(shown(name) for name in names[:NAMES_SHOWN]) + more
+def _first_names(names: tuple[str, ...]) -> str:
+    more = ", ..." if len(names) > MAX_NAMES_SHOWN else ""
+    return ", ".join(printable_text(name) for name in names[:MAX_NAMES_SHOWN]) + more

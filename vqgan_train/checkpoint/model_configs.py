@@ -1,4 +1,4 @@
-"""How a checkpoint's run trained, as far as other programs can train on like that."""
+"""Configs that other programs build an exported model from, and the training settings they need."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 
 from vqgan_train.system.errors import ExportError
 
-NOT_THERE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
-
-class Training(NamedTuple):
-    """Of one run."""
+class TrainingSettings(NamedTuple):
+    """Loss weights and learning rate of a run, for training on in taming-transformers."""
 
     perceptual_weight: float
     adversarial_weight: float
@@ -18,13 +16,13 @@ class Training(NamedTuple):
     commitment_weight: float
     legacy_codebook_loss: bool
     steps_to_adversary: int
-    """From the checkpoint on, until discriminator and adversarial term both take part."""
+    """Steps from the checkpoint until both discriminator and adversarial term are active."""
 
     learning_rate: float
-    """For one image of a step."""
+    """Learning rate per image of a step."""
 
 
-RECIPE = Training(
+RECIPE = TrainingSettings(
     perceptual_weight=1.0,
     adversarial_weight=0.75,
     codebook_weight=1.0,
@@ -33,14 +31,17 @@ RECIPE = Training(
     steps_to_adversary=0,
     learning_rate=4.5e-6,
 )
-"""Of the released f16-16384 weights."""
+"""Training settings of the released f16-16384 weights."""
 
 
-def read_training(checkpoint: Mapping[str, Any]) -> Training | None:
-    """Read it off a checkpoint of ours, which is given as `read_checkpoint` returns it.
+def read_training(checkpoint: Mapping[str, Any]) -> TrainingSettings | None:
+    """Read the training settings stored in a checkpoint of this package.
+
+    Args:
+        checkpoint: the result of `read_checkpoint`.
 
     Returns:
-        None where the checkpoint is not of a run of ours.
+        None if the checkpoint does not come from a run of this package.
     """
     try:
         module, config = checkpoint["hyper_parameters"], checkpoint["vqgan_train"]["config"]
@@ -52,15 +53,16 @@ def read_training(checkpoint: Mapping[str, Any]) -> Training | None:
         )
         images = config["data"]["batch_size"] * config["optim"]["accumulate_batches"]
         devices = int(config["trainer"]["devices"]) * int(config["trainer"]["num_nodes"])
-        # taming multiplies by images a device and by devices.
-        counted_there_alone = {
+        # taming multiplies its base rate by images per device and by devices. The factors that our
+        # rule already applied are left to it; the others are divided out.
+        taming_only_factor = {
             "none": images * devices,
             "device_batch": devices,
             "global_batch": 1,
         }
         scaling = config["optim"]["learning_rate_scaling"]
-        rate = config["optim"]["learning_rate"] / counted_there_alone[scaling]
-        training = Training(
+        rate = config["optim"]["learning_rate"] / taming_only_factor[scaling]
+        training = TrainingSettings(
             perceptual_weight=float(objective["perceptual_weight"]),
             adversarial_weight=float(objective["adversarial_weight"]),
             codebook_weight=float(objective["codebook_weight"]),
@@ -69,7 +71,8 @@ def read_training(checkpoint: Mapping[str, Any]) -> Training | None:
             steps_to_adversary=max(0, int(start) - int(checkpoint["global_step"])),
             learning_rate=float(rate),
         )
-    except NOT_THERE:
+    # A foreign checkpoint may hold anything under these keys.
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None
     return training if all(math.isfinite(value) for value in training) else None
 
@@ -88,27 +91,29 @@ DDCONFIG = {
     "dropout": "dropout",
     "resample_with_convolution": "resamp_with_conv",
 }
-"""Our names of settings, and taming's in its `ddconfig`."""
+"""Names in taming's `ddconfig`, by our names of the settings."""
 
 CODEBOOK = {"codebook_size": "n_embed", "code_dim": "embed_dim"}
-"""Likewise, beside `ddconfig`."""
+"""The same mapping for settings outside `ddconfig`."""
 
-ANOTHER_FORMAT = "Take another format, such as safetensors."
+OTHER_FORMAT_ADVICE = "Choose another format, such as safetensors."
 
-TRANSFORMERS = "4.25.1"
-"""The version that DALL-E mini pins; the published config.json names one, and nobody reads it."""
+TRANSFORMERS_VERSION = "4.25.1"
+"""Version that DALL-E mini pins. The published config.json names one, but no program reads it."""
 
 
 def taming_config(
-    architecture: Mapping[str, Any], discriminator: Mapping[str, int] | None, training: Training
+    architecture: Mapping[str, Any],
+    discriminator: Mapping[str, int] | None,
+    training: TrainingSettings,
 ) -> dict[str, Any]:
-    """What `taming.main.instantiate_from_config` builds a VQModel from, under `model`.
+    """Build the config from which `taming.main.instantiate_from_config` makes a VQModel.
 
     Args:
-        architecture: of the tokenizer.
-        discriminator: arguments of `PatchDiscriminator`; None is for a VQModel without losses,
-            which needs no LPIPS and cannot be trained.
-        training: what to go on with. taming counts steps from 0 again.
+        architecture: arguments of `VQGAN`.
+        discriminator: arguments of `PatchDiscriminator`; None makes a VQModel without losses, which
+            needs no LPIPS and cannot be trained.
+        training: settings for further training. taming counts steps from 0 again.
     """
     losses = "taming.modules.losses.vqperceptual"
     lossconfig: dict[str, Any] = {"target": f"{losses}.DummyLoss"}
@@ -132,13 +137,13 @@ def taming_config(
         "lossconfig": lossconfig,
     }
     target = "taming.models.vqgan.VQModel"
-    # taming's main.py multiplies the rate by the images of a step.
+    # taming's main.py multiplies the rate by the images per step.
     model = {"base_learning_rate": training.learning_rate, "target": target, "params": params}
     return {"model": model}
 
 
-def not_in_taming(training: Training) -> str:
-    """What of a training no settings of taming's VQModel say; empty if they say all."""
+def not_in_taming(training: TrainingSettings) -> str:
+    """Describe training settings that taming's VQModel cannot take; empty if it takes all."""
     ours = (training.commitment_weight, training.legacy_codebook_loss)
     theirs = (RECIPE.commitment_weight, RECIPE.legacy_codebook_loss)
     if ours == theirs:
@@ -150,36 +155,36 @@ def not_in_taming(training: Training) -> str:
 
 
 def flax_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """What vqgan-jax's VQGANConfig reads, with the keys of the published model's config.json."""
+    """Build the config of vqgan-jax's VQGANConfig, with the keys of the published config.json."""
     return {
         **_renamed(architecture, {**DDCONFIG, **CODEBOOK}),
         "double_z": False,
         "give_pre_end": False,
         "num_resolutions": len(architecture["channel_multipliers"]),
-        # transformers cut four letters off VQModel.
+        # transformers cut the four letters of "Flax" off a class name that lacks them: VQModel.
         "architectures": ["del"],
-        "transformers_version": TRANSFORMERS,
+        "transformers_version": TRANSFORMERS_VERSION,
     }
 
 
 def diffusers_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """What diffusers' VQModel is built from.
+    """Build the config of diffusers' VQModel.
 
     Raises:
-        ExportError: VQModel cannot be this architecture.
+        ExportError: VQModel cannot have this architecture.
     """
     multipliers = architecture["channel_multipliers"]
     if len(multipliers) > 1 and not architecture["resample_with_convolution"]:
         raise ExportError(
             "diffusers' VQModel always resamples by convolution, but this model averages and "
-            "repeats pixels (resample_with_convolution is false), so diffusers cannot hold it. "
-            + ANOTHER_FORMAT
+            f"repeats pixels (resample_with_convolution is false), so diffusers cannot hold it. "
+            f"{OTHER_FORMAT_ADVICE}"
         )
     if multipliers[0] != 1:
         raise ExportError(
             "The first convolution of diffusers' VQModel is as wide as its first level, but this "
             f"model's has {architecture['channels']} channels before a level of {multipliers[0]} "
-            f"times as many, so diffusers cannot hold it. {ANOTHER_FORMAT}"
+            f"times as many, so diffusers cannot hold it. {OTHER_FORMAT_ADVICE}"
         )
     resolutions = [architecture["resolution"] // 2**level for level in range(len(multipliers))]
     kinds = [
@@ -196,13 +201,13 @@ def diffusers_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
         "out_channels": architecture["out_channels"],
         "latent_channels": architecture["latent_channels"],
         "layers_per_block": architecture["num_residual_blocks"],
-        "lookup_from_codebook": True,  # so that decode takes tokens
+        "lookup_from_codebook": True,  # lets decode() take tokens
         "mid_block_add_attention": True,
         "norm_num_groups": NORM_GROUPS,
         "norm_type": "group",
         "num_vq_embeddings": architecture["codebook_size"],
         "sample_size": architecture["resolution"],
-        "scaling_factor": 1.0,  # for diffusion in its latents; this model was trained with none
+        "scaling_factor": 1.0,  # latents for diffusion are not scaled
         "vq_embed_dim": architecture["code_dim"],
     }
 

@@ -1,9 +1,4 @@
-"""Settings out of stand-ins: what omegaconf's objects and subclasses of dict held, as plain values.
-
-Checkpoints of 2021 have their settings as objects of omegaconf 2.0.0, which no other version can
-read. What they held is in the stand-ins for them, under the names that omegaconf gives its
-attributes.
-"""
+"""Read checkpoints of any supported format, as data: nothing that a file names is run."""
 
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
@@ -14,76 +9,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vqgan_train.checkpoint.architecture import (
-    UNREADABLE,
+    ASSUMED_ARGUMENTS,
     architecture_differences,
     generator_architecture,
 )
 from vqgan_train.checkpoint.diffusers import from_diffusers, is_diffusers
 from vqgan_train.checkpoint.file_kind import FileKind, file_kind
 from vqgan_train.checkpoint.flax import read_flax_msgpack
-from vqgan_train.checkpoint.model_configs import Training, read_training
+from vqgan_train.checkpoint.model_configs import TrainingSettings, read_training
 from vqgan_train.checkpoint.tensors import STATE_DICT
 from vqgan_train.checkpoint.torch_files import read_torch_legacy, read_torch_zip
-from vqgan_train.checkpoint.unpickling import StandIn, shown
+from vqgan_train.checkpoint.unpickling import StandIn, printable_text
 from vqgan_train.checkpoint.weight_names import to_ours
 from vqgan_train.system.errors import CheckpointError
 
-MAX_DEPTH = 50
-"""Settings are not nested deeper; what is stays as it was."""
-
-
-def plain_values(value: Any) -> Any:
-    """A copy of nested dicts and lists in which stand-ins for settings are the settings.
-
-    Interpolations stay text, as `${data.image_size}`. All other stand-ins stay what they are.
-    """
-    return _Plain().convert(value, MAX_DEPTH)
-
-
-class _Plain:
-    """One conversion, which remembers what it has met: pickles may hold a list within itself."""
-
-    def __init__(self) -> None:
-        self.converted: dict[int, Any] = {}
-
-    def convert(self, value: Any, depth: int) -> Any:
-        if id(value) in self.converted or depth == 0:
-            return self.converted.get(id(value), value)
-        value_within = _unwrapped(value)
-        if isinstance(value_within, dict):
-            settings: dict[Any, Any] = {}
-            self.converted[id(value)] = settings
-            settings.update(
-                (key, self.convert(item, depth - 1)) for key, item in value_within.items()
-            )
-            return settings
-        if isinstance(value_within, list):
-            entries: list[Any] = []
-            self.converted[id(value)] = entries
-            entries.extend(self.convert(item, depth - 1) for item in value_within)
-            return entries
-        return value_within
-
-
-def _unwrapped(value: Any) -> Any:
-    """What a stand-in for a node of omegaconf or for a subclass of dict held."""
-    if not isinstance(value, StandIn):
-        return value
-    if value.name.startswith("omegaconf.") and isinstance(value.state, dict):
-        if "_content" in value.state:
-            return value.state["_content"]
-        return value.state.get("_val", value)
-    return dict(value.pairs) if value.pairs and not value.state else value
-
-
 GENERATOR = "generator."
 DISCRIMINATOR = "discriminator."
-COUNTER = ".num_batches_tracked"
+BATCH_NORM_COUNTER = ".num_batches_tracked"
 PERCEPTUAL = "loss.perceptual_loss."
-"""LPIPS, which the original stores in its checkpoints and we never do."""
+"""Prefix of LPIPS' weights, which the original stores in its checkpoints and we never do."""
 
 MAX_SHARING = 2
-"""Weights may share memory, but not so that copies of them need much more than the file."""
+"""Maximum ratio of the weights' bytes to the file's. Weights may share bytes in the file, but their
+copies in memory must not be much larger than it."""
+
+MAX_DEPTH = 50
+"""Nesting depth down to which settings are converted; real settings are less deep."""
 
 OTHER_MODELS = {
     "first_stage_model.": "of a latent diffusion model or a transformer, around a VQGAN or KL-VAE",
@@ -94,45 +45,46 @@ OTHER_MODELS = {
     "encoder.down_blocks.": "of a model of diffusers without a codebook, such as its KL-VAE",
     "module.": "saved from within a wrapper (DataParallel)",
 }
+"""Descriptions of other models' checkpoints, by a prefix of their weight names."""
 
 
-class Networks(NamedTuple):
-    """What a checkpoint holds besides the state of a training."""
+class CheckpointWeights(NamedTuple):
+    """Weights and architecture of a checkpoint, without optimizer state."""
 
     architecture: dict[str, Any]
-    """The arguments of `VQGAN`."""
+    """Arguments of `VQGAN`."""
 
     generator: dict[str, Tensor]
     """The tokenizer's weights under our names without the leading `generator.`, float32."""
 
     discriminator: dict[str, Tensor]
-    """Likewise, BatchNorm's counters as they are; empty if there is none."""
+    """The discriminator's weights under our names without the leading `discriminator.`, float32
+    except for BatchNorm's counters; empty if the checkpoint has none."""
 
-    training: Training | None = None
-    """How they came about; None: a run of ours did not make them, or it is not known."""
+    training: TrainingSettings | None = None
+    """Settings of the run that made the weights; None if they do not come from this package."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read the weights of a checkpoint onto the CPU, and what lies beside them as data.
+    """Read a checkpoint onto the CPU: its weights, and everything else in it as plain data.
 
-    Reads files of torch in its old and new format, of any Lightning or of weights alone, of
-    safetensors, and of Flax.
+    The file may be one of torch (before or since 1.6; from Lightning or weights alone), of
+    safetensors, or of Flax.
 
     Returns:
-        A dictionary with at least `state_dict`: the weights, in memory of their own, under the
-        file's names (those of Flax and of diffusers' VQModel under the original's). Beside them
-        plain values; settings of omegaconf are plain too; all other objects, an optimizer's tensors
-        among them, are `StandIn`s.
+        The file's content, with at least `state_dict`: weights in memory of their own, under the
+        file's names (for Flax and diffusers' VQModel: under the original's). Settings of omegaconf
+        are plain dicts and lists. All other objects, an optimizer's tensors too, are `StandIn`s.
 
     Raises:
         CheckpointError: the file is missing, damaged, hostile or no checkpoint.
     """
     if not path.is_file():
-        found = "a folder, not a file," if path.is_dir() else "no checkpoint"
-        raise CheckpointError(f"There is {found} at {path}. Check the path.")
+        problem = "a folder, not a file," if path.is_dir() else "no checkpoint"
+        raise CheckpointError(f"There is {problem} at {path}. Check the path.")
     try:
         content = _READERS[file_kind(path)](path)
-        _require_honest_size(content[STATE_DICT], path)
+        _require_plausible_size(content[STATE_DICT], path)
         if is_diffusers(content[STATE_DICT]):
             content[STATE_DICT] = from_diffusers(content[STATE_DICT])
         return content
@@ -140,76 +92,68 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint that can be used: {error}.") from error
     except (OSError, MemoryError) as error:
         raise CheckpointError(f"{path} could not be read: {error or 'no memory left'}.") from error
-    # Damage may show as nearly anything, deep in the readers.
+    # The readers may raise nearly any exception for a damaged file.
     except Exception as error:
         raise CheckpointError(
-            f"{path} was not read: it is damaged ({type(error).__name__}: {shown(error)})."
+            f"{path} is damaged: reading it failed with {type(error).__name__} "
+            f"({printable_text(error)}). Download or copy it again."
         ) from error
 
 
-def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the tokenizer of a checkpoint.
-
-    Returns:
-        The arguments of `VQGAN`, and its weights under our names, float32.
+def read_networks(path: Path) -> CheckpointWeights:
+    """Read the tokenizer of a checkpoint, and its discriminator if it has one.
 
     Raises:
-        CheckpointError: as `read_networks`.
-    """
-    networks = read_networks(path)
-    return networks.architecture, networks.generator
-
-
-def read_networks(path: Path) -> Networks:
-    """Read the tokenizer of a checkpoint, and the discriminator that may lie beside it.
-
-    Raises:
-        CheckpointError: as `read_checkpoint`; the weights are not those of a VQGAN; or the file's
-            own settings say something else than its weights.
+        CheckpointError: `read_checkpoint` failed, the weights are not those of a VQGAN, or the
+            settings in the file contradict its weights.
     """
     checkpoint = read_checkpoint(path)
-    ours = weights_under_our_names(checkpoint.pop(STATE_DICT), path)
-    weights = _part(ours, GENERATOR)
+    weights = weights_under_our_names(checkpoint.pop(STATE_DICT), path)
+    generator = _network_weights(weights, GENERATOR)
     try:
-        found = generator_architecture(weights)
+        architecture = generator_architecture(generator)
     except (LookupError, ArithmeticError) as error:
         raise CheckpointError(
-            f"{path} is not a VQGAN checkpoint: {error} is not among its {len(weights)} weights."
+            f"{path} is not a VQGAN checkpoint: among its {len(generator)} weights of a tokenizer, "
+            f"this one is missing or has an impossible shape: {error}."
         ) from error
-    given = _given_architecture(checkpoint, {*found, *UNREADABLE})
-    differences = architecture_differences(given, found)
+    recorded = _recorded_architecture(checkpoint, {*architecture, *ASSUMED_ARGUMENTS})
+    differences = architecture_differences(recorded, architecture)
     if differences:
-        raise CheckpointError(f"The settings in {path} are not its weights': {differences}.")
-    return Networks(
-        architecture={**UNREADABLE, **found, **given},
-        generator=weights,
-        discriminator=_part(ours, DISCRIMINATOR),
+        raise CheckpointError(f"The settings in {path} contradict its weights: {differences}.")
+    return CheckpointWeights(
+        architecture={**ASSUMED_ARGUMENTS, **architecture, **recorded},
+        generator=generator,
+        discriminator=_network_weights(weights, DISCRIMINATOR),
         training=read_training(checkpoint),
     )
 
 
 def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Translate a file's weights, all but LPIPS.
+    """Rename a file's weights from the original's names to ours, and drop those of LPIPS.
 
     Raises:
-        CheckpointError: a name is neither the generator's nor the discriminator's.
+        CheckpointError: a name belongs to neither generator nor discriminator.
     """
     try:
         return to_ours({n: w for n, w in weights.items() if not n.startswith(PERCEPTUAL)})
     except KeyError as error:
-        raise CheckpointError(_foreign_weight(weights, error.args[0], path)) from error
+        raise CheckpointError(_foreign_weight_message(weights, error.args[0], path)) from error
 
 
-def _foreign_weight(weights: Mapping[str, Tensor], name: str, path: Path) -> str:
-    message = f"{path} holds a weight named '{shown(name)}', which taming's VQModel does not have. "
+def _foreign_weight_message(weights: Mapping[str, Tensor], name: str, path: Path) -> str:
+    message = (
+        f"{path} holds a weight named '{printable_text(name)}', which taming's VQModel does not "
+        "have. "
+    )
     for prefix, model in OTHER_MODELS.items():
         if any(other.startswith(prefix) for other in weights):
             return f"{message}It is a checkpoint {model}."
-    return f"{message}Is it a checkpoint of another model?"
+    return f"{message}It is probably a checkpoint of another model."
 
 
-def _given_architecture(checkpoint: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
-    """The architecture in the settings of our own checkpoints, if these are settings of ours."""
+def _recorded_architecture(checkpoint: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    """Return the arguments of `VQGAN` that our own checkpoints store; empty for other files."""
     settings = checkpoint.get("hyper_parameters")
     model = settings.get("model") if isinstance(settings, dict) else None
     if not isinstance(model, dict) or not all(_is_setting(value) for value in model.values()):
@@ -222,21 +166,22 @@ def _is_setting(value: Any) -> bool:
     return all(isinstance(entry, (int, float)) and entry >= 0 for entry in entries)
 
 
-def _part(ours: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): _alone(weight if name.endswith(COUNTER) else weight.float())
-        for name, weight in ours.items()
-        if name.startswith(prefix)
-    }
+def _network_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select one network's weights, in float32 and each in memory of its own."""
+    selected = {}
+    for name, weight in weights.items():
+        if name.startswith(prefix):
+            number = weight if name.endswith(BATCH_NORM_COUNTER) else weight.float()
+            selected[name.removeprefix(prefix)] = _unshared(number)
+    return selected
 
 
-def _alone(weight: Tensor) -> Tensor:
-    """A weight in memory that it shares with nothing."""
+def _unshared(weight: Tensor) -> Tensor:
     plain = weight.contiguous()
     return plain if plain.untyped_storage().nbytes() == plain.nbytes else plain.clone()
 
 
-def _require_honest_size(weights: Mapping[str, Tensor], path: Path) -> None:
+def _require_plausible_size(weights: Mapping[str, Tensor], path: Path) -> None:
     total = sum(weight.nbytes for weight in weights.values())
     if total > MAX_SHARING * path.stat().st_size:
         raise ValueError(f"its weights claim {total} bytes, more than the file holds")
@@ -246,12 +191,51 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return {STATE_DICT: {name: weight.clone() for name, weight in load_file(path).items()}}
     except SafetensorError as error:
-        raise ValueError(f"it is damaged or was cut short ({shown(error)})") from error
+        raise ValueError(f"it is damaged or was cut short ({printable_text(error)})") from error
 
 
 def _read_pickled(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
     content = read(path)
     return {key: v if key == STATE_DICT else plain_values(v) for key, v in content.items()}
+
+
+def plain_values(value: Any) -> Any:
+    """Copy nested dicts and lists, with stand-ins for settings replaced by the settings.
+
+    Checkpoints of 2021 store their settings as objects of omegaconf 2.0.0, which later versions
+    cannot read. The stand-ins for these objects hold the settings under omegaconf's attribute
+    names. Interpolations stay text, such as `${data.image_size}`; other stand-ins stay unchanged.
+    """
+    return _plain(value, MAX_DEPTH, {})
+
+
+def _plain(value: Any, depth: int, converted: dict[int, Any]) -> Any:
+    # `converted` holds results by id, because a pickled list may contain itself.
+    if id(value) in converted or depth == 0:
+        return converted.get(id(value), value)
+    content = _unwrapped(value)
+    if isinstance(content, dict):
+        settings: dict[Any, Any] = {}
+        converted[id(value)] = settings
+        settings.update((key, _plain(item, depth - 1, converted)) for key, item in content.items())
+        return settings
+    if isinstance(content, list):
+        entries: list[Any] = []
+        converted[id(value)] = entries
+        entries.extend(_plain(item, depth - 1, converted) for item in content)
+        return entries
+    return content
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return the content of a stand-in for an omegaconf node or a subclass of dict."""
+    if not isinstance(value, StandIn):
+        return value
+    if value.name.startswith("omegaconf.") and isinstance(value.state, dict):
+        if "_content" in value.state:
+            return value.state["_content"]
+        return value.state.get("_val", value)
+    return dict(value.pairs) if value.pairs and not value.state else value
 
 
 _READERS: dict[FileKind, Callable[[Path], dict[str, Any]]] = {

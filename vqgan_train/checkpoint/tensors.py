@@ -1,4 +1,4 @@
-"""Tensors out of what a pickle says about them: every number checked before memory is touched."""
+"""Build tensors from their descriptions in a pickle; every number is checked before it is used."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqgan_train.checkpoint.unpickling import Name, StandIn, shown
+from vqgan_train.checkpoint.unpickling import Name, StandIn, printable_text
 
 STORAGE_DTYPES = {
     "BFloat16Storage": torch.bfloat16,
@@ -25,7 +25,7 @@ STORAGE_DTYPES = {
     "ShortStorage": torch.int16,
     "UntypedStorage": torch.uint8,
 }
-"""Types of elements, by the classes of torch that name them in pickles."""
+"""Dtypes of elements, by the storage classes of torch that pickles name."""
 
 NEWER_DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -39,12 +39,12 @@ NEWER_DTYPES = {
         torch.uint64,
     )
 }
-"""Types without such a class, by their names in torch."""
+"""Dtypes without a storage class, by their names in torch."""
 
 MAX_DIMENSIONS = 64
-"""As many as torch and numpy allow."""
+"""Maximum number of dimensions in torch and numpy."""
 
-# Each takes what makes the tensor as its first argument.
+# Functions whose first argument is the call that makes the tensor.
 WRAPPERS = frozenset(
     ["torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"]
 )
@@ -52,25 +52,25 @@ WRAPPERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A run of elements in a file that tensors are views of."""
+    """Range of a file's elements that tensors are views of."""
 
     key: str
     dtype: torch.dtype
     total: int
-    """Elements that the file has under this key."""
+    """Number of elements that the file has under this key."""
 
     start: int
-    """The first of them that belongs to this storage."""
+    """Index of the storage's first element among them."""
 
     count: int
-    """How many belong to it."""
+    """Number of elements in the storage."""
 
 
 def storage_of(persistent_id: Any) -> Storage:
-    """The storage that a pickle refers to by `persistent_id`.
+    """Return the storage that a pickle refers to by `persistent_id`.
 
     Raises:
-        ValueError: that is no reference of torch's to a storage.
+        ValueError: the id is not a valid reference to a storage of torch.
     """
     match persistent_id:
         case ("storage", Name("torch" | "torch.storage", kind), str(key), _, int(total), *view):
@@ -83,20 +83,20 @@ def storage_of(persistent_id: Any) -> Storage:
         case [(_, int(start), int(count))]:
             pass
         case _:
-            raise ValueError(f"its storage {shown(key)} is a view of an unknown kind")
+            raise ValueError(f"its storage {printable_text(key)} is a view of an unknown kind")
     if kind not in STORAGE_DTYPES:
-        raise ValueError(f"it has a storage of the unknown kind {shown(kind)}")
+        raise ValueError(f"it has a storage of the unknown kind {printable_text(kind)}")
     if not 0 <= start <= start + count <= total < 2**63:
-        raise ValueError(f"its storage {shown(key)} is a view beyond its end")
+        raise ValueError(f"its storage {printable_text(key)} is a view beyond its end")
     return Storage(key, STORAGE_DTYPES[kind], total, start, count)
 
 
 class Tensors:
-    """Makes the tensors of one file; each storage is read once, when first needed.
+    """Builder of one file's tensors; each storage is read once, when first needed.
 
     Args:
-        read: gives the bytes (N,) uint8, in memory of their own, that the file has for a storage.
-            It checks that they are as many as the storage has, before it takes memory.
+        read: function that returns all bytes (N,) uint8 of a storage's key, in memory of their own.
+            It must check their number against the storage before it allocates memory.
     """
 
     def __init__(self, read: Callable[[Storage], Tensor]) -> None:
@@ -104,10 +104,10 @@ class Tensors:
         self._bytes: dict[str, Tensor] = {}
 
     def make(self, recipe: Any) -> Tensor:
-        """The tensor that the calls to torch in `recipe` would make, without gradient.
+        """Return the tensor that the calls of torch in `recipe` would make, without gradient.
 
         Raises:
-            ValueError: it holds no tensor, or one that does not lie within its storage.
+            ValueError: `recipe` makes no tensor, or one that exceeds its storage.
         """
         storage, start, size, strides, dtype = _parts(_innermost(recipe))
         elements = self._elements(storage, dtype)
@@ -118,17 +118,17 @@ class Tensors:
         return elements.as_strided(size, strides, offset)
 
     def _elements(self, storage: Storage, dtype: torch.dtype) -> Tensor:
-        """All of a storage's elements (N,)."""
+        """Return all elements (N,) of a storage."""
         if storage.key not in self._bytes:
             self._bytes[storage.key] = self._read(storage)
         content, size = self._bytes[storage.key], storage.dtype.itemsize
         if len(content) != storage.total * size:
-            raise ValueError(f"its storage {shown(storage.key)} has two sizes")
+            raise ValueError(f"its storage {printable_text(storage.key)} has two sizes")
         return content[storage.start * size : (storage.start + storage.count) * size].view(dtype)
 
 
 def _innermost(recipe: Any) -> Any:
-    """The call that makes a tensor, out of calls that would make it a parameter or subclass."""
+    """Return the call that makes the tensor, inside calls that make it a parameter or subclass."""
     while isinstance(recipe, StandIn) and recipe.arguments:
         if recipe.name in WRAPPERS:
             recipe = recipe.arguments[0]
@@ -140,12 +140,12 @@ def _innermost(recipe: Any) -> Any:
 
 
 def _parts(recipe: Any) -> tuple[Storage, Any, Any, Any, torch.dtype]:
-    """Storage, offset, size, strides and type that a call of torch would make a tensor from."""
+    """Return storage, offset, size, strides and dtype of the tensor that a call would make."""
     match recipe:
         case StandIn(
             name="torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
             arguments=(Storage() as storage, start, size, strides, *rest),
-        ) if not any(rest[2:]):  # what may follow is whether it is conjugated or negated
+        ) if not any(rest[2:]):  # these may say that the tensor is conjugated or negated
             return storage, start, size, strides, storage.dtype
         case StandIn(
             name="torch._utils._rebuild_tensor_v3",
@@ -162,12 +162,12 @@ def _parts(recipe: Any) -> tuple[Storage, Any, Any, Any, torch.dtype]:
         ) if kind in NEWER_DTYPES and not any(rest):
             return storage, start, size, strides, NEWER_DTYPES[kind]
     raise ValueError(
-        f"no plain tensor, but {shown(getattr(recipe, 'name', type(recipe).__name__))}"
+        f"no plain tensor, but {printable_text(getattr(recipe, 'name', type(recipe).__name__))}"
     )
 
 
 def _require_within(start: Any, size: Any, strides: Any, count: int) -> None:
-    """Check that a view reads no element but those of its storage, and is no larger than that."""
+    """Check that a view stays inside its storage, and has no more elements than it."""
     if not (isinstance(size, tuple) and isinstance(strides, tuple)):
         raise ValueError("a tensor without a shape")
     if len(size) != len(strides) or len(size) > MAX_DIMENSIONS:
@@ -184,17 +184,19 @@ STATE_DICT = "state_dict"
 
 
 def with_weights(content: Any, tensors: Tensors) -> dict[str, Any]:
-    """Make the tensors of a checkpoint's weights, or of weights that are all that it holds.
+    """Build the tensors of a checkpoint's weights: those in its `state_dict`, else all it holds.
 
     Returns:
-        What lies beside the weights as it is, so that an optimizer's state takes no memory, and the
-        weights under `state_dict`.
+        The weights under `state_dict`; everything else is unchanged, so that an optimizer's state
+        takes no memory.
 
     Raises:
-        ValueError: there are none, or they are not all tensors.
+        ValueError: there are no weights, or not all of them are tensors.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"it holds a {shown(getattr(content, 'name', type(content).__name__))}")
+        raise ValueError(
+            f"it holds a {printable_text(getattr(content, 'name', type(content).__name__))}"
+        )
     weights = content.get(STATE_DICT, content)
     if not isinstance(weights, dict) or not weights or not all(isinstance(n, str) for n in weights):
         raise ValueError(_without_weights(content))
@@ -205,9 +207,9 @@ def with_weights(content: Any, tensors: Tensors) -> dict[str, Any]:
         except ValueError as error:
             if weights is content:
                 raise ValueError(_without_weights(content)) from error
-            raise ValueError(f"its weight {shown(name)} is {error}") from error
+            raise ValueError(f"its weight {printable_text(name)} is {error}") from error
     return {STATE_DICT: made} if weights is content else {**content, STATE_DICT: made}
 
 
 def _without_weights(content: dict[Any, Any]) -> str:
-    return f"it holds no state_dict, but {[shown(key) for key in list(content)[:8]]}"
+    return f"it holds no state_dict, but {[printable_text(key) for key in list(content)[:8]]}"

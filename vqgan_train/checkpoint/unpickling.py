@@ -1,4 +1,4 @@
-"""What stands in for the classes, functions and objects that a pickle names: data, never code."""
+"""Interpret pickles as data: classes, functions and objects become stand-ins; no code is run."""
 
 import io
 import pickletools
@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def shown(name: object) -> str:
-    """A name out of a file, safe to print: short, and without control characters."""
-    text = str(name)
-    return text.encode("unicode_escape").decode() if len(text) <= 80 else shown(text[:77] + "...")
+def printable_text(value: object) -> str:
+    """Return text from a file in a form safe to print: at most 80 characters, none of control."""
+    text = str(value)
+    if len(text) > 80:
+        text = text[:77] + "..."
+    return text.encode("unicode_escape").decode()
 
 
-# Reading a pickle runs nothing, so these lists need not be complete. They make a hostile file known
-# as such to whoever trusted it.
+# These lists need not be complete, because reading runs nothing. They serve to warn the user that a
+# file is hostile.
 HOSTILE_MODULES = frozenset(
     {"commands", "ctypes", "importlib", "nt", "os", "posix", "runpy", "shutil", "subprocess", "sys"}
 )
@@ -25,7 +27,7 @@ HOSTILE_BUILTINS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A class or a function, by name only."""
+    """Name of a class or function in a pickle."""
 
     module: str
     name: str
@@ -36,56 +38,57 @@ class Name:
 
 @dataclass(eq=False, slots=True, repr=False)
 class StandIn:
-    """An object that a pickle would have made: what it would have been made from, kept as it is."""
+    """Record of an object that a pickle would build, with all that the pickle would pass to it."""
 
     name: str
-    """The class or function that would have made it, as `module.name`."""
+    """Class or function that would be called, as `module.name`."""
 
     arguments: tuple[Any, ...] = ()
-    """What it would have been called with."""
+    """Arguments of the call."""
 
     state: Any = None
-    """What would have gone to `__setstate__` or `__dict__`."""
+    """Argument of `__setstate__`, or content of `__dict__`."""
 
     items: list[Any] = field(default_factory=list)
-    """What would have been appended to it."""
+    """Values that would be appended."""
 
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
-    """Keys and values that would have been set in it."""
+    """Pairs (key, value) that would be set as items."""
 
     def __repr__(self) -> str:
-        # Nothing of its content, which may be large, or hold the object itself.
+        # The content is left out: it may be large, or contain this object.
         return f"<stand-in for {self.name!r}>"
 
 
 def checked_name(module: Any, name: Any) -> Name:
-    """The name that a pickle asks for.
+    """Check the name of a class or function that a pickle refers to.
 
     Raises:
-        ValueError: it is none, or one that only a file made to do harm would ask for.
+        ValueError: module or name is not text, or the name belongs to code that can do harm.
     """
     if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError("its pickle names something by what is no text")
+        raise ValueError("its pickle refers to a class or function by something other than text")
     package = module.partition(".")[0]
     if package in HOSTILE_MODULES or (
         package in ("builtins", "__builtin__") and name.partition(".")[0] in HOSTILE_BUILTINS
     ):
         raise ValueError(
-            f"it asks to run {shown(module)}.{shown(name)}, as a file made to do harm would; "
-            "nothing was run"
+            f"it asks to run {printable_text(module)}.{printable_text(name)}, which only a hostile "
+            "file does; nothing was run"
         )
     return Name(module, name)
 
 
 MAX_OPERATIONS = 1_000_000
-"""An empty dict is one byte in a pickle and eighty in memory. The f16-16384 model with its
-discriminator, LPIPS and optimizer takes fewer than 100,000 operations."""
+"""Maximum number of opcodes, because an empty dict takes one byte in a pickle but eighty in memory.
+The f16-16384 model with discriminator, LPIPS and optimizer takes fewer than 100,000."""
 
 MAX_KEY = 2**63
-"""Larger integers can be chosen such that a dict of them takes hours to fill."""
+"""Limit of integer keys. Larger ones can be chosen so that their hashes collide, and a dict of them
+takes hours to fill."""
 
 MAX_KEY_LENGTH = 1000
-"""Of text, bytes and tuples, which take time to compare."""
+"""Maximum length of text, bytes and tuples as keys, because comparing them takes time."""
 
 ORDERED_DICT = Name("collections", "OrderedDict")
 
@@ -97,14 +100,15 @@ _LITERALS = _NUMBERS | _BYTES | _TEXTS
 
 
 def unpickle(file: io.BytesIO, load_persistent: Callable[[Any], Any]) -> Any:
-    """Read one pickle, from where `file` stands to just behind its end.
+    """Read one pickle from the current position of `file`, and leave `file` just after it.
 
     Args:
-        file: the bytes.
-        load_persistent: makes a value of each persistent id, which is how torch refers to storages.
+        file: the file's bytes.
+        load_persistent: function from a persistent id, by which torch refers to a storage, to a
+            value.
 
     Raises:
-        ValueError: the pickle is damaged, too large, or asks for what no checkpoint needs.
+        ValueError: the pickle is damaged, too large, or uses operations that no checkpoint needs.
     """
     machine = _Machine(load_persistent)
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -120,7 +124,7 @@ def unpickle(file: io.BytesIO, load_persistent: Callable[[Any], Any]) -> Any:
 
 
 class _Machine:
-    """A stack, the stacks below its marks, and a memo."""
+    """State of a pickle's interpreter: a stack, the stacks below its marks, and a memo."""
 
     def __init__(self, load_persistent: Callable[[Any], Any]) -> None:
         self.load_persistent = load_persistent
@@ -175,7 +179,7 @@ class _Machine:
 
     def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.push(_made_by(function, arguments))
+        self.push(_call(function, arguments))
 
     def call_with_keywords(self, _: Any) -> None:
         self.stack.pop()
@@ -183,12 +187,12 @@ class _Machine:
 
     def call_to_mark(self, _: Any) -> None:
         function, *arguments = self.pop_to_mark() or [None]
-        self.push(_made_by(function, tuple(arguments)))
+        self.push(_call(function, tuple(arguments)))
 
     def call_name(self, module_and_name: str) -> None:
         arguments = self.pop_to_mark()
         self.push_name(module_and_name)
-        self.push(_made_by(self.stack.pop(), tuple(arguments)))
+        self.push(_call(self.stack.pop(), tuple(arguments)))
 
     def build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -226,7 +230,7 @@ class _Machine:
         self.set_items(values)
 
 
-def _made_by(function: Any, arguments: Any) -> Any:
+def _call(function: Any, arguments: Any) -> Any:
     if not isinstance(function, (Name, StandIn)) or not isinstance(arguments, tuple):
         raise ValueError(f"its pickle calls a {type(function).__name__}")
     if function == ORDERED_DICT and not arguments:
@@ -235,7 +239,7 @@ def _made_by(function: Any, arguments: Any) -> Any:
 
 
 def _checked_key(key: Any) -> Any:
-    """Let through what hashes fast: a tuple within a million tuples overflows the C stack."""
+    """Return a key that hashes fast; a tuple nested a million times overflows the C stack."""
     parts = key if isinstance(key, tuple) else (key,)
     for part in (parts, *parts[:MAX_KEY_LENGTH]):
         if isinstance(part, int) and abs(part) >= MAX_KEY:

@@ -1,17 +1,13 @@
-"""The one mapping between our names of weights and the original's.
+"""Convert between our names of weights and the original's, those of taming-transformers.
 
-taming-transformers' names are what the world's checkpoints and converters use, so files hold those;
-code holds ours. The rules are prefixes with numbers in place of `#`, the same numbers on both
-sides.
+Code uses our names. Files use the original's, because other programs expect them.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 
 from torch import Tensor
 
-# ours, the original's
 _PREFIXES = (
     ("generator.encoder.levels.#.blocks.#.", "encoder.down.#.block.#."),
     ("generator.encoder.levels.#.attentions.#.", "encoder.down.#.attn.#."),
@@ -26,6 +22,8 @@ _PREFIXES = (
     ("generator.post_quant_conv.", "post_quant_conv."),
     ("discriminator.layers.#.", "loss.discriminator.main.#."),
 )
+"""Our prefix and the original's; each `#` is a number, the same in both."""
+
 _INNER = (
     ("middle.block1.", "mid.block_1."),
     ("middle.attention.", "mid.attn_1."),
@@ -54,61 +52,72 @@ _OURS = re.compile(
     """,
     re.VERBOSE,
 )
-"""All names that our networks may have, of any number of levels and blocks."""
+"""All names that weights of our networks can have, with any number of levels and blocks."""
+
+
+PrefixRule = tuple[re.Pattern[str], str]
+
+
+def prefix_rules(prefixes: Iterable[tuple[str, str]]) -> list[PrefixRule]:
+    """Compile pairs (prefix, replacement) in which each `#` is a number."""
+    return [
+        (re.compile(re.escape(prefix).replace(r"\#", "([0-9]+)")), replacement.replace("#", "{}"))
+        for prefix, replacement in prefixes
+    ]
+
+
+def match_prefix(name: str, rules: list[PrefixRule]) -> tuple[str, list[str], str] | None:
+    """Return the first matching rule's replacement, its numbers, and the name after the prefix."""
+    for prefix, replacement in rules:
+        if match := prefix.match(name):
+            return replacement, list(match.groups()), name[match.end() :]
+    return None
+
+
+_TO_ORIGINAL = prefix_rules(_PREFIXES)
+_TO_OURS = prefix_rules((original, ours) for ours, original in _PREFIXES)
 
 
 def to_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename our weights (`generator.*`, `discriminator.*`) to the original's names.
 
     Raises:
-        KeyError: a name is not of our model; a rule is missing here.
+        KeyError: a name does not belong to our networks.
     """
     for name in weights:
         _require_ours(name, name)
-    return {_translate(name, backwards=False): tensor for name, tensor in weights.items()}
+    return {_translate(name, _TO_ORIGINAL, _INNER): tensor for name, tensor in weights.items()}
 
 
 def to_ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the original's weights to ours.
 
     Raises:
-        KeyError: a name is not of the original's generator or discriminator.
+        KeyError: a name does not belong to the original's generator or discriminator.
     """
-    ours = {_translate(name, backwards=True): name for name in weights}
-    for our_name, name in ours.items():
+    inner = [(original, ours) for ours, original in _INNER]
+    names = {_translate(name, _TO_OURS, inner): name for name in weights}
+    for our_name, name in names.items():
         _require_ours(our_name, name)
-    return {our_name: weights[name] for our_name, name in ours.items()}
+    return {our_name: weights[name] for our_name, name in names.items()}
 
 
 def _require_ours(our_name: str, name: str) -> None:
-    """Check that a translation is a name of ours; the rules alone let any ending pass."""
+    # The prefix rules alone would accept any ending.
     if not _OURS.fullmatch(our_name):
         raise KeyError(name)
 
 
-def _translate(name: str, *, backwards: bool) -> str:
-    for pattern, replacement in _rules(backwards=backwards):
-        match = pattern.match(name)
-        if match:
-            prefix = replacement.replace("#", "{}").format(*match.groups())
-            return prefix + _translate_inner(name[match.end() :], backwards=backwards)
-    raise KeyError(name)
+def _translate(name: str, rules: list[PrefixRule], inner: Iterable[tuple[str, str]]) -> str:
+    match = match_prefix(name, rules)
+    if match is None:
+        raise KeyError(name)
+    replacement, numbers, rest = match
+    return replacement.format(*numbers) + _translate_inner(rest, inner)
 
 
-def _translate_inner(rest: str, *, backwards: bool) -> str:
-    for source, target in _directed(_INNER, backwards=backwards):
+def _translate_inner(rest: str, inner: Iterable[tuple[str, str]]) -> str:
+    for source, target in inner:
         if rest.startswith(source):
-            return target + _translate_inner(rest[len(source) :], backwards=backwards)
+            return target + _translate_inner(rest[len(source) :], inner)
     return rest
-
-
-@cache
-def _rules(*, backwards: bool) -> list[tuple[re.Pattern[str], str]]:
-    return [
-        (re.compile(re.escape(source).replace(r"\#", r"([0-9]+)")), target)
-        for source, target in _directed(_PREFIXES, backwards=backwards)
-    ]
-
-
-def _directed(pairs: Iterable[tuple[str, str]], *, backwards: bool) -> Iterable[tuple[str, str]]:
-    return ((theirs, ours) if backwards else (ours, theirs) for ours, theirs in pairs)

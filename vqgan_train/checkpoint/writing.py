@@ -1,4 +1,4 @@
-"""Writing a checkpoint so that a crash at any moment leaves a whole file, new or old."""
+"""Write checkpoints so that a crash at any moment leaves a complete file, new or old."""
 
 import errno
 import os
@@ -12,15 +12,15 @@ PARTIAL_SUFFIX = ".partial"
 
 
 def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write beside the target, fsync, read back, rename over it.
+    """Write a temporary file beside the target, fsync it, verify it and rename it to the target.
 
     Args:
         checkpoint: tensors and plain containers.
-        path: the target; its folder is made if need be.
+        path: the target; its folder is created if missing.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written. The old file is as it was and no
-            partial one is left.
+        OSError: the disk is full or the folder is not writable. The old file is unchanged and the
+            temporary file removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
@@ -43,7 +43,7 @@ def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what writers left behind that were killed, in a folder and those inside of it."""
+    """Remove temporary files that killed writers left in a folder or its subfolders."""
     for partial in folder.rglob(f"*{PARTIAL_SUFFIX}"):
         partial.unlink(missing_ok=True)
 
@@ -60,7 +60,7 @@ def _verify(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
+    """Flush a folder's entries to disk, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,9 +13,14 @@ from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.evaluation.measure_images import Instruments
 from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, WITH_FACE, LeftOut
-from vqgan_train.losses import LPIPS
-from vqgan_train.losses.lpips_files import LpipsNetwork
-from vqgan_train.losses.lpips_weights import ALEXNET, VGG16, LpipsWeightsNotFoundError, find_weights
+from vqgan_train.losses import (
+    ALEXNET,
+    LPIPS,
+    VGG16,
+    LpipsNetwork,
+    LpipsWeightsNotFoundError,
+    find_lpips_weights,
+)
 from vqgan_train.metrics import inception as inception_weights
 from vqgan_train.metrics.faces import PACKAGE, FaceMetrics, Identities, missing_package
 from vqgan_train.metrics.frechet import Evaluator
@@ -76,8 +81,7 @@ def set_up(
         The instruments, and what had to be left out.
 
     Raises:
-        LpipsWeightsError, InceptionWeightsError: a file that was set is of another kind.
-        FileNotFoundError, CheckpointError: it is not there.
+        UserError: a configured file is missing or holds other weights.
     """
     left_out: list[LeftOut] = []
     images, evaluators = _image_metrics(wanted, files, device, left_out)
@@ -112,7 +116,7 @@ def _image_metrics(
 def _with_weights(lpips: _Lpips) -> tuple[torch.nn.Module, Evaluator]:
     network, file = lpips.network, lpips.file
     path = None if file is None else Path(file).expanduser()
-    weights = find_weights(network, path, lpips.setting)
+    weights = find_lpips_weights(network, path, lpips.setting)
     sha256 = weights_sha256(weights)
     is_known = sha256 == network.published_sha256
     return lpips.build(weights), Evaluator(f"LPIPS v0.1, {network.name}", sha256, is_known)

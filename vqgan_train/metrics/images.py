@@ -90,7 +90,7 @@ def lpips_with_alexnet(weights: Mapping[str, Tensor]) -> nn.Module:
     """Build the network.
 
     Args:
-        weights: as `find_alexnet_weights` returns them.
+        weights: the result of `find_lpips_weights(ALEXNET)`.
 
     Returns:
         From two batches (B, 3, H, W) in [-1, 1] to distances (B, 1, 1, 1).

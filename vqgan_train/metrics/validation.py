@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vqgan_train.images.transforms import to_uint8
-from vqgan_train.losses.lpips_weights import find_alexnet_weights
+from vqgan_train.losses import ALEXNET, find_lpips_weights
 from vqgan_train.metrics.images import lpips_of, lpips_with_alexnet, structural_similarity
 from vqgan_train.system.devices import tf32_convolutions
 
@@ -50,8 +50,8 @@ def image_metrics(names: Sequence[str], alexnet_weights: Path | None) -> dict[st
         alexnet_weights: file with its weights; None searches the usual places.
 
     Raises:
-        LpipsWeightsNotFoundError: there is no way to get them.
-        LpipsWeightsError, FileNotFoundError: the file is another one, or not there.
+        LpipsWeightsNotFoundError: no source has the weights.
+        UserError: the file is missing or holds other weights.
     """
     return {
         name: _lpips_alexnet(alexnet_weights) if name == LPIPS_ALEXNET else IMAGE_METRICS[name]
@@ -81,7 +81,7 @@ def means(sums: Tensor, counts: Tensor) -> Tensor:
 def _lpips_alexnet(file: Path | None) -> ImageMetric:
     """As the evaluation command measures it: of bytes, as they would be saved, in float32."""
     # Known to this function alone: as a part of the module it would be trained, sent and saved.
-    network = lpips_with_alexnet(find_alexnet_weights(file, "run.alexnet_weights"))
+    network = lpips_with_alexnet(find_lpips_weights(ALEXNET, file, "run.alexnet_weights"))
     distance = lpips_of(network)
 
     def measure(images: Tensor, reconstruction: Tensor) -> Tensor:

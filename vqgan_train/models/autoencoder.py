@@ -1,8 +1,8 @@
-"""Encoder and decoder: a pyramid of residual blocks, with attention where the config asks for it.
+"""Encoder and decoder: levels of residual blocks, some with attention.
 
-Level 0 is the full resolution in both, as in the original. Attention is placed by the nominal
-resolution of the config (a level's side when the image has `resolution` pixels a side), whatever
-size an image really has.
+Level 0 has the full resolution in both, as in the original; each further level has half the side.
+Attention is placed by nominal resolutions: the side of a level for images of `resolution` pixels.
+The actual size of an image does not matter.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from vqgan_train.models.layers import (
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each followed by attention if the level has it; resampling.
+    """Residual blocks of one resolution, then a change of resolution.
 
-    (B, channels[0], H, W) -> (B, channels[-1], H, W), resampled.
+    (B, channels[0], H, W) -> (B, channels[-1], H', W').
 
     Args:
         channels: channels before the first block and after each block.
-        with_attention: follow each block by attention.
-        dropout: probability inside the residual blocks.
-        resample: what leads to the next level; the last level has an identity.
+        with_attention: put attention after each block.
+        dropout: dropout probability inside the residual blocks.
+        resample: change of resolution to the next level; an identity in the last level.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """The bottleneck of both halves: residual block, attention, residual block; the shape stays."""
+    """Residual block, attention, residual block at the lowest resolution; keeps the shape."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -66,18 +66,7 @@ class Middle(nn.Module):
 class Encoder(nn.Module):
     """Images (B, in_channels, H, W) -> latents (B, latent_channels, H/f, W/f).
 
-    f is 2 to the power of the number of levels less one.
-
-    Args:
-        channels: width of level 0.
-        channel_multipliers: width of each level in multiples of `channels`.
-        num_residual_blocks: residual blocks a level.
-        attention_resolutions: nominal resolutions whose level has attention.
-        resolution: nominal image side, in pixels, by which attention is placed.
-        in_channels: channels of the image.
-        latent_channels: channels of the output.
-        dropout: probability inside the residual blocks.
-        resample_with_convolution: halve by strided convolution instead of averaging.
+    f is 2 ** (number of levels - 1). Arguments are those of `VQGAN`.
     """
 
     def __init__(
@@ -124,8 +113,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents (B, latent_channels, H/f, W/f) -> images (B, out_channels, H, W).
 
-    One residual block a level more than the encoder, as in the original; the other arguments mean
-    what they mean there.
+    Each level has one residual block more than in the encoder, as in the original. Arguments are
+    those of `VQGAN`.
     """
 
     def __init__(
@@ -166,11 +155,10 @@ class Decoder(nn.Module):
         return self.conv_out(self.features(latents))
 
     def features(self, latents: Tensor) -> Tensor:
-        """Everything but the last convolution: (B, channels, H, W).
-
-        The adaptive weight asks for gradients at that convolution alone; what lies before it can be
-        one compiled piece, whose backward pass is whole or not at all.
-        """
+        """Compute the input (B, channels, H, W) of the last convolution."""
+        # A function of its own, because it can be compiled as a whole, but not together with the
+        # last convolution: the adaptive weight backpropagates to that convolution alone, while a
+        # compiled backward pass computes all gradients or none.
         features = self.middle(self.conv_in(latents))
         for level in reversed(self.levels):
             features = level(features)

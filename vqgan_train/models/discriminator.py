@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator: one logit for each overlapping patch (Isola et al. 2017, pix2pix)."""
+"""PatchGAN discriminator: one logit per overlapping patch (Isola et al. 2017, pix2pix)."""
 
 from torch import Tensor, nn
 
@@ -6,13 +6,13 @@ MAX_WIDTH_MULTIPLIER = 8
 
 
 class PatchDiscriminator(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] -> logits (B, 1, H', W'), high where a patch looks real.
+    """Images (B, in_channels, H, W) in [-1, 1] -> logits (B, 1, H', W'), high for real patches.
 
     Args:
         in_channels: channels of the image.
-        channels: width after the first convolution; doubled a layer, up to eight times.
-        num_layers: strided convolutions after the first. The f16-16384 checkpoint has 2, taming's
-            default is 3: weights of one do not fit the other.
+        channels: width after the first convolution; each layer doubles it, up to 8 * channels.
+        num_layers: convolutions between the first and the last one; all but the last of them are
+            strided. The f16-16384 checkpoint has 2, taming's default is 3.
     """
 
     def __init__(self, *, in_channels: int, channels: int, num_layers: int) -> None:
@@ -30,7 +30,7 @@ class PatchDiscriminator(nn.Module):
                     kernel_size=4,
                     stride=2 if index < num_layers else 1,
                     padding=1,
-                    bias=False,  # BatchNorm has one
+                    bias=False,  # BatchNorm adds one
                 ),
                 nn.BatchNorm2d(widths[index]),
                 nn.LeakyReLU(0.2, inplace=True),
@@ -44,7 +44,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def initialise_like_pix2pix(layer: nn.Module) -> None:
-    """Draw a layer's weights as pix2pix does: N(0, 0.02) for convolutions, N(1, 0.02) for norms."""
+    """Draw weights as pix2pix: N(0, 0.02) for convolutions, N(1, 0.02) for BatchNorm."""
     if isinstance(layer, nn.Conv2d):
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, nn.BatchNorm2d):

@@ -1,9 +1,7 @@
-"""The blocks that encoder and decoder are made of.
+"""Blocks of encoder and decoder, on features (B, C, H, W).
 
-They compute what the blocks of taming-transformers compute (Esser et al. 2021, "Taming Transformers
+They compute the same as the blocks of taming-transformers (Esser et al. 2021, "Taming Transformers
 for High-Resolution Image Synthesis", appendix A), so that its weights give the same output here.
-
-Shapes: (B, C, H, W) everywhere; c counts channels.
 """
 
 from einops import rearrange
@@ -11,18 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_GROUPS = 32
-"""GroupNorm groups; every channel count in the model must be a multiple of it."""
+"""Number of GroupNorm groups; every channel count in the model must be a multiple of it."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the epsilon of the released weights (torch's default is ten times larger)."""
+    """Make a GroupNorm with the original's epsilon, a tenth of torch's default."""
     return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions beside an identity or, where the channels change, a 1x1 one.
+    """Two normalised 3x3 convolutions, added to their input.
 
-    (B, in_channels, H, W) -> (B, out_channels, H, W).
+    (B, in_channels, H, W) -> (B, out_channels, H, W). If the numbers of channels differ, a 1x1
+    convolution adapts the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
@@ -45,7 +44,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention over all positions, added to its input; the shape stays."""
+    """Single-head self-attention over all positions, added to its input; keeps the shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class Downsample(nn.Module):
 
     Args:
         channels: channels in and out.
-        with_convolution: a strided 3x3 convolution; otherwise the mean of each 2x2 square.
+        with_convolution: use a strided 3x3 convolution instead of the mean of each 2x2 square.
     """
 
     def __init__(self, channels: int, *, with_convolution: bool) -> None:
@@ -83,7 +82,7 @@ class Downsample(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.conv is None:
             return F.avg_pool2d(features, kernel_size=2)
-        # The original pads on the right and at the bottom only; symmetric padding would shift the
+        # As in the original, only right and bottom are padded; symmetric padding would shift the
         # image.
         return self.conv(F.pad(features, (0, 1, 0, 1)))
 

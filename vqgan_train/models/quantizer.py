@@ -1,4 +1,4 @@
-"""Vector quantization: each latent vector becomes its nearest code (van den Oord et al. 2017)."""
+"""Vector quantization: replace latent vectors by their nearest codes (van den Oord et al. 2017)."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 
 class Quantized(NamedTuple):
-    """What the quantizer makes of latents (B, D, H, W)."""
+    """Result of quantizing latents (B, D, H, W)."""
 
     codes: Tensor
-    """(B, D, H, W) float32, the chosen codes; gradient reaches the codebook, not the encoder."""
+    """Nearest codes (B, D, H, W) float32; gradients reach the codebook, not the encoder."""
 
     tokens: Tensor
-    """(B, H*W) int64 in [0, codebook_size), row by row."""
+    """Indices (B, H*W) of the codes, int64 in [0, codebook_size), row by row."""
 
 
 class VectorQuantizer(nn.Module):
-    """A codebook and the search in it.
+    """Codebook with search for the nearest code.
 
     Args:
         codebook_size: number of codes.
@@ -32,10 +32,10 @@ class VectorQuantizer(nn.Module):
         nn.init.uniform_(self.codebook.weight, -1 / codebook_size, 1 / codebook_size)
 
     def draw_codes(self, scale: float) -> None:
-        """Draw all codes anew, normally with standard deviation `scale`.
+        """Draw all codes again, from a normal distribution with standard deviation `scale`.
 
-        The constructor's are the original's: uniform in +-1 / codebook_size, so close together that
-        a model trained from nothing learns to use few of them.
+        The constructor draws them as the original does, uniformly in +-1 / codebook_size. They are
+        so close together that a model trained from random weights learns to use only few.
         """
         nn.init.normal_(self.codebook.weight, std=scale)
 
@@ -46,12 +46,9 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, latents: Tensor) -> Tensor:
-        """Tokens (B, H*W) int64 of latents (B, D, H, W): the codes at the smallest L2 distance.
-
-        Always in float32, whatever autocast says: distances are small differences of large sums. A
-        vector's own squared length is the same for all codes and left out, which loses fewer digits
-        than the original's full distance.
-        """
+        """Return tokens (B, H*W) int64 of latents (B, D, H, W): codes with least L2 distance."""
+        # Always in float32, because distances are small differences of large sums. The original
+        # also adds the latent's squared length; it is the same for all codes and costs digits.
         with torch.autocast(latents.device.type, enabled=False):
             vectors = rearrange(latents.float(), "b d h w -> (b h w) d")
             codes = self.codebook.weight.float()
@@ -59,7 +56,7 @@ class VectorQuantizer(nn.Module):
             return distances.argmin(dim=1).view(latents.shape[0], -1)
 
     def lookup(self, tokens: Tensor, height: int) -> Tensor:
-        """Codes (B, D, height, N/height) of tokens (B, N) int64."""
+        """Return codes (B, D, height, N/height) of tokens (B, N) int64."""
         return rearrange(
             F.embedding(tokens, self.codebook.weight), "b (h w) d -> b d h w", h=height
         )

@@ -1,4 +1,4 @@
-"""The tokenizer: image -> latents -> nearest codes -> image (Esser et al. 2021)."""
+"""VQGAN tokenizer: image -> latents -> nearest codes -> image (Esser et al. 2021)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vqgan_train.checkpoint import read_generator, require_generator
+from vqgan_train.checkpoint import read_networks, require_generator
 from vqgan_train.models.autoencoder import Decoder, Encoder
 from vqgan_train.models.layers import AttentionBlock, ResidualBlock
 from vqgan_train.models.quantizer import VectorQuantizer
@@ -20,16 +20,16 @@ from vqgan_train.system.errors import CheckpointError
 
 
 class Generated(NamedTuple):
-    """One pass through the tokenizer, with everything the losses need."""
+    """Result of one forward pass, with everything that the losses need."""
 
     reconstruction: Tensor
-    """(B, out_channels, H, W), about [-1, 1]; its gradient passes straight to the encoder."""
+    """(B, out_channels, H, W), about [-1, 1]; gradients reach the encoder past the quantizer."""
 
     latents: Tensor
-    """(B, code_dim, H/f, W/f), what was quantized."""
+    """(B, code_dim, H/f, W/f), before quantization."""
 
     codes: Tensor
-    """(B, code_dim, H/f, W/f), what it was replaced by; gradient reaches the codebook only."""
+    """(B, code_dim, H/f, W/f), after quantization; gradients reach only the codebook."""
 
     tokens: Tensor
     """(B, H/f * W/f) int64 in [0, codebook_size)."""
@@ -38,23 +38,22 @@ class Generated(NamedTuple):
 class VQGAN(nn.Module):
     """Encoder, codebook and decoder.
 
-    Fully convolutional but for the attention, so any image whose sides are multiples of
-    `downsampling` will do. The arguments are taming's `ddconfig`, `n_embed` and `embed_dim` in
-    whole words.
+    Images may have any size; both sides must be multiples of `downsampling`. Names of taming's
+    settings are in parentheses.
 
     Args:
-        channels: width of the first level (taming: ch); a multiple of 32.
+        channels: width of the first level (ch); a multiple of 32.
         channel_multipliers: width of each level in multiples of `channels` (ch_mult).
-        num_residual_blocks: residual blocks a level, one more in the decoder (num_res_blocks).
+        num_residual_blocks: residual blocks per level; the decoder has one more (num_res_blocks).
         attention_resolutions: nominal resolutions whose level has attention (attn_resolutions).
-        resolution: nominal image side in pixels, by which attention is placed.
+        resolution: nominal image side in pixels, for the placement of attention.
         in_channels: channels of the input image.
         out_channels: channels of the output image (out_ch).
         latent_channels: channels between encoder and quantizer (z_channels).
         code_dim: length of a code (embed_dim).
         codebook_size: number of codes (n_embed).
-        dropout: probability inside the residual blocks.
-        resample_with_convolution: resample by convolution instead of plain averaging and repetition
+        dropout: dropout probability inside the residual blocks.
+        resample_with_convolution: resample by convolution instead of averaging and repeating pixels
             (resamp_with_conv).
     """
 
@@ -76,61 +75,52 @@ class VQGAN(nn.Module):
     ) -> None:
         super().__init__()
         self.downsampling = 2 ** (len(channel_multipliers) - 1)
-        """f: how many pixels a token is wide and high."""
-        self.encoder = Encoder(
-            channels=channels,
-            channel_multipliers=channel_multipliers,
-            num_residual_blocks=num_residual_blocks,
-            attention_resolutions=attention_resolutions,
-            resolution=resolution,
-            in_channels=in_channels,
-            latent_channels=latent_channels,
-            dropout=dropout,
-            resample_with_convolution=resample_with_convolution,
-        )
+        """Pixels per token and side, f."""
+        levels: dict[str, Any] = {
+            "channels": channels,
+            "channel_multipliers": channel_multipliers,
+            "num_residual_blocks": num_residual_blocks,
+            "attention_resolutions": attention_resolutions,
+            "resolution": resolution,
+            "latent_channels": latent_channels,
+            "dropout": dropout,
+            "resample_with_convolution": resample_with_convolution,
+        }
+        self.encoder = Encoder(in_channels=in_channels, **levels)
         self.quant_conv = nn.Conv2d(latent_channels, code_dim, kernel_size=1)
         self.quantizer = VectorQuantizer(codebook_size, code_dim)
         self.post_quant_conv = nn.Conv2d(code_dim, latent_channels, kernel_size=1)
-        self.decoder = Decoder(
-            channels=channels,
-            channel_multipliers=channel_multipliers,
-            num_residual_blocks=num_residual_blocks,
-            attention_resolutions=attention_resolutions,
-            resolution=resolution,
-            out_channels=out_channels,
-            latent_channels=latent_channels,
-            dropout=dropout,
-            resample_with_convolution=resample_with_convolution,
-        )
+        self.decoder = Decoder(out_channels=out_channels, **levels)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> Self:
-        """Build the tokenizer that a checkpoint holds, in evaluation mode on the CPU.
+        """Build the tokenizer of a checkpoint, in evaluation mode on the CPU.
 
         Args:
-            path: a file that `vqgan_train.checkpoint.reading.read_generator` reads.
+            path: a file of any format that `vqgan_train.checkpoint.read_checkpoint` reads.
 
         Raises:
-            CheckpointError: the file cannot be read, or does not hold all of a tokenizer.
+            CheckpointError: the file cannot be read, or lacks weights of a tokenizer.
         """
-        return cls.from_weights(*read_generator(Path(path)), Path(path))
+        networks = read_networks(Path(path))
+        return cls.from_weights(networks.architecture, networks.generator, Path(path))
 
     @classmethod
     def from_weights(
         cls, architecture: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
     ) -> Self:
-        """Build a tokenizer around weights, in evaluation mode on the CPU.
+        """Build a tokenizer with weights, in evaluation mode on the CPU.
 
         Args:
-            architecture: the arguments of this class.
-            weights: under our names, float32; they are taken as they are, not copied.
-            path: where they come from, for messages.
+            architecture: arguments of this class.
+            weights: weights under our names, float32; they are used without a copy.
+            path: file that they come from, for messages.
 
         Raises:
-            CheckpointError: they are not all there, or not those of the architecture.
+            CheckpointError: the architecture is impossible, or the weights do not fit it.
         """
         try:
-            with torch.device("meta"):  # no memory, and no time for random weights
+            with torch.device("meta"):  # allocates and draws no random weights
                 model = cls(**architecture)
         except (ArithmeticError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} holds no VQGAN that can be built: {error}.") from error
@@ -146,20 +136,24 @@ class VQGAN(nn.Module):
         return Generated(self._decode(straight_through), latents, codes, tokens)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Tokens (B, H/f * W/f) int64, row by row, of images (B, in_channels, H, W) in [-1, 1].
+        """Return tokens (B, H/f * W/f) int64, row by row, of images (B, in_channels, H, W).
 
-        The images are moved to the weights' device and dtype.
+        Args:
+            images: in [-1, 1]; they are moved to the weights' device and dtype.
 
         Raises:
-            ValueError: a side is not a multiple of f, or the shape is not that of images.
+            ValueError: a side is not a multiple of f, or `images` has not four dimensions.
         """
         return self.quantizer.nearest(self.latents(images.to(self.quant_conv.weight)))
 
     def latents(self, images: Tensor) -> Tensor:
-        """What is quantized: (B, code_dim, H/f, W/f) of images (B, in_channels, H, W) in [-1, 1].
+        """Return the quantizer's input (B, code_dim, H/f, W/f).
+
+        Args:
+            images: (B, in_channels, H, W) in [-1, 1].
 
         Raises:
-            ValueError: a side is not a multiple of f, or the shape is not that of images.
+            ValueError: a side is not a multiple of f, or `images` has not four dimensions.
         """
         if images.dim() != 4 or any(side % self.downsampling for side in images.shape[2:]):
             raise ValueError(
@@ -170,28 +164,26 @@ class VQGAN(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """What encoding and decoding makes of images (B, in_channels, H, W), without gradient.
+        """Encode and decode images (B, in_channels, H, W) in [-1, 1], without gradients.
 
         Returns:
-            (B, out_channels, H, W) on the weights' device and of their dtype, about as large as the
-            pixels that were given, which are in [-1, 1] in training.
+            (B, out_channels, H, W), about [-1, 1], on the weights' device and in their dtype.
 
         Raises:
-            ValueError: as `encode`.
+            ValueError: a side is not a multiple of f, or `images` has not four dimensions.
         """
         grid = (images.shape[2] // self.downsampling, images.shape[3] // self.downsampling)
         return self.decode(self.encode(images), grid)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Images (B, out_channels, H, W), about [-1, 1], of tokens (B, N) int64.
+        """Return images (B, out_channels, H, W), about [-1, 1], of tokens (B, N) int64.
 
         Args:
-            tokens: as `encode` returns them; they are moved to the weights' device.
-            grid: (H/f, W/f) of the images; needed where they are not square.
+            tokens: as returned by `encode`; they are moved to the weights' device.
+            grid: (H/f, W/f) of the images; required if they are not square.
 
         Raises:
-            ValueError: N is not the number of places in the grid, or no grid is given and N is not
-                a square number.
+            ValueError: N does not fill the grid, or `grid` is None and N is no square number.
         """
         count = tokens.shape[1]
         height, width = grid or (math.isqrt(count), math.isqrt(count))
@@ -208,15 +200,15 @@ class VQGAN(nn.Module):
 
 
 def recompute_activations(network: nn.Module) -> None:
-    """Make each residual and attention block keep its input only.
+    """Save memory: residual and attention blocks recompute activations in the backward pass.
 
-    Its forward pass runs once more in the backward pass, with the same random numbers, so the
-    gradients are the same to the last bit. Names and weights stay as they are.
+    Each keeps only its input. The second forward pass draws the same random numbers, so gradients
+    are equal to the last bit. Names and weights stay the same.
 
     Args:
-        network: what holds the blocks, at any depth; changed in place.
+        network: module that contains such blocks at any depth; changed in place.
     """
     for block in network.modules():
         if isinstance(block, ResidualBlock | AttentionBlock):
-            again = partial(checkpoint, block.forward, use_reentrant=False)
-            block.forward = again  # type: ignore[method-assign]
+            recomputed = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = recomputed  # type: ignore[method-assign]

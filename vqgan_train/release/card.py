@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, StrictUndefined
 
-from vqgan_train.checkpoint import Networks
+from vqgan_train.checkpoint import CheckpointWeights
 from vqgan_train.release.lineage import Lineage, TrainingRun
 from vqgan_train.release.run_records import RunRecords
 from vqgan_train.release.tables import has_same_validation, loss_table, validation_table
@@ -50,7 +50,7 @@ class ReleasedModel(NamedTuple):
     records: tuple[RunRecords, ...]
     """Metrics and pictures of each run in `lineage.runs`."""
 
-    networks: Networks
+    networks: CheckpointWeights
     origin: Mapping[str, str]
     """`source` and `source_sha256`: file name and SHA-256 of the released checkpoint."""
 
@@ -108,7 +108,7 @@ def markdown_safe(text: object) -> str:
     return " ".join(re.sub(r"[`<>|\[\]]", "", str(text)).split())
 
 
-def _size(networks: Networks) -> dict[str, Any]:
+def _size(networks: CheckpointWeights) -> dict[str, Any]:
     """Shape of the codebook and numbers of parameters, counted in the weights."""
 
     def count(*prefixes: str) -> int:

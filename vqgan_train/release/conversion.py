@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vqgan_train.checkpoint import (
+    CheckpointWeights,
     Format,
     LoadReport,
-    Networks,
     discriminator_architecture,
     read_networks,
 )
@@ -96,7 +96,7 @@ def convert(checkpoint: Path, target: Format, folder: Path) -> Conversion:
 
 
 def write_verified(
-    networks: Networks, origin: Mapping[str, str], target: Format, folder: Path
+    networks: CheckpointWeights, origin: Mapping[str, str], target: Format, folder: Path
 ) -> Conversion:
     """Write networks in a format, read them back, and compare weights, tokens and images.
 
@@ -139,7 +139,7 @@ def probe_images(model: VQGAN) -> Tensor:
     return images[:, [channel % images.shape[1] for channel in range(channels)]]
 
 
-def read_complete_networks(checkpoint: Path) -> Networks:
+def read_complete_networks(checkpoint: Path) -> CheckpointWeights:
     """Read the networks of a checkpoint and require all weights to be present and finite.
 
     Raises:
@@ -179,7 +179,7 @@ def _require_discriminator(weights: Mapping[str, Tensor], path: Path) -> None:
     LoadReport.compare(expected, found).require_fit(path, advice)
 
 
-def _stored_weights(networks: Networks, target: Format) -> dict[str, Tensor]:
+def _stored_weights(networks: CheckpointWeights, target: Format) -> dict[str, Tensor]:
     """Return the weights that a format stores, with the network's name before each name."""
     stored = {"generator": networks.generator}
     if target.has_discriminator:
@@ -214,7 +214,9 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
     return torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8))
 
 
-def _require_agreement(networks: Networks, read_back: Networks, written: Path) -> Agreement:
+def _require_agreement(
+    networks: CheckpointWeights, read_back: CheckpointWeights, written: Path
+) -> Agreement:
     """Require equal tokens and images from the model before and after the conversion."""
     before = VQGAN.from_weights(networks.architecture, networks.generator, written)
     after = VQGAN.from_weights(read_back.architecture, read_back.generator, written)

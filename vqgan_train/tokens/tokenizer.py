@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vqgan_train.checkpoint import read_generator
+from vqgan_train.checkpoint import read_networks
 from vqgan_train.checkpoint.load_report import require_finite, weights_sha256
 from vqgan_train.images.pixels import PIXEL_RANGES
 from vqgan_train.images.transforms import Size, height_and_width
@@ -120,8 +120,9 @@ def load_tokenizer(path: Path, device: torch.device, precision: str) -> Tokenize
             not finite.
         TokenError: its images have other channels.
     """
-    architecture, weights = read_generator(path)
-    model = VQGAN.from_weights(architecture, weights, path)
+    networks = read_networks(path)
+    weights = networks.generator
+    model = VQGAN.from_weights(networks.architecture, weights, path)
     require_finite(weights, path)
     channels = model.encoder.conv_in.in_channels
     if channels != 3:

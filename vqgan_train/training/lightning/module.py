@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vqgan_train.checkpoint import to_original, weights_under_our_names
 from vqgan_train.losses import (
+    VGG16,
     Objective,
     StepTerms,
     ValidationTerms,
@@ -120,12 +121,13 @@ class VQGANModule(LightningModule):
         """Load the weights of LPIPS and of the validation metrics, unless they are loaded.
 
         Raises:
-            LpipsWeightsNotFoundError: the weights are not in the usual places, and the download
-                failed.
-            LpipsWeightsError, FileNotFoundError: a configured file has other weights or is missing.
+            LpipsWeightsNotFoundError: no source has the weights.
+            UserError: a configured file is missing or holds other weights.
         """
         if not self.objective.lpips.is_loaded:
-            self.objective.lpips.load_weights(find_lpips_weights(self.lpips_weights))
+            self.objective.lpips.load_weights(
+                find_lpips_weights(VGG16, self.lpips_weights, "loss.lpips_weights")
+            )
         if not self._image_metrics:
             self._image_metrics = image_metrics(self.validation_metrics, self.alexnet_weights)
 

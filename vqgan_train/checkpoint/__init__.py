@@ -18,7 +18,7 @@ from vqgan_train.checkpoint.reading import (
 )
 from vqgan_train.checkpoint.unpickling import StandIn
 from vqgan_train.checkpoint.weight_names import to_original, to_ours
-from vqgan_train.checkpoint.writing import remove_partial, write_atomically
+from vqgan_train.checkpoint.writing import save_atomically
 
 __all__ = [
     "FORMATS",
@@ -34,10 +34,9 @@ __all__ = [
     "read_checkpoint",
     "read_generator",
     "read_networks",
-    "remove_partial",
     "require_generator",
+    "save_atomically",
     "to_original",
     "to_ours",
     "weights_under_our_names",
-    "write_atomically",
 ]

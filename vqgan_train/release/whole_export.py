@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vqgan_train.system.errors import ExportError
+from vqgan_train.system.files import PARTIAL
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def whole_export(folder: Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"output is {folder}, which is a file. Give a folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
+    partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}{PARTIAL}")
     partial.mkdir()
     try:
         yield partial

@@ -16,7 +16,7 @@ from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.headers import look_at_header, look_at_pixels
 from vqgan_train.preparation.check.shard_check import ShardChecks
 from vqgan_train.shards.naming import expand_shards
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 PROBLEMS_FOUND = 1
 """Exit code, beside command.USER_ERROR and command.INTERRUPTED; 0 if all is well."""
@@ -43,7 +43,7 @@ def check_data(config: CheckDataConfig) -> None:
     )
     sys.stdout.write(f"{to_text(report)}\n")
     if config.output is not None:
-        with write_whole(Path(config.output)) as file:
+        with write_atomically(Path(config.output)) as file:
             file.write(json.dumps(report, indent=2).encode())
     if report["problems"]:
         sys.exit(PROBLEMS_FOUND)
@@ -58,7 +58,7 @@ def require_writable(output: str | None) -> None:
     if output is not None:
         if Path(output).is_dir():
             raise IsADirectoryError(f"output={output} is a folder. Name a file in it.")
-        with write_whole(Path(f"{output}.probe")):
+        with write_atomically(Path(f"{output}.probe")):
             pass
         Path(f"{output}.probe").unlink()
 

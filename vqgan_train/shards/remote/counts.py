@@ -22,7 +22,7 @@ from vqgan_train.shards.naming import PIPE
 from vqgan_train.shards.remote.store import ShardStore, pause_seconds, shown
 from vqgan_train.shards.remote.transfer import TransferError, fetch_small_files
 from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _known(address: str, store: ShardStore) -> int | None:
 
 
 def _keep(address: str, store: ShardStore, samples: int, source: str) -> None:
-    with write_whole(store.place(address) / COUNT_FILE) as file:
+    with write_atomically(store.place(address) / COUNT_FILE) as file:
         what = {"address": shown(address), "samples": samples, "source": source}
         file.write(json.dumps(what).encode())
 

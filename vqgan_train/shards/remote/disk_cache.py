@@ -16,9 +16,7 @@ from typing import Self
 from filelock import FileLock
 
 from vqgan_train.system.errors import ShardError
-
-PARTIAL = ".partial"
-"""Ends the names of files that are being written."""
+from vqgan_train.system.files import PARTIAL
 
 LOCK = "room.lock"
 """One process at a time removes files."""

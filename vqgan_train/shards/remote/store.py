@@ -22,10 +22,10 @@ from vqgan_train.shards.index import (
     write_index,
 )
 from vqgan_train.shards.naming import PIPE
-from vqgan_train.shards.remote.disk_cache import PARTIAL, CacheFullError, DiskCache, Hold, touch
+from vqgan_train.shards.remote.disk_cache import CacheFullError, DiskCache, Hold, touch
 from vqgan_train.shards.remote.transfer import EndlessError, RefusedError, TransferError, fetch_file
 from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import PARTIAL, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class ShardStore:
             reason, broken_at = index.problem, index.num_bytes
         message = f"{shown(address)} cannot be had, attempt {attempt + 1}: {reason}"
         log.warning("DEAD SHARD: %s", message)
-        with write_whole(self.place(address) / "dead") as file:
+        with write_atomically(self.place(address) / "dead") as file:
             file.write(message.encode())
         raise DeadShardError(message)
 

@@ -14,7 +14,7 @@ from vqgan_train.system.processes import (
     SIGNAL_BASE,
     STOP_SIGNALS,
     TIME_IS_UP,
-    in_words,
+    describe_exit_code,
     process_seconds,
 )
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
@@ -67,7 +67,11 @@ class StopSignals(Callback):
         code = self._heard_by_any()
         if code:
             self.checkpoints.save_last(trainer)
-            what = f"run.max_hours={self.max_hours}" if code == TIME_IS_UP else in_words(code)
+            what = (
+                f"run.max_hours={self.max_hours}"
+                if code == TIME_IS_UP
+                else describe_exit_code(code)
+            )
             mark_stopped(self.checkpoints.last.parents[1], f"{what}, step {trainer.global_step}")
             log.info("\n%s: saved, and stopped.", what)
             self._tell_submitit(code)

@@ -479,11 +479,8 @@ def test_ranks_share_the_files_and_the_result_is_the_same(
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     many = (shards, "samples_per_file=4")
     assert run_encode(checkpoint, alone, *many) == 0
-    names = (
-        ("RANK", "WORLD_SIZE")
-        if launcher == "torchrun"
-        else ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
-    )
+    srun = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    names = ("RANK", "WORLD_SIZE") if launcher == "torchrun" else srun
     capsys.readouterr()
     for rank, done in ((2, 2), (0, 4), (1, 6)):
         monkeypatch.setenv(names[0], str(rank))

@@ -62,7 +62,7 @@ def job_of(machine: Path, *overrides: str) -> EvaluationJob:
 def refused(one: EvaluationJob, last: EvaluationJob, monkeypatch: pytest.MonkeyPatch) -> str:
     """What is said where the last of three ranks has another job."""
     facts = [job_facts(one), job_facts(one), job_facts(last)]
-    monkeypatch.setattr(agreement, "everywhere", lambda *_: facts)
+    monkeypatch.setattr(agreement, "all_gather_objects", lambda *_: facts)
     with pytest.raises(TokenError) as raised:
         require_same_job(one, ProcessRank(0, RANKS, 0))
     return str(raised.value)
@@ -78,7 +78,7 @@ def test_the_same_files_in_another_place_are_the_same(
     ]
     facts: list[Any] = [job_facts(job) for job in jobs]
     assert facts[0] == facts[1]
-    monkeypatch.setattr(agreement, "everywhere", lambda *_: facts)
+    monkeypatch.setattr(agreement, "all_gather_objects", lambda *_: facts)
     require_same_job(jobs[0], ProcessRank(0, 2, 0))
 
 

@@ -150,10 +150,7 @@ def read_checkpoints(config: EvaluateConfig, process: ProcessRank) -> list[Check
 
 def progress(source: ImageSource, process: ProcessRank) -> tqdm[Any]:
     """A bar over the images of this process; only the first one's is shown."""
-    name = (
-        "evaluating"
-        if process.world_size == 1
-        else f"evaluating, process 0 of {process.world_size}"
-    )
+    processes = process.world_size
+    name = "evaluating" if processes == 1 else f"evaluating, process 0 of {processes}"
     total = share_size(source, process)
     return tqdm(total=total, desc=name, unit="image", disable=process.rank > 0)

@@ -20,6 +20,7 @@ from vqgan_train.evaluation.report.results import (
 from vqgan_train.evaluation.report.summaries import Bootstrap, differences_of, summaries_of
 from vqgan_train.images.bad_images import BadImages, ChunkReport
 from vqgan_train.images.sources import ImageSource
+from vqgan_train.images.transforms import height_and_width
 from vqgan_train.metrics.codebook import codebook_statistics
 from vqgan_train.metrics.frechet import FeatureSums, frechet_distance
 from vqgan_train.system.launch import ProcessRank
@@ -121,8 +122,8 @@ def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:
             unreadable=merged.unreadable,
             dead_shards=tuple(job.source.damage.dead),
             damaged_shards=tuple(job.source.damage.partly),
-            resize=transform.resize,
-            image_size=transform.image_size,
+            resize=height_and_width(transform.resize)[0],
+            image_size=height_and_width(transform.image_size)[0],
             pixel_range=job.pixel_range,
             faces_looked_for=job.rules.faces is not None,
         ),

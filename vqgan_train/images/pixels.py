@@ -1,4 +1,4 @@
-"""Convert pictures to a model's input, in either of two pixel ranges, and its output to pictures."""
+"""Convert pictures to a model's input and its output to pictures, in either of two ranges."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -50,10 +50,6 @@ Tokens of one range mean nothing in the other.
 Picture = Image.Image | NDArray[Any] | Tensor
 
 
-class PictureError(UserError):
-    """A picture has a type or shape that cannot be used; the message names those that can."""
-
-
 def to_model_input(
     pictures: Picture | Sequence[Picture], *, pixel_range: str, image_size: int | None = None
 ) -> Tensor:
@@ -71,7 +67,7 @@ def to_model_input(
         (B, 3, H, W) float32 on the CPU, or on the device of the tensors.
 
     Raises:
-        PictureError: a picture has another type, is not uint8, or differs in size from the others; or
+        UserError: a picture has another type, is not uint8, or differs in size from the others; or
             `pixel_range` is unknown.
     """
     listed = pictures if isinstance(pictures, Sequence) else [pictures]
@@ -80,7 +76,7 @@ def to_model_input(
         images = [crop_centre(resize_shorter_side(i, image_size), image_size) for i in images]
     sizes = {tuple(image.shape[1:]) for image in images}
     if len(sizes) != 1:
-        raise PictureError(
+        raise UserError(
             f"Pictures of {len(sizes)} sizes, {sorted(sizes)}, make no batch. Set image_size, or "
             "give them one by one."
         )
@@ -100,7 +96,7 @@ def to_pil(images: Tensor, *, pixel_range: str) -> list[Image.Image]:
 
 def _range(name: str) -> PixelRange:
     if name not in PIXEL_RANGES:
-        raise PictureError(f"pixel_range is {name!r}; give one of {', '.join(PIXEL_RANGES)}.")
+        raise UserError(f"pixel_range is {name!r}; give one of {', '.join(PIXEL_RANGES)}.")
     return PIXEL_RANGES[name]
 
 
@@ -123,8 +119,8 @@ def _pixels(picture: Any) -> list[Tensor]:
             "conversion: give them to the model",
             picture,
         )
-    raise PictureError(f"{type(picture).__name__} is no picture of PIL, numpy or torch.")
+    raise UserError(f"{type(picture).__name__} is no picture of PIL, numpy or torch.")
 
 
-def _refused(accepted: str, array: Any) -> PictureError:
-    return PictureError(f"Got {tuple(array.shape)} of {array.dtype}; {accepted}.")
+def _refused(accepted: str, array: Any) -> UserError:
+    return UserError(f"Got {tuple(array.shape)} of {array.dtype}; {accepted}.")

@@ -79,17 +79,10 @@ class Launch(NamedTuple):
     process: ProcessRank
     """This process among the ranks."""
 
-    advice: str
-    """How to start another number of ranks, with {nodes} and {devices} to be filled in."""
-
     @property
     def devices(self) -> int:
         """Number of processes per node, rounded down."""
         return self.process.world_size // self.nodes
-
-
-TORCHRUN_ADVICE = "start it with --nnodes={nodes} --nproc-per-node={devices}"
-SRUN_ADVICE = "ask for --nodes={nodes} --ntasks-per-node={devices}"
 
 
 def find_launch(environment: Environment) -> Launch | None:
@@ -99,11 +92,11 @@ def find_launch(environment: Environment) -> Launch | None:
     """
     if "TORCHELASTIC_RUN_ID" in environment:
         process = _read_rank(environment, TORCHRUN_VARIABLES)
-        return Launch("torchrun", int(environment["GROUP_WORLD_SIZE"]), process, TORCHRUN_ADVICE)
+        return Launch("torchrun", int(environment["GROUP_WORLD_SIZE"]), process)
     if environment.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         return None
     process = _read_rank(environment, SRUN_VARIABLES)
-    return Launch("srun", int(environment["SLURM_STEP_NUM_NODES"]), process, SRUN_ADVICE)
+    return Launch("srun", int(environment["SLURM_STEP_NUM_NODES"]), process)
 
 
 def rank_of(environment: Environment) -> int:
@@ -142,7 +135,11 @@ def resolve_world_size(
     processes = launch.process.world_size
     is_uneven = processes % launch.nodes != 0
     if is_uneven or (num_devices, num_nodes) != (launch.devices, launch.nodes):
-        advice = launch.advice.format(nodes=num_nodes, devices=num_devices)
+        advice = (
+            f"start it with --nnodes={num_nodes} --nproc-per-node={num_devices}"
+            if launch.launcher == "torchrun"
+            else f"ask for --nodes={num_nodes} --ntasks-per-node={num_devices}"
+        )
         raise UserError(
             f"{launch.launcher} has started {processes} processes on {launch.nodes} node(s), but "
             f"trainer.devices={devices} per node and trainer.num_nodes={nodes} make "

@@ -1,4 +1,4 @@
-"""Exchange small objects between the processes of a command, and notice when one of them is gone."""
+"""Exchange small objects between a command's processes, and notice when one of them exits."""
 
 import os
 import re

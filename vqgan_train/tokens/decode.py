@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,11 +64,8 @@ def decode(config: DecodeConfig) -> None:
     )
 
 
-class NumberedRow(NamedTuple):
-    """A row and its number in its file, from 0 on."""
-
-    number: int
-    row: TokenRow
+NumberedRow = tuple[int, TokenRow]
+"""A row, after its number in its file from 0 on."""
 
 
 def find_token_files(patterns: Sequence[str]) -> list[Path]:
@@ -166,8 +163,8 @@ def decode_files(
     """
     written = 0
     for number, (file, batch) in enumerate(_batches(files, batch_size, max_images)):
-        for entry in batch:
-            file.validate_row(entry.row, entry.number, tokenizer.codebook_size)
+        for row_number, row in batch:
+            file.validate_row(row, row_number, tokenizer.codebook_size)
         if process.owns(number):
             _write_pictures(batch, file, tokenizer, folder / file.path.stem)
             written += len(batch)
@@ -186,7 +183,7 @@ def _batches(
     """Read batches, each of rows of one file, until there are `max_rows` rows."""
     left = max_rows
     for file in files:
-        rows = (NumberedRow(number, row) for number, row in enumerate(file.rows()))
+        rows = enumerate(file.rows())
         while batch := list(islice(rows, batch_size if left is None else min(batch_size, left))):
             yield file, batch
             left = None if left is None else left - len(batch)
@@ -195,10 +192,10 @@ def _batches(
 def _write_pictures(
     batch: Sequence[NumberedRow], file: TokenFile, tokenizer: Tokenizer, folder: Path
 ) -> None:
-    tokens = torch.from_numpy(np.stack([entry.row.tokens for entry in batch]))
+    tokens = torch.from_numpy(np.stack([row.tokens for _, row in batch]))
     pixels = tokenizer.decode(tokens, file.grid, file.pixel_range)
-    for entry, image in zip(batch, pixels, strict=True):
-        path = folder / picture_name(entry.number, entry.row.labels.key)
+    for (number, row), image in zip(batch, pixels, strict=True):
+        path = folder / picture_name(number, row.labels.key)
         try:
             with write_atomically(path) as partial:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")

@@ -91,10 +91,10 @@ def _read_parquet(path: Path) -> OpenedFile:
 
     try:
         with parquet.ParquetFile(path) as file:
-            metadata = (file.schema_arrow.metadata or {}).get(METADATA_KEY.encode())
-    except (ArrowException, OSError) as error:
+            metadata = (file.schema_arrow.metadata or {}).get(METADATA_KEY.encode(), b"{}")
+        return json.loads(metadata), partial(_parquet_rows, path)
+    except (ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as parquet: {error}") from error
-    return _parsed(metadata, path) if metadata else {}, partial(_parquet_rows, path)
 
 
 def _parquet_rows(path: Path) -> Iterator[TokenRow]:
@@ -240,10 +240,3 @@ def _checked_rows(path: Path, rows: RowReader) -> Iterator[TokenRow]:
             f"{path} is damaged, or holds no tokens, after the first {number} rows "
             f"({type(error).__name__}: {error}). Encode its images again, or leave it out."
         ) from error
-
-
-def _parsed(metadata: bytes, path: Path) -> Any:
-    try:
-        return json.loads(metadata)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error

@@ -67,11 +67,8 @@ class StopSignals(Callback):
         code = self._heard_by_any()
         if code:
             self.checkpoints.save_last(trainer)
-            what = (
-                f"run.max_hours={self.max_hours}"
-                if code == TIME_IS_UP
-                else describe_exit_code(code)
-            )
+            is_time_up = code == TIME_IS_UP
+            what = f"run.max_hours={self.max_hours}" if is_time_up else describe_exit_code(code)
             mark_stopped(self.checkpoints.last.parents[1], f"{what}, step {trainer.global_step}")
             log.info("\n%s: saved, and stopped.", what)
             self._tell_submitit(code)

@@ -57,7 +57,7 @@ class ImageTransform:
             random: draws the crop and the flip; only needed if one of them is random.
 
         Raises:
-            ValueError: its longer side is more than 50 times the shorter one.
+            ValueError: the longer side is more than 50 times the shorter one.
             Exception: one of `sample.UNREADABLE`; PIL cannot read the image.
         """
         image = decode(encoded)
@@ -118,7 +118,7 @@ def resize_shorter_side(image: Tensor, size: int) -> Tensor:
     """Scale (3, H, W) uint8 so that its shorter side is `size`; the longer side is rounded.
 
     Raises:
-        ValueError: its longer side is more than 50 times the shorter one.
+        ValueError: the longer side is more than 50 times the shorter one.
     """
     return scale_bilinear(image, covering_size(image, (size, size)))
 
@@ -127,7 +127,7 @@ def covering_size(image: Tensor, rectangle: tuple[int, int]) -> tuple[int, int]:
     """Return the smallest height and width of (C, H, W), scaled, that cover a rectangle.
 
     Raises:
-        ValueError: its longer side is more than 50 times the shorter one.
+        ValueError: the longer side is more than 50 times the shorter one.
     """
     height, width = image.shape[1:]
     require_croppable(height, width)

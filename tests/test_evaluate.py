@@ -477,4 +477,4 @@ def test_a_size_that_a_model_cannot_take_is_refused_first(
 ) -> None:
     sizes = ("resize=33", "image_size=33", PLAIN)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, *sizes) == USER_ERROR
-    assert "take multiples of 2" in capsys.readouterr().err
+    assert "use multiples of 2" in capsys.readouterr().err

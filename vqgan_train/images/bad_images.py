@@ -28,16 +28,10 @@ def are_too_many(bad: int, total: int, max_fraction: float) -> bool:
 def require_few_dead(
     dead: Sequence[str], num_shards: int, max_fraction: float, setting: str = "max_bad_fraction"
 ) -> None:
-    """Refuse to start if too many shards are dead, which means that nothing in them can be read.
-
-    Args:
-        dead: name and problem of each dead shard.
-        num_shards: number of all shards.
-        max_fraction: fraction of dead shards that is allowed.
-        setting: name of that setting, for the message.
+    """Refuse to start if too many of all shards are dead: nothing in them can be read.
 
     Raises:
-        ShardError: there are too many dead shards.
+        ShardError: there are too many; the message names `setting`, and quotes the first of `dead`.
     """
     if are_too_many(len(dead), num_shards, max_fraction):
         raise ShardError(

@@ -11,11 +11,7 @@ from vqgan_train.system.errors import UserError
 
 
 def require_accelerator(accelerator: str, setting: str = "accelerator") -> None:
-    """Check that this machine has the configured kind of device.
-
-    Args:
-        accelerator: auto, cpu, gpu or mps.
-        setting: name of the setting, for the message.
+    """Check that this machine has the kind of device that a setting names.
 
     Raises:
         UserError: there is no such device.
@@ -54,11 +50,7 @@ def choose_device(accelerator: str, local_rank: int) -> torch.device:
 
 
 def require_devices(accelerator: str, devices: int | str) -> int:
-    """Check that this machine has the devices that training is configured for.
-
-    Args:
-        accelerator: trainer.accelerator: auto, cpu, gpu or mps.
-        devices: trainer.devices, the number of devices per node, or auto.
+    """Check that this machine has the configured devices per node, for training.
 
     Returns:
         The number of devices per node. For auto: all GPUs, or 1 without GPUs.
@@ -94,11 +86,7 @@ def require_precision(accelerator: str, precision: str) -> None:
 
 
 def require_gpus(accelerator: str, setting: str) -> None:
-    """Check that training runs on GPUs, for a setting that needs them.
-
-    Args:
-        accelerator: trainer.accelerator.
-        setting: the setting and its value, for the message.
+    """Check that training runs on GPUs, which `setting` needs.
 
     Raises:
         UserError: training would run on another device.
@@ -122,12 +110,7 @@ PRECISIONS = {
 
 @contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in a precision inside the block; codes are compared in float32 in any case.
-
-    Args:
-        precision: a key of PRECISIONS.
-        device: where the block computes.
-    """
+    """Compute in a precision inside the block; codes are compared in float32 in any case."""
     dtype = PRECISIONS[precision]
     with (
         # torch's default lets GPUs use TF32 for convolutions, and calls that float32.

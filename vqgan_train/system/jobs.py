@@ -54,12 +54,7 @@ def require_free_or_same(folder: Path, job: Mapping[str, Any]) -> None:
 
 
 def require_same(folder: Path, file: Path, job: Mapping[str, Any]) -> None:
-    """Refuse to resume a job with other settings or files than it was started with.
-
-    Args:
-        folder: folder of the results, for the message.
-        file: its job file.
-        job: the job as it is now.
+    """Refuse to resume a job whose values differ from those in the folder's job file.
 
     Raises:
         UserError: a value of the job has changed; the message names all that have.

@@ -121,13 +121,7 @@ class Output(NamedTuple):
 
 
 def begin_job(source: ImageSource, output: Output, batch_size: int, device: str) -> None:
-    """Start the job in its folder, or resume it.
-
-    Args:
-        source: the samples.
-        output: the folder, and the metadata of its files.
-        batch_size: number of images per batch.
-        device: type of the device that computes, such as cpu or cuda.
+    """Start the job in its folder, or resume it on the same type of device, such as cpu or cuda.
 
     Raises:
         UserError: the folder was started with other samples, another checkpoint or other settings,

@@ -53,11 +53,7 @@ class TokenMetadata:
 
     @classmethod
     def from_plain(cls, plain: Any, path: Path) -> Self:
-        """Convert from parsed JSON.
-
-        Args:
-            plain: the parsed JSON.
-            path: the file that holds it, for the message.
+        """Convert from the parsed JSON of a file.
 
         Raises:
             UserError: a field is missing, unknown or invalid.

@@ -28,12 +28,7 @@ class TokenFile(NamedTuple):
     """Reads the file from its start, a few rows at a time."""
 
     def validate_row(self, row: TokenRow, number: int, codebook_size: int) -> None:
-        """Check that a row can be an image's.
-
-        Args:
-            row: the row.
-            number: its number in the file, for the message.
-            codebook_size: number of codes.
+        """Check that row `number` of the file can be an image's.
 
         Raises:
             UserError: the row does not have as many tokens as the grid, or a token is not a code.

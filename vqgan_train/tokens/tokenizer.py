@@ -53,12 +53,7 @@ class Tokenizer(NamedTuple):
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, grid: tuple[int, int], pixel_range: str) -> Tensor:
-        """Decode tokens (B, N) of integers into pixels (B, 3, H, W) uint8 on the CPU.
-
-        Args:
-            tokens: row by row of the grid.
-            grid: rows and columns of tokens.
-            pixel_range: range of the model's output: a key of PIXEL_RANGES.
+        """Decode tokens (B, rows * columns) of integers into pixels (B, 3, H, W) uint8 on the CPU.
 
         Raises:
             UserError: the decoder produced NaN or infinite values.
@@ -88,13 +83,7 @@ class Tokenizer(NamedTuple):
     def describe(
         self, *, pixel_range: str, resize: Size, image_size: Size, interpolation: str = "bilinear"
     ) -> TokenMetadata:
-        """Return the metadata of tokens that this tokenizer makes.
-
-        Args:
-            pixel_range: a key of PIXEL_RANGES.
-            resize: size that a scaled image covers.
-            image_size: size of the crop that is encoded.
-            interpolation: a key of INTERPOLATIONS.
+        """Return the metadata of tokens that this tokenizer makes; arguments as in TokenMetadata.
 
         Raises:
             UserError: a side of `image_size` is not a multiple of the model's f.

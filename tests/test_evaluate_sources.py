@@ -134,7 +134,7 @@ def test_too_many_bad_images_stop_all_ranks(
     said = capfd.readouterr().err
     assert said.count("2 of 8 images could not be read, more than max_bad_fraction=0.01") == 2
     assert "Error of rank 1: 2 of 2 images could not be read, more" in said
-    assert "Error: Another process of the 2 is gone, so this one ends, too" in said
+    assert "Error: One of the 2 processes exited, so this one exits, too" in said
     assert "Traceback" not in said
     assert list(tmp_path.glob("out_*/*")) == []
 

@@ -244,6 +244,6 @@ def test_names_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 
 
 def test_parquet_without_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install 'vqgan_train\[parquet\]'"):
         pair_with_images([Path("a.parquet")], None)

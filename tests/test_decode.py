@@ -1,4 +1,4 @@
-"""The decode command: pictures of the tokens, by the checkpoint and in the range they are from."""
+"""The decode command: pictures decoded with the checkpoint and pixel range of their tokens."""
 
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def encoded(folder: Path, checkpoint: Path, *arguments: str) -> Path:
-    """A folder of tokens of three shards."""
+    """Encode three shards, and return the folder of their tokens."""
     tiny_shards(folder / "shards")
     assert run_encode(checkpoint, folder / "tokens", f"shards={folder}/shards/*", *arguments) == 0
     return folder / "tokens"

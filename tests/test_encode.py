@@ -1,4 +1,4 @@
-"""The encode command: each sample once, the original's tokens, and nothing lost to a kill."""
+"""The encode command: each sample once, the original's tokens, and a killed command resumes."""
 
 import hashlib
 import json
@@ -158,7 +158,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message:
 
 @torch.inference_mode()
 def original_tokens(model: Any, images: Tensor) -> np.ndarray:
-    """What the original's VQModel makes of images, one row each."""
+    """Encode images with the original's VQModel; one row of tokens per image."""
     return model.encode(images)[2][2].view(len(images), -1).numpy()
 
 
@@ -397,7 +397,7 @@ def test_an_image_size_that_the_model_cannot_take_is_refused(
     assert not output.exists()
 
 
-# Going on.
+# Resuming.
 
 
 def test_another_job_is_refused_in_the_same_folder(

@@ -1,4 +1,4 @@
-"""What the encode command does when its source does not answer, changes, or is elsewhere."""
+"""The encode command with a source that cannot be read, changes meanwhile, or is remote."""
 
 import json
 from pathlib import Path

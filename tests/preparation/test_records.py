@@ -12,7 +12,6 @@ from factories import image_bytes, read_with_webdataset
 from pyarrow import parquet
 
 from vqgan_train.config import PrepareYfccConfig
-from vqgan_train.preparation import yfcc_records as records
 from vqgan_train.preparation.prepare_yfcc import prepare_yfcc
 from vqgan_train.preparation.yfcc_records import caption_of, pair_with_images
 from vqgan_train.system.errors import PreparationError, UserError

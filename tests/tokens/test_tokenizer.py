@@ -1,4 +1,4 @@
-"""A tokenizer whose numbers are none is refused, not read as token 0."""
+"""Values that are NaN or infinite are an error, not token 0."""
 
 from pathlib import Path
 from typing import Any

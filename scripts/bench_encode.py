@@ -41,7 +41,7 @@ from vqgan_train.shards.index import index_shard
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.shards.sample_photos import pack_sample_photos
 from vqgan_train.shards.writing import write_shard
-from vqgan_train.tokens.encode import Output, encode_parts
+from vqgan_train.tokens.encode import Output, encode_chunks
 from vqgan_train.tokens.formats import FORMATS as TOKEN_FORMATS
 from vqgan_train.tokens.tokenizer import load_tokenizer
 
@@ -87,11 +87,11 @@ def our_way(checkpoint: Path, shard: Path, folder: Path, batch_size: int) -> Cal
     def encode(round_number: int) -> None:
         output = Output(folder / f"ours{round_number}", TOKEN_FORMATS["parquet"], metadata)
         with tqdm(disable=True) as bar:
-            encode_parts(
+            encode_chunks(
                 source,
                 output,
                 tokenizer,
-                parts=source.part_names(),
+                chunks=source.chunk_names(),
                 batch_size=batch_size,
                 num_workers=2,
                 max_bad_fraction=0,

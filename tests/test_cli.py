@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny_runs import compose_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
-from vqgan_train.checkpoint import read_checkpoint, write_atomically
+from vqgan_train.checkpoint import read_checkpoint, save_atomically
 from vqgan_train.cli import OverrideError, explain, quote_overrides
 from vqgan_train.config import Config
 from vqgan_train.system.processes import INTERRUPTED, USER_ERROR
@@ -259,7 +259,7 @@ def test_a_checkpoint_of_another_architecture(refused: Command, tmp_path: Path) 
     other = compose_config(*tiny(tmp_path, model__architecture__codebook_size="64"))
     weights = to_original(build_module(other).state_dict())
     kept = {name: weight for name, weight in weights.items() if "lpips" not in name}
-    write_atomically({"state_dict": kept}, tmp_path / "other.ckpt")
+    save_atomically({"state_dict": kept}, tmp_path / "other.ckpt")
     answer = refused(*tiny(tmp_path, model__init_from="other.ckpt"))
     assert "does not fit" in answer
     assert "(64, 4)" in answer
@@ -267,7 +267,7 @@ def test_a_checkpoint_of_another_architecture(refused: Command, tmp_path: Path) 
 
 
 def test_a_checkpoint_that_cannot_be_gone_on_with(refused: Command, tmp_path: Path) -> None:
-    write_atomically({"state_dict": {"quantize.embedding.weight": torch.zeros(2)}}, tmp_path / "a")
+    save_atomically({"state_dict": {"quantize.embedding.weight": torch.zeros(2)}}, tmp_path / "a")
     answer = refused(*tiny(tmp_path, run__resume="a"))
     assert "set model.init_from=a" in answer
 

@@ -1,4 +1,4 @@
-"""The decode command: pictures of the tokens, by the checkpoint and in the range they are from."""
+"""The decode command: pictures decoded with the checkpoint and pixel range of their tokens."""
 
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def encoded(folder: Path, checkpoint: Path, *arguments: str) -> Path:
-    """A folder of tokens of three shards."""
+    """Encode three shards, and return the folder of their tokens."""
     tiny_shards(folder / "shards")
     assert run_encode(checkpoint, folder / "tokens", f"shards={folder}/shards/*", *arguments) == 0
     return folder / "tokens"
@@ -135,7 +135,7 @@ def test_files_that_are_no_tokens_are_refused(
         tmp_path / "broken.parquet": "cannot be read as parquet",
         tmp_path / "empty": "should hold token files of one format",
         tmp_path / "gone.parquet": "do not exist",
-        checkpoint: "is no file of tokens",
+        checkpoint: "is not a token file",
     }
     for path, message in said.items():
         assert run_decode(checkpoint, path, tmp_path / "pictures") == USER_ERROR
@@ -185,7 +185,7 @@ def test_tokens_that_do_not_say_their_range_are_decoded_in_the_one_given(
     tokens = encoded(tmp_path, checkpoint, "pixel_range=unit")
     file = bare(tokens, tmp_path / "dalle")
     assert run_decode(checkpoint, file, tmp_path / "refused") == USER_ERROR
-    assert "If you know with which pixels they were made, say so" in capsys.readouterr().err
+    assert "If you know the pixel range in which they were made, set" in capsys.readouterr().err
     assert run_decode(checkpoint, file, tmp_path / "bare", "pixel_range=unit") == 0
     assert run_decode(checkpoint, tokens / "002.parquet", tmp_path / "said") == 0
     assert np.array_equal(pictures(tmp_path / "bare"), pictures(tmp_path / "said"))
@@ -208,7 +208,7 @@ def test_bare_tokens_that_are_no_square_are_refused(
     file = bare(tokens, tmp_path / "dalle")
     assert run_decode(checkpoint, file, tmp_path / "out", "pixel_range=unit") == USER_ERROR
     assert "Row 0 of" in (said := capsys.readouterr().err)
-    assert "has 48 tokens, which are no square" in said
+    assert "has 48 tokens, which do not make a square" in said
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""The encode command: each sample once, the original's tokens, and nothing lost to a kill."""
+"""The encode command: each sample once, the original's tokens, and a killed command resumes."""
 
 import hashlib
 import json
@@ -52,10 +52,8 @@ from vqgan_train.images.pixels import PIXEL_RANGES
 from vqgan_train.images.sample import image_bytes as encoded_image
 from vqgan_train.images.transforms import (
     INTERPOLATIONS,
-    Cut,
     ImageTransform,
     decode,
-    to_model_range,
 )
 from vqgan_train.models import VQGAN, VectorQuantizer
 from vqgan_train.shards.index import index_shards
@@ -75,7 +73,7 @@ ROOT = Path(__file__).parents[1]
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests away from the user's cache, and from a scheduler's variables."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -162,7 +160,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message:
 
 @torch.inference_mode()
 def original_tokens(model: Any, images: Tensor) -> np.ndarray:
-    """What the original's VQModel makes of images, one row each."""
+    """Encode images with the original's VQModel; one row of tokens per image."""
     return model.encode(images)[2][2].view(len(images), -1).numpy()
 
 
@@ -209,9 +207,8 @@ def test_tokens_of_photos_are_those_of_the_original_at_full_size(tmp_path: Path)
         tmp_path / "shard.tar",
         [{k: v for k, v in photo.items() if not k.startswith("__u")} for photo in photos],
     )
-    transform = ImageTransform(256, 256, random_crop=False, random_flip=False)
-    draws_nothing = np.random.default_rng(0)
-    pixels = [transform.pixels(encoded_image(photo), draws_nothing) for photo in photos]
+    transform = ImageTransform(256, 256)
+    pixels = [transform.pixels(encoded_image(photo)) for photo in photos]
     photo_pixels = torch.stack(pixels).float()
     both = {"signed": photo_pixels / 127.5 - 1, "unit": photo_pixels / 255}
     for pixel_range, images in both.items():
@@ -273,9 +270,8 @@ def test_every_sample_has_its_own_tokens_in_every_format(
     tmp_path: Path, checkpoint: Path, shards: str
 ) -> None:
     model = VQGAN.from_checkpoint(checkpoint)
-    transform = ImageTransform(16, 16, random_crop=False, random_flip=False)
-    draws_nothing = np.random.default_rng(0)
-    images = [transform(s["png"], draws_nothing) for s in tiny_samples()]
+    transform = ImageTransform(16, 16)
+    images = [transform(s["png"]) for s in tiny_samples()]
     assert has_clear_tokens(model, torch.stack(images))
     expected = torch.cat([model.encode(image[None]) for image in images]).numpy()
     for name in FORMATS:
@@ -320,8 +316,8 @@ def test_rectangles_are_encoded_and_say_so(
     metadata = metadata_of(output / "001.parquet")
     assert (metadata.image_size, metadata.grid) == ([12, 20], [6, 10])
     assert (metadata.resize, metadata.interpolation) == ([16, 24], interpolation)
-    cut = Cut((16, 24), (12, 20), interpolation)
-    images = to_model_range(torch.stack([cut.pixels(s["png"]) for s in tiny_samples()]))
+    transform = ImageTransform((16, 24), (12, 20), interpolation=interpolation)
+    images = torch.stack([transform(s["png"]) for s in tiny_samples()])
     model = VQGAN.from_checkpoint(checkpoint)
     assert has_clear_tokens(model, images)
     with torch.inference_mode():
@@ -430,7 +426,7 @@ def test_an_image_size_that_the_model_cannot_take_is_refused(
     assert not output.exists()
 
 
-# Going on.
+# Resuming.
 
 
 def test_another_job_is_refused_in_the_same_folder(
@@ -490,9 +486,9 @@ def test_what_is_done_is_not_done_again(
     written: list[str] = []
     write = encoding.Output.write
 
-    def write_and_tell(output: encoding.Output, part: str, *rest: Any) -> None:
-        written.append(part)
-        write(output, part, *rest)
+    def write_and_tell(output: encoding.Output, chunk: str, *rest: Any) -> None:
+        written.append(chunk)
+        write(output, chunk, *rest)
 
     monkeypatch.setattr(encoding.Output, "write", write_and_tell)
     assert run_encode(checkpoint, output, shards) == 0
@@ -512,9 +508,8 @@ def test_ranks_share_the_files_and_the_result_is_the_same(
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     many = (shards, "samples_per_file=4")
     assert run_encode(checkpoint, alone, *many) == 0
-    names = ("RANK", "WORLD_SIZE") if launcher == "torchrun" else ("SLURM_PROCID", "SLURM_NTASKS")
-    if launcher == "slurm":
-        monkeypatch.setenv("SLURM_STEP_ID", "0")
+    srun = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    names = ("RANK", "WORLD_SIZE") if launcher == "torchrun" else srun
     capsys.readouterr()
     for rank, done in ((2, 2), (0, 4), (1, 6)):
         monkeypatch.setenv(names[0], str(rank))
@@ -596,14 +591,14 @@ def test_a_shard_that_changed_stops_the_command(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     (shard, *_) = tiny_shards(tmp_path / "shards")
-    begin = encoding.begin
+    begin = encoding.begin_job
 
     def begin_then_change(*arguments: Any) -> None:
         begin(*arguments)
         with shard.open("r+b") as file:
             file.write(b"\1" * 512)  # the header of the first sample alone
 
-    monkeypatch.setattr(encoding, "begin", begin_then_change)
+    monkeypatch.setattr(encoding, "begin_job", begin_then_change)
     for workers in (0, 2):
         output = tmp_path / f"out{workers}"
         code = run_encode(checkpoint, output, f"shards={shard}", f"num_workers={workers}")

@@ -1,4 +1,4 @@
-"""What the encode command does when its source does not answer, changes, or is elsewhere."""
+"""The encode command with a source that cannot be read, changes meanwhile, or is remote."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from factories import image_bytes, image_samples, write_shard
 from tiny_tokens import contents, rows_of, run_encode, tiny_checkpoint, tiny_shards, token_files
 
 from vqgan_train.cli import USER_ERROR
-from vqgan_train.images import locations as patience
+from vqgan_train.images import locations
 from vqgan_train.tokens import encode as encoding
 from vqgan_train.tokens.ledger import LEDGER
 
@@ -18,7 +18,7 @@ from vqgan_train.tokens.ledger import LEDGER
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(patience, "PAUSES_SECONDS", (0, 0))
+    monkeypatch.setattr(locations, "RETRY_DELAYS_SECONDS", (0, 0))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_folder_that_changes_meanwhile_is_not_called_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, output = photos(tmp_path / "photos", 4), tmp_path / "out"
-    name = "begin" if moment == "before the walk" else "report_done"
+    name = "begin_job" if moment == "before the walk" else "write_report"
     original = getattr(encoding, name)
 
     def then_change(*arguments: Any) -> None:
@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_with_the_file(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoding, "report_done", fail)
+        patch.setattr(encoding, "write_report", fail)
         assert run_encode(checkpoint, output, shards) == USER_ERROR
     message = capsys.readouterr().err
     assert "out/001.parquet cannot be written: No space left on device" in message

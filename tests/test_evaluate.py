@@ -29,13 +29,13 @@ from vqgan_train.evaluation.metric_suite import Wanted, WeightFiles, set_up
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
-from vqgan_train.images.sources import NO_DAMAGE, Source
+from vqgan_train.images.sources import NO_DAMAGE, ImageSource
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.metrics.images import PLAIN_METRICS, measure
 from vqgan_train.preparation.survey import word_pattern
 from vqgan_train.system.errors import ConfigError
-from vqgan_train.system.processes import Share
+from vqgan_train.system.launch import ProcessRank
 from vqgan_train.tokens.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -284,8 +284,8 @@ def test_ranks_that_cannot_meet_are_told_how(
 
 
 def test_ranks_share_the_images() -> None:
-    source = Source("", [4, 4, 4, 1], lambda: iter(()), lambda: "", NO_DAMAGE)
-    assert [share_size(source, Share(rank, 2, 0)) for rank in range(2)] == [8, 5]
+    source = ImageSource("", [4, 4, 4, 1], lambda: iter(()), lambda: "", NO_DAMAGE)
+    assert [share_size(source, ProcessRank(rank, 2, 0)) for rank in range(2)] == [8, 5]
 
 
 # What is kept and said.
@@ -484,4 +484,4 @@ def test_a_size_that_a_model_cannot_take_is_refused_first(
 ) -> None:
     sizes = ("resize=33", "image_size=33", PLAIN)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, *sizes) == USER_ERROR
-    assert "take multiples of 2" in capsys.readouterr().err
+    assert "use multiples of 2" in capsys.readouterr().err

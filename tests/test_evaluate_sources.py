@@ -20,7 +20,7 @@ from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import page
 from vqgan_train.evaluation.report import evaluation_folder
 from vqgan_train.evaluation.report.evaluation_folder import JSON_FILE
-from vqgan_train.images import locations as patience
+from vqgan_train.images import locations
 from vqgan_train.system.processes import LOST_RANK
 
 PLAIN = "metrics=[psnr,ssim,l1]"
@@ -29,7 +29,7 @@ PLAIN = "metrics=[psnr,ssim,l1]"
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(patience, "PAUSES_SECONDS", (0, 0))
+    monkeypatch.setattr(locations, "RETRY_DELAYS_SECONDS", (0, 0))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -134,7 +134,7 @@ def test_too_many_bad_images_stop_all_ranks(
     said = capfd.readouterr().err
     assert said.count("2 of 8 images could not be read, more than max_bad_fraction=0.01") == 2
     assert "Error of rank 1: 2 of 2 images could not be read, more" in said
-    assert "Error: Another process of the 2 is gone, so this one ends, too" in said
+    assert "Error: One of the 2 processes exited, so this one exits, too" in said
     assert "Traceback" not in said
     assert list(tmp_path.glob("out_*/*")) == []
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import SyncBatchNorm
 
 from vqgan_train.losses.adversarial import generator_hinge
-from vqgan_train.system.errors import DeviceError
+from vqgan_train.system.errors import UserError
 from vqgan_train.training.lightning.module import TRAINING_METRICS, VQGANModule
 from vqgan_train.training.setup.networks import build_module
 from vqgan_train.training.train import train
@@ -160,6 +160,6 @@ def test_what_lightning_synchronises_is_the_discriminators_norms_and_no_weight()
 
 def test_synchronised_batch_norm_is_refused_where_torch_would(tmp_path: Path) -> None:
     config = compose_config(*tiny_overrides(tmp_path, "trainer.sync_batchnorm=true"))
-    with pytest.raises(DeviceError, match=r"trainer\.sync_batchnorm=true needs GPUs"):
+    with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=true needs GPUs"):
         train(config)
     assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_runs import assert_equal, load, rows, tiny_config, write_shard
 
-from vqgan_train.checkpoint import write_atomically
+from vqgan_train.checkpoint import save_atomically
 from vqgan_train.system.errors import CheckpointError, ConfigError, ShardError
 from vqgan_train.training.run.folder import RunFolderError
 from vqgan_train.training.run.start import ANEW, RunStart
@@ -188,7 +188,7 @@ def without_discriminator(part1: Path) -> Path:
     """A release as most are: the discriminator was left out."""
     content = load(part1 / "part1" / "checkpoints" / "last.ckpt")
     weights = {n: w for n, w in content["state_dict"].items() if "discriminator" not in n}
-    write_atomically({"state_dict": weights}, part1 / "release.ckpt")
+    save_atomically({"state_dict": weights}, part1 / "release.ckpt")
     return part1 / "release.ckpt"
 
 

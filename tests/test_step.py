@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqgan_train.models import recompute_activations
 from vqgan_train.system.devices import require_precision
-from vqgan_train.system.errors import DeviceError
+from vqgan_train.system.errors import UserError
 from vqgan_train.training.setup.networks import build_module
 from vqgan_train.training.train import train
 
@@ -140,6 +140,6 @@ def test_a_gpu_that_only_emulates_bf16_is_refused(
         torch.cuda, "is_bf16_supported", lambda *, including_emulation: not emulated
     )
     precision = compose_config(f"trainer.precision={asked}").trainer.precision.value
-    with pytest.raises(DeviceError, match="an old GPU") if fails else nullcontext():
+    with pytest.raises(UserError, match="an old GPU") if fails else nullcontext():
         require_precision("auto", precision)
     require_precision("cpu", precision)

@@ -14,8 +14,7 @@ from factories import image_bytes, tiny_images
 from pyarrow import parquet
 from tiny_tokens import SMALL, metadata_of, run, tiny_checkpoint, tiny_shards
 
-from vqgan_train import VQGAN
-from vqgan_train.tokens import decode, encode
+from vqgan_train import VQGAN, decode, encode
 
 PAGE = (Path(__file__).parents[1] / "docs" / "tokens.md").read_text()
 COMMANDS = re.findall(r"^    python -m vqgan_train\.(encode|decode) (.*)$", PAGE, re.MULTILINE)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tiny_exports import tiny_networks, write_checkpoint
 
 from vqgan_train import decode, encode
-from vqgan_train.tokens.batches import Row
-from vqgan_train.tokens.formats import open_any
+from vqgan_train.tokens.formats import TokenRow, open_any
 from vqgan_train.tokens.metadata import TokenMetadata
 
 SMALL = ("resize=16", "image_size=16", "batch_size=4", "num_workers=0", "accelerator=cpu")
@@ -74,7 +73,7 @@ def token_files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.suffix in (".parquet", ".npy", ".tar"))
 
 
-def rows_of(folder: Path) -> list[Row]:
+def rows_of(folder: Path) -> list[TokenRow]:
     return [row for file in token_files(folder) for row in open_any(file)[1]()]
 
 

@@ -5,7 +5,7 @@ import sys
 
 from vqgan_train.cli import run_command
 from vqgan_train.config import Config
-from vqgan_train.system.processes import rank_of
+from vqgan_train.system.launch import rank_of
 
 
 def main() -> None:

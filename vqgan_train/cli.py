@@ -18,7 +18,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vqgan_train.config import Settings, config_dir, register_schema, setting_names, to_config
 from vqgan_train.system.errors import LostRankError, UserError
-from vqgan_train.system.processes import INTERRUPTED, LOST_RANK, USER_ERROR, rank_of
+from vqgan_train.system.launch import rank_of
+from vqgan_train.system.processes import INTERRUPTED, LOST_RANK, USER_ERROR
 
 WANDB_ERRORS = "wandb.errors"
 

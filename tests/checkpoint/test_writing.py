@@ -11,7 +11,7 @@ from typing import IO, Any
 import pytest
 import torch
 
-from vqgan_train.checkpoint import read_checkpoint, write_atomically
+from vqgan_train.checkpoint import read_checkpoint, save_atomically
 
 OLD = {"state_dict": {"weight": torch.zeros(100)}}
 NEW = {"state_dict": {"weight": torch.ones(100_000)}, "epoch": 3}
@@ -21,7 +21,7 @@ NEW = {"state_dict": {"weight": torch.ones(100_000)}, "epoch": 3}
 def path(tmp_path: Path) -> Path:
     """A file that holds the old checkpoint."""
     path = tmp_path / "last.ckpt"
-    write_atomically(OLD, path)
+    save_atomically(OLD, path)
     return path
 
 
@@ -54,7 +54,7 @@ def assert_untouched(path: Path) -> None:
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "last.ckpt"
-    write_atomically(NEW, path)
+    save_atomically(NEW, path)
     content = read_checkpoint(path)
     assert content["epoch"] == 3
     assert torch.equal(content["state_dict"]["weight"], torch.ones(100_000))
@@ -62,7 +62,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 
 
 def test_the_new_file_replaces_the_old(path: Path) -> None:
-    write_atomically(NEW, path)
+    save_atomically(NEW, path)
     assert read_checkpoint(path)["epoch"] == 3
 
 
@@ -74,7 +74,7 @@ def test_a_write_that_stops_midway_leaves_the_old_file(
 ) -> None:
     monkeypatch.setattr(torch, "save", stop_midway(error))
     with pytest.raises(type(error)):
-        write_atomically(NEW, path)
+        save_atomically(NEW, path)
     monkeypatch.undo()
     assert_untouched(path)
 
@@ -82,7 +82,7 @@ def test_a_write_that_stops_midway_leaves_the_old_file(
 @pytest.mark.parametrize("size", [10, 1_000, 100_000])
 def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path: Path, size: int) -> None:
     with files_limited_to(size), pytest.raises(OSError, match="File too large"):
-        write_atomically(NEW, path)
+        save_atomically(NEW, path)
     assert_untouched(path)
 
 
@@ -107,14 +107,14 @@ def test_a_disk_that_keeps_other_bytes_than_were_written_leaves_the_old_file(
 
     monkeypatch.setattr(torch, "save", save_and_damage)
     with pytest.raises(OSError, match="was not written as it was meant to be") as refused:
-        write_atomically(NEW, path)
+        save_atomically(NEW, path)
     assert refused.value.errno == errno.EIO
     assert_untouched(path)
 
 
 def test_what_a_killed_process_left_is_no_hindrance(path: Path) -> None:
     path.with_name("last.ckpt.partial").write_bytes(b"half of a checkpoint" * 100_000)
-    write_atomically(NEW, path)
+    save_atomically(NEW, path)
     assert read_checkpoint(path)["epoch"] == 3
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -136,6 +136,6 @@ def test_the_file_is_on_disk_before_it_takes_the_name(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", rename)
-    write_atomically(NEW, path)
+    save_atomically(NEW, path)
     partial = "last.ckpt.partial"
     assert events == [("sync", partial), ("rename", partial), ("sync", path.parent.name)]

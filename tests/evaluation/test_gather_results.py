@@ -14,11 +14,11 @@ from vqgan_train.evaluation.report.results import ALL, WITH_FACE
 from vqgan_train.metrics.faces import FaceMetrics
 from vqgan_train.metrics.images import PLAIN_METRICS
 from vqgan_train.system.errors import TokenError
-from vqgan_train.system.processes import Share
+from vqgan_train.system.launch import ProcessRank
 
 METRICS = {"psnr": PLAIN_METRICS["psnr"]}
 INSTRUMENTS = Instruments(METRICS, FaceMetrics(METRICS, None), None, (ALL, "odd", WITH_FACE))
-ALONE = Share(0, 1, 0)
+ALONE = ProcessRank(0, 1, 0)
 
 
 def swept(numbers: list[int], bad: list[int]) -> Swept:
@@ -38,10 +38,10 @@ def swept(numbers: list[int], bad: list[int]) -> Swept:
 
 
 def merged(parts: list[Swept], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def gathered(_: Any, __: Share) -> list[Any]:
+    def gathered(_: Any, __: ProcessRank) -> list[Any]:
         return [merging._to_send(part, ["psnr"], ["face_psnr"]) for part in parts]
 
-    monkeypatch.setattr(merging, "gathered", gathered)
+    monkeypatch.setattr(merging, "gather_to_first", gathered)
     return merge(parts[0], ["a"], ["odd", "no"], INSTRUMENTS, ALONE)
 
 
@@ -63,7 +63,7 @@ def test_images_and_faces_are_in_the_order_of_the_dataset(monkeypatch: pytest.Mo
 
 
 def test_the_other_processes_get_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merging, "gathered", lambda *_: [])
+    monkeypatch.setattr(merging, "gather_to_first", lambda *_: [])
     assert merge(swept([1], []), ["a"], [], INSTRUMENTS, ALONE) is None
 
 

@@ -16,7 +16,7 @@ from vqgan_train.evaluation.evaluate import prepare
 from vqgan_train.evaluation.job import EvaluationJob
 from vqgan_train.evaluation.job_consistency import job_facts, require_same_job
 from vqgan_train.system.errors import TokenError
-from vqgan_train.system.processes import Share
+from vqgan_train.system.launch import ProcessRank
 
 RANKS = 3
 
@@ -56,15 +56,15 @@ def job_of(machine: Path, *overrides: str) -> EvaluationJob:
     own = [f"checkpoint={machine}/tiny.ckpt", "output=out", "faces.detect=false"]
     defaults = [setting for setting in (*own, *SMALL) if setting.split("=")[0] not in given]
     config = compose_settings("evaluate", EvaluateConfig, *defaults, *images, *weights, *overrides)
-    return prepare(config, Share(0, 1, 0))
+    return prepare(config, ProcessRank(0, 1, 0))
 
 
 def refused(one: EvaluationJob, last: EvaluationJob, monkeypatch: pytest.MonkeyPatch) -> str:
     """What is said where the last of three ranks has another job."""
     facts = [job_facts(one), job_facts(one), job_facts(last)]
-    monkeypatch.setattr(agreement, "everywhere", lambda *_: facts)
+    monkeypatch.setattr(agreement, "all_gather_objects", lambda *_: facts)
     with pytest.raises(TokenError) as raised:
-        require_same_job(one, Share(0, RANKS, 0))
+        require_same_job(one, ProcessRank(0, RANKS, 0))
     return str(raised.value)
 
 
@@ -78,8 +78,8 @@ def test_the_same_files_in_another_place_are_the_same(
     ]
     facts: list[Any] = [job_facts(job) for job in jobs]
     assert facts[0] == facts[1]
-    monkeypatch.setattr(agreement, "everywhere", lambda *_: facts)
-    require_same_job(jobs[0], Share(0, 2, 0))
+    monkeypatch.setattr(agreement, "all_gather_objects", lambda *_: facts)
+    require_same_job(jobs[0], ProcessRank(0, 2, 0))
 
 
 def test_other_weights_of_the_same_name_are_refused(
@@ -143,4 +143,4 @@ def test_other_settings_are_refused(
 
 
 def test_one_process_alone_agrees_with_itself(machine: Path) -> None:
-    require_same_job(job_of(machine), Share(0, 1, 0))
+    require_same_job(job_of(machine), ProcessRank(0, 1, 0))

@@ -7,9 +7,10 @@ from factories import image_bytes, tiny_images, tiny_vqgan
 from PIL import Image
 from torch import Tensor, nn
 
-from vqgan_train.images.pixels import PictureError, to_model_input, to_numpy, to_pil
+from vqgan_train.images.pixels import PIXEL_RANGES, to_model_input, to_numpy, to_pil
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.models import VQGAN
+from vqgan_train.system.errors import UserError
 
 
 def picture(height: int = 20, width: int = 24, seed: int = 0) -> Image.Image:
@@ -73,15 +74,34 @@ def test_pictures_survive_the_way_there_and_back() -> None:
     ],
 )
 def test_what_is_no_picture_is_refused(given: object, message: str) -> None:
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(UserError, match=message):
         to_model_input(given, pixel_range="signed")  # type: ignore[arg-type]
 
 
 def test_an_unknown_pixel_range_is_refused() -> None:
-    with pytest.raises(PictureError, match="give one of signed, unit"):
+    with pytest.raises(UserError, match="give one of signed, unit"):
         to_model_input(picture(), pixel_range="0-255")
-    with pytest.raises(PictureError, match="give one of signed, unit"):
+    with pytest.raises(UserError, match="give one of signed, unit"):
         to_pil(tiny_images(), pixel_range="0-255")
+
+
+EVERY_VALUE = torch.arange(256, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("name", "low"), [("signed", -1), ("unit", 0)])
+def test_every_pixel_survives_and_the_ends_are_those_of_the_range(name: str, low: float) -> None:
+    to_model, to_pixels = PIXEL_RANGES[name]
+    values = to_model(EVERY_VALUE)
+    assert values.dtype == torch.float32
+    assert (values.min(), values.max()) == (low, 1)
+    assert torch.equal(to_pixels(values), EVERY_VALUE)
+    assert to_pixels(torch.tensor([low - 5.0, 5.0])).tolist() == [0, 255]
+
+
+def test_the_arithmetic_is_the_originals_and_that_of_dalle_mini() -> None:
+    # taming's ImagePaths, and torchvision's ToTensor: to the bit.
+    assert torch.equal(PIXEL_RANGES["signed"].to_model(EVERY_VALUE), EVERY_VALUE / 127.5 - 1)
+    assert torch.equal(PIXEL_RANGES["unit"].to_model(EVERY_VALUE), EVERY_VALUE / 255)
 
 
 # What a user does with a model.

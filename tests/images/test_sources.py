@@ -9,16 +9,17 @@ from factories import image_bytes
 from pyarrow import parquet
 from tiny_tokens import tiny_shards
 
-from vqgan_train.images.locations import FilePlace, Place, StoreSettings
+from vqgan_train.images.locations import FileLocation, ImageLocation, StoreSettings
 from vqgan_train.images.sources import (
     NO_DAMAGE,
-    Part,
-    Source,
+    Chunk,
+    ImageSource,
     from_folder,
     from_shards,
     from_tables,
 )
-from vqgan_train.system.errors import DeadShardError, ShardError, TokenError
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.system.errors import DeadShardError, ShardError, UserError
 from vqgan_train.tokens.batches import load_batches
 
 
@@ -27,17 +28,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_no_part_holds_samples_of_two_shards(tmp_path: Path) -> None:
-    source = from_shards(tiny_shards(tmp_path), samples_per_file=4)
+def test_no_chunk_holds_samples_of_two_shards(tmp_path: Path) -> None:
+    source = from_shards(tiny_shards(tmp_path), samples_per_chunk=4)
     assert source.sizes == [4, 1, 4, 4, 1, 3]
-    names = source.part_names()
+    names = source.chunk_names()
     assert names == ["001", "002", "003", "004", "005", "006"]
-    parts = list(source.parts(set(names)))
-    assert [len(part.places) for part in parts] == source.sizes
-    keys = [place.read().key for part in parts for place in part.places]
+    chunks = list(source.chunks(set(names)))
+    assert [len(chunk.locations) for chunk in chunks] == source.sizes
+    keys = [location.read().key for chunk in chunks for location in chunk.locations]
     assert keys == [f"{number:06d}" for number in range(17)]
-    wanted = list(source.parts({"003", "006"}))
-    assert wanted == [parts[2], parts[5]]
+    wanted = list(source.chunks({"003", "006"}))
+    assert wanted == [chunks[2], chunks[5]]
 
 
 def photos(folder: Path, count: int) -> Path:
@@ -48,8 +49,8 @@ def photos(folder: Path, count: int) -> Path:
     return folder
 
 
-def everything(source: Source) -> list[Part]:
-    return list(source.parts(set(source.part_names())))
+def everything(source: ImageSource) -> list[Chunk]:
+    return list(source.chunks(set(source.chunk_names())))
 
 
 @pytest.mark.parametrize("change", ["comes", "goes"])
@@ -57,13 +58,13 @@ def test_a_file_that_comes_or_goes_between_listing_and_reading_is_noticed(
     tmp_path: Path, change: str
 ) -> None:
     folder = photos(tmp_path / "photos", 4)
-    source = from_folder(folder, samples_per_file=2)
-    assert [len(part.places) for part in everything(source)] == [2, 2]
+    source = from_folder(folder, samples_per_chunk=2)
+    assert [len(chunk.locations) for chunk in everything(source)] == [2, 2]
     if change == "comes":
         (folder / "00.png").write_bytes(image_bytes())
     else:
         (folder / "2.png").unlink()
-    with pytest.raises(TokenError, match=r"photos has changed since the command began"):
+    with pytest.raises(UserError, match=r"photos has changed since the command began"):
         everything(source)
 
 
@@ -82,7 +83,7 @@ def test_a_file_that_is_another_one_by_the_end_is_noticed(tmp_path: Path) -> Non
         content = file.read_bytes()
         file.write_bytes(content[::-1])
         os.utime(file, (1, 1))
-        with pytest.raises(TokenError, match=message):
+        with pytest.raises(UserError, match=message):
             source.require_unchanged()
 
 
@@ -91,7 +92,7 @@ def test_a_table_that_is_damaged_meanwhile_is_an_error_of_ours(tmp_path: Path) -
     parquet.write_table(pa.table({"path": ["photos/0.png"]}), table)
     source = from_tables([table], "path", None, 2)
     table.write_bytes(b"PAR1")
-    with pytest.raises(TokenError, match=r"table\.parquet cannot be read any more"):
+    with pytest.raises(UserError, match=r"table\.parquet cannot be read any more"):
         everything(source)
 
 
@@ -100,9 +101,8 @@ def test_remote_shards_are_fetched_and_have_the_same_samples(tmp_path: Path) -> 
     store = StoreSettings(tmp_path / "store", 10**9, stall_seconds=30, attempts=1)
     mixed = from_shards([f"file://{shards[0]}", shards[1], f"file://{shards[2]}"], 4, store)
     assert mixed.sizes == from_shards(shards, 4).sizes
-    read = [place.read() for part in everything(mixed) for place in part.places]
-    here = [place.read() for part in everything(from_shards(shards, 4)) for place in part.places]
-    assert read == here
+    read = [location.read() for chunk in everything(mixed) for location in chunk.locations]
+    assert read == [location.read() for location in from_shards(shards, 4).locations()]
 
 
 def test_a_remote_shard_that_holds_what_nobody_promised_or_is_gone_is_an_error(
@@ -118,39 +118,39 @@ def test_a_remote_shard_that_holds_what_nobody_promised_or_is_gone_is_an_error(
     assert source.sizes == [4, 10, 3]
     (surplus, missing, there) = everything(source)
     with pytest.raises(ShardError, match=r"holds 5 samples, and not 4, as the NNNNN_stats\.json"):
-        surplus.places[0].read()
+        surplus.locations[0].read()
     with pytest.raises(ShardError, match="holds 9 samples, and not 10"):
-        missing.places[0].read()
+        missing.locations[0].read()
     shards[2].unlink()
     for file in (tmp_path / "store").glob("*/00002.tar"):
         file.unlink()
     with pytest.raises(DeadShardError, match=r"00002\.tar is unavailable"):
-        there.places[0].read()
+        there.locations[0].read()
 
 
 def test_names_have_as_many_digits_as_the_last_one_needs() -> None:
-    source = Source("", [1] * 1000, lambda: iter([]), lambda: "", NO_DAMAGE)
-    assert [source.part_names()[n] for n in (0, 998, 999)] == ["0001", "0999", "1000"]
+    source = ImageSource("", [1] * 1000, lambda: iter([]), lambda: "", NO_DAMAGE)
+    assert [source.chunk_names()[n] for n in (0, 998, 999)] == ["0001", "0999", "1000"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_parts_are_drawn_as_they_are_read_and_batches_stay_within_them(
+def test_chunks_are_drawn_as_they_are_read_and_batches_stay_within_them(
     tmp_path: Path, num_workers: int
 ) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(image_bytes())
     drawn: list[int] = []
 
-    def parts() -> Iterator[Part]:
+    def chunks() -> Iterator[Chunk]:
         for number in range(30):
             drawn.append(number)
-            places: list[Place] = [FilePlace(n, file, "a.png", "") for n in range(5)]
-            yield Part(f"{number}", places)
+            locations: list[ImageLocation] = [FileLocation(n, file, "a.png", "") for n in range(5)]
+            yield Chunk(f"{number}", locations)
 
-    loader = load_batches(parts(), resize=16, image_size=16, batch_size=2, num_workers=num_workers)
+    loader = load_batches(chunks(), ImageTransform(16, 16), batch_size=2, num_workers=num_workers)
     sizes = []
     for count, batch in enumerate(loader):
-        sizes.append((batch.part, len(batch.labels), batch.is_last))
+        sizes.append((batch.chunk, len(batch.labels), batch.is_last))
         batches_ahead = 2 * num_workers + 1
         assert len(drawn) <= (count + batches_ahead) // 3 + 1
     expected = [(2, False), (2, False), (1, True)]

@@ -33,7 +33,7 @@ from vqgan_train.preparation.survey import (
     word_pattern,
 )
 from vqgan_train.shards.index import ShardIndex, index_shard, index_shards
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import PreparationError, UserError
 
 RULES = SurveyRules(min_side=16, people_words=("man", "men"), detect_faces=False)
 
@@ -203,7 +203,7 @@ def test_a_survey_that_is_damaged_or_of_a_changed_shard_is_made_again(
     make_selection(config(sources, output=str(sources / "again")))
     assert contents(sources / "again") == before
     write_shard(sources / "b0.tar", [sample(f"{n:03d}", 500 + n) for n in range(14)])
-    with pytest.raises(PreparationError, match="shards_fingerprint was"):
+    with pytest.raises(UserError, match="shards_fingerprint was"):
         make_selection(config(sources))
     make_selection(config(sources, output=str(sources / "changed")))
     assert contents(sources / "changed") != before

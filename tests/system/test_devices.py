@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vqgan_train.system.devices import PRECISIONS, arithmetic, choose_device
-from vqgan_train.system.errors import TokenError
+from vqgan_train.system.errors import UserError
 
 
 def test_processes_of_a_machine_spread_over_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto", 0) == torch.device("cpu")
     for accelerator in ("gpu", "mps"):
-        with pytest.raises(TokenError, match=f"accelerator={accelerator}, but"):
+        with pytest.raises(UserError, match=f"accelerator={accelerator}, but"):
             choose_device(accelerator, 0)
 
 

@@ -1,11 +1,12 @@
-"""A folder holds one job: the same goes on, another is refused."""
+"""A folder holds one job: the same one resumes, another is refused."""
 
 from pathlib import Path
 
 import pytest
 
-from vqgan_train.system.errors import PreparationError
-from vqgan_train.system.jobs import fingerprint, open_job, require_free_or_same
+from vqgan_train.system.errors import UserError
+from vqgan_train.system.files import fingerprint
+from vqgan_train.system.jobs import open_job, require_free_or_same
 
 JOB = {"command": "x", "sizes": (1, 2.5), "name": "ü", "nothing": None}
 
@@ -32,7 +33,7 @@ def test_another_job_is_refused_with_what_differs(
 ) -> None:
     open_job(tmp_path, JOB)
     for begin in (open_job, require_free_or_same):
-        with pytest.raises(PreparationError, match=told):
+        with pytest.raises(UserError, match=told):
             begin(tmp_path, {**JOB, **change})
 
 

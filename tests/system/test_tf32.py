@@ -1,4 +1,4 @@
-"""TF32 is a setting of the process: it is what a block says inside of it, and what it was after."""
+"""TF32 is allowed or forbidden inside a block, and set back after it."""
 
 from collections.abc import Callable, Iterator
 

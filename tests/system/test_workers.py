@@ -1,4 +1,4 @@
-"""Tasks on processes: in order, no more at once than needed, and nobody left behind."""
+"""Worker processes: results in order, few tasks drawn ahead, no worker outlives its parent."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from vqgan_train.system.jobs import WAITING_TASKS_A_WORKER, run_tasks
+from vqgan_train.system.workers import MAX_WAITING_TASKS_PER_WORKER, run_tasks
 
 
 def double(number: int) -> int:
@@ -49,7 +49,7 @@ def test_processes_give_the_same_and_take_tasks_as_they_need_them() -> None:
 
     results = run(tasks(), 1)
     assert next(results) == EXPECTED[0]
-    assert len(drawn) == WAITING_TASKS_A_WORKER + 1
+    assert len(drawn) == MAX_WAITING_TASKS_PER_WORKER + 1
     assert [next(results) for _ in range(19)] == EXPECTED[1:]
     with pytest.raises(ValueError, match="-1 is negative"):
         next(results)
@@ -60,7 +60,7 @@ import sys
 sys.path.insert(0, {folder!r})
 from test_workers_child import forever
 from tqdm import tqdm
-from vqgan_train.system.jobs import run_tasks
+from vqgan_train.system.workers import run_tasks
 if __name__ == "__main__":
     list(run_tasks(forever, range(4), stored=lambda _: None, num_workers=2, bar=tqdm(disable=True),
         size_of=int))

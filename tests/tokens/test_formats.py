@@ -8,9 +8,8 @@ import pytest
 from factories import read_with_webdataset
 from pyarrow import parquet
 
-from vqgan_train.system.errors import TokenError
-from vqgan_train.tokens.batches import Labels, Row
-from vqgan_train.tokens.formats import FORMATS, open_any
+from vqgan_train.system.errors import UserError
+from vqgan_train.tokens.formats import FORMATS, Labels, TokenRow, open_any
 from vqgan_train.tokens.metadata import TokenMetadata
 
 METADATA = TokenMetadata(
@@ -31,9 +30,9 @@ METADATA = TokenMetadata(
 CAPTIONS = ("plain", "", 'two\nlines, "quotes"', "Ünïcode 猫 \U0001f600")
 
 
-def rows() -> list[Row]:
+def rows() -> list[TokenRow]:
     return [
-        Row(Labels(f"k/{n}", caption, "s.tar"), np.arange(n, n + 6, dtype=np.int32))
+        TokenRow(Labels(f"k/{n}", caption, "s.tar"), np.arange(n, n + 6, dtype=np.int32))
         for n, caption in enumerate(CAPTIONS)
     ]
 
@@ -83,10 +82,10 @@ def test_an_array_without_its_table_or_with_anothers_is_refused(tmp_path: Path) 
     path = tmp_path / "001.npy"
     FORMATS["npy"].write(path, rows(), METADATA)
     np.save(path, np.zeros((2, 6), np.int32))
-    with pytest.raises(TokenError, match=r"its \.json is of 4 rows, and not of 2"):
+    with pytest.raises(UserError, match=r"its \.json has 4 rows, and not 2"):
         list(open_any(path)[1]())
     path.with_suffix(".json").unlink()
-    with pytest.raises(TokenError, match=r"needs .*001\.json beside it"):
+    with pytest.raises(UserError, match=r"needs .*001\.json beside it"):
         open_any(path)
 
 
@@ -104,7 +103,7 @@ def test_damage_is_an_error_of_ours_or_seen_in_the_numbers(tmp_path: Path, name:
     damage(path)
     try:
         found = [int(row.tokens.min()) for row in open_any(path)[1]()]
-    except TokenError:
+    except UserError:
         return
     assert min(found) < 0  # which is no code, so decode refuses it
 
@@ -117,7 +116,7 @@ def test_cut_off_anywhere_a_file_is_an_error_of_ours(tmp_path: Path) -> None:
         whole = len(content.rstrip(b"\0")) if name == "webdataset" else len(content)
         for end in range(0, whole, 97):
             path.write_bytes(content[:end])
-            with pytest.raises(TokenError):
+            with pytest.raises(UserError):
                 list(open_any(path)[1]())
 
 
@@ -148,7 +147,7 @@ def test_columns_that_are_no_tokens_are_an_error_of_ours(
 ) -> None:
     path = tmp_path / "001.parquet"
     parquet.write_table(pa.table(columns), path)
-    with pytest.raises(TokenError, match=r"001\.parquet is damaged, or holds no tokens"):
+    with pytest.raises(UserError, match=r"001\.parquet is damaged, or holds no tokens"):
         list(open_any(path)[1]())
 
 
@@ -164,5 +163,5 @@ def test_columns_that_are_no_tokens_are_an_error_of_ours(
     ],
 )
 def test_metadata_that_no_tokens_can_have_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(TokenError, match=message):
+    with pytest.raises(UserError, match=message):
         TokenMetadata.from_plain({**asdict(METADATA), **change}, Path("001.parquet"))

@@ -1,4 +1,4 @@
-"""A tokenizer whose numbers are none is refused, not read as token 0."""
+"""Values that are NaN or infinite are an error, not token 0."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from tiny_exports import tiny_networks, write_checkpoint
 from tiny_tokens import tiny_checkpoint
 
-from vqgan_train.system.errors import CheckpointError, TokenError
+from vqgan_train.system.errors import CheckpointError, UserError
 from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
 
 CPU = torch.device("cpu")
@@ -40,18 +40,18 @@ def test_fp16_that_overflows_is_an_error_that_says_which_precision_to_take(
 ) -> None:
     large = {"encoder__conv_out__weight": 1e6}
     half = overflowing(tmp_path, "fp16", **large)
-    with pytest.raises(TokenError, match=r"1 of 1 images in precision=fp16.*Take precision=bf16"):
+    with pytest.raises(UserError, match=r"1 of 1 images in precision=fp16.*Use precision=bf16"):
         half.encode(PIXELS, "signed")
     for precision in ("fp32", "bf16"):
         assert overflowing(tmp_path, precision, **large).encode(PIXELS, "signed").shape == (1, 64)
     half = overflowing(tmp_path, "fp16", post_quant_conv__weight=1e7)
-    with pytest.raises(TokenError, match=r"1 of 1 images in precision=fp16"):
+    with pytest.raises(UserError, match=r"1 of 1 images in precision=fp16"):
         half.decode(torch.ones(1, 64, dtype=torch.int64), (8, 8), "signed")
 
 
 def test_what_overflows_in_float32_is_the_checkpoints_fault(tmp_path: Path) -> None:
     tokenizer = overflowing(tmp_path, "fp32", encoder__conv_out__weight=3e38, quant_conv__weight=9)
-    with pytest.raises(TokenError, match="Its training diverged; take an earlier checkpoint"):
+    with pytest.raises(UserError, match="training probably diverged; use an earlier checkpoint"):
         tokenizer.encode(PIXELS, "signed")
 
 

@@ -10,7 +10,7 @@ from vqgan_train.checkpoint.reading import (
     weights_under_our_names,
 )
 from vqgan_train.checkpoint.weight_names import to_original, to_ours
-from vqgan_train.checkpoint.writing import remove_partial, write_atomically
+from vqgan_train.checkpoint.writing import save_atomically
 
 __all__ = [
     "FORMATS",
@@ -21,10 +21,9 @@ __all__ = [
     "network_differences",
     "read_checkpoint",
     "read_networks",
-    "remove_partial",
     "require_generator",
+    "save_atomically",
     "to_original",
     "to_ours",
     "weights_under_our_names",
-    "write_atomically",
 ]

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-PARTIAL_SUFFIX = ".partial"
+from vqgan_train.system.files import PARTIAL, write_atomically
 
 
-def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
+def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a temporary file beside the target, fsync it, verify it and rename it to the target.
 
     Args:
@@ -22,17 +22,15 @@ def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
         OSError: the disk is full or the folder is not writable. The old file is unchanged and the
             temporary file removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    # One name, so that the next write replaces what a killed process left: that may be gigabytes.
+    partial = path.with_name(path.name + PARTIAL)
     try:
-        with partial.open("wb") as file:
+        with write_atomically(path, partial) as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        _verify(partial)
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
+            _verify(partial)
+    except (OSError, RuntimeError) as error:
         # torch's zip writer closes itself on the way out and covers what stopped it by a
         # RuntimeError about its position.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
@@ -40,12 +38,6 @@ def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
             raise OSError(cause.errno, cause.strerror, str(path)) from None
         raise
     _sync_folder(path.parent)
-
-
-def remove_partial(folder: Path) -> None:
-    """Remove temporary files that killed writers left in a folder or its subfolders."""
-    for partial in folder.rglob(f"*{PARTIAL_SUFFIX}"):
-        partial.unlink(missing_ok=True)
 
 
 def _verify(path: Path) -> None:

@@ -28,28 +28,28 @@ from vqgan_train.evaluation.report.evaluation_folder import (
 from vqgan_train.evaluation.report.text_table import left_out_lines, table_lines
 from vqgan_train.images.bad_images import require_few_dead
 from vqgan_train.images.locations import store_settings
-from vqgan_train.images.sources import Source, from_folder, from_shards
+from vqgan_train.images.sources import ImageSource, from_folder, from_shards
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.metrics.history import rows_beside
 from vqgan_train.shards.naming import expand_sources
 from vqgan_train.system.devices import choose_device
-from vqgan_train.system.process_group import joined
-from vqgan_train.system.processes import Share, share_of_process
+from vqgan_train.system.launch import ProcessRank, find_process_rank
+from vqgan_train.system.process_group import process_group
 from vqgan_train.tokens.tokenizer import load_tokenizer
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure the checkpoints on the images, write what was found, print the table."""
-    share = share_of_process(os.environ)
+    process = find_process_rank(os.environ)
     output = Path(config.output).expanduser()
-    with joined(share):
-        if share.rank == 0:  # which alone writes
+    with process_group(process):
+        if process.rank == 0:  # which alone writes
             require_output(output)
-        job = prepare(config, share)
-        require_same_job(job, share)
-        with progress(job.source, share) as bar:
-            found = run_job(job, share, bar)
+        job = prepare(config, process)
+        require_same_job(job, process)
+        with progress(job.source, process) as bar:
+            found = run_job(job, process, bar)
     if found is not None:
         # Before anything that may fail: a disk that is full, a picture that is gone.
         sys.stdout.write("\n".join([*table_lines(found), ""]))
@@ -63,14 +63,14 @@ def evaluate(config: EvaluateConfig) -> None:
         sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))
 
 
-def prepare(config: EvaluateConfig, share: Share) -> EvaluationJob:
+def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
     """Find the images, read the checkpoints, load what measures."""
     no_faces = faces_left_out() if config.faces.detect else []
     wanted = what_to_measure(config, has_faces=config.faces.detect and not no_faces)
     rules = how_to_read(config, wanted)
     source = find_images(config)
-    require_few_dead(source.damage, config.max_bad_fraction)
-    checkpoints = read_checkpoints(config, share)
+    require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
+    checkpoints = read_checkpoints(config, process)
     files = WeightFiles(config.lpips_weights, config.alexnet_weights, config.inception_weights)
     instruments, left_out = set_up(wanted, files, checkpoints[0].tokenizer.device)
     return EvaluationJob(
@@ -111,7 +111,7 @@ def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
     )
 
 
-def find_images(config: EvaluateConfig) -> Source:
+def find_images(config: EvaluateConfig) -> ImageSource:
     """List the images, in parts of a batch each.
 
     Raises:
@@ -124,7 +124,7 @@ def find_images(config: EvaluateConfig) -> Source:
     return from_shards(shards, config.batch_size, store)
 
 
-def read_checkpoints(config: EvaluateConfig, share: Share) -> list[Checkpoint]:
+def read_checkpoints(config: EvaluateConfig, process: ProcessRank) -> list[Checkpoint]:
     """Fetch and read all checkpoints, before the first image is.
 
     Raises:
@@ -132,7 +132,7 @@ def read_checkpoints(config: EvaluateConfig, share: Share) -> list[Checkpoint]:
         TokenError: its images have other channels, image_size is no multiple of its f, or there is
             no such device.
     """
-    device = choose_device(config.accelerator.value, share.local_rank)
+    device = choose_device(config.accelerator.value, process.local_rank)
     names = config.names or checkpoint_names(config.checkpoint)
     found = []
     for name, source in zip(names, config.checkpoint, strict=True):
@@ -147,8 +147,9 @@ def read_checkpoints(config: EvaluateConfig, share: Share) -> list[Checkpoint]:
     return found
 
 
-def progress(source: Source, share: Share) -> tqdm[Any]:
+def progress(source: ImageSource, process: ProcessRank) -> tqdm[Any]:
     """A bar over the images of this process; only the first one's is shown."""
-    name = "evaluating" if share.ranks == 1 else f"evaluating, process 0 of {share.ranks}"
-    total = share_size(source, share)
-    return tqdm(total=total, desc=name, unit="image", disable=share.rank > 0)
+    processes = process.world_size
+    name = "evaluating" if processes == 1 else f"evaluating, process 0 of {processes}"
+    total = share_size(source, process)
+    return tqdm(total=total, desc=name, unit="image", disable=process.rank > 0)

@@ -16,8 +16,8 @@ from vqgan_train.evaluation.report.summaries import Measured
 from vqgan_train.images.bad_images import BadImages
 from vqgan_train.metrics.frechet import FeatureSums
 from vqgan_train.system.errors import TokenError
-from vqgan_train.system.process_group import add_over_ranks, gathered
-from vqgan_train.system.processes import Share
+from vqgan_train.system.launch import ProcessRank
+from vqgan_train.system.process_group import all_reduce_sum, gather_to_first
 
 
 class Merged(NamedTuple):
@@ -51,7 +51,7 @@ def merge(
     names: Sequence[str],
     slices: Sequence[str],
     instruments: Instruments,
-    share: Share,
+    process: ProcessRank,
 ) -> Merged | None:
     """Add up what the processes found; every one of them has to call it.
 
@@ -60,7 +60,7 @@ def merge(
         names: of the checkpoints.
         slices: their names.
         instruments: that measured.
-        share: of this process.
+        process: of this process.
 
     Returns:
         The whole in the first process, None in the others.
@@ -70,12 +70,12 @@ def merge(
     """
     usage = [torch.from_numpy(own.usage) for own in swept.checkpoints]
     for counts in usage:
-        add_over_ranks(counts, share)
+        all_reduce_sum(counts, process)
     for sums in (swept.reference, *(own.sums for own in swept.checkpoints)):
         for group in sums.values():
-            _add_sums(group, share)
+            _add_sums(group, process)
     face_names = instruments.faces.names if instruments.faces else ()
-    parts = gathered(_to_send(swept, list(instruments.images), face_names), share)
+    parts = gather_to_first(_to_send(swept, list(instruments.images), face_names), process)
     if not parts:
         return None
     images, order, face_order = _ordered(parts, slices, has_faces=instruments.faces is not None)
@@ -101,18 +101,18 @@ def merge(
     )
 
 
-def require_few_bad_together(bad_images: BadImages, share: Share) -> None:
+def require_few_bad_together(bad_images: BadImages, process: ProcessRank) -> None:
     """Stop all processes alike if too many images are bad, though too few of each one for it.
 
     Args:
         bad_images: counted by this process.
-        share: of this process.
+        process: of this process.
 
     Raises:
         TokenError: there are too many.
     """
     counts = torch.tensor([bad_images.seen, bad_images.bad])
-    add_over_ranks(counts, share)
+    all_reduce_sum(counts, process)
     bad_images.seen, bad_images.bad = counts.tolist()
     bad_images.require_few("They are named above.")
 
@@ -136,10 +136,10 @@ def _unreadable(parts: Sequence[_Found]) -> tuple[str, ...]:
     return tuple(name for _, name in sorted(entry for part in parts for entry in part.bad))
 
 
-def _add_sums(sums: FeatureSums, share: Share) -> None:
+def _add_sums(sums: FeatureSums, process: ProcessRank) -> None:
     count = torch.tensor(sums.count)
     for numbers in (count, sums.sums, sums.products):
-        add_over_ranks(numbers, share)
+        all_reduce_sum(numbers, process)
     sums.count = int(count)
 
 

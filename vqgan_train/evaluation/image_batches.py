@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vqgan_train.images.loading import read_ahead, read_image, stacked
-from vqgan_train.images.locations import Encoded, Place
+from vqgan_train.images.loading import read_ahead, read_image, stack_pixels
+from vqgan_train.images.locations import EncodedImage, ImageLocation
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.system.errors import UserError
@@ -109,12 +109,9 @@ class ReadingRules(NamedTuple):
     faces: FaceFinder | None
 
 
-Request = Sequence[tuple[int, Place]]
+Request = Sequence[tuple[int, ImageLocation]]
 """Places and their numbers."""
 
-
-_NEVER_DRAWN = np.random.default_rng(0)
-"""The transform draws nothing: its crop is in the centre and it does not mirror."""
 
 NO_BOXES = np.zeros((0, 4), dtype=np.int64)
 
@@ -142,18 +139,18 @@ def _read(rules: ReadingRules, request: Request) -> Batch:
             encoded, (pixels, size) = read
             rows.append(_row(rules, number, encoded, pixels, size))
             stack.append(pixels)
-    return Batch(rows, stacked(stack), bad)
+    return Batch(rows, stack_pixels(stack), bad)
 
 
 def _decode(transform: ImageTransform, image: bytes) -> tuple[Tensor, tuple[int, int]]:
     """Pixels (3, H, W) uint8 as a model will see them; width and height before."""
-    pixels = transform.pixels(image, _NEVER_DRAWN)
+    pixels = transform.pixels(image)
     with Image.open(io.BytesIO(image)) as opened:
         return pixels, opened.size
 
 
 def _row(
-    rules: ReadingRules, number: int, encoded: Encoded, pixels: Tensor, size: tuple[int, int]
+    rules: ReadingRules, number: int, encoded: EncodedImage, pixels: Tensor, size: tuple[int, int]
 ) -> Row:
     columns = columns_of(encoded.caption, encoded.key, encoded.source, encoded.metadata)
     width, height = size

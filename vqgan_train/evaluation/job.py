@@ -18,11 +18,12 @@ from vqgan_train.evaluation.report.results import (
     SetDistance,
 )
 from vqgan_train.evaluation.report.summaries import differences_of, summaries_of
-from vqgan_train.images.bad_images import BadImages, PartReport
-from vqgan_train.images.sources import Source
+from vqgan_train.images.bad_images import BadImages, ChunkReport
+from vqgan_train.images.sources import ImageSource
+from vqgan_train.images.transforms import height_and_width
 from vqgan_train.metrics.codebook import codebook_statistics
 from vqgan_train.metrics.frechet import FeatureSums, frechet_distance
-from vqgan_train.system.processes import Share
+from vqgan_train.system.launch import ProcessRank
 from vqgan_train.tokens.tokenizer import Tokenizer
 
 REMEDY = "Mend the source, or begin again with a larger max_bad_fraction."
@@ -45,7 +46,7 @@ class EvaluationJob:
     `source` has parts of as many images as are reconstructed at once.
     """
 
-    source: Source
+    source: ImageSource
     given: tuple[str, ...]
     """Where the images come from, as it was set."""
 
@@ -70,7 +71,7 @@ class EvaluationJob:
         return [checkpoint.tokenizer for checkpoint in self.checkpoints]
 
 
-def run_job(job: EvaluationJob, share: Share, bar: "tqdm[Any]") -> Evaluation | None:
+def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evaluation | None:
     """Measure this process's images, and bring together what all found.
 
     Returns:
@@ -80,8 +81,8 @@ def run_job(job: EvaluationJob, share: Share, bar: "tqdm[Any]") -> Evaluation | 
         ShardError: a shard has changed since it was indexed, or cannot be had.
         TokenError: too many images or all could not be read, or the source has changed.
     """
-    batches = load_batches(_requests(job.source, share), job.rules, num_workers=job.num_workers)
-    bad_images = BadImages(PartReport(), job.max_bad_fraction, bar, REMEDY)
+    batches = load_batches(_requests(job.source, process), job.rules, num_workers=job.num_workers)
+    bad_images = BadImages(ChunkReport(), job.max_bad_fraction, bar, REMEDY)
     swept = sweep(
         batches,
         job.tokenizers,
@@ -91,20 +92,20 @@ def run_job(job: EvaluationJob, share: Share, bar: "tqdm[Any]") -> Evaluation | 
         bar=bar,
     )
     job.source.require_unchanged()
-    require_few_bad_together(bad_images, share)
+    require_few_bad_together(bad_images, process)
     names = [checkpoint.name for checkpoint in job.checkpoints]
-    merged = merge(swept, names, list(job.rules.slices), job.instruments, share)
+    merged = merge(swept, names, list(job.rules.slices), job.instruments, process)
     return None if merged is None else _evaluation(job, merged)
 
 
-def share_size(source: Source, share: Share) -> int:
+def share_size(source: ImageSource, process: ProcessRank) -> int:
     """Images that a process is to read."""
-    return sum(source.sizes[share.rank :: share.ranks])
+    return sum(source.sizes[process.rank :: process.world_size])
 
 
-def _requests(source: Source, share: Share) -> Iterator[Request]:
-    firsts = dict(zip(source.part_names(), accumulate(source.sizes, initial=0), strict=False))
-    for name, places in source.parts(set(share.of(source.part_names()))):
+def _requests(source: ImageSource, process: ProcessRank) -> Iterator[Request]:
+    firsts = dict(zip(source.chunk_names(), accumulate(source.sizes, initial=0), strict=False))
+    for name, places in source.chunks(set(process.select(source.chunk_names()))):
         yield list(enumerate(places, firsts[name]))
 
 
@@ -123,8 +124,8 @@ def _evaluation(job: EvaluationJob, merged: Merged) -> Evaluation:
             unreadable=merged.unreadable,
             dead_shards=tuple(job.source.damage.dead),
             damaged_shards=tuple(job.source.damage.partly),
-            resize=transform.resize,
-            image_size=transform.image_size,
+            resize=height_and_width(transform.resize)[0],
+            image_size=height_and_width(transform.image_size)[0],
             pixel_range=job.pixel_range,
             faces_looked_for=job.rules.faces is not None,
         ),

@@ -8,25 +8,25 @@ import hashlib
 from collections.abc import Iterable
 
 from vqgan_train.evaluation.job import EvaluationJob
-from vqgan_train.images.locations import FilePlace, Place
-from vqgan_train.images.sources import Source
+from vqgan_train.images.locations import FileLocation, ImageLocation
+from vqgan_train.images.sources import ImageSource
 from vqgan_train.system.errors import TokenError
-from vqgan_train.system.process_group import everywhere
-from vqgan_train.system.processes import Share
+from vqgan_train.system.launch import ProcessRank
+from vqgan_train.system.process_group import all_gather_objects
 
 DIGITS = 16
 """Of hashes that are compared, and shown."""
 
 
-def require_same_job(job: EvaluationJob, share: Share) -> None:
+def require_same_job(job: EvaluationJob, process: ProcessRank) -> None:
     """Stop before hours are spent if processes measure different things.
 
     Raises:
         TokenError: they do; it names what differs, and on which of them.
     """
-    if share.ranks == 1:
+    if process.world_size == 1:
         return
-    of_all = everywhere(job_facts(job), share)
+    of_all = all_gather_objects(job_facts(job), process)
     names = dict.fromkeys(name for facts in of_all for name in facts)
     differing = [
         f"  {name}: {'; '.join(_by_rank([facts.get(name, 'none') for facts in of_all]))}"
@@ -69,16 +69,16 @@ def job_facts(job: EvaluationJob) -> dict[str, str]:
     return found
 
 
-def images_fingerprint(source: Source) -> str:
+def images_fingerprint(source: ImageSource) -> str:
     """Changes when the images do, but not with the folder that they are in on this machine."""
-    first = next(source.places(), None)
-    return _of_files(source.places()) if isinstance(first, FilePlace) else source.fingerprint
+    first = next(source.locations(), None)
+    return _of_files(source.locations()) if isinstance(first, FileLocation) else source.fingerprint
 
 
-def _of_files(places: Iterable[Place]) -> str:
+def _of_files(places: Iterable[ImageLocation]) -> str:
     digest = hashlib.sha256()
     for place in places:
-        if isinstance(place, FilePlace):
+        if isinstance(place, FileLocation):
             size = place.path.stat().st_size if place.path.exists() else None
             digest.update(repr((place.source, size)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

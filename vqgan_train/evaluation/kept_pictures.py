@@ -20,9 +20,9 @@ from vqgan_train.evaluation.report.results import (
     LeftOut,
 )
 from vqgan_train.evaluation.report.summaries import Measured
-from vqgan_train.images.locations import Place
+from vqgan_train.images.locations import ImageLocation
 from vqgan_train.metrics.faces import to_numpy
-from vqgan_train.system.errors import ShardError, TokenError
+from vqgan_train.system.errors import UserError
 
 
 def choose_pictures(
@@ -91,18 +91,18 @@ def with_pictures(job: EvaluationJob, found: Evaluation) -> Evaluation:
     return replace(found, pictures=tuple(kept), left_out=(*found.left_out, *lost))
 
 
-def _places(job: EvaluationJob, numbers: Collection[int]) -> dict[int, Place]:
+def _places(job: EvaluationJob, numbers: Collection[int]) -> dict[int, ImageLocation]:
     """Where images of some numbers are; without those that are nowhere any more."""
     found = {}
     with suppress(ValueError, OSError):  # of whatever keeps the source from being listed
-        for number, place in enumerate(job.source.places()):
+        for number, place in enumerate(job.source.locations()):
             if number in numbers:
                 found[number] = place
     return found
 
 
 def _read_again(
-    job: EvaluationJob, found: Evaluation, row: int, places: Mapping[int, Place]
+    job: EvaluationJob, found: Evaluation, row: int, places: Mapping[int, ImageLocation]
 ) -> Tensor | str:
     """Pixels (1, 3, H, W) uint8 of an image; or why it cannot be had."""
     images, number = found.images, int(found.images.numbers[row])
@@ -111,7 +111,7 @@ def _read_again(
     request, rules = [(number, places[number])], job.rules._replace(faces=None)
     try:
         batch = next(load_batches([request], rules, num_workers=0))
-    except (ShardError, TokenError) as error:  # not the image's alone
+    except UserError as error:  # not the image's alone
         return str(error)
     if batch.bad:
         return f"the image cannot be read again: {batch.bad[0][1]}"

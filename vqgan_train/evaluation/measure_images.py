@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vqgan_train.evaluation.image_batches import NO_BOXES, Batch, Row
 from vqgan_train.evaluation.report.results import ALL, WITH_FACE
-from vqgan_train.images.bad_images import BadImages, PartReport
+from vqgan_train.images.bad_images import BadImages, ChunkReport
 from vqgan_train.metrics.faces import FaceMetrics
 from vqgan_train.metrics.frechet import Evaluator, FeatureSums
 from vqgan_train.metrics.images import ImageMetric, measure
@@ -91,7 +91,7 @@ def sweep(
             _take(batch, tokenizers, instruments, pixel_range, found)
         seen = len(batch.rows) + len(batch.bad)
         bar.update(seen)
-        bad_images.count(PartReport(seen=seen, bad=[name for _, name in batch.bad]))
+        bad_images.count(ChunkReport(seen=seen, bad=[name for _, name in batch.bad]))
         # Likewise: most images have no faces, and can have the same array of none.
         found.rows += [
             row if len(row.boxes) else row._replace(boxes=NO_BOXES) for row in batch.rows

@@ -1,63 +1,75 @@
-"""Images that cannot be read: counted, named, and the end of the command when too many."""
+"""Images that cannot be read: counted and named; too many of them stop a command."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
-from vqgan_train.images.sources import Damage
-from vqgan_train.system.errors import TokenError
+from vqgan_train.system.errors import ShardError, UserError
+
+MIN_COUNT = 100
+"""Images, or shards, of which a fraction is taken at least: one bad image of ten is no reason to
+stop."""
+
+MAX_NAMED = 20
+"""Images that are named while a command runs; the output folder of encode names all."""
+
+
+def are_too_many(bad: int, total: int, max_fraction: float) -> bool:
+    """Say whether more than `max_fraction` of `total` is bad, where `total` counts as 100 or more.
+
+    This is the rule of `max_bad_fraction` in every command.
+    """
+    return bad > max_fraction * max(total, MIN_COUNT)
+
+
+def require_few_dead(
+    dead: Sequence[str], num_shards: int, max_fraction: float, setting: str = "max_bad_fraction"
+) -> None:
+    """Refuse to start if too many of all shards are dead: nothing in them can be read.
+
+    Raises:
+        ShardError: there are too many; the message names `setting`, and quotes the first of `dead`.
+    """
+    if are_too_many(len(dead), num_shards, max_fraction):
+        raise ShardError(
+            f"{len(dead)} of {num_shards} shards hold nothing to read, more than "
+            f"{setting}={max_fraction} allows. The first: {dead[0]}"
+        )
 
 
 @dataclass(slots=True)
-class PartReport:
-    """What became of the samples of one part, or of many."""
+class ChunkReport:
+    """Counts of the samples of one chunk, or of several."""
 
     seen: int = 0
     encoded: int = 0
     without_caption: int = 0
     bad: list[str] = field(default_factory=list)
-    """What could not be read, and why."""
+    """Name of each unreadable image, with the reason."""
 
-    def add(self, other: "PartReport") -> None:
-        """Count in another part."""
+    def add(self, other: "ChunkReport") -> None:
+        """Add another chunk's counts to these."""
         self.seen += other.seen
         self.encoded += other.encoded
         self.without_caption += other.without_caption
         self.bad += other.bad
 
 
-NAMED_AT_MOST = 20
-"""Images that are named as soon as they could not be read; the folder's ledger names all."""
-
-
-def require_few_dead(damage: Damage, max_fraction: float) -> None:
-    """Refuse to begin without a large part of the shards.
-
-    Raises:
-        TokenError: of too many nothing is left; so many as a fraction of all, or of 100.
-    """
-    dead = damage.dead
-    if len(dead) > max_fraction * max(damage.shards, 100):
-        raise TokenError(
-            f"{len(dead)} of {damage.shards} shards hold nothing to read, more than "
-            f"max_bad_fraction={max_fraction} allows. The first: {dead[0]}"
-        )
-
-
 class BadImages:
-    """Counts what could be read and what not.
+    """Counts readable and unreadable images, and stops the command at too many unreadable ones.
 
     Args:
-        before: what became of the samples of parts that are done.
-        max_fraction: of the images seen, once that are 100; beyond it the command stops.
-        bar: the first ones are named above it.
-        remedy: what to do where there are too many.
+        before: counts of the chunks that earlier starts of the command have finished.
+        max_fraction: fraction of the images seen that may be bad, see `are_too_many`.
+        bar: progress bar; the first bad images are named above it.
+        remedy: advice to the user who has too many bad images.
     """
 
     def __init__(
-        self, before: PartReport, max_fraction: float, bar: "tqdm[Any]", remedy: str
+        self, before: ChunkReport, max_fraction: float, bar: "tqdm[Any]", remedy: str
     ) -> None:
         self.seen, self.bad = before.seen, len(before.bad)
         self.max_fraction = max_fraction
@@ -65,13 +77,13 @@ class BadImages:
         self.remedy = remedy
         self._named = 0
 
-    def count(self, report: PartReport) -> None:
-        """Take in some more.
+    def count(self, report: ChunkReport) -> None:
+        """Add a batch's counts, and name its bad images.
 
         Raises:
-            TokenError: there are too many.
+            UserError: there are too many bad images.
         """
-        for name in report.bad[: NAMED_AT_MOST - self._named]:
+        for name in report.bad[: MAX_NAMED - self._named]:
             self.bar.write(f"cannot be read: {name}", file=sys.stderr)
             self._named += 1
         self.seen += report.seen
@@ -79,17 +91,17 @@ class BadImages:
         if report.bad:
             self.require_few(f"The last: {report.bad[-1]}.")
 
-    def require_few(self, which: str) -> None:
-        """Compare what was counted with what is allowed.
+    def require_few(self, example: str) -> None:
+        """Check that the counted images are not too many.
 
         Args:
-            which: names some, or says where they are named.
+            example: sentence that names bad images, or says where they are named.
 
         Raises:
-            TokenError: there are too many.
+            UserError: there are too many bad images.
         """
-        if self.bad > self.max_fraction * max(self.seen, 100):
-            raise TokenError(
+        if are_too_many(self.bad, self.seen, self.max_fraction):
+            raise UserError(
                 f"{self.bad} of {self.seen} images could not be read, more than "
-                f"max_bad_fraction={self.max_fraction} allows. {which} {self.remedy}"
+                f"max_bad_fraction={self.max_fraction} allows. {example} {self.remedy}"
             )

@@ -1,4 +1,4 @@
-"""folders."""
+"""Image files in folders, and captions in tables or in text files next to the images."""
 
 import csv
 import os
@@ -11,87 +11,86 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vqgan_train.shards.tar import IMAGE_FIELDS
-from vqgan_train.system.errors import PreparationError
-from vqgan_train.system.jobs import fingerprint, stamp
+from vqgan_train.system.errors import UserError
+from vqgan_train.system.files import file_signature, fingerprint
 
-SHOWN_AT_MOST = 5
+MAX_LISTED_SUFFIXES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFiles:
-    """What lies in the folders."""
+class FolderScan:
+    """The files that were found in folders."""
 
     images: int
-    """Files that are called like images."""
+    """Number of files whose names end like an image's."""
 
     others: Counter[str]
-    """All others, by what their names end with."""
+    """Number of other files by suffix, or by name if they have none."""
 
     fingerprint: str
-    """Changes when an image comes, goes or changes."""
+    """Changes when an image is added, removed or modified."""
 
 
 class ImageFile(NamedTuple):
-    """One file and where it is from."""
+    """An image file in a folder."""
 
     number: int
-    """Its place among all, which becomes its key."""
+    """Position among all files of the listing."""
 
     folder: Path
     name: str
-    """Its path below the folder, with `/`."""
+    """Path relative to the folder, with `/`."""
 
     caption: str | None
-    """What a table says; None: look for a text file beside it."""
+    """Caption from a table; None without a table: the caption is in a text file next to it."""
 
 
-def look_through(folders: Sequence[Path]) -> FoundFiles:
-    """Count what is in folders.
+def scan_folders(folders: Sequence[Path]) -> FolderScan:
+    """Count the files in folders and their subfolders.
 
     Raises:
-        PreparationError: a folder is missing, or there is no image in any.
+        UserError: a folder is missing, cannot be read or lies in another one, or none has an image.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise PreparationError(
-                f"There is no folder {folder}. Relative paths start at {Path.cwd()}."
-            )
+            raise UserError(f"There is no folder {folder}. Relative paths start at {Path.cwd()}.")
     _require_apart(folders)
     images: Counter[bool] = Counter()
     others: Counter[str] = Counter()
 
-    def stamps() -> Iterator[object]:
+    def signatures() -> Iterator[object]:
         for path in _walk(folders):
             if is_image_file(path):
                 images[True] += 1
-                yield stamp(path) if path.exists() else str(path)
+                yield file_signature(path) if path.exists() else str(path)
             else:
                 others[path.suffix.lower() or path.name] += 1
 
-    seen = fingerprint(stamps())
+    files_fingerprint = fingerprint(signatures())
     if not images:
-        raise PreparationError(
+        raise UserError(
             f"There is no image file in {', '.join(map(str, folders))}; other files: "
-            f"{dict(others.most_common(SHOWN_AT_MOST))}. Names of images end with "
+            f"{dict(others.most_common(MAX_LISTED_SUFFIXES))}. Names of images end with "
             f"{', '.join(sorted(IMAGE_FIELDS))}."
         )
-    return FoundFiles(images[True], others, seen)
+    return FolderScan(images[True], others, files_fingerprint)
 
 
 def _require_apart(folders: Sequence[Path]) -> None:
-    for one, other in permutations(folders, 2):
-        if other.resolve().is_relative_to(one.resolve()):
-            raise PreparationError(
-                f"{other} is in {one}: its images would be packed twice. Name one of them."
+    for outer, inner in permutations(folders, 2):
+        if inner.resolve().is_relative_to(outer.resolve()):
+            raise UserError(
+                f"{inner} is in {outer}: its images would be packed twice. Name one of them."
             )
 
 
 def image_files(folders: Sequence[Path], captions: Mapping[str, str] | None) -> Iterator[ImageFile]:
-    """List the image files of folders, sorted in each.
+    """List the image files of folders: folder by folder, sorted by name in each.
 
     Args:
-        folders: are searched in the order given.
-        captions: by a file's path below its folder. None: text files beside the images.
+        folders: folders of any depth.
+        captions: captions by path relative to the folder. None: they are in text files next to the
+            images.
     """
     number = 0
     for folder in folders:
@@ -104,19 +103,19 @@ def image_files(folders: Sequence[Path], captions: Mapping[str, str] | None) -> 
 
 
 def text_beside(image: Path) -> str:
-    """The caption in a text file that is called like the image; empty if there is none."""
+    """Read the caption in the text file of the image's name; empty if there is no such file."""
     text = image.with_suffix(".txt")
     return text.read_text("utf-8", errors="replace").strip() if text.is_file() else ""
 
 
 def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, str]:
-    """Read captions from a table with a header: CSV, or TSV if it is called so.
+    """Read captions from a CSV table with a header, or from TSV if its name ends with .tsv.
 
     Returns:
-        The captions by what the path column says.
+        Captions by the values of the path column.
 
     Raises:
-        PreparationError: it cannot be read, lacks a column, or names a file twice.
+        UserError: the table cannot be read, lacks a column, or names a file twice.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
@@ -124,7 +123,7 @@ def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, 
             columns = list(rows.fieldnames or [])
             missing = {path_column, text_column} - set(columns)
             if missing:
-                raise PreparationError(
+                raise UserError(
                     f"{table} has the columns {', '.join(columns)}, and no {', '.join(missing)}. "
                     "Set captions_path_column and captions_text_column."
                 )
@@ -132,25 +131,25 @@ def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, 
             for row in rows:
                 name = Path(row[path_column] or "").as_posix()
                 if name in captions:
-                    raise PreparationError(f"{table} names {name} twice. Leave one line of it.")
+                    raise UserError(f"{table} names {name} twice. Leave one line of it.")
                 captions[name] = (row[text_column] or "").strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PreparationError(f"The captions in {table} cannot be read: {error}") from error
+        raise UserError(f"The captions in {table} cannot be read: {error}") from error
     return captions
 
 
 def without_image(captions: Mapping[str, str], files: Iterator[ImageFile]) -> set[str]:
-    """Names in a table of captions that no image file has."""
+    """Find the names in a table of captions that no image file has."""
     return set(captions).difference(file.name for file in files)
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a file is called like an image."""
+    """Say whether a file's suffix is an image's, in upper or lower case."""
     return path.suffix[1:].lower() in IMAGE_FIELDS
 
 
-def printable(name: str) -> str:
-    """A file's name as text, with what is no UTF-8 replaced."""
+def printable_name(name: str) -> str:
+    """Replace the bytes of a file's name that are not UTF-8, which could not be printed."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
@@ -162,4 +161,4 @@ def _walk(folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    raise PreparationError(f"The folder {error.filename} cannot be read: {error.strerror}.")
+    raise UserError(f"The folder {error.filename} cannot be read: {error.strerror}.")

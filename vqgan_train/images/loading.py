@@ -1,4 +1,4 @@
-"""Loader processes that read what they are asked for, and what becomes of errors there."""
+"""Read images in loader processes: bad images become names, other errors stop the command."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vqgan_train.images.locations import Encoded, Place, read_patiently
+from vqgan_train.images.locations import EncodedImage, ImageLocation, read_with_retries
 from vqgan_train.images.sample import UNREADABLE, reason
-from vqgan_train.system.errors import ShardError, TokenError
+from vqgan_train.system.errors import UserError
 
 RequestT = TypeVar("RequestT")
 BatchT = TypeVar("BatchT")
@@ -20,86 +20,79 @@ DecodedT = TypeVar("DecodedT")
 def read_ahead(
     requests: Iterable[RequestT], read: Callable[[RequestT], BatchT], *, num_workers: int
 ) -> Iterator[BatchT]:
-    """Read requests in their order, each into a batch.
+    """Read a batch for each request, in the order of the requests.
 
     Args:
-        requests: drawn a little ahead of what is read.
-        read: makes a batch of one, in a loader process.
-        num_workers: loader processes; 0 reads in this one.
+        requests: drawn 2 x `num_workers` ahead of the batch that is yielded.
+        read: turns a request into a batch, in a loader process.
+        num_workers: number of loader processes; 0 reads in this process.
 
     Raises:
-        ShardError: a shard has changed since it was indexed, or cannot be had.
-        TokenError: a file cannot be read, or the source has changed.
+        UserError: `read` raised it.
     """
-    loader: DataLoader[BatchT | ShardError | TokenError] = DataLoader(
+    loader: DataLoader[BatchT | UserError] = DataLoader(
         _Reader(read),
-        sampler=_Requests(requests),
+        sampler=requests,
         batch_size=None,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         num_workers=num_workers,
-        worker_init_fn=_leave_ctrl_c_to_the_command,
+        worker_init_fn=_ignore_ctrl_c,
         pin_memory=torch.cuda.is_available(),
     )
     for batch in loader:
-        if isinstance(batch, ShardError | TokenError):
+        if isinstance(batch, UserError):
             raise batch
         yield batch
 
 
-def read_image(place: Place, decode: Callable[[bytes], DecodedT]) -> tuple[Encoded, DecodedT] | str:
-    """What lies at a place, and what it decodes to; or its name and why it does not.
+def read_image(
+    location: ImageLocation, decode: Callable[[bytes], DecodedT]
+) -> tuple[EncodedImage, DecodedT] | str:
+    """Read and decode an image.
+
+    Returns:
+        The image as stored, and decoded; or, if it is bad, a text with its name and the reason.
 
     Raises:
-        ShardError: the whole shard's fault.
-        TokenError: the system cannot read it, which says nothing about the image.
+        UserError: the image's shard is damaged, or the system cannot read the file.
     """
-    name = place.name
+    name = location.name
     try:
-        encoded = read_patiently(place)
+        encoded = read_with_retries(location)
         name = encoded.name
         return encoded, decode(encoded.image)
-    except (ShardError, TokenError):  # ValueErrors, but not the image's
+    except UserError:  # a ValueError as well, but not the image's fault
         raise
     except UNREADABLE as error:
         return f"{name}: {reason(error)}"
 
 
-def stacked(pixels: list[Tensor]) -> Tensor:
-    """(B, 3, H, W) uint8, perhaps B = 0."""
+def stack_pixels(pixels: list[Tensor]) -> Tensor:
+    """Stack images (3, H, W) uint8 to (B, 3, H, W); no images give (0, 3, 1, 1)."""
     return torch.stack(pixels) if pixels else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 
-class _Reader(Dataset[BatchT | ShardError | TokenError], Generic[RequestT, BatchT]):
-    """Nothing but requests passes to a loader process.
+class _Reader(Dataset[BatchT | UserError], Generic[RequestT, BatchT]):
+    """The dataset of a loader process, whose index is the request itself.
 
-    An error that is not an image's is returned, not raised: torch would wrap it in its traceback,
-    and then wait for its processes in vain.
+    A UserError is returned instead of raised, because torch would wrap it in a traceback and then
+    wait for its processes in vain.
     """
 
     def __init__(self, read: Callable[[RequestT], BatchT]) -> None:
         self.read = read
 
-    def __getitem__(self, request: RequestT) -> BatchT | ShardError | TokenError:
+    def __getitem__(self, request: RequestT) -> BatchT | UserError:
         try:
             return self.read(request)
-        except (ShardError, TokenError) as error:
+        except UserError as error:
             return error
 
 
-class _Requests(Generic[RequestT]):
-    """What loader processes are asked, in order."""
-
-    def __init__(self, requests: Iterable[RequestT]) -> None:
-        self.requests = requests
-
-    def __iter__(self) -> Iterator[RequestT]:
-        return iter(self.requests)
-
-
-def _leave_ctrl_c_to_the_command(_worker: int) -> None:
-    """A terminal sends it to all processes, of which one is to answer."""
+def _ignore_ctrl_c(_worker: int) -> None:
+    # A terminal sends it to all processes; the command itself stops its loader processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

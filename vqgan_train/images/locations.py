@@ -1,4 +1,4 @@
-"""Where an image and its caption are: in a shard, here or elsewhere, or in a file."""
+"""Locations of images: samples of local or remote shards, and image files; read with retries."""
 
 import errno
 import time
@@ -7,66 +7,66 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqgan_train.images.folders import printable, text_beside
+from vqgan_train.images.folders import printable_name, text_beside
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.shards.index import read_range
 from vqgan_train.shards.naming import file_name, redact_address
 from vqgan_train.shards.remote.store import RemoteShard, ShardStore
-from vqgan_train.system.errors import ShardError, TokenError
+from vqgan_train.system.errors import ShardError, UserError
 from vqgan_train.system.files import cache_folder
 
 
-class Encoded(NamedTuple):
-    """An image as a file has it, and what belongs to it."""
+class EncodedImage(NamedTuple):
+    """An image as it is stored, with its caption and origin."""
 
     name: str
-    """What a person finds it by."""
+    """Name under which a person finds the image: `shard/key`, or the file."""
 
     key: str
     caption: str
     """Empty if there is none."""
 
     source: str
-    """The shard's name, or the file as it was listed."""
+    """Name of the shard, or the file as it was listed."""
 
     image: bytes
     metadata: bytes
-    """The sample's json; empty if there is none."""
+    """The sample's json field; empty if there is none."""
 
 
-class ShardPlace(NamedTuple):
-    """A sample of a shard."""
+class ShardLocation(NamedTuple):
+    """A sample of a shard on this machine."""
 
     shard: Path
     start: int
-    """Byte at which its first member begins."""
+    """Offset of its first member in bytes."""
 
     end: int
-    """Byte after its last member."""
+    """Offset of the byte after its last member."""
 
-    def read(self) -> Encoded:
-        """Read it.
+    def read(self) -> EncodedImage:
+        """Read the sample.
 
         Raises:
             ShardError: the shard has changed since it was indexed.
-            LookupError: there is no image in it any more.
+            LookupError: the sample has no image any more.
             OSError: the shard cannot be read.
         """
-        return _of_shard(read_range(self.shard, self.start, self.end), self.shard.name)
+        return _encoded_image(read_range(self.shard, self.start, self.end), self.shard.name)
 
     @property
     def name(self) -> str:
-        """What a person finds it by, before it is read."""
-        return f"{printable(self.shard.name)} at byte {self.start}"
+        """Name for messages while the sample's key is not known."""
+        return f"{printable_name(self.shard.name)} at byte {self.start}"
 
     @property
     def file(self) -> str:
-        """What is opened."""
-        return printable(str(self.shard))
+        """Path of the shard."""
+        return printable_name(str(self.shard))
 
 
 class StoreSettings(NamedTuple):
-    """Of `ShardStore`: where remote shards are kept."""
+    """Arguments of `ShardStore`: where and how downloaded shards are cached."""
 
     folder: Path
     max_bytes: int
@@ -77,13 +77,13 @@ class StoreSettings(NamedTuple):
 def store_settings(
     cache_dir: str | None, cache_gb: float, stall_seconds: float, attempts: int
 ) -> StoreSettings:
-    """Say where remote shards are kept.
+    """Convert a command's settings of downloaded shards.
 
     Args:
-        cache_dir: folder on a disk of this machine. None: that of everything that is cached.
-        cache_gb: what they may take there, in 10^9 bytes.
-        stall_seconds: how long a source may send nothing.
-        attempts: how often it is asked.
+        cache_dir: folder on a disk of this machine. None: a folder in the user's cache.
+        cache_gb: largest size of that folder in 10^9 bytes.
+        stall_seconds: time without data after which a download fails.
+        attempts: number of tries of each download.
     """
     folder = Path(cache_dir).expanduser() if cache_dir else cache_folder("shards")
     return StoreSettings(folder, int(cache_gb * 1e9), stall_seconds, attempts)
@@ -91,127 +91,130 @@ def store_settings(
 
 @cache
 def open_store(settings: StoreSettings) -> ShardStore:
-    """The store of this process."""
+    """Return this process's store for these settings."""
     return ShardStore(*settings)
 
 
-class RemotePlace(NamedTuple):
-    """A sample of a shard that is fetched when its first sample is read."""
+class RemoteLocation(NamedTuple):
+    """A sample of a remote shard, which is downloaded when its first sample is read."""
 
     address: str
     num_samples: int
-    """Of the shard, as counted before it was fetched."""
+    """Samples of the shard, as counted before it was downloaded."""
 
     number: int
-    """Of the sample in the shard."""
+    """Number of the sample in the shard, from 0 on."""
 
     store: StoreSettings
-    """Not the store itself: places go to loader processes by the thousand."""
+    """Not the store itself, because thousands of locations are sent to loader processes."""
 
-    def read(self) -> Encoded:
-        """Read it.
+    def read(self) -> EncodedImage:
+        """Read the sample.
 
         Raises:
-            ShardError: the shard cannot be had, or holds another number of samples.
-            LookupError: there is no image in it.
+            ShardError: the download failed, or the shard has another number of samples.
+            LookupError: the sample has no image.
         """
         store = open_store(self.store)
         shard = RemoteShard(self.address, self.num_samples, store)
         fields = shard.read(self.number)
-        there = store.fetch(self.address).num_samples
-        if there != self.num_samples:
+        downloaded_samples = store.fetch(self.address).num_samples
+        if downloaded_samples != self.num_samples:
             raise ShardError(
-                f"{self.file} holds {there} samples, and not {self.num_samples}, as the "
-                "NNNNN_stats.json beside it says, or as there were before. Mend that file, or "
-                "fetch the shard and give the file."
+                f"{self.file} holds {downloaded_samples} samples, and not {self.num_samples}, as "
+                "the NNNNN_stats.json beside it says, or as there were before. Correct that file, "
+                "or download the shard and give the file."
             )
-        return _of_shard(fields, shard.name)
+        return _encoded_image(fields, shard.name)
 
     @property
     def name(self) -> str:
-        """What a person finds it by, before it is read."""
+        """Name for messages while the sample's key is not known."""
         return f"{file_name(self.address)}, sample {self.number}"
 
     @property
     def file(self) -> str:
-        """What is fetched, without what may be a secret in its address."""
+        """Address of the shard, without the parts that may be secret."""
         return redact_address(self.address)
 
 
-class FilePlace(NamedTuple):
+class FileLocation(NamedTuple):
     """An image file."""
 
     number: int
-    """Its place among all, which becomes its key."""
+    """Position among all files of the source; becomes the key, with 9 digits."""
 
     path: Path
     source: str
-    caption: str | None
-    """None: look for a text file beside it."""
+    """The file as it was listed: relative to its folder, or as its table names it."""
 
-    def read(self) -> Encoded:
-        """Read it.
+    caption: str | None
+    """None: the caption is in a text file next to the image."""
+
+    def read(self) -> EncodedImage:
+        """Read the file.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: there can be no file of this name.
+            OSError: the file cannot be read.
+            ValueError: no file can have this name.
         """
         caption = text_beside(self.path) if self.caption is None else self.caption
         key = f"{self.number:09d}"
-        return Encoded(self.name, key, caption, self.name, self.path.read_bytes(), b"")
+        return EncodedImage(self.name, key, caption, self.name, self.path.read_bytes(), b"")
 
     @property
     def name(self) -> str:
-        """What a person finds it by, before it is read."""
-        return printable(self.source)
+        """The file as it was listed."""
+        return printable_name(self.source)
 
     @property
     def file(self) -> str:
-        """What is opened."""
-        return printable(str(self.path))
+        """Path of the file."""
+        return printable_name(str(self.path))
 
 
-Place = ShardPlace | RemotePlace | FilePlace
+ImageLocation = ShardLocation | RemoteLocation | FileLocation
 
 
-def _of_shard(fields: Mapping[str, Any], shard_name: str) -> Encoded:
+def _encoded_image(fields: Mapping[str, Any], shard_name: str) -> EncodedImage:
     caption = fields.get("txt", b"").decode("utf-8", "replace").strip()
-    key, shard = printable(fields["__key__"]), printable(shard_name)
+    key, shard = printable_name(fields["__key__"]), printable_name(shard_name)
     image, metadata = image_bytes(fields), fields.get("json", b"")
-    return Encoded(f"{shard}/{key}", key, caption, shard, image, metadata)
+    return EncodedImage(f"{shard}/{key}", key, caption, shard, image, metadata)
 
 
-PAUSES_SECONDS = (1.0, 4.0)
-"""Before a place is read again; a network's disk that is gone for longer is an error."""
+RETRY_DELAYS_SECONDS = (1.0, 4.0)
+"""Pauses before reading again; a network disk that is gone for longer is an error."""
 
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-"""The system's answer is that there is no such file, not that it cannot tell."""
+"""Errors that mean that there is no such file, not that the system failed to read it."""
 
 
 class NoImageError(ValueError):
-    """There is no image where one should be."""
+    """There is no image at this location."""
 
 
-def read_patiently(place: Place) -> Encoded:
-    """Read a place, again after a while if the system could not.
+def read_with_retries(location: ImageLocation) -> EncodedImage:
+    """Read an image, and try again after a pause if the system could not read it.
 
     Raises:
-        NoImageError: there is no such image.
-        TokenError: the system cannot read it; that says nothing about the image.
-        ShardError: the shard has changed, or cannot be had.
+        NoImageError: there is no such file.
+        UserError: the system could not read the file, which says nothing about the image.
+        ShardError: the shard has changed, or its download failed.
     """
-    for pause in (*PAUSES_SECONDS, None):
+    delays = iter(RETRY_DELAYS_SECONDS)
+    while True:
         try:
-            return place.read()
+            return location.read()
         except OSError as error:
-            if error.errno in NO_FILE and not isinstance(place, ShardPlace):
+            if error.errno in NO_FILE and not isinstance(location, ShardLocation):
                 raise NoImageError(error.strerror) from error
-            if pause is None:
-                raise TokenError(
-                    f"{error.filename or place.file} cannot be read: {error.strerror} (asked "
-                    f"{len(PAUSES_SECONDS) + 1} times). That is the disk's or the permissions' "
-                    "fault, not the image's, so nothing was left out for it. Mend it; the same "
-                    "command then goes on."
+            delay = next(delays, None)
+            if delay is None:
+                raise UserError(
+                    f"{error.filename or location.file} cannot be read: {error.strerror} (asked "
+                    f"{len(RETRY_DELAYS_SECONDS) + 1} times). The disk or the permissions are at "
+                    "fault, not the image, so no image was left out for it. Fix that; the same "
+                    "command then resumes."
                 ) from error
-            time.sleep(pause)
-    raise AssertionError
+            time.sleep(delay)

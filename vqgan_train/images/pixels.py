@@ -1,4 +1,4 @@
-"""What a model is given for black and for white: tokens made with one range are not the other's."""
+"""Convert pictures to a model's input and its output to pictures, in either of two ranges."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,13 +20,13 @@ from vqgan_train.system.errors import UserError
 
 
 class PixelRange(NamedTuple):
-    """One way to give pixels to a model, and to read what it decodes."""
+    """How pixels are scaled for a model's input, and back from its output."""
 
     to_model: Callable[[Tensor], Tensor]
-    """From uint8 of any shape to float32."""
+    """Converts uint8 of any shape to float32."""
 
     to_pixels: Callable[[Tensor], Tensor]
-    """From decoded floats to uint8, clipped and rounded."""
+    """Converts decoded floats of any shape to uint8, clipped and rounded."""
 
 
 def _to_unit(pixels: Tensor) -> Tensor:
@@ -41,67 +41,67 @@ PIXEL_RANGES = {
     "signed": PixelRange(to_model_range, to_uint8),
     "unit": PixelRange(_to_unit, _from_unit),
 }
-"""signed: [-1, 1], in which the model was trained. unit: [0, 1], in which DALL-E mini used it."""
+"""signed: [-1, 1], in which the model was trained. unit: [0, 1], in which DALL-E mini used it.
+
+Tokens of one range mean nothing in the other.
+"""
 
 
 Picture = Image.Image | NDArray[Any] | Tensor
 
 
-class PictureError(UserError):
-    """A picture is of a kind or shape that cannot be used; the message says what would do."""
-
-
 def to_model_input(
     pictures: Picture | Sequence[Picture], *, pixel_range: str, image_size: int | None = None
 ) -> Tensor:
-    """Make images for `VQGAN.encode` and `VQGAN.reconstruct`.
+    """Convert pictures to images for `VQGAN.encode` and `VQGAN.reconstruct`.
 
     Args:
-        pictures: one, or several of one size: of PIL in any mode; of numpy (H, W, 3) or (H, W),
-            uint8, or a batch (B, H, W, 3); of torch (3, H, W) or (B, 3, H, W), uint8.
+        pictures: one, or several of one size. PIL images of any mode; numpy arrays (H, W, 3),
+            (H, W) or a batch (B, H, W, 3), uint8; torch tensors (3, H, W) or (B, 3, H, W), uint8.
         pixel_range: signed, [-1, 1], in which the model was trained; or unit, [0, 1], in which
             DALL-E mini used it. Whatever reads the tokens has to know which one it was.
         image_size: scale each picture's shorter side to it and crop the square in the centre, as in
-            training. None: leave the size, whose sides have to be multiples of the model's f.
+            training. None: keep the size, whose sides have to be multiples of the model's f.
 
     Returns:
-        (B, 3, H, W) float32 on the CPU, or on the device of the tensors given.
+        (B, 3, H, W) float32 on the CPU, or on the device of the tensors.
 
     Raises:
-        PictureError: a picture is no picture, not of uint8, or of another size than the others.
+        UserError: a picture has another type, is not uint8, or differs in size from the others; or
+            `pixel_range` is unknown.
     """
     listed = pictures if isinstance(pictures, Sequence) else [pictures]
-    pixels = [one for picture in listed for one in _pixels(picture)]
+    images = [image for picture in listed for image in _pixels(picture)]
     if image_size is not None:
-        pixels = [crop_centre(resize_shorter_side(one, image_size), image_size) for one in pixels]
-    sizes = {tuple(one.shape[1:]) for one in pixels}
+        images = [crop_centre(resize_shorter_side(i, image_size), image_size) for i in images]
+    sizes = {tuple(image.shape[1:]) for image in images}
     if len(sizes) != 1:
-        raise PictureError(
+        raise UserError(
             f"Pictures of {len(sizes)} sizes, {sorted(sizes)}, make no batch. Set image_size, or "
             "give them one by one."
         )
-    return _range(pixel_range).to_model(torch.stack(pixels))
+    return _range(pixel_range).to_model(torch.stack(images))
 
 
 def to_numpy(images: Tensor, *, pixel_range: str) -> NDArray[np.uint8]:
-    """Turn decoded images (B, 3, H, W), any float dtype and device, into (B, H, W, 3) uint8."""
+    """Convert decoded images (B, 3, H, W), any float dtype and device, to (B, H, W, 3) uint8."""
     pixels = _range(pixel_range).to_pixels(images.detach())
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def to_pil(images: Tensor, *, pixel_range: str) -> list[Image.Image]:
-    """Turn decoded images (B, 3, H, W), any float dtype and device, into pictures."""
+    """Convert decoded images (B, 3, H, W), any float dtype and device, to PIL images."""
     return [Image.fromarray(pixels) for pixels in to_numpy(images, pixel_range=pixel_range)]
 
 
 def _range(name: str) -> PixelRange:
     if name not in PIXEL_RANGES:
-        raise PictureError(f"pixel_range is {name!r}; give one of {', '.join(PIXEL_RANGES)}.")
+        raise UserError(f"pixel_range is {name!r}; give one of {', '.join(PIXEL_RANGES)}.")
     return PIXEL_RANGES[name]
 
 
 def _pixels(picture: Any) -> list[Tensor]:
-    """Each (3, H, W) uint8."""
+    """Convert a picture, or a batch of them, to images (3, H, W) uint8."""
     if isinstance(picture, Image.Image):
         return [picture_pixels(picture)]
     if isinstance(picture, np.ndarray):
@@ -119,8 +119,8 @@ def _pixels(picture: Any) -> list[Tensor]:
             "conversion: give them to the model",
             picture,
         )
-    raise PictureError(f"{type(picture).__name__} is no picture of PIL, numpy or torch.")
+    raise UserError(f"{type(picture).__name__} is no picture of PIL, numpy or torch.")
 
 
-def _refused(accepted: str, given: Any) -> PictureError:
-    return PictureError(f"Got {tuple(given.shape)} of {given.dtype}; {accepted}.")
+def _refused(accepted: str, array: Any) -> UserError:
+    return UserError(f"Got {tuple(array.shape)} of {array.dtype}; {accepted}.")

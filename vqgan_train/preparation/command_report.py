@@ -9,7 +9,7 @@ from vqgan_train.preparation.choosing import Choice, Source, SourceCounts
 from vqgan_train.preparation.img2dataset import DownloadReport
 from vqgan_train.preparation.links import BadRows
 from vqgan_train.preparation.packing import PackReport
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 SHOWN_AT_MOST = 8
 NAME_WIDTH = 18
@@ -96,6 +96,6 @@ def write_report(output: Path, lines: Sequence[str]) -> None:
 
 def write_lines(path: Path, lines: Sequence[str]) -> Path:
     """Write lines of text; returns the path."""
-    with write_whole(path) as file:
+    with write_atomically(path) as file:
         file.writelines(f"{text}\n".encode("utf-8", "backslashreplace") for text in lines)
     return path

@@ -16,7 +16,8 @@ from vqgan_train.preparation.img2dataset import (
 )
 from vqgan_train.preparation.links import ReadLinks, read_cc3m, read_yfcc_links, write_lists
 from vqgan_train.shards.naming import expand_shards
-from vqgan_train.system.jobs import fingerprint, open_job, stamp
+from vqgan_train.system.files import file_signature, fingerprint
+from vqgan_train.system.jobs import open_job
 
 LINKS_A_LIST = 1_000_000
 """About what img2dataset holds in memory at once."""
@@ -38,7 +39,7 @@ def download(config: LinksConfig, read: ReadLinks) -> None:
     )
     job = {
         "command": read.__name__,
-        "links_fingerprint": fingerprint(map(stamp, links)),
+        "links_fingerprint": fingerprint(map(file_signature, links)),
         "samples_per_shard": how.samples_per_shard,
         "shorter_side": how.shorter_side,
         "img2dataset": VERSION,

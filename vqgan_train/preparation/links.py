@@ -9,7 +9,7 @@ from typing import NamedTuple
 from vqgan_train.preparation.packing import in_chunks
 from vqgan_train.preparation.yfcc_records import caption_of, read_jsonl
 from vqgan_train.system.errors import PreparationError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 LINK_FIELDS = ("title_clean", "description_clean", "downloadurl")
 SCHEMES = ("http://", "https://")
@@ -100,7 +100,7 @@ def write_lists(
     links = (link for path in paths for link in read(path, bad))
     counts = []
     for number, chunk in enumerate(in_chunks(links, rows)):
-        with write_whole(folder / f"{number:05d}.jsonl") as file:
+        with write_atomically(folder / f"{number:05d}.jsonl") as file:
             file.writelines(f"{json.dumps(link._asdict())}\n".encode() for link in chunk)
         counts.append(len(chunk))
     if not counts:

@@ -11,9 +11,9 @@ from vqgan_train.config import PackConfig
 from vqgan_train.images.folders import (
     ImageFile,
     image_files,
-    look_through,
-    printable,
+    printable_name,
     read_captions,
+    scan_folders,
     text_beside,
     without_image,
 )
@@ -26,7 +26,9 @@ from vqgan_train.preparation.packing import (
     require_pictures,
     stored_report,
 )
-from vqgan_train.system.jobs import open_job, run_tasks, stamp
+from vqgan_train.system.files import file_signature
+from vqgan_train.system.jobs import open_job
+from vqgan_train.system.workers import run_tasks
 
 
 class _PackTask(NamedTuple):
@@ -77,7 +79,7 @@ def _pack(task: _PackTask) -> PackReport:
 
 
 def _name(file: ImageFile) -> str:
-    return printable(str(file.folder / file.name))
+    return printable_name(str(file.folder / file.name))
 
 
 def _load(file: ImageFile) -> Picture:
@@ -87,7 +89,7 @@ def _load(file: ImageFile) -> Picture:
         key=f"{file.number:09d}",
         encoded=path.read_bytes(),
         caption=caption or None,
-        metadata={"file": printable(file.name)},
+        metadata={"file": printable_name(file.name)},
     )
 
 
@@ -100,14 +102,14 @@ def pack(config: PackConfig) -> None:
     table = None if config.captions is None else Path(config.captions)
     columns = config.captions_path_column, config.captions_text_column
     captions = None if table is None else read_captions(table, *columns)
-    found = look_through(inputs)
+    found = scan_folders(inputs)
     job = {
         "command": "pack",
         "inputs": [str(folder.resolve()) for folder in inputs],
         "images": found.images,
         "images_fingerprint": found.fingerprint,
         "samples_per_shard": config.samples_per_shard,
-        "captions": None if table is None else [stamp(table), columns],
+        "captions": None if table is None else [file_signature(table), columns],
     }
     open_job(output, job)
     with tqdm(total=found.images, desc="packing", unit="image") as bar:

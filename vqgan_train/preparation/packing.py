@@ -15,7 +15,7 @@ from vqgan_train.images.sample import UNREADABLE, reason
 from vqgan_train.images.transforms import decode, require_croppable
 from vqgan_train.shards.writing import write_shard
 from vqgan_train.system.errors import PreparationError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 FIELDS = {
     "BMP": "bmp", "GIF": "gif", "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "PPM": "ppm",
@@ -125,7 +125,7 @@ def pack_shard(
     first = next(samples, None)
     if first is not None:
         report.packed = write_shard(shard, _joined(first, samples))
-    with write_whole(shard.with_suffix(REPORT)) as partial:
+    with write_atomically(shard.with_suffix(REPORT)) as partial:
         partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
     return report
 

@@ -31,7 +31,9 @@ from vqgan_train.preparation.yfcc_records import (
 )
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.errors import PreparationError
-from vqgan_train.system.jobs import fingerprint, open_job, run_tasks, stamp
+from vqgan_train.system.files import file_signature, fingerprint
+from vqgan_train.system.jobs import open_job
+from vqgan_train.system.workers import run_tasks
 
 
 def prepare_yfcc(config: PrepareYfccConfig) -> None:
@@ -90,7 +92,7 @@ def pack_records(
 
 def _pack(task: _PackTask) -> PackReport:
     report = PackReport()
-    source = fingerprint(stamp(path) for path in task.records if path is not None)
+    source = fingerprint(file_signature(path) for path in task.records if path is not None)
     archive = _Archive(task.records.images)
     stem = stem_of(task.records.path)
     name_of, load = partial(_name, task.records.path.name), partial(_load, archive)

@@ -17,8 +17,9 @@ from vqgan_train.preparation.survey import SurveyRules, joined, require_face_det
 from vqgan_train.shards.index import ShardIndex, index_shards, read_range
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.shards.writing import write_shard
-from vqgan_train.system.files import write_whole
-from vqgan_train.system.jobs import fingerprint, open_job, require_free_or_same, run_tasks, stamp
+from vqgan_train.system.files import file_signature, fingerprint, write_atomically
+from vqgan_train.system.jobs import open_job, require_free_or_same
+from vqgan_train.system.workers import run_tasks
 
 HEADER = "key\tsource\tshard\tkey_there\n"
 """Columns of the list beside a shard."""
@@ -109,7 +110,7 @@ def _origins(task: _Task) -> Path:
 def _write(task: _Task) -> int:
     lines = [HEADER]
     write_shard(task.shard, _renamed(task, lines))
-    with write_whole(_origins(task)) as file:
+    with write_atomically(_origins(task)) as file:
         file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
     return len(task.samples)
 
@@ -147,7 +148,7 @@ def make_selection(config: SelectConfig) -> None:
 def job_of(config: SelectConfig, paths: dict[str, list[Path]]) -> dict[str, Any]:
     """All that the shards depend on."""
     settings = {name: value for name, value in plain_settings(config).items() if name not in HOW}
-    stamps = [(name, stamp(path)) for name, own in paths.items() for path in own]
+    stamps = [(name, file_signature(path)) for name, own in paths.items() for path in own]
     return {"command": "select", "shards_fingerprint": fingerprint(stamps), **settings}
 
 

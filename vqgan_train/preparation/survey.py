@@ -20,8 +20,8 @@ from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
 from vqgan_train.images.transforms import decode, require_croppable
 from vqgan_train.shards.index import ShardIndex
 from vqgan_train.system.errors import PreparationError
-from vqgan_train.system.files import cache_folder, write_whole
-from vqgan_train.system.jobs import fingerprint, run_tasks, stamp
+from vqgan_train.system.files import cache_folder, file_signature, fingerprint, write_atomically
+from vqgan_train.system.workers import run_tasks
 
 LONGER_SIDE = 500
 """Pixels to which an image is scaled before faces are looked for."""
@@ -145,7 +145,7 @@ def survey_shards(
 
 
 def _file_name(shard: Path, rules: SurveyRules) -> str:
-    return f"{fingerprint([stamp(shard), json.dumps(asdict(rules))])}.npz"
+    return f"{fingerprint([file_signature(shard), json.dumps(asdict(rules))])}.npz"
 
 
 def _survey(task: _Task) -> Survey:
@@ -156,7 +156,7 @@ def _survey(task: _Task) -> Survey:
 
 def _store(survey: Survey, file: Path) -> None:
     try:
-        with write_whole(file) as partial:
+        with write_atomically(file) as partial:
             np.savez(partial, **{**survey._asdict(), "bad": np.array(json.dumps(survey.bad))})
     except OSError as error:
         log.warning("A survey could not be kept at %s: %s", file, error)

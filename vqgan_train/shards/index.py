@@ -23,7 +23,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.shards.tar import METADATA, Field, Listing, read_plain_files, walk_shard
 from vqgan_train.system.errors import ShardError
-from vqgan_train.system.files import cache_folder, cache_lock, write_whole
+from vqgan_train.system.files import cache_folder, cache_lock, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ def write_index(index: ShardIndex, file: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    with write_whole(file) as partial:
+    with write_atomically(file) as partial:
         np.savez(
             partial,
             starts=index.starts,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from webdataset import TarWriter
 
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 
 def write_shard(path: Path, samples: Iterable[Mapping[str, str | bytes]]) -> int:
@@ -23,7 +23,7 @@ def write_shard(path: Path, samples: Iterable[Mapping[str, str | bytes]]) -> int
     """
     count = 0
     # Without mtime=0 the time of writing would make equal shards differ.
-    with write_whole(path) as partial, TarWriter(partial, mtime=0) as tar:
+    with write_atomically(path) as partial, TarWriter(partial, mtime=0) as tar:
         for sample in samples:
             tar.write(dict(sample))
             count += 1

@@ -1,1 +1,1 @@
-"""Files, devices, processes and errors: the ground that everything else stands on."""
+"""The machine below every command: files, devices, processes, jobs and errors."""

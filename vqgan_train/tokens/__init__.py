@@ -1,1 +1,1 @@
-"""Files of tokens: encode images into them, decode them into pictures."""
+"""Encode images into token files, and decode token files into pictures."""

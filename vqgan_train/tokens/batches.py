@@ -1,100 +1,78 @@
-"""From places to batches of pixels, by loader processes."""
+"""Batches of pixels for the encoder, read in loader processes."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vqgan_train.images.loading import read_ahead, read_image, stacked
-from vqgan_train.images.locations import Place
-from vqgan_train.images.sources import Part
-from vqgan_train.images.transforms import Cut, Size, height_and_width
+from vqgan_train.images.loading import read_ahead, read_image, stack_pixels
+from vqgan_train.images.locations import ImageLocation
+from vqgan_train.images.sources import Chunk
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.tokens.formats import Labels
 
 
-class Labels(NamedTuple):
-    """What is kept of a sample besides its tokens."""
+class EncodeBatch(NamedTuple):
+    """Some samples of one chunk."""
 
-    key: str
-    caption: str
-    source: str
+    chunk: str
+    """Name of the chunk."""
 
-
-class Batch(NamedTuple):
-    """Some samples of one part."""
-
-    part: str
     labels: list[Labels]
-    """Of those that could be read."""
+    """Labels of the B readable images."""
 
     pixels: Tensor
-    """(B, 3, H, W) uint8, B as many as there are labels, perhaps 0."""
+    """(B, 3, H, W) uint8; B may be 0."""
 
     bad: list[str]
-    """What could not be read, and why."""
+    """Name of each unreadable image, with the reason."""
 
     is_last: bool
-    """Whether the part ends with it."""
+    """True for the last batch of the chunk."""
 
 
 class _Request(NamedTuple):
-    part: str
-    places: list[Place]
+    chunk: str
+    locations: list[ImageLocation]
     is_last: bool
 
 
 def load_batches(
-    parts: Iterable[Part],
-    *,
-    resize: Size,
-    image_size: Size,
-    batch_size: int,
-    num_workers: int,
-    interpolation: str = "bilinear",
-) -> Iterator[Batch]:
-    """Read parts in their order, each in batches of its own, so that a part depends on no other.
+    chunks: Iterable[Chunk], transform: ImageTransform, *, batch_size: int, num_workers: int
+) -> Iterator[EncodeBatch]:
+    """Read chunks in their order; no batch has samples of two chunks.
+
+    So the tokens of a chunk, which depend on its batches, do not depend on other chunks.
 
     Args:
-        parts: drawn a little ahead of what is read.
-        resize: what the scaled image just covers: of a square, the length of its shorter side.
-        image_size: what is cut out of the centre, no larger.
-        batch_size: samples a batch; the last one of a part may have fewer.
-        num_workers: loader processes; 0 reads in this one.
-        interpolation: of the scaling; as training's, unless said otherwise.
+        chunks: drawn a little ahead of the batch that is yielded.
+        transform: turns encoded images into pixels, without random draws.
+        batch_size: samples per batch; the last batch of a chunk may have fewer.
+        num_workers: number of loader processes; 0 reads in this process.
 
     Raises:
-        ShardError: a shard has changed since it was indexed, or cannot be had.
-        TokenError: a file cannot be read, or the source has changed.
+        ShardError: a shard has changed since it was indexed, or its download failed.
+        UserError: the system cannot read a file, or the source has changed.
     """
-    cut = Cut(height_and_width(resize), height_and_width(image_size), interpolation)
-    requests = _requests(parts, batch_size)
-    return read_ahead(requests, partial(_read, cut), num_workers=num_workers)
+    requests = _requests(chunks, batch_size)
+    return read_ahead(requests, partial(_read, transform), num_workers=num_workers)
 
 
-def _requests(parts: Iterable[Part], batch_size: int) -> Iterator[_Request]:
-    for name, places in parts:
-        for first in range(0, len(places), batch_size):
+def _requests(chunks: Iterable[Chunk], batch_size: int) -> Iterator[_Request]:
+    for name, locations in chunks:
+        for first in range(0, len(locations), batch_size):
             end = first + batch_size
-            yield _Request(name, places[first:end], is_last=end >= len(places))
+            yield _Request(name, locations[first:end], is_last=end >= len(locations))
 
 
-def _read(cut: Cut, request: _Request) -> Batch:
-    read = [read_image(place, cut.pixels) for place in request.places]
-    good = [sample for sample in read if not isinstance(sample, str)]
-    return Batch(
-        request.part,
+def _read(transform: ImageTransform, request: _Request) -> EncodeBatch:
+    results = [read_image(location, transform.pixels) for location in request.locations]
+    good = [result for result in results if not isinstance(result, str)]
+    return EncodeBatch(
+        request.chunk,
         [Labels(encoded.key, encoded.caption, encoded.source) for encoded, _ in good],
-        stacked([pixels for _, pixels in good]),
-        [sample for sample in read if isinstance(sample, str)],
+        stack_pixels([pixels for _, pixels in good]),
+        [result for result in results if isinstance(result, str)],
         request.is_last,
     )
-
-
-class Row(NamedTuple):
-    """One image."""
-
-    labels: Labels
-    tokens: NDArray[np.int32]
-    """(N,), row by row of the grid."""

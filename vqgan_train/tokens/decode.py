@@ -1,4 +1,4 @@
-"""Files of tokens back into pictures."""
+"""Decode token files into PNG pictures."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,161 +17,19 @@ from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.config import DecodeConfig
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.devices import choose_device
-from vqgan_train.system.errors import TokenError
-from vqgan_train.system.files import write_whole
-from vqgan_train.system.processes import Share, share_of_process
-from vqgan_train.tokens.batches import Row
-from vqgan_train.tokens.formats import FORMATS
+from vqgan_train.system.errors import UserError
+from vqgan_train.system.files import write_atomically
+from vqgan_train.system.launch import ProcessRank, find_process_rank
+from vqgan_train.tokens.formats import FORMATS, TokenRow
 from vqgan_train.tokens.ledger import join_job
-from vqgan_train.tokens.token_file import TokenFile, open_token_file, which_files
+from vqgan_train.tokens.token_file import TokenFile, files_fingerprint, open_token_file
 from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
 
 
-class Numbered(NamedTuple):
-    """A row and its place in its file, from 0 on."""
-
-    number: int
-    row: Row
-
-
-def find_token_files(patterns: Sequence[str]) -> list[Path]:
-    """List files of tokens; of a folder those with the ending of a format, sorted.
-
-    Raises:
-        TokenError: a folder has none, or of several formats; or two files are called the same.
-        ShardError: a file is not there.
-    """
-    endings = [token_format.ending for token_format in FORMATS.values()]
-    files: list[Path] = []
-    for pattern in patterns:
-        folder = Path(pattern).expanduser()
-        if not folder.is_dir():
-            files += expand_shards([pattern], noun="token files", ending="")
-            continue
-        found = sorted(file for file in folder.iterdir() if file.suffix in endings)
-        if len({file.suffix for file in found}) != 1:
-            kinds = "several formats" if found else "none"
-            raise TokenError(
-                f"tokens={folder} should hold token files of one format (names that end with "
-                f"{', '.join(endings)}), but holds {kinds}. Name the files."
-            )
-        files += found
-    _require_names_of_their_own(files)
-    return files
-
-
-def _require_names_of_their_own(files: Sequence[Path]) -> None:
-    stem, count = Counter(file.stem for file in files).most_common(1)[0]
-    if count > 1:
-        same = [str(file) for file in files if file.stem == stem]
-        raise TokenError(
-            f"{count} files are called {stem}, {same[0]} and {same[1]} for two, and their pictures "
-            f"would be in one folder {stem}. Decode them by commands of their own, each into an "
-            "output of its own."
-        )
-
-
-def require_same_tokenizer(file: TokenFile, tokenizer: Tokenizer, *, allow_other: bool) -> None:
-    """Refuse tokens that another tokenizer made; those that do not say which one are let through.
-
-    Raises:
-        TokenError: another one did and that was not allowed, or there are not enough codes.
-    """
-    metadata = file.metadata
-    if metadata is None:
-        return
-    theirs = (metadata.codebook_size, metadata.downsampling)
-    ours = (tokenizer.codebook_size, tokenizer.model.downsampling)
-    if metadata.weights_sha256 == tokenizer.weights_sha256 or (allow_other and theirs == ours):
-        return
-    said = (
-        f"The tokens of {file.path} were made by {metadata.checkpoint} (sha256 of the weights "
-        f"{metadata.weights_sha256[:12]}..., {theirs[0]:,} codes, f = {theirs[1]}), not by "
-        f"{tokenizer.checkpoint} ({tokenizer.weights_sha256[:12]}..., {ours[0]:,} codes, "
-        f"f = {ours[1]})."
-    )
-    advice = (
-        "Give that checkpoint, in any format. To see what this one makes of them: "
-        "allow_other_checkpoint=true."
-        if theirs == ours
-        else "Give that checkpoint: this one cannot decode them."
-    )
-    raise TokenError(f"{said} {advice}")
-
-
-def decode_files(
-    files: Sequence[TokenFile],
-    tokenizer: Tokenizer,
-    folder: Path,
-    *,
-    batch_size: int,
-    max_images: int | None,
-    share: Share,
-    bar: "tqdm[Any]",
-) -> int:
-    """Write each image as `<folder>/<token file's name>/<row>_<key>.png`.
-
-    Args:
-        files: of tokens.
-        tokenizer: the one that made them.
-        folder: of the pictures.
-        batch_size: images at once.
-        max_images: pictures of all processes together; None: all.
-        share: every so many-th batch is this process's.
-        bar: moved by each picture, those of other processes included.
-
-    Returns:
-        How many pictures this process wrote.
-
-    Raises:
-        TokenError: a file is damaged, or a picture cannot be written.
-    """
-    written = 0
-    for number, (file, batch) in enumerate(_batches(files, batch_size, max_images)):
-        for entry in batch:
-            file.require_whole(entry.row, entry.number, tokenizer.codebook_size)
-        if share.has(number):
-            _write_pictures(batch, file, tokenizer, folder / file.path.stem)
-            written += len(batch)
-        bar.update(len(batch))
-    return written
-
-
-def picture_name(number: int, key: str) -> str:
-    """What the picture of a row is called; two rows of a file may have the same key."""
-    return "_".join([f"{number:06d}", *([key.replace("/", "_")] if key else [])]) + ".png"
-
-
-def _batches(
-    files: Sequence[TokenFile], batch_size: int, most: int | None
-) -> Iterator[tuple[TokenFile, list[Numbered]]]:
-    """Rows of one file each, `most` in all."""
-    left = most
-    for file in files:
-        rows = (Numbered(number, row) for number, row in enumerate(file.rows()))
-        while batch := list(islice(rows, batch_size if left is None else min(batch_size, left))):
-            yield file, batch
-            left = None if left is None else left - len(batch)
-
-
-def _write_pictures(
-    batch: Sequence[Numbered], file: TokenFile, tokenizer: Tokenizer, folder: Path
-) -> None:
-    tokens = torch.from_numpy(np.stack([entry.row.tokens for entry in batch]))
-    pixels = tokenizer.decode(tokens, file.grid, file.pixel_range)
-    for entry, image in zip(batch, pixels, strict=True):
-        path = folder / picture_name(entry.number, entry.row.labels.key)
-        try:
-            with write_whole(path) as partial:
-                Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
-        except OSError as error:
-            raise TokenError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
 def decode(config: DecodeConfig) -> None:
-    """Open the files, compare the checkpoint with theirs, write this process's pictures."""
-    share = share_of_process(os.environ)
-    device = choose_device(config.accelerator.value, share.local_rank)
+    """Decode this process's share of the images, if the checkpoint is the one that encoded them."""
+    process = find_process_rank(os.environ)
+    device = choose_device(config.accelerator.value, process.local_rank)
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     folder = Path(config.output).expanduser()
     pixel_range = config.pixel_range.value if config.pixel_range else None
@@ -186,7 +44,7 @@ def decode(config: DecodeConfig) -> None:
         "precision": config.precision.value,
         "pixel_range": ranges,
         "max_images": config.max_images,
-        "tokens": which_files(files),
+        "tokens": files_fingerprint(files),
     }
     join_job(folder, job)
     with tqdm(total=config.max_images, desc="decoding", unit="image") as bar:
@@ -196,11 +54,150 @@ def decode(config: DecodeConfig) -> None:
             folder,
             batch_size=config.batch_size,
             max_images=config.max_images,
-            share=share,
+            process=process,
             bar=bar,
         )
-    by = f" in process {share.rank} of {share.ranks}" if share.ranks > 1 else ""
+    by = f" in process {process.rank} of {process.world_size}" if process.world_size > 1 else ""
     sys.stdout.write(
         f"decoded  {written:,} images{by}, pixel range {' and '.join(ranges)}\n"
         f"files    '{folder}/*/*.png'\n"
     )
+
+
+NumberedRow = tuple[int, TokenRow]
+"""A row, after its number in its file from 0 on."""
+
+
+def find_token_files(patterns: Sequence[str]) -> list[Path]:
+    """List token files; of a folder, sorted, those whose suffix is that of a format.
+
+    Raises:
+        UserError: a folder has no token files, or files of several formats; or two files have the
+            same name.
+        ShardError: a file does not exist.
+    """
+    endings = [token_format.ending for token_format in FORMATS.values()]
+    files: list[Path] = []
+    for pattern in patterns:
+        folder = Path(pattern).expanduser()
+        if not folder.is_dir():
+            files += expand_shards([pattern], noun="token files", ending="")
+            continue
+        token_files = sorted(file for file in folder.iterdir() if file.suffix in endings)
+        if len({file.suffix for file in token_files}) != 1:
+            formats = "several formats" if token_files else "none"
+            raise UserError(
+                f"tokens={folder} should hold token files of one format (names that end with "
+                f"{', '.join(endings)}), but holds {formats}. Name the files."
+            )
+        files += token_files
+    _require_different_names(files)
+    return files
+
+
+def _require_different_names(files: Sequence[Path]) -> None:
+    stem, count = Counter(file.stem for file in files).most_common(1)[0]
+    if count > 1:
+        same = [str(file) for file in files if file.stem == stem]
+        raise UserError(
+            f"{count} files are called {stem}, for example {same[0]} and {same[1]}, and their "
+            f"pictures would be in one folder {stem}. Decode each with a separate command and "
+            "output."
+        )
+
+
+def require_same_tokenizer(file: TokenFile, tokenizer: Tokenizer, *, allow_other: bool) -> None:
+    """Refuse tokens of another tokenizer; files that do not name theirs are accepted.
+
+    Raises:
+        UserError: the weights differ and `allow_other` is false, or codebook size or f differ.
+    """
+    metadata = file.metadata
+    if metadata is None:
+        return
+    theirs = (metadata.codebook_size, metadata.downsampling)
+    ours = (tokenizer.codebook_size, tokenizer.model.downsampling)
+    if metadata.weights_sha256 == tokenizer.weights_sha256 or (allow_other and theirs == ours):
+        return
+    advice = (
+        "Use that checkpoint, in any format. To decode with this one all the same: "
+        "allow_other_checkpoint=true."
+        if theirs == ours
+        else "Use that checkpoint: this one cannot decode them."
+    )
+    raise UserError(
+        f"The tokens of {file.path} were made by {metadata.checkpoint} (sha256 of the weights "
+        f"{metadata.weights_sha256[:12]}..., {theirs[0]:,} codes, f = {theirs[1]}), not by "
+        f"{tokenizer.checkpoint} ({tokenizer.weights_sha256[:12]}..., {ours[0]:,} codes, "
+        f"f = {ours[1]}). {advice}"
+    )
+
+
+def decode_files(
+    files: Sequence[TokenFile],
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    batch_size: int,
+    max_images: int | None,
+    process: ProcessRank,
+    bar: "tqdm[Any]",
+) -> int:
+    """Write each image as `<folder>/<token file's name>/<row>_<key>.png`.
+
+    Args:
+        files: the token files.
+        tokenizer: decodes them.
+        folder: folder of the pictures.
+        batch_size: number of images per batch.
+        max_images: number of pictures of all processes together; None: all.
+        process: decodes every `world_size`-th batch.
+        bar: advanced by each picture, those of other processes included.
+
+    Returns:
+        The number of pictures that this process wrote.
+
+    Raises:
+        UserError: a file is damaged, a picture cannot be written, or the values of the networks
+            overflow.
+    """
+    written = 0
+    for number, (file, batch) in enumerate(_batches(files, batch_size, max_images)):
+        for row_number, row in batch:
+            file.validate_row(row, row_number, tokenizer.codebook_size)
+        if process.owns(number):
+            _write_pictures(batch, file, tokenizer, folder / file.path.stem)
+            written += len(batch)
+        bar.update(len(batch))
+    return written
+
+
+def picture_name(number: int, key: str) -> str:
+    """Return the name of a row's picture; it has the number because rows may have the same key."""
+    return "_".join([f"{number:06d}", *([key.replace("/", "_")] if key else [])]) + ".png"
+
+
+def _batches(
+    files: Sequence[TokenFile], batch_size: int, max_rows: int | None
+) -> Iterator[tuple[TokenFile, list[NumberedRow]]]:
+    """Read batches, each of rows of one file, until there are `max_rows` rows."""
+    left = max_rows
+    for file in files:
+        rows = enumerate(file.rows())
+        while batch := list(islice(rows, batch_size if left is None else min(batch_size, left))):
+            yield file, batch
+            left = None if left is None else left - len(batch)
+
+
+def _write_pictures(
+    batch: Sequence[NumberedRow], file: TokenFile, tokenizer: Tokenizer, folder: Path
+) -> None:
+    tokens = torch.from_numpy(np.stack([row.tokens for _, row in batch]))
+    pixels = tokenizer.decode(tokens, file.grid, file.pixel_range)
+    for (number, row), image in zip(batch, pixels, strict=True):
+        path = folder / picture_name(number, row.labels.key)
+        try:
+            with write_atomically(path) as partial:
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""The formats of token files: each file is written whole, and says how its tokens were made."""
+"""The formats of token files: parquet, npy and WebDataset, each with the metadata of its tokens."""
 
 import io
 import json
@@ -9,50 +9,70 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.shards.tar import walk_shard
 from vqgan_train.shards.writing import write_shard
-from vqgan_train.system.errors import TokenError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.errors import UserError
+from vqgan_train.system.files import write_atomically
 from vqgan_train.system.packages import require_pyarrow
-from vqgan_train.tokens.batches import Labels, Row
 from vqgan_train.tokens.metadata import METADATA_KEY, TokenMetadata
 
 HIDDEN_KEY = "__metadata__/vqgan_train"
-"""WebDataset reads past names like this."""
+"""Name of a tar's metadata; WebDataset skips names that begin with two underscores."""
 
-ROWS_AT_ONCE = 256
-
-NO_LABELS = Labels("", "", "")
-"""Of files that others wrote, which may have tokens and nothing else."""
+ROWS_PER_READ = 256
 
 DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, AttributeError)
-"""What reading raises that finds something else than what it looks for."""
+"""Exceptions that mean a damaged file."""
 
-Rows = list[Row]
-Reading = tuple[Any, Callable[[], Iterator[Row]]]
-"""What a file says of how it was made, as plain values, empty if nothing; and what reads it."""
+
+class Labels(NamedTuple):
+    """What a token file stores of an image besides its tokens."""
+
+    key: str
+    caption: str
+    source: str
+
+
+class TokenRow(NamedTuple):
+    """Tokens and labels of one image."""
+
+    labels: Labels
+    tokens: NDArray[np.int32]
+    """(N,), row by row of the grid."""
+
+
+NO_LABELS = Labels("", "", "")
+"""Labels of other programs' files, which may have no column but that of the tokens."""
+
+Rows = list[TokenRow]
+RowReader = Callable[[], Iterator[TokenRow]]
+"""Reads a file from its start, a few rows at a time."""
+
+OpenedFile = tuple[Any, RowReader]
+"""Metadata as plain values, empty if the file has none; and the reader of the rows."""
 
 
 class TokenFormat(NamedTuple):
-    """One way to keep tokens in files."""
+    """A file format of tokens."""
 
     ending: str
-    """Of a file's name."""
+    """Suffix of the file's name."""
 
     write: Callable[[Path, Rows, TokenMetadata], None]
-    """Writes a file; what it leaves is whole, whenever it is killed."""
+    """Writes a file completely or not at all."""
 
-    read: Callable[[Path], Reading]
-    """Opens a file; raises TokenError if it is no such file. Its rows come a few at a time."""
+    read: Callable[[Path], OpenedFile]
+    """Opens a file; raises UserError if it is not of this format."""
 
 
 def _write_parquet(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    # DALL-E mini's own files have its two columns first, and its numbers are int64.
+    # As in DALL-E mini's own files: its two columns first, numbers of int64.
     values = np.concatenate([row.tokens for row in rows]).astype(np.int64)
     ends = np.cumsum([0, *(len(row.tokens) for row in rows)]).astype(np.int32)
     columns = {
@@ -62,66 +82,66 @@ def _write_parquet(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
         "source": pa.array([row.labels.source for row in rows], pa.string()),
     }
     table = pa.table(columns).replace_schema_metadata({METADATA_KEY: metadata.to_json()})
-    with write_whole(path) as file:
+    with write_atomically(path) as file:
         parquet.write_table(table, file)
 
 
-def _read_parquet(path: Path) -> Reading:
+def _read_parquet(path: Path) -> OpenedFile:
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            said = (file.schema_arrow.metadata or {}).get(METADATA_KEY.encode())
-    except (ArrowException, OSError) as error:
-        raise TokenError(f"{path} cannot be read as parquet: {error}") from error
-    return _parsed(said, path) if said else {}, partial(_parquet_rows, path)
+            metadata = (file.schema_arrow.metadata or {}).get(METADATA_KEY.encode(), b"{}")
+        return json.loads(metadata), partial(_parquet_rows, path)
+    except (ArrowException, ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as parquet: {error}") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[TokenRow]:
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            there = [name for name in Labels._fields if name in names]
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*there, "encoding"]):
+            labels = [name for name in Labels._fields if name in names]
+            for batch in file.iter_batches(ROWS_PER_READ, columns=[*labels, "encoding"]):
                 for row in batch.to_pylist():
                     tokens = np.array(row.pop("encoding"), np.int32)
-                    yield Row(Labels(**{**NO_LABELS._asdict(), **row}), tokens)
+                    yield TokenRow(Labels(**{**NO_LABELS._asdict(), **row}), tokens)
     except ArrowException as error:
         raise ValueError(str(error)) from error
 
 
 def _write_npy(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
-    beside = {
+    table = {
         METADATA_KEY: json.loads(metadata.to_json()),
         **{name: [getattr(row.labels, name) for row in rows] for name in Labels._fields},
     }
-    with write_whole(path.with_suffix(".json")) as file:
-        file.write(json.dumps(beside, ensure_ascii=False).encode("utf-8", "replace"))
-    with write_whole(path) as file:
+    with write_atomically(path.with_suffix(".json")) as file:
+        file.write(json.dumps(table, ensure_ascii=False).encode("utf-8", "replace"))
+    with write_atomically(path) as file:
         np.save(file, np.stack([row.tokens for row in rows]))
 
 
-def _read_npy(path: Path) -> Reading:
-    table = path.with_suffix(".json")
+def _read_npy(path: Path) -> OpenedFile:
+    file = path.with_suffix(".json")
     try:
-        beside: dict[str, Any] = dict(json.loads(table.read_bytes()))
+        table: dict[str, Any] = dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError, OSError) as error:
-        raise TokenError(
-            f"{path} needs {table} beside it, which says what its rows are: {error}"
+        raise UserError(
+            f"{path} needs {file} beside it, which says what its rows are: {error}"
         ) from error
-    return beside.get(METADATA_KEY, {}), partial(_npy_rows, path)
+    return table.get(METADATA_KEY, {}), partial(_npy_rows, path)
 
 
-def _npy_rows(path: Path) -> Iterator[Row]:
-    beside = json.loads(path.with_suffix(".json").read_bytes())
-    columns = [beside[name] for name in Labels._fields]
+def _npy_rows(path: Path) -> Iterator[TokenRow]:
+    table = json.loads(path.with_suffix(".json").read_bytes())
+    columns = [table[name] for name in Labels._fields]
     tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     if any(len(column) != len(tokens) for column in columns):
-        raise ValueError(f"its .json is of {len(columns[0])} rows, and not of {len(tokens)}")
-    for *said, own in zip(*columns, tokens, strict=True):
-        yield Row(Labels(*said), own)
+        raise ValueError(f"its .json has {len(columns[0])} rows, and not {len(tokens)}")
+    for *labels, row in zip(*columns, tokens, strict=True):
+        yield TokenRow(Labels(*labels), row)
 
 
 def _write_webdataset(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
@@ -132,7 +152,7 @@ def _samples(rows: Rows, metadata: TokenMetadata) -> Iterator[dict[str, str | by
     yield {"__key__": HIDDEN_KEY, "json": metadata.to_json()}
     name = ""
     for labels, tokens in rows:
-        # WebDataset takes neighbours of one name for one sample.
+        # WebDataset merges neighbours of one name into one sample.
         name = labels.key if labels.key != name else f"{labels.key}_"
         encoded = io.BytesIO()
         np.save(encoded, tokens)
@@ -144,28 +164,28 @@ def _samples(rows: Rows, metadata: TokenMetadata) -> Iterator[dict[str, str | by
         }
 
 
-def _read_webdataset(path: Path) -> Reading:
+def _read_webdataset(path: Path) -> OpenedFile:
     try:
         with tarfile.open(path, "r:") as tar:
             first = tar.next()
             file = tar.extractfile(first) if first and first.name == f"{HIDDEN_KEY}.json" else None
-            said = json.load(file) if file else {}
+            metadata = json.load(file) if file else {}
     except (tarfile.TarError, ValueError, OSError) as error:
-        raise TokenError(f"{path} is no shard of tokens: {error}") from error
-    return said, partial(_webdataset_rows, path)
+        raise UserError(f"{path} is not a shard of tokens: {error}") from error
+    return metadata, partial(_webdataset_rows, path)
 
 
-def _webdataset_rows(path: Path) -> Iterator[Row]:
-    # WebDataset says nothing where a tar ends too soon between two members.
+def _webdataset_rows(path: Path) -> Iterator[TokenRow]:
+    # WebDataset does not notice a tar that ends too soon, between two members.
     _, problem = walk_shard(path, lambda _sample: None, lambda _other: None)
     if problem:
         raise ValueError(problem)
     with path.open("rb") as stream:
         members = tar_file_expander([{"url": str(path), "stream": stream}])
         for sample in group_by_keys(members):
-            said = json.loads(sample["json"])
-            labels = Labels(said["key"], sample["txt"].decode("utf-8"), said["source"])
-            yield Row(labels, np.load(io.BytesIO(sample["npy"]), allow_pickle=False))
+            fields = json.loads(sample["json"])
+            labels = Labels(fields["key"], sample["txt"].decode("utf-8"), fields["source"])
+            yield TokenRow(labels, np.load(io.BytesIO(sample["npy"]), allow_pickle=False))
 
 
 FORMATS = {
@@ -173,41 +193,41 @@ FORMATS = {
     "npy": TokenFormat(".npy", _write_npy, _read_npy),
     "webdataset": TokenFormat(".tar", _write_webdataset, _read_webdataset),
 }
-"""By the names that `format=` takes; docs/tokens.md says what is in a file of each."""
+"""Formats by the values of the setting `format`; docs/tokens.md describes their files."""
 
 
 def require_installed(token_format: TokenFormat) -> None:
-    """Refuse a format before hours are spent, if what writes it is not there.
+    """Check that the library that a format needs is installed, before hours are spent.
 
     Raises:
-        PreparationError: it is parquet, and pyarrow is not installed.
+        UserError: the format is parquet, and pyarrow is not installed.
     """
     if token_format is FORMATS["parquet"]:
         require_pyarrow()
 
 
-def open_any(path: Path) -> tuple[TokenMetadata | None, Callable[[], Iterator[Row]]]:
-    """Open a file of tokens by its ending.
+def open_any(path: Path) -> tuple[TokenMetadata | None, RowReader]:
+    """Open a token file in the format that its name's suffix says.
 
     Returns:
-        How it was made, None if it does not say; and what reads its rows.
+        Its metadata, None if it has none; and the reader of its rows, which raises UserError if the
+        file is damaged.
 
     Raises:
-        TokenError: it is no such file.
-        PreparationError: it is parquet, and pyarrow is not installed.
+        UserError: it is not a token file, or it is parquet and pyarrow is not installed.
     """
     for token_format in FORMATS.values():
         if path.suffix == token_format.ending:
             require_installed(token_format)
-            said, rows = token_format.read(path)
-            metadata = TokenMetadata.from_plain(said, path) if said else None
-            return metadata, partial(_whole_rows, path, rows)
+            metadata, rows = token_format.read(path)
+            checked_rows = partial(_checked_rows, path, rows)
+            return TokenMetadata.from_plain(metadata, path) if metadata else None, checked_rows
     endings = ", ".join(token_format.ending for token_format in FORMATS.values())
-    raise TokenError(f"{path} is no file of tokens: their names end with {endings}.")
+    raise UserError(f"{path} is not a token file: their names end with {endings}.")
 
 
-def _whole_rows(path: Path, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
-    """Read a file's rows, and say in one way what is wrong with it."""
+def _checked_rows(path: Path, rows: RowReader) -> Iterator[TokenRow]:
+    """Read rows, check the type of their tokens, and raise every error as a UserError."""
     number = 0
     try:
         for row in rows():
@@ -216,14 +236,7 @@ def _whole_rows(path: Path, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
             number += 1
             yield row
     except (*DAMAGED, tarfile.TarError) as error:
-        raise TokenError(
+        raise UserError(
             f"{path} is damaged, or holds no tokens, after the first {number} rows "
             f"({type(error).__name__}: {error}). Encode its images again, or leave it out."
         ) from error
-
-
-def _parsed(said: bytes, path: Path) -> Any:
-    try:
-        return json.loads(said)
-    except ValueError as error:
-        raise TokenError(f"{path} is damaged: {error}") from error

@@ -1,4 +1,7 @@
-"""A folder of token files in the making, by one process or by many: what is done, what is left."""
+"""The ledger of an output folder: its job, and a report of each chunk that is done.
+
+Several processes may write to one folder at the same time.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Set
@@ -6,69 +9,65 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vqgan_train.images.bad_images import PartReport
-from vqgan_train.system.errors import TokenError
-from vqgan_train.system.files import write_whole
-from vqgan_train.system.jobs import require_same
+from vqgan_train.images.bad_images import ChunkReport
+from vqgan_train.system.errors import UserError
+from vqgan_train.system.files import PARTIAL, write_atomically
+from vqgan_train.system.jobs import JOB_FILE, require_same, write_job
 
 LEDGER = ".vqgan_train"
-"""Folder beside the token files. Hidden, so that who reads all files of the folder passes by it."""
-
-JOB_FILE = "job.json"
+"""Folder next to the token files; hidden, so that programs that read all files pass over it."""
 
 
 def join_job(folder: Path, job: Mapping[str, Any]) -> None:
-    """Begin a job in a folder, go on with it, or help with it: other processes may do the same.
+    """Start a job in a folder, resume it, or join other processes that work on it.
 
     Args:
-        folder: where the files go; made if need be.
-        job: all that they depend on, as plain values.
+        folder: folder of the job's files, created if it does not exist.
+        job: everything that these files depend on, as plain values.
 
     Raises:
-        PreparationError: the folder was begun with another job.
-        TokenError: it holds something else, or cannot be written.
+        UserError: the folder has another job or other files, or cannot be written.
     """
     file = folder / LEDGER / JOB_FILE
     if folder.is_file():
-        raise TokenError(f"output={folder} is a file. Name a folder.")
-    # The folder is looked at first: whatever another process puts there comes after its job file.
+        raise UserError(f"output={folder} is a file. Name a folder.")
+    # Looked at before the job file, because another process writes that before all others.
     is_free = not folder.exists() or all(path.name == LEDGER for path in folder.iterdir())
     if not file.exists():
         if not is_free:
-            raise TokenError(
+            raise UserError(
                 f"output={folder} holds files that no such command wrote. Name an empty or a new "
                 "folder."
             )
         try:
-            with write_whole(file) as partial:
-                partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+            write_job(file, job)
         except OSError as error:
-            raise TokenError(f"output={folder} cannot be written: {error.strerror}.") from error
+            raise UserError(f"output={folder} cannot be written: {error.strerror}.") from error
     require_same(folder, file, job)
 
 
-def report_done(folder: Path, part: str, report: PartReport) -> None:
-    """Write down that a part is done; its file is there before."""
-    with write_whole(_report_file(folder, part)) as partial:
+def write_report(folder: Path, chunk: str, report: ChunkReport) -> None:
+    """Record that a chunk is done, after its token file was written."""
+    with write_atomically(_report_file(folder, chunk)) as partial:
         partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
 
 
-def reports(folder: Path, parts: Iterable[str]) -> dict[str, PartReport]:
-    """The reports of those parts that are done."""
-    files = {part: _report_file(folder, part) for part in parts}
+def read_reports(folder: Path, chunks: Iterable[str]) -> dict[str, ChunkReport]:
+    """Read the reports of those chunks that are done."""
+    files = {chunk: _report_file(folder, chunk) for chunk in chunks}
     return {
-        part: PartReport(**json.loads(file.read_bytes()))
-        for part, file in files.items()
+        chunk: ChunkReport(**json.loads(file.read_bytes()))
+        for chunk, file in files.items()
         if file.exists()
     }
 
 
-def remove_leftovers(folder: Path, parts: Set[str]) -> None:
-    """Remove what processes that were killed left of some parts."""
-    for file in [*folder.glob("*.partial"), *(folder / LEDGER).glob("*.partial")]:
-        if file.name.split(".")[0] in parts:
+def remove_leftovers(folder: Path, chunks: Set[str]) -> None:
+    """Remove the half-written files of these chunks, which killed processes left."""
+    for file in [*folder.glob(f"*{PARTIAL}"), *(folder / LEDGER).glob(f"*{PARTIAL}")]:
+        if file.name.split(".")[0] in chunks:
             file.unlink(missing_ok=True)
 
 
-def _report_file(folder: Path, part: str) -> Path:
-    return folder / LEDGER / f"{part}.json"
+def _report_file(folder: Path, chunk: str) -> Path:
+    return folder / LEDGER / f"{chunk}.json"

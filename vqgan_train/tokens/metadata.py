@@ -1,4 +1,4 @@
-"""How tokens were made: what a file of them says of itself."""
+"""How tokens were made, as stored in every token file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,72 +6,72 @@ from pathlib import Path
 from typing import Any, Self
 
 from vqgan_train.images.pixels import PIXEL_RANGES
-from vqgan_train.system.errors import TokenError
+from vqgan_train.system.errors import UserError
 
 METADATA_KEY = "vqgan_train"
-"""Where files keep it, as JSON."""
+"""Key of the metadata in parquet and JSON files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenMetadata:
-    """Everything that two files have to share for their tokens to mean the same."""
+    """Everything that must be equal in two files for their tokens to mean the same."""
 
     pixel_range: str
-    """What the model was given: a key of PIXEL_RANGES."""
+    """Range of the model's input: a key of PIXEL_RANGES."""
 
     checkpoint: str
-    """The file's name."""
+    """Name of the checkpoint file."""
 
     checkpoint_sha256: str
     weights_sha256: str
-    """Of the tokenizer's weights: the same in every format that they are exported to."""
+    """Hash of the tokenizer's weights, which is the same in every format of export."""
 
     codebook_size: int
     downsampling: int
-    """f: pixels a token is wide and high."""
+    """f: width and height of a token in pixels."""
 
     image_size: list[int]
-    """Height and width of what was encoded, in pixels."""
+    """Height and width of the encoded images in pixels."""
 
     grid: list[int]
-    """Rows and columns of tokens; they are stored row by row."""
+    """Rows and columns of an image's tokens, which are stored row by row."""
 
     resize: list[int]
-    """Height and width that the scaled image just covered before it was cropped, in pixels."""
+    """Height and width in pixels that the scaled image just covered before it was cropped."""
 
     interpolation: str
-    """Of that: a key of INTERPOLATIONS."""
+    """How images were scaled: a key of INTERPOLATIONS."""
 
     crop: str
     precision: str
     version: str
-    """Of vqgan_train."""
+    """Version of vqgan_train."""
 
     def to_json(self) -> str:
-        """The same text for the same values."""
+        """Convert to JSON with sorted keys."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_plain(cls, plain: Any, path: Path) -> Self:
-        """Read what `to_json` wrote, parsed.
+        """Convert from the parsed JSON of a file.
 
         Raises:
-            TokenError: it is something else.
+            UserError: a field is missing, unknown or invalid.
         """
         try:
-            said = cls(**plain)
+            metadata = cls(**plain)
         except TypeError as error:
-            raise TokenError(
+            raise UserError(
                 f"{path} says how its tokens were made, but not as python -m vqgan_train.encode of "
                 f"this version does ({error})."
             ) from None
-        wrong = said.what_is_wrong()
-        if wrong:
-            raise TokenError(f"{path} says of its tokens what cannot be: {wrong}.")
-        return said
+        problem = metadata.first_problem()
+        if problem:
+            raise UserError(f"The metadata of {path} are invalid: {problem}.")
+        return metadata
 
-    def what_is_wrong(self) -> str:
-        """What of it no tokens can have; empty if all could be."""
+    def first_problem(self) -> str:
+        """Describe the first invalid field; empty if all are valid."""
         for name in ("image_size", "grid", "resize"):
             sides = getattr(self, name)
             if not isinstance(sides, list) or len(sides) != 2 or not all(map(_is_count, sides)):

@@ -14,7 +14,7 @@ from torch import nn
 
 from vqgan_train.config import Config
 from vqgan_train.metrics.history import METRICS_FILE, numbers, read_rows, write_curves
-from vqgan_train.system.processes import find_launch
+from vqgan_train.system.launch import find_launch
 from vqgan_train.training.callbacks import Checkpoints, MetricsLog, ValidationSummary
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.module import VQGANModule
@@ -144,7 +144,7 @@ def command_to_go_on(config: Config, steps: int, images: int) -> str:
     launch = find_launch(os.environ)
     # Its options are not for this process to know.
     started_by = {None: _python(), "torchrun": "torchrun ...", "srun": f"srun ... {_python()}"}
-    start = started_by[launch and launch.by]
+    start = started_by[launch and launch.launcher]
     return f"{start} {shlex.join(['-m', 'vqgan_train', *words])}"
 
 

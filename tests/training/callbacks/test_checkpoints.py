@@ -16,7 +16,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
-from vqgan_train.checkpoint import write_atomically
+from vqgan_train.checkpoint import save_atomically
 from vqgan_train.training.callbacks import Checkpoints
 from vqgan_train.training.lightning import checkpoint_io as runtime
 from vqgan_train.training.train import train
@@ -29,9 +29,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     def remember(checkpoint: dict[str, Any], path: Path) -> None:
         names.append((path.name, checkpoint["global_step"]))
-        write_atomically(checkpoint, path)
+        save_atomically(checkpoint, path)
 
-    monkeypatch.setattr(runtime, "write_atomically", remember)
+    monkeypatch.setattr(runtime, "save_atomically", remember)
     return names
 
 

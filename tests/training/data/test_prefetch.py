@@ -14,7 +14,7 @@ from vqgan_train.shards.remote.disk_cache import SOON, CacheFullError, _is_held
 from vqgan_train.shards.remote.store import RemoteShard
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data import prefetch
-from vqgan_train.training.data.plan import WindowPlan
+from vqgan_train.training.data.orders import WindowedShuffle
 from vqgan_train.training.data.prefetch import PrefetchedBatches, Prefetcher
 
 
@@ -46,7 +46,7 @@ def make_shards(store: Store, count: int) -> list[RemoteShard]:
 
 def test_a_window_is_let_go_of_a_few_batches_into_the_next(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    plan = WindowPlan([4] * 3, seed=0, shuffle_shards=1)
+    plan = WindowedShuffle([4] * 3, seed=0, shuffle_shards=1)
     data: Any = SimpleNamespace(
         shards=make_shards(store, 3), shard_numbers=lambda samples: np.asarray(samples) // 4
     )

@@ -40,7 +40,7 @@ pipeline.PlannedBatches.__iter__ = lambda self: islice(whole(self), 2)
 """
 ONLY_RANK_1 = """\
 import os, sys
-from vqgan_train.system.processes import rank_of
+from vqgan_train.system.launch import rank_of
 
 if rank_of(os.environ) == 1 and "vqgan_train" in " ".join(sys.orig_argv):
     import broken_rank

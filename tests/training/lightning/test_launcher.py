@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqgan_train.system.processes import LOST_RANK, TIME_IS_UP, in_words
+from vqgan_train.system.processes import LOST_RANK, TIME_IS_UP, describe_exit_code
 from vqgan_train.training.lightning import launcher
 from vqgan_train.training.lightning.launcher import (
     THREADS_VARIABLE,
@@ -49,9 +49,9 @@ def test_ranks_that_are_done_or_were_told_to_stop_have_not_failed() -> None:
 
 
 def test_exit_codes_in_words() -> None:
-    assert in_words(-9) == "SIGKILL"
-    assert in_words(138) == "SIGUSR1"
-    assert in_words(2) == "exit code 2"
+    assert describe_exit_code(-9) == "SIGKILL"
+    assert describe_exit_code(138) == "SIGUSR1"
+    assert describe_exit_code(2) == "exit code 2"
 
 
 def test_a_run_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

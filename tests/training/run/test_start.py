@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.checkpoint import write_atomically
+from vqgan_train.checkpoint import save_atomically
 from vqgan_train.system.errors import CheckpointError
 from vqgan_train.training.run.folder import OUTPUT_DIR_VARIABLE, RunFolderError, start_folder
 from vqgan_train.training.run.start import ANEW, RunStart, find_start
@@ -53,7 +53,7 @@ def write_checkpoint(path: Path, step: int, parent: dict[str, Any] | None = None
         "ShardDataModule": data_state(step),
         "vqgan_train": {"config": SETTINGS, "parent": parent},
     }
-    write_atomically(content, path)
+    save_atomically(content, path)
     return path
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_state_is_passed_over_by_name(
     write_checkpoint(best, 1)
     whole = last.read_bytes()
     if damage == "half a state":
-        write_atomically({**torch.load(last), "optimizer_states": []}, last)
+        save_atomically({**torch.load(last), "optimizer_states": []}, last)
     else:
         last.write_bytes(
             {"cut": whole[: len(whole) // 2], "garbage": b"\1" * 999, "empty": b""}.get(
@@ -221,7 +221,7 @@ def test_a_given_checkpoint_must_exist_and_be_ours(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="neither auto, never, nor a checkpoint that exists"):
         found(None, "Auto")
     theirs = {"state_dict": {"quantize.embedding.weight": torch.zeros(1)}, "global_step": 7}
-    write_atomically(theirs, tmp_path / "taming.ckpt")
+    save_atomically(theirs, tmp_path / "taming.ckpt")
     with pytest.raises(RunFolderError, match=r"run.resume=taming.ckpt .* model.init_from=taming"):
         found(None, "taming.ckpt")
     with pytest.raises(RunFolderError, match=r"run.parent=taming.ckpt .* model.init_from=taming"):

@@ -15,7 +15,7 @@ from vqgan_train.evaluation.page.metric_table import make_groups, make_notes, ma
 from vqgan_train.evaluation.report.metric_names import METRICS
 from vqgan_train.evaluation.report.results import WITH_FACE, Evaluation
 from vqgan_train.metrics.history import Row
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 QUALITIES = (95, 90, 85, 75, 60)
 """JPEG's, tried from the best on until the pictures fit."""
@@ -41,7 +41,7 @@ def write_page(
     Raises:
         OSError: the file cannot be written.
     """
-    with write_whole(path) as file:
+    with write_atomically(path) as file:
         file.write(_render(found, runs, picture_bytes).encode())
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from vqgan_train.evaluation.report.results import CheckpointResult, Evaluation
 from vqgan_train.evaluation.report.rows import IMAGES_HEAD, face_rows, image_rows, summary_rows
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.files import PARTIAL, try_writing, write_whole
+from vqgan_train.system.files import PARTIAL, try_writing, write_atomically
 
 JSON_FILE = "evaluation.json"
 SUMMARY_FILE = "summary.csv"
@@ -102,7 +102,7 @@ def write_pictures(found: Evaluation, folder: Path) -> None:
         for number, checkpoint in enumerate(found.checkpoints):
             pixels = picture.reconstructions[checkpoint.name]
             _write_png(picture_file(folder, picture.row, number), pixels)
-    with write_whole(folder / JSON_FILE) as file:
+    with write_atomically(folder / JSON_FILE) as file:
         plain = json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False)
         file.write(plain.encode())
 
@@ -184,7 +184,7 @@ def _numbers(value: Any) -> Any:
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with write_whole(path) as file:
+    with write_atomically(path) as file:
         # Captions hold what they will: a lone surrogate would end the command otherwise.
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
         writer = csv.writer(text)
@@ -195,5 +195,5 @@ def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    with write_whole(path) as file:
+    with write_atomically(path) as file:
         Image.fromarray(pixels).save(file, format="PNG")

@@ -15,7 +15,7 @@ from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.shard_check import ShardChecks
 from vqgan_train.shards.naming import expand_shards
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 PROBLEMS_FOUND = 1
 """Exit code if the shards have problems; 0 if not. See also command.USER_ERROR."""
@@ -34,7 +34,7 @@ def check_data(config: CheckDataConfig) -> None:
     report = make_report(collect(checks, config.num_workers), config.image_size)
     sys.stdout.write(f"{to_text(report)}\n")
     if config.output is not None:
-        with write_whole(Path(config.output)) as file:
+        with write_atomically(Path(config.output)) as file:
             file.write(json.dumps(report, indent=2).encode())
     if report["problems"]:
         sys.exit(PROBLEMS_FOUND)
@@ -49,7 +49,7 @@ def require_writable(output: str | None) -> None:
     if output is not None:
         if Path(output).is_dir():
             raise IsADirectoryError(f"output={output} is a folder. Name a file in it.")
-        with write_whole(Path(f"{output}.probe")):
+        with write_atomically(Path(f"{output}.probe")):
             pass
         Path(f"{output}.probe").unlink()
 

@@ -22,7 +22,7 @@ from vqgan_train.shards.naming import PIPE, redact_address
 from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, ShardStore, retry_pause_seconds
 from vqgan_train.shards.remote.transfer import TransferError, fetch_small_files
 from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _read_count(address: str, store: ShardStore) -> int | None:
 
 def _write_count(address: str, store: ShardStore, samples: int, source: str) -> None:
     content = {"address": redact_address(address), "samples": samples, "source": source}
-    with write_whole(store.entry_folder(address) / COUNT_FILE) as file:
+    with write_atomically(store.entry_folder(address) / COUNT_FILE) as file:
         file.write(json.dumps(content).encode())
 
 

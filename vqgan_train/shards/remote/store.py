@@ -29,7 +29,7 @@ from vqgan_train.shards.naming import file_name, redact_address
 from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache, touch
 from vqgan_train.shards.remote.transfer import FinalTransferError, TransferError, fetch_file
 from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import PARTIAL, write_whole
+from vqgan_train.system.files import PARTIAL, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class ShardStore:
             reason, damaged_size = index.problem, index.num_bytes
         message = f"{redact_address(address)} is unavailable after attempt {attempt + 1}: {reason}"
         log.warning("DEAD SHARD: %s", message)
-        with write_whole(self.entry_folder(address) / "dead") as file:
+        with write_atomically(self.entry_folder(address) / "dead") as file:
             file.write(message.encode())
         raise DeadShardError(message)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from vqgan_train.images.bad_images import are_too_many, require_few_dead
 from vqgan_train.shards.naming import printable_name
 from vqgan_train.system.errors import ShardError
 
@@ -41,13 +42,9 @@ class BadSamples(Callback):
             ShardError: there are too many dead shards.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
-        dead = [shard for shard in data.bad_shards() if not shard.num_samples]
+        dead = [shard.problem for shard in data.bad_shards() if not shard.num_samples]
         shards = len(data.train_shards) + len(data.val_shards)
-        if len(dead) > self.max_fraction * max(shards, 100):
-            raise ShardError(
-                f"{len(dead)} of {shards} shards hold nothing to read, more than "
-                f"data.max_bad_fraction={self.max_fraction} allows. The first: {dead[0].problem}"
-            )
+        require_few_dead(dead, shards, self.max_fraction, "data.max_bad_fraction")
 
     def on_train_batch_end(
         self,
@@ -110,7 +107,7 @@ class BadSamples(Callback):
             if bad <= NAMED_AT_FIRST or bad % 100 == 0:
                 log.warning("Left out unreadable sample %d: %s", bad, printable_name(name))
         bad, seen = self._bad_before + self.bad, self._seen_before + self.seen
-        if batch["bad"] and bad > self.max_fraction * max(seen, 100):
+        if batch["bad"] and are_too_many(bad, seen, self.max_fraction):
             raise ShardError(
                 f"{bad} of {seen} samples could not be read, more than "
                 f"data.max_bad_fraction={self.max_fraction} allows. The last: "

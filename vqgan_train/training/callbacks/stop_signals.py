@@ -14,7 +14,7 @@ from vqgan_train.system.processes import (
     SIGNAL_BASE,
     STOP_SIGNALS,
     TIME_IS_UP,
-    in_words,
+    describe_exit_code,
     process_seconds,
 )
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
@@ -72,7 +72,8 @@ class StopSignals(Callback):
         code = self._exit_code()
         if code:
             self.checkpoints.save_last(trainer)
-            cause = f"run.max_hours={self.max_hours}" if code == TIME_IS_UP else in_words(code)
+            is_time_up = code == TIME_IS_UP
+            cause = f"run.max_hours={self.max_hours}" if is_time_up else describe_exit_code(code)
             mark_stopped(self.checkpoints.last.parents[1], f"{cause}, step {trainer.global_step}")
             log.info("\n%s: saved, and stopped.", cause)
             self._tell_submitit(code)

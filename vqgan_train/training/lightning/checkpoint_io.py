@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from vqgan_train.checkpoint import write_atomically
+from vqgan_train.checkpoint import save_atomically
 from vqgan_train.system.errors import CheckpointError
 
 
@@ -18,7 +18,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write a checkpoint; a crash leaves the old file or the new one, never half a file."""
-        write_atomically(checkpoint, Path(path))
+        save_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read tensors and plain values.

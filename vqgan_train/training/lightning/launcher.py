@@ -15,7 +15,7 @@ import torch.distributed
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from vqgan_train.system.processes import LOST_RANK, STOPPED, in_words
+from vqgan_train.system.processes import LOST_RANK, STOPPED, describe_exit_code
 from vqgan_train.training.run.folder import OUTPUT_DIR_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def log_failed_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
     while ranks and not _failed(ranks) and time.monotonic() < deadline:
         time.sleep(0.1)
     for rank, code in _failed(ranks):
-        log.error("Rank %d has ended with %s.", rank, in_words(code))
+        log.error("Rank %d has ended with %s.", rank, describe_exit_code(code))
 
 
 def _failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[tuple[int, int]]:

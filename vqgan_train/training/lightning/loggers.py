@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.metrics.history import read_rows
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import write_atomically
 
 
 class MetricsCsv(Logger):
@@ -81,7 +81,7 @@ class MetricsCsv(Logger):
         writer = csv.DictWriter(table, self._columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-        with write_whole(self.path) as file:
+        with write_atomically(self.path) as file:
             file.write(table.getvalue().encode())
 
 

@@ -15,9 +15,8 @@ import yaml
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.checkpoint import remove_partial
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.files import write_whole
+from vqgan_train.system.files import remove_partial, write_atomically
 from vqgan_train.training.run.logs import is_first_rank
 
 CONFIG_FILE = "config.yaml"
@@ -213,7 +212,7 @@ def start_folder(path: Path, settings: Mapping[str, Any]) -> None:
     try:
         remove_partial(path)
         (path / STOPPED_FILE).unlink(missing_ok=True)
-        with write_whole(path / CONFIG_FILE) as file:
+        with write_atomically(path / CONFIG_FILE) as file:
             file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
     except OSError as error:
         raise not_writable(path, error) from error
@@ -226,7 +225,7 @@ def mark_stopped(path: Path, why: str) -> None:
 
     What srun and torchrun make of the ranks' exit codes does not tell.
     """
-    with write_whole(path / STOPPED_FILE) as file:
+    with write_atomically(path / STOPPED_FILE) as file:
         file.write(f"{why}\n".encode())
 
 
@@ -236,7 +235,7 @@ def wandb_id(folder: Path) -> str:
         return ""  # only the first rank logs
     file = folder / WANDB_ID_FILE
     if not file.exists():
-        with write_whole(file) as written:
+        with write_atomically(file) as written:
             written.write(secrets.token_hex(4).encode())
     return file.read_text()
 

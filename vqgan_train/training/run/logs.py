@@ -14,7 +14,7 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.system.errors import LostRankError, first_line
-from vqgan_train.system.process_group import GONE, is_of_lost_rank
+from vqgan_train.system.process_group import CONNECTION_LOST, is_of_lost_rank
 
 
 def configure_logging() -> None:
@@ -151,6 +151,6 @@ def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
 
 def _notice(error: Exception) -> str:
     """What else it may be, where no connection ended: an address that is taken, say."""
-    if GONE.search(str(error)):
+    if CONNECTION_LOST.search(str(error)):
         return ""
     return f" What this rank noticed: {first_line(error)[:300]}"

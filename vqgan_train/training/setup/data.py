@@ -6,12 +6,12 @@ from pathlib import Path
 
 from vqgan_train.config import Config, DataConfig
 from vqgan_train.config.data import Sampling
+from vqgan_train.images.locations import store_settings
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.naming import expand_sources
 from vqgan_train.shards.remote.store import ShardStore
 from vqgan_train.shards.sample_photos import pack_sample_photos
 from vqgan_train.system.errors import ShardError
-from vqgan_train.system.files import cache_folder
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.data.interleaved import INTERLEAVE_BLOCK, InterleavedOrder
 from vqgan_train.training.data.orders import FullShuffle, SampleOrder, WindowedShuffle
@@ -89,8 +89,8 @@ def _compare_lanes(lanes: int, images: int) -> None:
 def _build_store(data: DataConfig, shards: Sequence[Path | str]) -> ShardStore | None:
     if all(isinstance(shard, Path) for shard in shards):
         return None
-    folder = Path(data.cache_dir).expanduser() if data.cache_dir else cache_folder("shards")
-    return ShardStore(folder, int(data.cache_gb * 1e9), data.stall_seconds, data.attempts)
+    settings = store_settings(data.cache_dir, data.cache_gb, data.stall_seconds, data.attempts)
+    return ShardStore(*settings)
 
 
 def _find_shards(data: DataConfig) -> tuple[Sources, Sources]:

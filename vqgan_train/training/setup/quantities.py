@@ -6,7 +6,7 @@ import os
 from vqgan_train.config import Config, LearningRateScaling
 from vqgan_train.system.devices import require_devices
 from vqgan_train.system.errors import ConfigError
-from vqgan_train.system.processes import settle_world
+from vqgan_train.system.launch import resolve_world_size
 from vqgan_train.training.run.start import RunStart
 
 
@@ -14,12 +14,12 @@ def devices_and_nodes(config: Config) -> tuple[int, int]:
     """How many devices a node train, and how many nodes.
 
     Raises:
-        LaunchError: torchrun or srun has started something else than what is set.
-        DeviceError: this machine does not have the devices.
+        UserError: torchrun or srun has started something else than what is set.
+        UserError: this machine does not have the devices.
     """
     trainer = config.trainer
     here = require_devices(trainer.accelerator.value, "auto")
-    settled = settle_world(os.environ, trainer.devices, trainer.num_nodes, here)
+    settled = resolve_world_size(os.environ, trainer.devices, trainer.num_nodes, here)
     require_devices(trainer.accelerator.value, settled[0])
     return settled
 

@@ -27,7 +27,7 @@ from vqgan_train.config import (
 from vqgan_train.metrics.history import METRICS_FILE
 from vqgan_train.system.devices import require_gpus, require_precision
 from vqgan_train.system.errors import ConfigError
-from vqgan_train.system.processes import find_launch
+from vqgan_train.system.launch import find_launch
 from vqgan_train.training import callbacks
 from vqgan_train.training.lightning.checkpoint_io import AtomicCheckpointIO
 from vqgan_train.training.lightning.launcher import RankStrategy
@@ -120,7 +120,7 @@ def _build_environment() -> ClusterEnvironment:
     launch = find_launch(os.environ)
     if launch is None:
         return LightningEnvironment()
-    return TorchElasticEnvironment() if launch.by == "torchrun" else SlurmStep()
+    return TorchElasticEnvironment() if launch.launcher == "torchrun" else SlurmStep()
 
 
 def _build_callbacks(
@@ -224,7 +224,7 @@ def require_machine(config: TrainerConfig) -> None:
     """Check that the devices can do what is asked of them.
 
     Raises:
-        DeviceError: they cannot.
+        UserError: they cannot.
     """
     require_precision(config.accelerator.value, config.precision.value)
     if config.sync_batchnorm:

@@ -1,4 +1,4 @@
-"""What the system cannot read is not a bad image."""
+"""An image that the system cannot read is not a bad image: it is read again, then an error."""
 
 import errno
 from pathlib import Path
@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 from factories import image_bytes
 
-from vqgan_train.images import locations as patience
+from vqgan_train.images import locations
 from vqgan_train.images.locations import (
-    Encoded,
-    FilePlace,
+    EncodedImage,
+    FileLocation,
+    ImageLocation,
     NoImageError,
-    Place,
-    ShardPlace,
-    read_patiently,
+    ShardLocation,
+    read_with_retries,
 )
-from vqgan_train.images.sources import Part
-from vqgan_train.system.errors import TokenError
+from vqgan_train.images.sources import Chunk
+from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.system.errors import UserError
 from vqgan_train.tokens.batches import load_batches
 
 SYSTEM_ERRORS = (errno.ESTALE, errno.EIO, errno.EACCES, errno.EMFILE, errno.ETIMEDOUT)
@@ -26,23 +27,23 @@ UNREADABLE_FILE = Path("/proc/self/mem")
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PAUSES_SECONDS", (0, 0))
+    monkeypatch.setattr(locations, "RETRY_DELAYS_SECONDS", (0, 0))
 
 
 @pytest.mark.parametrize("number", SYSTEM_ERRORS)
 def test_an_error_of_the_system_that_passes_costs_nothing(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place, asked = FilePlace(0, Path("a.png"), "a.png", ""), []
+    location, asked = FileLocation(0, Path("a.png"), "a.png", ""), []
 
-    def fail_twice(self: FilePlace) -> Encoded:
+    def fail_twice(self: FileLocation) -> EncodedImage:
         asked.append(self)
         if len(asked) < 3:
             raise OSError(number, "it")
-        return Encoded("a.png", "0", "", "a.png", b"image", b"")
+        return EncodedImage("a.png", "0", "", "a.png", b"image", b"")
 
-    monkeypatch.setattr(FilePlace, "read", fail_twice)
-    assert read_patiently(place).image == b"image"
+    monkeypatch.setattr(FileLocation, "read", fail_twice)
+    assert read_with_retries(location).image == b"image"
 
 
 @pytest.mark.skipif(not UNREADABLE_FILE.exists(), reason="there is no /proc here")
@@ -51,27 +52,28 @@ def test_one_that_stays_stops_and_names_the_file(tmp_path: Path, num_workers: in
     good, broken = tmp_path / "good.png", tmp_path / "broken.png"
     good.write_bytes(image_bytes())
     broken.symlink_to(UNREADABLE_FILE)
-    places: list[Place] = [
-        FilePlace(n, file, file.name, "") for n, file in enumerate((good, broken))
+    files: list[ImageLocation] = [
+        FileLocation(n, file, file.name, "") for n, file in enumerate((good, broken))
     ]
     batches = load_batches(
-        [Part("001", places)], resize=16, image_size=16, batch_size=2, num_workers=num_workers
+        [Chunk("001", files)], ImageTransform(16, 16), batch_size=2, num_workers=num_workers
     )
-    with pytest.raises(TokenError, match=r"broken\.png cannot be read: Input/output error"):
+    with pytest.raises(UserError, match=r"broken\.png cannot be read: Input/output error"):
         list(batches)
 
 
 def test_a_file_that_is_not_there_or_cannot_be_is_a_bad_image(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     names = ("gone.png", "folder.png", "x" * 300 + ".png", "folder.png/a.png")
-    places: list[Place] = [FilePlace(n, tmp_path / name, name, "") for n, name in enumerate(names)]
-    for place in places:
+    files: list[ImageLocation] = [
+        FileLocation(n, tmp_path / name, name, "") for n, name in enumerate(names)
+    ]
+    for location in files:
         with pytest.raises(NoImageError):
-            read_patiently(place)
+            read_with_retries(location)
     (batch,) = load_batches(
-        [Part("001", [*places, FilePlace(9, Path("a\0.png"), "a\0.png", "")])],
-        resize=16,
-        image_size=16,
+        [Chunk("001", [*files, FileLocation(9, Path("a\0.png"), "a\0.png", "")])],
+        ImageTransform(16, 16),
         batch_size=9,
         num_workers=0,
     )
@@ -80,5 +82,5 @@ def test_a_file_that_is_not_there_or_cannot_be_is_a_bad_image(tmp_path: Path) ->
 
 
 def test_a_shard_that_is_gone_stops_too(tmp_path: Path) -> None:
-    with pytest.raises(TokenError, match=r"gone\.tar cannot be read: No such file"):
-        read_patiently(ShardPlace(tmp_path / "gone.tar", 0, 512))
+    with pytest.raises(UserError, match=r"gone\.tar cannot be read: No such file"):
+        read_with_retries(ShardLocation(tmp_path / "gone.tar", 0, 512))

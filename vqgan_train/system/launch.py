@@ -1,0 +1,169 @@
+"""The rank of this process, and how torchrun or Slurm's srun started it with others."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from vqgan_train.system.errors import UserError
+
+Environment = Mapping[str, str]
+
+
+class ProcessRank(NamedTuple):
+    """One of several processes that share a command's work."""
+
+    rank: int
+    """Number of this process, from 0 to `world_size` - 1."""
+
+    world_size: int
+    """Number of processes on all machines."""
+
+    local_rank: int
+    """Number of this process among those on its machine; decides which GPU it takes."""
+
+    def select(self, names: list[str]) -> list[str]:
+        """Return every `world_size`-th name, starting at `rank`."""
+        return names[self.rank :: self.world_size]
+
+    def owns(self, number: int) -> bool:
+        """Say whether an item is this process's, by its number from 0 on."""
+        return number % self.world_size == self.rank
+
+
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+SRUN_VARIABLES = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+"""Variables of rank, world size and local rank.
+
+Not SLURM_NTASKS: the script of sbatch has it too, and is no task itself. Only srun makes steps.
+"""
+
+
+def find_process_rank(environment: Environment) -> ProcessRank:
+    """Find which of how many processes this is; without a launcher it is the only one.
+
+    The processes of encode, decode and evaluate need nothing else, so torchrun's variables may also
+    be set by hand.
+
+    Raises:
+        UserError: the variables are no numbers, or the rank is not below the world size.
+    """
+    for variables in (TORCHRUN_VARIABLES, SRUN_VARIABLES):
+        if set(variables[:2]) <= environment.keys():
+            return _read_rank(environment, variables)
+    return ProcessRank(0, 1, 0)
+
+
+def _read_rank(environment: Environment, variables: tuple[str, str, str]) -> ProcessRank:
+    values = {name: environment.get(name, "0") for name in variables}
+    if not all(value.isdecimal() for value in values.values()):
+        raise UserError(
+            f"The environment variables {values} should be numbers. Unset them to run one process."
+        )
+    process = ProcessRank(*map(int, values.values()))
+    if process.rank >= process.world_size:
+        raise UserError(
+            f"The environment has {variables[0]}={process.rank}, but {variables[1]}="
+            f"{process.world_size} processes count from 0 to {process.world_size - 1}."
+        )
+    return process
+
+
+class Launch(NamedTuple):
+    """The ranks of a training run, if torchrun or srun started them."""
+
+    launcher: str
+    """`torchrun` or `srun`."""
+
+    nodes: int
+    """Number of machines."""
+
+    process: ProcessRank
+    """This process among the ranks."""
+
+    @property
+    def devices(self) -> int:
+        """Number of processes per node, rounded down."""
+        return self.process.world_size // self.nodes
+
+
+def find_launch(environment: Environment) -> Launch | None:
+    """Find what torchrun or srun has started; None if this process starts the other ranks itself.
+
+    A step of one task counts as None, because it may be the shell of an interactive job.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        process = _read_rank(environment, TORCHRUN_VARIABLES)
+        return Launch("torchrun", int(environment["GROUP_WORLD_SIZE"]), process)
+    if environment.get("SLURM_STEP_NUM_TASKS", "1") == "1":
+        return None
+    process = _read_rank(environment, SRUN_VARIABLES)
+    return Launch("srun", int(environment["SLURM_STEP_NUM_NODES"]), process)
+
+
+def rank_of(environment: Environment) -> int:
+    """Return the rank of this process in its training run; 0 if it is the only one."""
+    launch = find_launch(environment)
+    if launch is not None:
+        return launch.process.rank
+    return int(environment.get("LOCAL_RANK", "0"))  # set where the first rank starts the others
+
+
+def resolve_world_size(
+    environment: Environment, devices: int | str, nodes: int | str, available_devices: int
+) -> tuple[int, int]:
+    """Decide how many devices per node and how many nodes a training run has.
+
+    Args:
+        environment: of this process.
+        devices: configured devices per node, or `auto`.
+        nodes: configured nodes, or `auto`.
+        available_devices: devices to use for `auto` if no launcher started ranks.
+
+    Returns:
+        Devices per node, nodes.
+
+    Raises:
+        UserError: the settings contradict what torchrun, srun or Slurm started.
+    """
+    launch = find_launch(environment)
+    if launch is None:
+        num_devices = available_devices if devices == "auto" else int(devices)
+        num_nodes = 1 if nodes == "auto" else int(nodes)
+        _require_one_node(environment, num_devices, num_nodes)
+        return num_devices, num_nodes
+    num_devices = launch.devices if devices == "auto" else int(devices)
+    num_nodes = launch.nodes if nodes == "auto" else int(nodes)
+    processes = launch.process.world_size
+    is_uneven = processes % launch.nodes != 0
+    if is_uneven or (num_devices, num_nodes) != (launch.devices, launch.nodes):
+        advice = (
+            f"start it with --nnodes={num_nodes} --nproc-per-node={num_devices}"
+            if launch.launcher == "torchrun"
+            else f"ask for --nodes={num_nodes} --ntasks-per-node={num_devices}"
+        )
+        raise UserError(
+            f"{launch.launcher} has started {processes} processes on {launch.nodes} node(s), but "
+            f"trainer.devices={devices} per node and trainer.num_nodes={nodes} make "
+            f"{num_devices * num_nodes} on {num_nodes}. Leave both at auto, which takes "
+            f"what {launch.launcher} has started, the same number on each node; or {advice}."
+        )
+    return num_devices, num_nodes
+
+
+def _require_one_node(environment: Environment, devices: int, nodes: int) -> None:
+    """Check that a run without launcher can start its ranks itself, all on this node."""
+    if nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={nodes}, but this is 1 process on 1 node, and it cannot start "
+            f"others elsewhere. Start {nodes * devices} with srun or torchrun "
+            "(docs/launching.md), or set trainer.num_nodes=1."
+        )
+    if "SLURM_JOB_ID" not in environment or "SLURM_STEP_ID" in environment:
+        return
+    allocated_nodes = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
+    tasks = int(environment.get("SLURM_NTASKS", "1"))
+    if allocated_nodes > 1 or tasks not in (1, devices):
+        raise UserError(
+            f"The Slurm job has {allocated_nodes} node(s) and {tasks} task(s), but without srun "
+            f"this is 1 process, which would train on {devices} device(s) of 1 node. Write srun "
+            "in front of the command, or ask for --nodes=1 --ntasks=1."
+        )

@@ -52,7 +52,7 @@ def count_samples(addresses: Sequence[str], store: ShardStore) -> list[int]:
 
 
 def stats_address(address: str) -> str | None:
-    """Return the address of img2dataset's statistics; None if the tar's name is ambiguous."""
+    """Return the address of img2dataset's statistics; None if the tar's name is not clear."""
     if address.startswith(PIPE):
         is_unique = address.count(".tar") == 1
         return address.replace(".tar", "_stats.json") if is_unique else None

@@ -61,7 +61,7 @@ class ShardDataset(Dataset[Sample]):
             return Sample(f"{name}: {reason(error)}", None)
 
     def samples_to_check(self, count: int) -> range:
-        """Return the first `count` samples of the first available shard."""
+        """Return the first `count` samples of the first available shard; of all, if none is."""
         # Looks at no more than `count` shards, because each may have to be downloaded.
         for shard, first in zip(self.shards[:count], self._firsts.tolist(), strict=False):
             if shard.is_available():

@@ -1,4 +1,4 @@
-"""pack: folders of images become shards, the same ones every time, after a kill too."""
+"""`pack`: the same folders always give the same shards, also after a kill."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from vqgan_train.config import PackConfig
 from vqgan_train.images.sample import image_bytes as image_in
 from vqgan_train.preparation.pack import pack
 from vqgan_train.shards.index import index_shards
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 
 
 def config(folder: Path, **changes: Any) -> PackConfig:
@@ -129,7 +129,7 @@ def test_a_shard_of_which_nothing_can_be_read_leaves_its_report(tmp_path: Path) 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "in" / "1.jpg", b"no")
-    with pytest.raises(PreparationError, match=r"None of the 1 pictures .* 1 x no image format"):
+    with pytest.raises(UserError, match=r"None of the 1 pictures .* 1 x no image format"):
         pack(config(tmp_path))
 
 
@@ -183,7 +183,7 @@ def test_a_second_run_reads_no_image_and_says_the_same(
     write(tmp_path / "in" / "bad.jpg", b"")
     pack(config(tmp_path))
     said = capsys.readouterr().out
-    monkeypatch.setattr("vqgan_train.preparation.pack._load", None)
+    monkeypatch.setattr("vqgan_train.preparation.packing._readable_samples", None)
     pack(config(tmp_path))
     assert capsys.readouterr().out == said
 
@@ -204,14 +204,14 @@ def test_another_job_does_not_go_on_in_the_same_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pack(config(tmp_path))
-    with pytest.raises(PreparationError, match=told):
+    with pytest.raises(UserError, match=told):
         pack(config(tmp_path, **change))
 
 
 def test_an_image_that_changed_is_noticed(tmp_path: Path, many_kinds: dict[str, bytes]) -> None:
     pack(config(tmp_path))
     os.utime(tmp_path / "in" / "b" / "c.png", ns=(0, 0))
-    with pytest.raises(PreparationError, match="images_fingerprint was"):
+    with pytest.raises(UserError, match="images_fingerprint was"):
         pack(config(tmp_path))
 
 
@@ -233,7 +233,7 @@ def test_inputs_that_make_no_sense_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "empty" / "a.md", "x")
-    with pytest.raises(PreparationError, match="^" + told.replace("{", r"\{")):
+    with pytest.raises(UserError, match="^" + told.replace("{", r"\{")):
         pack(config(tmp_path, inputs=inputs))
     assert not (tmp_path / "out").exists()
 
@@ -253,7 +253,7 @@ def test_tables_that_make_no_sense_are_refused(
     file = tmp_path / "table.csv"
     if table is not None:
         write(file, table)
-    with pytest.raises(PreparationError, match=told):
+    with pytest.raises(UserError, match=told):
         pack(config(tmp_path, captions=str(file)))
 
 
@@ -261,9 +261,9 @@ def test_a_folder_that_is_something_else_is_left_alone(
     tmp_path: Path, many_kinds: dict[str, bytes]
 ) -> None:
     write(tmp_path / "out" / "thesis.txt", "x")
-    with pytest.raises(PreparationError, match="holds files that no such job began"):
+    with pytest.raises(UserError, match="holds files that no such job began"):
         pack(config(tmp_path))
-    with pytest.raises(PreparationError, match=r"table\.csv is a file"):
+    with pytest.raises(UserError, match=r"table\.csv is a file"):
         pack(config(tmp_path, output=str(write(tmp_path / "table.csv", ""))))
 
 

@@ -17,10 +17,10 @@ from factories import read_with_webdataset
 from photo_server import large_png, photo_server
 from PIL import Image
 
-from vqgan_train.preparation.download import report_lines
+from vqgan_train.config import LinksConfig
+from vqgan_train.preparation.download import options_of, report_lines
 from vqgan_train.preparation.img2dataset import (
     REQUIREMENT,
-    DownloadOptions,
     DownloadReport,
     prepare_environment,
     read_report,
@@ -31,10 +31,6 @@ from vqgan_train.preparation.img2dataset import (
 from vqgan_train.preparation.links import BadRows
 from vqgan_train.shards.index import index_shard
 from vqgan_train.system.errors import UserError
-
-OPTIONS = DownloadOptions(
-    shorter_side=256, samples_per_shard=20, processes=1, threads=8, timeout_seconds=2, retries=0
-)
 
 TROUBLES = ("page", "slow", "broken", "short", "noai")
 
@@ -233,7 +229,7 @@ def test_what_img2dataset_says_wrong_is_told(tmp_path: Path) -> None:
     program.chmod(0o755)
     assert prepare_environment(tmp_path) == program
     with pytest.raises(UserError, match="exit code 3"):
-        run_img2dataset(program, tmp_path, tmp_path / "shards", OPTIONS)
+        run_img2dataset(program, {})
 
 
 def test_an_environment_without_it_is_refused(tmp_path: Path) -> None:
@@ -257,9 +253,12 @@ def test_an_installation_that_fails_is_told_and_not_taken_for_done(
     assert not list(cache.glob("img2dataset-*/ready"))
 
 
-def test_no_size_keeps_the_size() -> None:
-    keep = DownloadOptions(
-        shorter_side=None, samples_per_shard=2, processes=1, threads=1, timeout_seconds=1, retries=0
-    )
-    assert "--resize_mode=no" in keep.arguments(Path("lists"), Path("shards"))
-    assert "--resize_mode=keep_ratio" in OPTIONS.arguments(Path("lists"), Path("shards"))
+def test_a_null_side_keeps_the_size() -> None:
+    config = LinksConfig(
+        links="x", output="y", samples_per_shard=2, shorter_side=256, processes=1, threads=1,
+        timeout_seconds=1, retries=0, min_success_fraction=0.3, environment=None,
+    )  # fmt: skip
+    folders = Path("lists"), Path("shards")
+    assert options_of(config, *folders)["resize_mode"] == "keep_ratio"
+    config.shorter_side = None
+    assert options_of(config, *folders)["resize_mode"] == "no"

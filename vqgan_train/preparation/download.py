@@ -6,7 +6,6 @@ from vqgan_train.config import LinksConfig
 from vqgan_train.preparation.command_report import MAX_COUNTS, publish_report, report_line
 from vqgan_train.preparation.img2dataset import (
     VERSION,
-    DownloadOptions,
     DownloadReport,
     prepare_environment,
     read_report,
@@ -20,6 +19,8 @@ from vqgan_train.system.jobs import fingerprint, open_job, stamp
 
 MAX_LINKS_PER_LIST = 1_000_000
 """img2dataset holds one list in memory."""
+
+JPEG_QUALITY = 95
 
 
 def download(config: LinksConfig, read: ReadLinks) -> None:
@@ -36,30 +37,50 @@ def download(config: LinksConfig, read: ReadLinks) -> None:
     lists, shards = output / "lists", output / "shards"
     files = expand_shards(config.links, noun="lists of links", ending="")
     program = prepare_environment(None if config.environment is None else Path(config.environment))
-    options = DownloadOptions(
-        shorter_side=config.shorter_side,
-        samples_per_shard=config.samples_per_shard,
-        processes=config.processes,
-        threads=config.threads,
-        timeout_seconds=config.timeout_seconds,
-        retries=config.retries,
-    )
     job = {
         "command": read.__name__,
         "links_fingerprint": fingerprint(map(stamp, files)),
-        "samples_per_shard": options.samples_per_shard,
-        "shorter_side": options.shorter_side,
+        "samples_per_shard": config.samples_per_shard,
+        "shorter_side": config.shorter_side,
         "img2dataset": VERSION,
     }
     open_job(output, job)
     # Lists hold a whole number of shards, because each list ends with a shard that may be small.
-    rows = max(MAX_LINKS_PER_LIST // options.samples_per_shard, 1) * options.samples_per_shard
+    rows = max(MAX_LINKS_PER_LIST // config.samples_per_shard, 1) * config.samples_per_shard
     counts, bad = write_lists(files, read, lists, rows=rows)
-    run_img2dataset(program, lists, shards, options)
-    report = read_report(shards, counts, options.samples_per_shard)
+    shards.mkdir(exist_ok=True)
+    run_img2dataset(program, options_of(config, lists, shards))
+    report = read_report(shards, counts, config.samples_per_shard)
     num_removed = remove_empty_shards(shards)
     publish_report(output, report_lines(report, bad, shards, num_removed))
     require_min_success(report, config.min_success_fraction)
+
+
+def options_of(config: LinksConfig, lists: Path, shards: Path) -> dict[str, object]:
+    """Translate the settings into options of img2dataset's command line."""
+    return {
+        "url_list": lists.resolve(),
+        "input_format": "jsonl",
+        "url_col": "url",
+        "caption_col": "caption",
+        "output_folder": shards.resolve(),
+        "output_format": "webdataset",
+        "number_sample_per_shard": config.samples_per_shard,
+        # No crop: training crops, and can do so at random.
+        "resize_mode": "no" if config.shorter_side is None else "keep_ratio",
+        "image_size": config.shorter_side or 256,
+        "resize_only_if_bigger": True,
+        # Encode only images that are scaled, have an alpha channel or are not JPEGs.
+        "skip_reencode": True,
+        "encode_format": "jpg",
+        "encode_quality": JPEG_QUALITY,
+        "extract_exif": False,  # it contains places and names
+        "processes_count": config.processes,
+        "thread_count": config.threads,
+        "timeout": config.timeout_seconds,
+        "retries": config.retries,
+        "enable_wandb": False,
+    }
 
 
 def report_lines(report: DownloadReport, bad: BadRows, shards: Path, num_removed: int) -> list[str]:

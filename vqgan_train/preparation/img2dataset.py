@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,53 +20,6 @@ VERSION = "1.47.0"
 REQUIREMENT = f"img2dataset=={VERSION}"
 FIRST_PYTHON_WITHOUT_IMGHDR = (3, 13)
 """img2dataset 1.47.0 imports imghdr, which Python 3.13 removed."""
-
-JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DownloadOptions:
-    """Options of a download; see `LinksConfig`."""
-
-    shorter_side: int | None
-    """Shorter side in pixels to which larger images are scaled down. None: no scaling."""
-
-    samples_per_shard: int
-    """Links per shard; failed links leave it smaller."""
-
-    processes: int
-    threads: int
-    """Simultaneous downloads per process."""
-
-    timeout_seconds: int
-    retries: int
-
-    def arguments(self, lists: Path, shards: Path) -> list[str]:
-        """Return the arguments of img2dataset's command line."""
-        options: dict[str, object] = {
-            "url_list": lists.resolve(),
-            "input_format": "jsonl",
-            "url_col": "url",
-            "caption_col": "caption",
-            "output_folder": shards.resolve(),
-            "output_format": "webdataset",
-            "number_sample_per_shard": self.samples_per_shard,
-            # No crop: training crops, and can do so at random.
-            "resize_mode": "no" if self.shorter_side is None else "keep_ratio",
-            "image_size": self.shorter_side or 256,
-            "resize_only_if_bigger": True,
-            # Only images that are scaled, have an alpha channel or are not JPEGs are encoded.
-            "skip_reencode": True,
-            "encode_format": "jpg",
-            "encode_quality": JPEG_QUALITY,
-            "extract_exif": False,  # it contains places and names
-            "processes_count": self.processes,
-            "thread_count": self.threads,
-            "timeout": self.timeout_seconds,
-            "retries": self.retries,
-            "enable_wandb": False,
-        }
-        return [f"--{name}={value}" for name, value in options.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +55,12 @@ def prepare_environment(folder: Path | None) -> Path:
     environment = cache_folder(f"img2dataset-{VERSION}")
     with cache_lock("img2dataset"):
         if not (environment / "ready").exists():
-            _require_old_python()
+            if sys.version_info >= FIRST_PYTHON_WITHOUT_IMGHDR:
+                raise UserError(
+                    f"{REQUIREMENT} needs Python 3.12 or older; this is {sys.version.split()[0]}. "
+                    "Create an environment with an older Python, install it there, and set "
+                    "environment=FOLDER."
+                )
             _run([sys.executable, "-m", "venv", "--clear", str(environment)])
             pip = _program(environment).with_name("pip")
             _run([str(pip), "install", "-q", REQUIREMENT])
@@ -114,14 +72,6 @@ def _program(environment: Path) -> Path:
     return environment / "bin" / "img2dataset"
 
 
-def _require_old_python() -> None:
-    if sys.version_info >= FIRST_PYTHON_WITHOUT_IMGHDR:
-        raise UserError(
-            f"{REQUIREMENT} needs Python 3.12 or older; this is {sys.version.split()[0]}. Create "
-            "an environment with an older Python, install it there, and set environment=FOLDER."
-        )
-
-
 def _run(command: Sequence[str]) -> None:
     finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if finished.returncode:
@@ -131,19 +81,19 @@ def _run(command: Sequence[str]) -> None:
         )
 
 
-def run_img2dataset(program: Path, lists: Path, shards: Path, options: DownloadOptions) -> None:
-    """Download lists into shards; shards that an earlier run finished are kept.
+def run_img2dataset(program: Path, options: Mapping[str, object]) -> None:
+    """Run img2dataset with options of its command line; it keeps shards that are finished.
 
     Raises:
         UserError: img2dataset failed.
     """
-    shards.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
         "NO_ALBUMENTATIONS_UPDATE": "1",  # otherwise it asks a server for its newest version
         "PYTHONPATH": "",  # otherwise it may import packages of our environment
     }
-    finished = subprocess.run([str(program), *options.arguments(lists, shards)], env=environment)
+    command = [str(program), *(f"--{name}={value}" for name, value in options.items())]
+    finished = subprocess.run(command, env=environment)
     if finished.returncode:
         raise UserError(
             f"img2dataset failed with exit code {finished.returncode}; its output is above. Run "

@@ -1,4 +1,4 @@
-"""How much arithmetic a step is, and how fast a device does it."""
+"""Counts the arithmetic of a training step, and measures how fast a device multiplies matrices."""
 
 import time
 from typing import Any
@@ -12,10 +12,10 @@ MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
 
 
 class Operations(TorchDispatchMode):
-    """Counts multiplications and additions of convolutions, products and attention, as torch does.
+    """Counts FLOP of convolutions, matrix products and attention with torch's formulas.
 
-    torch's FlopCounterMode also asks which module an operation belongs to, and cannot where
-    autograd.grad is called inside a step.
+    torch's FlopCounterMode cannot be used: it also tracks modules, which fails when autograd.grad
+    is called inside a step.
     """
 
     def __init__(self) -> None:
@@ -32,19 +32,19 @@ class Operations(TorchDispatchMode):
 
 
 def matrix_rate(dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of a product of large square matrices, the best of five."""
+    """Return the FLOP/s of a product of large square matrices: the best of five after a warm-up."""
     side = MATRIX_SIDES[device]
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(6):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         (left @ right)[0, 0].item()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
     return 2 * side**3 / min(seconds[1:])
 
 
 def matrix_rates(device: str) -> dict[str, float]:
-    """FLOP/s of the arithmetics that the sides use here."""
+    """Return the FLOP/s of each precision that the compared steps use on this device."""
     rates = {
         "fp32": matrix_rate(torch.float32, device),
         "bf16": matrix_rate(torch.bfloat16, device),

@@ -1,15 +1,17 @@
-"""Images a second and core, from shard to tensor: ours, the original's way, decoding alone.
+"""Measure the data pipeline in images per second on one core, from shards to batches of tensors.
 
     python scripts/bench_data.py 'SHARDS' [--rounds 9] [--images 400]
 
-One process with one thread, the sides taking turns in one run. Ours is what training uses, with
-all its checks: random places of shards in the order of a plan, WebDataset's grouping, decoding,
-scaling, batches. The original's is what its data set of files did: PIL, albumentations, batches;
-its images lie in a folder, all in the page cache. Without albumentations (the extra `benchmarks`)
-its side is left out, and the output says so. Writes docs/benchmarks/data.json and the table.
+Compares four sides, which take turns in one process with one thread:
+
+- ours: what training does. It reads samples in shuffled order, then decodes, scales and batches.
+- original: what taming-transformers did with image files: PIL, albumentations and batches. Its
+  files are in the page cache. Without albumentations (the extra `benchmarks`), it is left out.
+- two upper limits: PIL and simplejpeg, which only decode.
+
+Writes docs/benchmarks/data.json and the table in docs/benchmarks/README.md.
 """
 
-import argparse
 import importlib.util
 import io
 import os
@@ -26,6 +28,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 import numpy as np
 import simplejpeg
 import torch
+from command_line import Parser, count
 from pages import ROOT, machine, put, table, write_json
 from PIL import Image
 from torch import Tensor
@@ -54,11 +57,11 @@ NAMES = {
 SIZE, BATCH_SIZE, SEED = 256, 8, 0
 
 Side = Callable[[], int]
-"""Goes through all images once, and says how many it went through."""
+"""Function that processes all images once and returns their number."""
 
 
 class FilesOfTheOriginal(Dataset[dict[str, Any]]):
-    """Images as taming/data/base.py reads them: RGB, shorter side to 256, centre crop, [-1, 1]."""
+    """Dataset of image files as in taming/data/base.py: shorter side 256, centre crop, [-1, 1]."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         import albumentations
@@ -83,18 +86,21 @@ class FilesOfTheOriginal(Dataset[dict[str, Any]]):
         return {"image": (pixels / 127.5 - 1.0).astype(np.float32), "file_path_": str(path)}
 
 
-def measure(patterns: Sequence[str], rounds: int, most_images: int) -> dict[str, Any]:
-    """Let the sides take turns.
+def measure(patterns: Sequence[str], rounds: int, max_images: int) -> dict[str, Any]:
+    """Measure all sides in turn.
 
     Args:
-        patterns: of shards.
-        rounds: turns of each side.
-        most_images: that are read in a turn.
+        patterns: paths, globs or brace patterns of the shards.
+        rounds: measured turns of each side.
+        max_images: images read per turn; rounded down to whole batches.
+
+    Returns:
+        Machine, settings and measurements, as written to data.json.
     """
     torch.set_num_threads(1)
     transform = ImageTransform(SIZE, SIZE, random_crop=False, random_flip=False)
     data = ShardDataset(index_shards(expand_shards(patterns)), transform, SEED)
-    images = min(len(data), most_images) // BATCH_SIZE * BATCH_SIZE
+    images = min(len(data), max_images) // BATCH_SIZE * BATCH_SIZE
     draws = FullShuffle(len(data), SEED).sample_refs(0, images)
     encoded = [*_encoded(data, draws)]
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +110,7 @@ def measure(patterns: Sequence[str], rounds: int, most_images: int) -> dict[str,
             started_at = time.process_time()
             assert sides[name]() == images
             seconds[name].append(time.process_time() - started_at)
-    # The first turn of each warms caches.
+    # The first turn of each side is dropped, because it fills caches.
     speeds = {name: [round(images / s, 1) for s in took[1:]] for name, took in seconds.items()}
     sizes = [Image.open(io.BytesIO(content)).size for content in encoded]
     return {
@@ -137,7 +143,7 @@ def _encoded(data: ShardDataset, draws: Sequence[SampleRef]) -> Iterator[bytes]:
 def _make_sides(
     data: ShardDataset, draws: Sequence[SampleRef], encoded: Sequence[bytes], folder: Path
 ) -> tuple[dict[str, Side], int | None]:
-    """The sides, and how far apart ours and the original's are in grey levels."""
+    """Build the sides, and compare the pixels of ours and the original's in grey levels."""
     plan = FullShuffle(len(data), SEED)
     batches = PlannedBatches(
         plan, position=0, num_batches=len(draws) // BATCH_SIZE, batch_size=BATCH_SIZE,
@@ -176,7 +182,7 @@ def _decode_by_simplejpeg(content: bytes) -> int:
 
 
 def to_table(results: dict[str, Any]) -> str:
-    """Write results as Markdown."""
+    """Format the results as a Markdown table with notes."""
     speeds = results["images_a_second_and_core"]
     ours = speeds["ours"]
     rows = []
@@ -205,14 +211,18 @@ def to_table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Read the command line, measure, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the benchmark."""
+    parser = Parser(__doc__)
     parser.add_argument("shards", nargs="+", help="path, glob or brace pattern of tar files")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--dry-run", action="store_true", help="print, and write nothing")
+    parser.add_argument(
+        "--rounds", type=count, default=9, metavar="N", help="turns per side (default: 9)"
+    )
+    parser.add_argument(
+        "--images", type=count, default=400, metavar="N", help="images per turn (default: 400)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the table without writing files"
+    )
     arguments = parser.parse_args()
     results = measure(arguments.shards, arguments.rounds, arguments.images)
     print(to_table(results))

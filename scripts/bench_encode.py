@@ -1,13 +1,15 @@
-"""Images a second, from photos on a disk to files of tokens: ours and the original's way.
+"""Measure how many images per second are encoded, from photos on disk to token files.
 
     python scripts/bench_encode.py [SHARDS] [--images 48] [--rounds 3] [--batch-size 8]
 
-Both encode the same photos with the same random weights of f16-16384, at 256 pixels, in float32,
-on this machine's processor, taking turns in one run. Ours is `python -m vqgan_train.encode` after
-its start: shards, loader processes, parquet. The original's way is what DALL-E mini's scripts did,
-with the original's own class: image files, PIL (LANCZOS, centre crop), batches through VQModel, a
-list of lists into parquet. Writes docs/benchmarks/encode.json. Without SHARDS: photos that
-scikit-image ships.
+Compares two sides, which take turns. Both encode the same photos at 256 pixels with the same random
+weights of f16-16384, in float32 on the CPU:
+
+- ours: `python -m vqgan_train.encode` without its start-up: shards, loader processes, parquet.
+- original: what DALL-E mini's scripts did with taming-transformers: image files, PIL (LANCZOS,
+  centre crop), batches through VQModel, parquet.
+
+Without SHARDS, the photos are those of scikit-image. Writes docs/benchmarks/encode.json.
 """
 
 import json
@@ -54,7 +56,7 @@ PACKAGES = ("torch", "pillow", "pyarrow", "taming-transformers-rom1504")
 
 
 def make_weights(folder: Path) -> Path:
-    """Write random weights as the original does."""
+    """Write a checkpoint of random weights in the original's format."""
     torch.manual_seed(0)
     weights = {f"generator.{n}": w for n, w in VQGAN(**ARCHITECTURE).state_dict().items()}
     checkpoint = folder / "random.ckpt"
@@ -63,7 +65,7 @@ def make_weights(folder: Path) -> Path:
 
 
 def make_photos(shards: Sequence[Path], count: int, folder: Path) -> tuple[Path, list[Path]]:
-    """Put the first photos into one shard, and into files."""
+    """Copy the first photos into one shard and into image files; return the paths of both."""
     samples: list[dict[str, Any]] = []
     for shard in shards:
         index = index_shard(shard)
@@ -79,7 +81,7 @@ def make_photos(shards: Sequence[Path], count: int, folder: Path) -> tuple[Path,
 
 
 def our_way(checkpoint: Path, shard: Path, folder: Path, batch_size: int) -> Callable[[int], None]:
-    """Encode a shard into a folder of each round's own."""
+    """Return a function that encodes the shard, given the round's number."""
     tokenizer = load_tokenizer(checkpoint, torch.device("cpu"), "fp32")
     metadata = tokenizer.describe(pixel_range="signed", resize=SIDE, image_size=SIDE)
     source = from_shards([shard], samples_per_file=10_000)
@@ -104,7 +106,7 @@ def our_way(checkpoint: Path, shard: Path, folder: Path, batch_size: int) -> Cal
 def originals_way(
     checkpoint: Path, files: Sequence[Path], folder: Path, batch_size: int
 ) -> Callable[[int], None]:
-    """Encode image files as DALL-E mini's scripts did."""
+    """Return a function that encodes the files as DALL-E mini did, given the round's number."""
     model = original_model(checkpoint, folder)
 
     @torch.no_grad()
@@ -121,7 +123,7 @@ def originals_way(
 
 
 def load(file: Path) -> Tensor:
-    """Decode, resize, crop: (3, SIDE, SIDE) float32 in [-1, 1]."""
+    """Decode, resize and crop an image: float32 (3, SIDE, SIDE) in [-1, 1]."""
     with Image.open(file) as opened:
         image = opened.convert("RGB")
     scale = SIDE / min(image.size)
@@ -133,8 +135,8 @@ def load(file: Path) -> Tensor:
 
 
 def original_model(checkpoint: Path, folder: Path) -> nn.Module:
-    """The original's VQModel with the same weights."""
-    # taming.models.vqgan wants one function of a training script for a Lightning long gone.
+    """Load the checkpoint into the original's VQModel."""
+    # taming.models.vqgan imports this function from a script that needs a Lightning of 2021.
     script: Any = types.ModuleType("taming.main")
     script.instantiate_from_config = lambda config: config["module"]
     sys.modules["taming.main"] = script
@@ -152,13 +154,13 @@ def original_model(checkpoint: Path, folder: Path) -> nn.Module:
 def measure(
     sides: dict[str, Callable[[int], None]], rounds: int, images: int
 ) -> dict[str, list[float]]:
-    """Images a second of each side and round; one round before is thrown away."""
+    """Measure images per second of each side and round, after a warm-up round."""
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, encode in sides.items():
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             encode(number)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - started_at
             print(f"round {number}, {name}: {images / seconds:.2f} images/s", flush=True)
             if number:
                 speeds[name].append(round(images / seconds, 3))
@@ -166,32 +168,31 @@ def measure(
 
 
 def main() -> None:
-    """Measure and write down."""
+    """Run the benchmark."""
     parser = Parser(__doc__)
     option = parser.add_argument
     option("shards", nargs="?", help="path, glob or brace pattern of tar files with photos")
     option("--images", type=count, default=48, metavar="N",
-           help="the first N of the shards, or as many as there are (default: 48)")  # fmt: skip
+           help="number of photos to encode, at most all in the shards (default: 48)")  # fmt: skip
     option("--rounds", type=count, default=3, metavar="N",
-           help="times that each side encodes them all, beside a first one that is not timed "
-           "(default: 3)")  # fmt: skip
+           help="measured rounds, after a warm-up round (default: 3)")  # fmt: skip
     option("--batch-size", type=count, default=8, metavar="N",
-           help="images that go through the model at once (default: 8)")  # fmt: skip
+           help="images per batch (default: 8)")  # fmt: skip
     option("--output", type=output_file, default=RESULTS, metavar="FILE",
            help="JSON to write (default: docs/benchmarks/encode.json)")  # fmt: skip
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     exit_on_signals()
-    shards = expand_shards([given.shards]) if given.shards else [pack_sample_photos()[0]]
+    shards = expand_shards([arguments.shards]) if arguments.shards else [pack_sample_photos()[0]]
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = make_weights(folder)
-        shard, files = make_photos(shards, given.images, folder)
+        shard, files = make_photos(shards, arguments.images, folder)
         sides = {
-            "ours": our_way(checkpoint, shard, folder, given.batch_size),
-            "original": originals_way(checkpoint, files, folder, given.batch_size),
+            "ours": our_way(checkpoint, shard, folder, arguments.batch_size),
+            "original": originals_way(checkpoint, files, folder, arguments.batch_size),
         }
-        speeds = measure(sides, given.rounds, len(files))
+        speeds = measure(sides, arguments.rounds, len(files))
     medians = {name: round(statistics.median(values), 3) for name, values in speeds.items()}
     results = {
         "what": "images a second, photos to parquet, f16-16384 at 256 pixels, float32",
@@ -199,12 +200,12 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "load_average": {"before": round(load_before, 2), "after": round(os.getloadavg()[0], 2)},
         "images": len(files),
-        "batch_size": given.batch_size,
+        "batch_size": arguments.batch_size,
         "images_per_second": speeds,
         "median": medians,
         "ratio_of_medians": round(medians["ours"] / medians["original"], 3),
     }
-    write_json(given.output, results)
+    write_json(arguments.output, results)
     print(json.dumps(results["median"]), results["ratio_of_medians"])
 
 

@@ -1,12 +1,11 @@
-"""The memory that `python -m vqgan_train.evaluate` needs, and how it grows with the images.
+"""Measure how much memory `python -m vqgan_train.evaluate` needs per image.
 
     python scripts/bench_evaluate.py [--images 1000 3000 8000] [--num-workers 2]
 
-Makes shards of small pictures with captions, evaluates two tiny models of random weights on each
-number of them by the command itself, and notes the resident memory of its process and of its
-loader processes while it runs. What two numbers of images differ by is what an image costs:
-pixels are not kept, so it is the same for pictures of any size. Linux only. Writes
-docs/benchmarks/evaluate.json and the table of docs/evaluation.md.
+Runs the command on shards of small images with captions and two tiny models with random weights,
+once for each number of images, and records the memory of all its processes. The difference between
+two runs gives the memory per image. It does not depend on the image size, because pixels are not
+kept. Linux only. Writes docs/benchmarks/evaluate.json and the table in docs/evaluation.md.
 """
 
 import io
@@ -49,11 +48,14 @@ EXAMPLE_IMAGES = 50_000
 
 
 def measure(counts: Sequence[int], *, num_workers: int) -> dict[str, Any]:
-    """Evaluate each number of images.
+    """Run one evaluation per number of images.
 
     Args:
-        counts: of images, ascending, in hundreds; two at least.
-        num_workers: processes that read.
+        counts: numbers of images: at least two, ascending, multiples of 100.
+        num_workers: loader processes.
+
+    Returns:
+        Machine, settings and measurements, as written to evaluate.json.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,7 +77,7 @@ def measure(counts: Sequence[int], *, num_workers: int) -> dict[str, Any]:
 
 
 def make_weights(path: Path, seed: int) -> Path:
-    """Write random weights as the original does."""
+    """Write a checkpoint of random weights in the original's format."""
     torch.manual_seed(seed)
     weights = {f"generator.{n}": w for n, w in VQGAN(**ARCHITECTURE).state_dict().items()}
     torch.save({"state_dict": to_original(weights)}, path)
@@ -83,7 +85,7 @@ def make_weights(path: Path, seed: int) -> Path:
 
 
 def make_shards(folder: Path, count: int) -> None:
-    """Write shards of noise, with captions as long as those of the web are."""
+    """Write shards of noise images with captions of typical length."""
     random = np.random.default_rng(0)
     for shard, first in enumerate(range(0, count, SAMPLES_A_SHARD)):
         samples = [
@@ -106,7 +108,7 @@ def _png(random: np.random.Generator) -> bytes:
 def evaluate(
     checkpoints: Sequence[Path], folder: Path, count: int, num_workers: int
 ) -> dict[str, Any]:
-    """Run the command on the first images; its seconds, and the most memory it had."""
+    """Run the command on the first images; return its duration and peak memory."""
     last = count // SAMPLES_A_SHARD - 1
     command = [
         *(sys.executable, "-m", "vqgan_train.evaluate"),
@@ -117,7 +119,7 @@ def evaluate(
         *(f"resize={SIDE}", f"image_size={SIDE}", "faces.detect=false", "accelerator=cpu"),
         f"num_workers={num_workers}",
     ]
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         most_resident = most_own = 0
@@ -130,14 +132,14 @@ def evaluate(
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     return {
         "images": count,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - started_at, 1),
         "most_resident_bytes": most_resident,
         "most_own_bytes": most_own,
     }
 
 
 def _family(process: int) -> Iterator[int]:
-    """A process, its children, theirs, and so on."""
+    """Yield a process and all its descendants."""
     yield process
     file = Path(f"/proc/{process}/task/{process}/children")
     for child in _text(file).split():
@@ -145,24 +147,24 @@ def _family(process: int) -> Iterator[int]:
 
 
 def _bytes_of(process: int, *kinds: str) -> int:
-    """Of kinds of memory that Linux distinguishes."""
+    """Sum up some of the memory kinds in a process's smaps_rollup."""
     lines = _text(Path(f"/proc/{process}/smaps_rollup")).splitlines()
     sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines[1:]}
     return sum(sizes.get(kind, 0) for kind in kinds)
 
 
 def _resident_bytes(process: int) -> int:
-    """Libraries, which other programs may have a share in, count in each process."""
+    """Return the resident memory; libraries shared by several processes count in each."""
     return _bytes_of(process, "Rss")
 
 
 def _own_bytes(process: int) -> int:
-    """What is no file: what processes have a share in counts once in all."""
+    """Return the memory that maps no file; pages shared by processes count once in total."""
     return _bytes_of(process, "Pss_Anon", "Pss_Shmem")
 
 
 def _text(file: Path) -> str:
-    """Of a process; nothing where it has just ended."""
+    """Read a file of /proc; return an empty text if the process has ended."""
     try:
         return file.read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -170,14 +172,14 @@ def _text(file: Path) -> str:
 
 
 def bytes_an_image(runs: Sequence[Mapping[str, Any]]) -> float:
-    """What the last run needed more than the one before, for each image that it had more."""
+    """Return the additional memory of the last run per additional image."""
     before, last = runs[-2:]
     more = last["most_own_bytes"] - before["most_own_bytes"]
     return round(more / (last["images"] - before["images"]), 1)
 
 
 def to_table(results: Mapping[str, Any]) -> str:
-    """Write results as Markdown."""
+    """Format the results as a Markdown table with a note."""
     head = ("images", "most resident, MB", "without files, MB", "seconds", "images/s")
     rows = [
         (
@@ -204,11 +206,11 @@ def to_table(results: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Read the command line, measure, write."""
+    """Run the benchmark."""
     parser = Parser(__doc__)
     option = parser.add_argument
     option("--images", type=count, nargs="+", default=[1000, 3000, 8000], metavar="N",
-           help="how many, one run for each (default: 1000 3000 8000)")  # fmt: skip
+           help="numbers of images, one run for each (default: 1000 3000 8000)")  # fmt: skip
     option("--num-workers", type=int, default=2, metavar="N",
            help="loader processes (default: 2)")  # fmt: skip
     arguments = parser.parse_args()

@@ -1,12 +1,11 @@
-"""How much of the bare step's speed the whole of `python -m vqgan_train` keeps, on a CPU.
+"""Compare the speed of `python -m vqgan_train` with that of its bare training step, on a CPU.
 
     python scripts/bench_loop.py [--steps 120] [--model small] [--batch-size 4] [--side 64]
 
-One run on shards of sample photos, with validations, pictures, checkpoints and metrics at a
-rate that a long run has (each costs what it costs; the shares are stated), and the bare step of
-scripts/bench_step.py before and after it. Writes docs/benchmarks/loop.json and docs/speed.md.
-With what is set by default, 2 minutes on 2 idle cores: 120 steps three times, of 0.3 s each, and
-the run's start and validations.
+Measures the bare step of scripts/bench_step.py, then a whole run on the sample photos with
+validations, pictures, checkpoints and metrics, then the bare step again. With the default options
+this takes 2 minutes on 2 idle cores: 120 steps three times, 0.3 s each, and the run's start and
+validations. Writes docs/benchmarks/loop.json and the table in docs/speed.md.
 """
 
 import csv
@@ -30,23 +29,23 @@ PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "loop.json"
 PACKAGES = ("torch", "pytorch-lightning", "webdataset")
 ROWS = 6
-"""Of metrics in a run."""
+"""Rows of training metrics in a run."""
 
 
 def bare_speed(model: str, batch_size: int, side: int, steps: int) -> float:
-    """Images a second of the step alone, its median."""
+    """Return the median images per second of the bare step."""
     images = draw_images(batch_size, side, "cpu")
     step = make_step("ours", model, (batch_size, 3, side, side), "cpu")
     seconds = []
     for _ in range(steps):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         step(images)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
     return batch_size / statistics.median(seconds)
 
 
 def run_speed(model: str, batch_size: int, side: int, steps: int) -> dict[str, float]:
-    """Images a second of a run's training rows, and its seconds in all."""
+    """Train; return medians over the rows of metrics, and the durations of run and training."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "model": model,
@@ -65,9 +64,9 @@ def run_speed(model: str, batch_size: int, side: int, steps: int) -> dict[str, f
         }
         command = [sys.executable, "-m", "vqgan_train"]
         command += [f"{name}={value}" for name, value in settings.items()]
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        total = time.perf_counter() - began
+        total = time.perf_counter() - started_at
         with Path(folder, "run", "metrics.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["train/images_per_second"]]
     return {
@@ -80,12 +79,12 @@ def run_speed(model: str, batch_size: int, side: int, steps: int) -> dict[str, f
 
 
 def kept(results: dict[str, Any]) -> float:
-    """The run's speed in the bare step's, the mean of those before and after."""
+    """Return the run's speed as a fraction of the bare step's mean speed before and after it."""
     return float(results["run"]["images_per_second"] / statistics.mean(results["bare"]))
 
 
 def to_table(results: dict[str, Any]) -> str:
-    """The table of docs/speed.md."""
+    """Format the table of docs/speed.md."""
     run, where = results["run"], results["machine"]
     rows = [
         ("the bare step, before and after", " and ".join(f"{b:.1f}" for b in results["bare"]), ""),
@@ -104,23 +103,28 @@ def to_table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write down."""
+    """Run the benchmark."""
     parser = Parser(__doc__)
     option = parser.add_argument
     option("--steps", type=count, default=120, metavar="N",
-           help="of the run, and of the bare step before and after it; at least 6 (default: 120, "
-           "as in docs/speed.md)")  # fmt: skip
-    option("--model", choices=MODELS, default="small", help="file of conf/model (default: small)")
-    option("--batch-size", type=count, default=4, metavar="N", help="images a step (default: 4)")
+           help="steps of each of the three measurements; at least 6 (default: 120, as in "
+           "docs/speed.md)")  # fmt: skip
+    option(
+        "--model",
+        choices=MODELS,
+        default="small",
+        help="model, a file of conf/model (default: small)",
+    )
+    option("--batch-size", type=count, default=4, metavar="N", help="images per step (default: 4)")
     option("--side", type=count, default=64, metavar="PIXELS",
            help="width and height of the images (default: 64)")  # fmt: skip
     parser.add_output("docs/benchmarks/loop.json", "docs/speed.md")
-    given = parser.parse_args()
-    if given.steps < ROWS:
-        parser.error(f"argument --steps: {given.steps} are too few for {ROWS} rows of metrics")
+    arguments = parser.parse_args()
+    if arguments.steps < ROWS:
+        parser.error(f"argument --steps: {arguments.steps} are too few for {ROWS} rows of metrics")
     exit_on_signals()
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    shape = (given.model, given.batch_size, given.side, given.steps)
+    shape = (arguments.model, arguments.batch_size, arguments.side, arguments.steps)
     where = machine(PACKAGES)
     before = bare_speed(*shape)
     run = run_speed(*shape)
@@ -131,8 +135,8 @@ def main() -> None:
         "bare": [before, bare_speed(*shape)],
         "run": run,
     }
-    write_json(given.output or RESULTS, results)
-    if given.output is None:
+    write_json(arguments.output or RESULTS, results)
+    if arguments.output is None:
         put(PAGE, "loop", to_table(results))
     print(json.dumps(results["run"]), to_table(results))
 

@@ -1,13 +1,12 @@
-"""The memory of training's readers over three epochs, and of the process that trains.
+"""Check that the memory of the data loader's processes does not grow over three epochs.
 
     python scripts/bench_memory.py 'SHARDS' [--num-workers 2]
 
-Reads batches as training does, with readers that stay from the first epoch to the last, and notes
-the resident memory of each process in every epoch. Linux only. Writes docs/benchmarks/memory.json
-and its table; fails where a process has grown by 5 % or more since the first epoch.
+Reads batches as training does, with the same loader processes for all epochs, and records the
+resident memory of each process. Fails if a process grew by 5 % or more since the first epoch. Linux
+only. Writes docs/benchmarks/memory.json and the table in docs/benchmarks/README.md.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from command_line import Parser, count
 from pages import ROOT, machine, put, table, write_json
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -29,18 +29,22 @@ RESULTS = ROOT / "docs" / "benchmarks" / "memory.json"
 PAGE = ROOT / "docs" / "benchmarks" / "README.md"
 PACKAGES = ("torch", "pillow", "simplejpeg", "webdataset")
 EPOCHS, BATCH_SIZE, SEED = 3, 8, 0
-MOST_GROWTH = 0.05
+MAX_GROWTH = 0.05
+"""Fraction of the first epoch's memory."""
 
 
 def measure(
     patterns: Sequence[str], *, num_workers: int, images_an_epoch: int | None = None
 ) -> dict[str, Any]:
-    """Read three epochs.
+    """Read three epochs and record the memory.
 
     Args:
-        patterns: of shards.
-        num_workers: processes that read.
-        images_an_epoch: None: as many as there are.
+        patterns: paths, globs or brace patterns of the shards.
+        num_workers: loader processes.
+        images_an_epoch: images per epoch. None: all.
+
+    Returns:
+        Machine, settings and the median memory per process and epoch, as written to memory.json.
     """
     transform = ImageTransform(256, 256, random_crop=False, random_flip=False)
     data = ShardDataset(index_shards(expand_shards(patterns)), transform, SEED)
@@ -79,12 +83,12 @@ def _resident_bytes(process: int) -> int:
 
 
 def growths(results: Mapping[str, Any]) -> dict[str, float]:
-    """From the first epoch to the last, as a fraction, of each process."""
+    """Return each process's growth from the first epoch to the last, as a fraction."""
     return {name: sizes[-1] / sizes[0] - 1 for name, sizes in results["resident_bytes"].items()}
 
 
 def to_table(results: Mapping[str, Any]) -> str:
-    """Write results as Markdown."""
+    """Format the results as a Markdown table with a note."""
     head = ("resident memory, MB", *(f"epoch {n + 1}" for n in range(EPOCHS)), "growth")
     growth = growths(results)
     rows = [
@@ -101,13 +105,15 @@ def to_table(results: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Read the command line, measure, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the benchmark."""
+    parser = Parser(__doc__)
     parser.add_argument("shards", nargs="+", help="path, glob or brace pattern of tar files")
-    parser.add_argument("--num-workers", type=int, default=2)
-    parser.add_argument("--images-an-epoch", type=int, help="default: as many as there are")
+    parser.add_argument(
+        "--num-workers", type=int, default=2, metavar="N", help="loader processes (default: 2)"
+    )
+    parser.add_argument(
+        "--images-an-epoch", type=count, metavar="N", help="images per epoch (default: all)"
+    )
     arguments = parser.parse_args()
     results = measure(
         arguments.shards,
@@ -117,7 +123,7 @@ def main() -> None:
     print(to_table(results))
     write_json(RESULTS, results)
     put(PAGE, "memory", to_table(results))
-    sys.exit(any(growth >= MOST_GROWTH for growth in growths(results).values()))
+    sys.exit(any(growth >= MAX_GROWTH for growth in growths(results).values()))
 
 
 if __name__ == "__main__":

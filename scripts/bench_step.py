@@ -1,12 +1,15 @@
-"""Images a second of one training step: ours and the original's.
+"""Measure the speed of one training step, ours and the original's, in images per second.
 
     python scripts/bench_step.py [--batch-sizes 1 2 4] [--rounds 5] [--sides ...]
 
-The sides train on the same images from the same weights (random ones of f16-16384, 256 pixels),
-taking turns in one process. The original is taming-transformers-rom1504 with its own order of
-operations: generator pass, generator step, generator pass, discriminator step, in float32. Ours is
-what `python -m vqgan_train` does between two batches: losses, backward pass, the check for numbers
-that are not finite, Adam. Peak memory and operations are taken in a process a side. Writes
+All sides train on the same images from the same random weights, and take turns in one process:
+
+- original: taming-transformers-rom1504 with its own order of operations in float32: generator pass,
+  generator step, generator pass, discriminator step.
+- ours, in several variants: what `python -m vqgan_train` does for each batch: losses, backward
+  pass, the check for NaN and infinite gradients, Adam.
+
+Peak memory and FLOP are measured in a separate process per side. Writes
 docs/benchmarks/step_<device>.json and the table in docs/speed.md.
 """
 
@@ -36,7 +39,7 @@ PACKAGES = ("torch", "pytorch-lightning", "lpips", "taming-transformers-rom1504"
 
 
 def draw_images(batch_size: int, side: int, device: str) -> Tensor:
-    """Smooth random images (B, 3, side, side) in [-1, 1]."""
+    """Draw smooth random images (B, 3, side, side) in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch_size, 3, 8, 8, generator=generator) * 2 - 1
     images = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
@@ -46,9 +49,11 @@ def draw_images(batch_size: int, side: int, device: str) -> Tensor:
 def take_turns(
     sides: Sequence[str], model: str, batch_size: int, side: int, rounds: int, device: str
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds a step of each side and round, and each side's loss at its first step.
+    """Measure the steps of all sides in turn.
 
-    A side that runs out of memory has no seconds; one step of each before is thrown away.
+    Returns:
+        Seconds per step of each side, without the first step, and the loss of each side's first
+        step. Both are empty for a side that ran out of memory.
     """
     images = draw_images(batch_size, side, device)
     shape = (batch_size, 3, side, side)
@@ -63,15 +68,15 @@ def take_turns(
         turn = number % len(sides)
         for name in (*sides[turn:], *sides[:turn]):
             if name in steps:
-                began = time.perf_counter()
+                started_at = time.perf_counter()
                 steps[name](images)
-                seconds[name].append(round(time.perf_counter() - began, 4))
+                seconds[name].append(round(time.perf_counter() - started_at, 4))
                 print(f"batch {batch_size}, {name}: {seconds[name][-1]:.3f} s", flush=True)
     return seconds, first
 
 
 def examine(name: str, model: str, batch_size: int, side: int, device: str) -> dict[str, float]:
-    """One side alone: peak memory of two steps, then the operations of one."""
+    """Measure the peak memory of two steps of one side, then count the FLOP of one step."""
     images = draw_images(batch_size, side, device)
     step = make_step(name, model, (batch_size, 3, side, side), device)
     step(images)
@@ -87,37 +92,37 @@ def examine(name: str, model: str, batch_size: int, side: int, device: str) -> d
 
 
 def peak_resident_bytes() -> int:
-    """Of this program; getrusage would tell the largest of what started it, too."""
+    """Return the peak resident memory of this process. getrusage would include its parent's."""
     status = Path("/proc/self/status").read_text()
     (kilobytes,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
     return int(kilobytes) * 1024
 
 
 def examine_alone(*arguments: object) -> dict[str, float]:
-    """`examine` in a process of its own, whose memory is this side's."""
+    """Call `examine` in a separate process, so that other sides do not count in its memory."""
     command = [sys.executable, str(Path(__file__)), "--examine", json.dumps(arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    measurements: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
+    return measurements
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """All that is written down."""
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return machine, settings and measurements, as written to the JSON file."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     load_before = os.getloadavg()[0]
     rates = matrix_rates(device)
-    turns: dict[str, dict[int, list[float]]] = {name: {} for name in given.sides}
+    turns: dict[str, dict[int, list[float]]] = {name: {} for name in arguments.sides}
     first: dict[str, float] = {}
-    for batch_size in given.batch_sizes:
+    for batch_size in arguments.batch_sizes:
         seconds, losses = take_turns(
-            given.sides, given.model, batch_size, given.side, given.rounds, device
+            arguments.sides, arguments.model, batch_size, arguments.side, arguments.rounds, device
         )
         first = first or losses
         for name, values in seconds.items():
             turns[name][batch_size] = values
         gc.collect()
     return {
-        "what": f"one training step of {given.model} at {given.side} pixels",
+        "what": f"one training step of {arguments.model} at {arguments.side} pixels",
         "machine": machine(PACKAGES),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -126,14 +131,16 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "loss_of_the_first_step": first,
         "seconds_a_step": turns,
         "alone": {
-            name: examine_alone(name, given.model, given.batch_sizes[0], given.side, device)
-            for name in given.sides
+            name: examine_alone(
+                name, arguments.model, arguments.batch_sizes[0], arguments.side, device
+            )
+            for name in arguments.sides
         },
     }
 
 
 def speeds(results: dict[str, Any], name: str) -> dict[str, float]:
-    """Median images a second of a side, by batch size."""
+    """Return the median images per second of a side, by batch size."""
     return {
         size: int(size) / statistics.median(seconds)
         for size, seconds in results["seconds_a_step"][name].items()
@@ -142,17 +149,17 @@ def speeds(results: dict[str, Any], name: str) -> dict[str, float]:
 
 
 def to_table(results: dict[str, Any]) -> str:
-    """The table of docs/speed.md."""
+    """Format the table of docs/speed.md."""
     best = {}
     for name in results["seconds_a_step"]:
         by_size = speeds(results, name)
-        if by_size:  # a side may be out of memory at every size
+        if by_size:  # empty if the side ran out of memory at every size
             best[name] = max(by_size.items(), key=lambda pair: pair[1])
     rows = []
     for name, (size, speed) in best.items():
         seconds, alone = results["seconds_a_step"][name][size], results["alone"][name]
         rates = results["matrix_tflop_per_second"]
-        # On a GPU torch convolves fp32 in TF32, ours as the original's.
+        # On a GPU, torch computes fp32 convolutions in TF32, for ours and for the original.
         rate = rates["bf16"] if "bf16" in name else rates.get("tf32", rates["fp32"])
         rows.append(
             (
@@ -184,19 +191,18 @@ def to_table(results: dict[str, Any]) -> str:
 
 
 def read_arguments() -> argparse.Namespace:
-    """What to measure."""
+    """Read the command line."""
     parser = Parser(__doc__)
     option = parser.add_argument
     option("--batch-sizes", type=count, nargs="+", default=[1, 2, 4], metavar="N",
-           help="images a step, tried one after the other (default: 1 2 4)")  # fmt: skip
+           help="images per step, measured one after the other (default: 1 2 4)")  # fmt: skip
     option("--rounds", type=count, default=5, metavar="N",
-           help="steps of each side and batch size, beside a first one that is not timed "
-           "(default: 5)")  # fmt: skip
+           help="measured steps per side and batch size, after a warm-up (default: 5)")  # fmt: skip
     quoted = " ".join(f"'{name}'" for name in SIDES)
     option("--sides", choices=SIDES, nargs="+", default=list(SIDES[:5]), metavar="SIDE",
-           help=f"what takes turns, each in quotes: {quoted} (default: the first 5)")  # fmt: skip
+           help=f"steps to compare, each in quotes: {quoted} (default: the first 5)")  # fmt: skip
     option("--model", choices=MODELS, default="f16_16384",
-           help="file of conf/model (default: f16_16384)")  # fmt: skip
+           help="model, a file of conf/model (default: f16_16384)")  # fmt: skip
     option("--side", type=count, default=256, metavar="PIXELS",
            help="width and height of the images (default: 256)")  # fmt: skip
     parser.add_output("docs/benchmarks/step_<device>.json", "docs/speed.md")
@@ -205,16 +211,16 @@ def read_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and write down."""
-    given = read_arguments()
+    """Run the benchmark."""
+    arguments = read_arguments()
     exit_on_signals()
-    if given.examine:
-        print(json.dumps(examine(*json.loads(given.examine))))
+    if arguments.examine:
+        print(json.dumps(examine(*json.loads(arguments.examine))))
         return
-    results = json.loads(json.dumps(measure(given)))
+    results = json.loads(json.dumps(measure(arguments)))
     name = "cpu" if results["device"] == "cpu" else results["device"].split()[-1].lower()
-    write_json(given.output or RESULTS.with_name(f"step_{name}.json"), results)
-    if given.output is None:
+    write_json(arguments.output or RESULTS.with_name(f"step_{name}.json"), results)
+    if arguments.output is None:
         put(PAGE, f"step on {name}", to_table(results))
     print(to_table(results))
 

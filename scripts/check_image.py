@@ -1,9 +1,11 @@
-"""Take the steps of docker/Dockerfile in a clean Debian: python scripts/check_image.py ROOT.
+"""Run the steps of docker/Dockerfile in a clean Debian, without Docker.
 
-Without Docker, but as root, since it needs debootstrap, mount and chroot. ENV, WORKDIR, COPY, RUN,
-USER and CMD are carried out as the Dockerfile has them; in place of the base image is Debian's own
-Python 3.11 on the same release. So this shows that the steps need nothing but what they name, and
-that the command runs as the image's user. It shows neither the base image nor Docker's own work.
+    sudo python scripts/check_image.py ROOT
+
+Carries out ENV, WORKDIR, COPY, RUN, USER and CMD of the Dockerfile with debootstrap, mount and
+chroot, so it must run as root. This shows that the steps need nothing beyond what they install, and
+that the command runs as the image's user. It does not test the base image (it installs Debian's
+Python 3.11 of the same release instead) or Docker itself.
 """
 
 import argparse
@@ -24,16 +26,16 @@ MOUNTED = ("proc", "dev")
 
 
 class Instruction(NamedTuple):
-    """A line of a Dockerfile, with those that continue it."""
+    """Instruction of a Dockerfile, with its continuation lines joined."""
 
     word: str
-    """In capitals: RUN, COPY, ..."""
+    """Name in upper case: RUN, COPY, ..."""
 
     rest: str
 
 
 def read_instructions(text: str) -> list[Instruction]:
-    """All instructions of a Dockerfile, in order, without comments."""
+    """Parse a Dockerfile into its instructions, without comments."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     words = (line.strip().partition(" ") for line in joined.splitlines() if line.strip())
@@ -41,7 +43,7 @@ def read_instructions(text: str) -> list[Instruction]:
 
 
 def copy(sources: Sequence[str], target: Path, folder: str) -> None:
-    """COPY: a folder's content, files by their names; a folder is the target itself."""
+    """Copy as COPY does: the contents of folders, and files, into a folder below `target`."""
     for source in (HOME / name for name in sources):
         into = target / folder
         if source.is_dir():
@@ -53,10 +55,10 @@ def copy(sources: Sequence[str], target: Path, folder: str) -> None:
 
 
 class Image:
-    """What a Dockerfile makes of a root file system.
+    """Root file system in which the instructions of a Dockerfile are carried out.
 
     Args:
-        root: a folder with a Debian in it.
+        root: folder that contains a Debian system.
     """
 
     def __init__(self, root: Path) -> None:
@@ -67,7 +69,7 @@ class Image:
         self.command: list[str] = []
 
     def take(self, instruction: Instruction) -> None:
-        """Carry out an instruction."""
+        """Carry out one instruction."""
         word, rest = instruction
         print(f"== {word} {rest}", flush=True)
         if word == "ENV":
@@ -88,10 +90,12 @@ class Image:
         elif word == "RUN":
             self.run(["sh", "-c", rest])
         elif word != "FROM":
-            raise ValueError(f"{word} {rest}: this script does not know {word}. Teach it.")
+            raise ValueError(
+                f"{word} {rest}: check_image.py does not support {word}; add it there."
+            )
 
     def run(self, command: Sequence[str]) -> None:
-        """Run a command inside, as the user of the moment."""
+        """Run a command in the file system as the current user."""
         home = "/root" if self.user == "root" else f"/home/{self.user}"
         inside = f"cd {shlex.quote(self.folder)} && exec {shlex.join(command)}"
         subprocess.run(
@@ -101,13 +105,13 @@ class Image:
         )
 
     def inside(self, path: str) -> Path:
-        """Where a path of the image is for us."""
+        """Return the path on this machine of a path in the image."""
         return self.root / path.lstrip("/")
 
 
 @contextmanager
 def mounts(root: Path) -> Iterator[None]:
-    """The kernel's file systems, as a container has them."""
+    """Mount /proc and /dev as a container has them, and unmount them at the end."""
     for name in MOUNTED:
         subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
         subprocess.run(["mount", "--make-rslave", root / name], check=True)
@@ -119,7 +123,7 @@ def mounts(root: Path) -> Iterator[None]:
 
 
 def make_root(root: Path, mirror: str, keep: Sequence[Path]) -> None:
-    """Install a small Debian, with a few files of this machine in it."""
+    """Install a small Debian, and copy a few files of this machine into it."""
     settings = ["--variant=minbase", f"--include={PACKAGES}"]
     subprocess.run(["debootstrap", *settings, RELEASE, root, mirror], check=True)
     for path in (*keep, Path("/etc/resolv.conf")):
@@ -129,13 +133,25 @@ def make_root(root: Path, mirror: str, keep: Sequence[Path]) -> None:
 
 
 def main() -> None:
-    """Make the root if need be, take all steps, run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path, help="folder for the file system, 10 GB; not removed")
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian", help="of Debian")
-    parser.add_argument("--keep", type=Path, nargs="*", default=[], help="files to take along")
-    parser.add_argument("--env", nargs="*", default=[], help="variables to take along, by name")
-    parser.add_argument("--overrides", nargs="*", default=[], help="for the command")
+    """Install Debian if `root` is empty, carry out all instructions and run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "root", type=Path, help="folder for the file system (10 GB); it is not removed"
+    )
+    parser.add_argument(
+        "--mirror",
+        default="http://deb.debian.org/debian",
+        help="mirror of Debian packages (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep", type=Path, nargs="*", default=[], help="files of this machine to copy into it"
+    )
+    parser.add_argument(
+        "--env", nargs="*", default=[], help="names of environment variables to pass on"
+    )
+    parser.add_argument("--overrides", nargs="*", default=[], help="settings for the command")
     arguments = parser.parse_args()
     if not (arguments.root / "usr").exists():
         make_root(arguments.root, arguments.mirror, arguments.keep)

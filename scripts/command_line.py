@@ -1,4 +1,4 @@
-"""A script at the shell: its usage, errors in one line, and an end that leaves nothing behind."""
+"""Command lines of the scripts: help, errors in one line, and clean exits on signals."""
 
 import argparse
 import signal
@@ -11,37 +11,37 @@ from vqgan_train.system.processes import SIGNAL_BASE, USER_ERROR
 
 
 class Parser(argparse.ArgumentParser):
-    """Shows a script's docstring as it is written, and errors as the package's commands do."""
+    """Argument parser that shows a script's docstring unchanged and reports errors in one line."""
 
     def __init__(self, description: str | None) -> None:
         as_written = argparse.RawDescriptionHelpFormatter
         super().__init__(description=description, formatter_class=as_written)
 
     def add_output(self, results: str, page: str) -> None:
-        """Let results go elsewhere than into the docs.
+        """Add the option --output, which writes the results to another file than the docs.
 
         Args:
-            results: the JSON that is written otherwise.
-            page: which then keeps its table.
+            results: the JSON file that is written by default.
+            page: the page whose table is not updated if --output is given.
         """
-        instead = f"JSON to write instead of {results}; then {page} stays as it is"
-        self.add_argument("--output", type=output_file, metavar="FILE", help=instead)
+        text = f"JSON file to write instead of {results}; {page} is then not updated"
+        self.add_argument("--output", type=output_file, metavar="FILE", help=text)
 
     def error(self, message: str) -> NoReturn:
-        """End with one line."""
-        self.exit(USER_ERROR, f"Error: {message}. --help shows what there is.\n")
+        """Print an error in one line and exit."""
+        self.exit(USER_ERROR, f"Error: {message}. See --help.\n")
 
 
 def count(text: str) -> int:
-    """Read a number of things, of which there has to be one."""
+    """Parse an integer that must be at least 1."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"has to be 1 or more, got {number}")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
 
 
 def output_file(text: str) -> Path:
-    """Read where results go; that it cannot be written should be known before they are made."""
+    """Parse the path of an output file; refuse a folder before hours of measuring."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; give a file in it")
@@ -49,16 +49,16 @@ def output_file(text: str) -> Path:
 
 
 def exit_on_signals() -> None:
-    """Let SIGTERM, SIGHUP and Ctrl-C end the script through its `with` and `subprocess.run`.
+    """Make SIGTERM, SIGHUP and Ctrl-C raise SystemExit, so that children and folders are removed.
 
-    Python's own answer to SIGTERM is to be gone, with a child still training.
+    By default, SIGTERM ends Python at once and leaves its child processes running.
     """
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _exit)
 
 
 def _exit(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # a second one would stop the tidying up
-    sys.stderr.write(f"{signal.Signals(number).name}: ended.\n")
+    signal.signal(number, signal.SIG_IGN)  # a second signal would interrupt the clean-up
+    sys.stderr.write(f"{signal.Signals(number).name}: stopped.\n")
     sys.exit(SIGNAL_BASE + number)

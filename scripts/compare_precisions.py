@@ -1,13 +1,15 @@
-"""Is bf16 harmless? One batch and 200 steps, against float32.
+"""Compare bf16 and other precisions with float32, on one batch and over 200 training steps.
 
     python scripts/compare_precisions.py [CHECKPOINT] [--steps 200] [--output FILE]
 
-The small model of the default job goes on from CHECKPOINT, which is that job's; without it, the job
-is run first (2 minutes). First one batch of photos: the tokens, the gradients and the adaptive
-weight of each precision against float32's. The same for f16-16384, after 100 steps from random
-weights (10 minutes on 2 cores; with fewer its pictures are so flat that any rounding turns the
-gradients). Then 200 training steps with each precision and two seeds; what the seeds change is the
-noise. Writes docs/benchmarks/precisions.json and the tables in docs/speed.md.
+1. One batch of photos through the small model of the default job: compares tokens, gradients and
+   adaptive weight. CHECKPOINT is that job's; without it, the job is run first (2 minutes).
+2. The same for f16-16384 after 100 steps from random weights (10 minutes on 2 cores). After fewer
+   steps its images are so flat that rounding alone changes the direction of the gradients.
+3. Training runs with both precisions and two seeds from CHECKPOINT. The differences between seeds
+   show how much is noise.
+
+Writes docs/benchmarks/precisions.json and the tables in docs/speed.md.
 """
 
 import argparse
@@ -31,7 +33,7 @@ PACKAGES = ("torch", "pytorch-lightning")
 LAST = Path("checkpoints", "last.ckpt")
 SEEDS = (0, 1)
 OF_THE_WHOLE = ("equal_tokens", "adaptive_weight")
-"""What is compared of a batch beside the gradients of each part."""
+"""Columns of the batch table besides the gradients of each network part."""
 
 COMPARED = {
     "val/loss/reconstruction": "reconstruction",
@@ -51,13 +53,13 @@ FULL_SIZE = (
     "optim.learning_rate=1e-4",
     "trainer.precision=bf16",
 )
-"""What f16-16384 trains before it is compared."""
+"""Settings of the run that trains f16-16384 before its batch is compared."""
 
 
 def train(folder: Path, *settings: str) -> dict[str, float]:
-    """Run the default job with changes; what its last validation found."""
+    """Run the default job with other settings; return the metrics of its last validation."""
     command = [sys.executable, "-m", "vqgan_train", f"run.output_dir={folder}", *settings]
-    # What a run that is killed leaves in its TMPDIR goes with the folder of all runs.
+    # Temporary files of a killed run are removed together with the folder of all runs.
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "TMPDIR": str(folder.parent)}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     with (folder / "metrics.csv").open(newline="") as file:
@@ -66,7 +68,7 @@ def train(folder: Path, *settings: str) -> dict[str, float]:
 
 
 def compare_runs(folder: Path, checkpoint: Path, steps: int) -> list[dict[str, Any]]:
-    """So many steps from the same start, by precision and seed."""
+    """Train from one checkpoint with each precision and seed; return the final metrics."""
     runs = []
     for seed in SEEDS:
         for precision in ("fp32", "bf16"):
@@ -78,31 +80,31 @@ def compare_runs(folder: Path, checkpoint: Path, steps: int) -> list[dict[str, A
                 "loss.discriminator_start_step=0",
                 "loss.adversarial_start_step=0",
             )
-            found = train(folder / f"{precision}_{seed}", *settings)
-            runs.append({"precision": precision, "seed": seed, **found})
+            metrics = train(folder / f"{precision}_{seed}", *settings)
+            runs.append({"precision": precision, "seed": seed, **metrics})
             print(runs[-1], flush=True)
     return runs
 
 
 def batch_table(results: dict[str, Any]) -> str:
-    """One batch against fp32."""
+    """Format the table that compares one batch with fp32."""
     parts = [name for name in results["batch"]["small"]["bf16"] if name not in OF_THE_WHOLE]
     head = ("against fp32", "equal tokens", "adaptive weight", *parts)
     rows = [
         (
             f"{model}, {name}",
-            f"{found['equal_tokens']:.1%}",
-            f"{found['adaptive_weight']:.3f}",
-            *(f"{found[part]:.2g}" for part in parts),
+            f"{values['equal_tokens']:.1%}",
+            f"{values['adaptive_weight']:.3f}",
+            *(f"{values[part]:.2g}" for part in parts),
         )
         for model, precisions in results["batch"].items()
-        for name, found in precisions.items()
+        for name, values in precisions.items()
     ]
     return table(head, rows)
 
 
 def run_table(results: dict[str, Any]) -> str:
-    """The training steps: each run, then how far apart precisions and seeds are on average."""
+    """Format the table of the runs, with the mean differences between precisions and seeds."""
     rows = [
         (f"{run['precision']}, seed {run['seed']}", *(f"{run[name]:.4g}" for name in COMPARED))
         for run in results["runs"]
@@ -113,7 +115,7 @@ def run_table(results: dict[str, Any]) -> str:
 
 
 def gaps(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Mean distance between runs that differ in precision alone, and in the seed alone."""
+    """Return mean differences of runs that differ only in precision, and only in the seed."""
     runs = {(run["precision"], run["seed"]): run for run in results["runs"]}
     between = {
         "between precisions": [(("fp32", s), ("bf16", s)) for s in SEEDS],
@@ -128,23 +130,27 @@ def gaps(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def measure(folder: Path, given: Path | None, steps: int) -> dict[str, Any]:
-    """All that is written down.
+def measure(folder: Path, checkpoint: Path | None, steps: int) -> dict[str, Any]:
+    """Return machine and measurements, as written to precisions.json.
 
     Args:
-        folder: for the runs.
-        given: the default job's checkpoint, or None.
-        steps: of each run that is compared.
+        folder: folder for the runs.
+        checkpoint: the default job's checkpoint. None: run that job first.
+        steps: training steps of each compared run.
 
     Raises:
-        CheckpointError: it is another model's, or none.
+        CheckpointError: the file is not a checkpoint, or of another model.
     """
-    if given is None:
+    if checkpoint is None:
         train(folder / "start")
-    checkpoint = given or folder / "start" / LAST
-    from precisions import FAST_ON_CPUS, PRECISIONS, compare_batches  # torch takes seconds
+        checkpoint = folder / "start" / LAST
+    from precisions import (
+        FAST_ON_CPUS,
+        PRECISIONS,
+        compare_batches,
+    )  # importing torch takes seconds
 
-    # Before f16-16384 trains: here a checkpoint that does not fit is refused.
+    # First, because this refuses a wrong checkpoint before f16-16384 trains for 10 minutes.
     small = compare_batches("small", checkpoint, 64, PRECISIONS)
     train(folder / "full", *FULL_SIZE)
     full = compare_batches("f16_16384", folder / "full" / LAST, 128, FAST_ON_CPUS)
@@ -157,7 +163,7 @@ def measure(folder: Path, given: Path | None, steps: int) -> dict[str, Any]:
 
 
 def read_arguments() -> argparse.Namespace:
-    """What to compare."""
+    """Read the command line."""
     parser = Parser(__doc__)
     parser.add_argument(
         "checkpoint", nargs="?", type=Path, metavar="CHECKPOINT",
@@ -165,29 +171,29 @@ def read_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--steps", type=count, default=200, metavar="N",
-        help="of each of the four runs in the end (default: 200)",
+        help="training steps of each of the four compared runs (default: 200)",
     )  # fmt: skip
     parser.add_output("docs/benchmarks/precisions.json", "docs/speed.md")
-    given = parser.parse_args()
-    if given.checkpoint is not None and not given.checkpoint.is_file():
-        parser.error(f"argument CHECKPOINT: {given.checkpoint} is not a file")
-    return given
+    arguments = parser.parse_args()
+    if arguments.checkpoint is not None and not arguments.checkpoint.is_file():
+        parser.error(f"argument CHECKPOINT: {arguments.checkpoint} is not a file")
+    return arguments
 
 
 def main() -> None:
-    """Compare and write down."""
-    given = read_arguments()
+    """Run the comparison."""
+    arguments = read_arguments()
     exit_on_signals()
     from vqgan_train.system.errors import CheckpointError
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            results = measure(Path(folder), given.checkpoint, given.steps)
+            results = measure(Path(folder), arguments.checkpoint, arguments.steps)
         except CheckpointError as error:
             sys.stderr.write(f"Error: {error}\n")
             sys.exit(USER_ERROR)
-    write_json(given.output or RESULTS, results)
-    if given.output is None:
+    write_json(arguments.output or RESULTS, results)
+    if arguments.output is None:
         put(PAGE, "one batch", batch_table(results))
         put(PAGE, "200 steps", run_table(results))
     print(json.dumps(gaps(results), indent=1))

@@ -1,15 +1,15 @@
-"""Draw what the two pixel ranges make of photos.
+"""Draw how a model reconstructs photos in the two pixel ranges.
 
     python scripts/draw_pixel_ranges.py CHECKPOINT OUTPUT.png
 
-Photos that scikit-image ships; below each what the tokenizer makes of it, first in [-1, 1], in
-which it was trained, then in [0, 1]; last tokens of one range decoded as if they were the other's.
+The grid has a column per sample photo and four rows: the photo, its reconstruction in [-1, 1] (as
+trained), its reconstruction in [0, 1], and tokens of [0, 1] decoded as if they were of [-1, 1].
 """
 
-import argparse
 from pathlib import Path
 
 import torch
+from command_line import Parser, count
 from PIL import Image, ImageDraw
 
 from vqgan_train import VQGAN
@@ -21,21 +21,22 @@ ENLARGEMENT = 2
 
 
 def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--image-size", type=int, default=64)
-    given = parser.parse_args()
-    model = VQGAN.from_checkpoint(given.checkpoint)
-    draw(rows(model, given.image_size)).save(given.output)
+    """Read the command line and draw."""
+    parser = Parser(__doc__)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of the model")
+    parser.add_argument("output", type=Path, help="PNG file to write")
+    parser.add_argument(
+        "--image-size", type=count, default=64, metavar="PIXELS",
+        help="side of the images (default: 64)",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    model = VQGAN.from_checkpoint(arguments.checkpoint)
+    draw(rows(model, arguments.image_size)).save(arguments.output)
 
 
 @torch.no_grad()
 def rows(model: VQGAN, image_size: int) -> dict[str, list[Image.Image]]:
-    """Pictures under what they are."""
+    """Return the images of each row, by its label."""
     views = sample_views()[::2]
     signed, unit = (
         to_model_input(views, pixel_range=pixel_range, image_size=image_size)
@@ -52,7 +53,7 @@ def rows(model: VQGAN, image_size: int) -> dict[str, list[Image.Image]]:
 
 
 def draw(pictures: dict[str, list[Image.Image]]) -> Image.Image:
-    """Rows under their labels."""
+    """Draw each row below its label."""
     first = next(iter(pictures.values()))
     width, height = (side * ENLARGEMENT for side in first[0].size)
     size = (len(first) * (width + GAP) + GAP, len(pictures) * (height + LABEL_HEIGHT) + GAP)

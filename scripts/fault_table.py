@@ -2,13 +2,12 @@
 
     python scripts/fault_table.py [--every N]
 
-Every fault has to be converted, or left out and named, or refused with a message; an exception of
-another kind, a hang (10 s), a loss that nothing tells of or a wrong image is a bug, and the script
-fails. Writes docs/benchmarks/faults.json and the table in docs/faults.md; a few minutes.
-`--every N` takes every Nth of the cases, prints, and writes nothing.
+Correct outcomes are: the image is read, it is left out and named, or the shard is refused with a
+message. Anything else is a bug and makes the script fail: another exception, a hang (10 s), samples
+lost without a message, or a wrong image. Takes a few minutes. Writes docs/benchmarks/faults.json
+and the table in docs/faults.md; with `--every N` it tries every Nth case and writes no files.
 """
 
-import argparse
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from command_line import Parser, count
 from faults import ShardFault, image_faults, picture, shard_faults, small_members
 from pages import ROOT, machine, put, table, write_json
 from tqdm import tqdm
@@ -42,7 +42,7 @@ PAGE = ROOT / "docs" / "faults.md"
 PACKAGES = ("torch", "pillow", "simplejpeg", "webdataset")
 
 TRANSFORM = ImageTransform(16, 16, random_crop=False, random_flip=False)
-MOST_SECONDS = 10
+MAX_SECONDS = 10
 OUTCOMES = {
     "converted": "read",
     "named": "left out, named",
@@ -55,11 +55,11 @@ log = logging.getLogger("vqgan_train.shards.index")
 
 
 class HangError(BaseException):
-    """It took too long. No Exception, so that nothing takes it for a broken image."""
+    """Reading took too long. Not an Exception, so that no code handles it as a broken image."""
 
 
 def measure(every: int = 1) -> dict[str, Any]:
-    """Try all faults, or every Nth case of each."""
+    """Try every Nth case of each fault; return machine and outcomes, as written to faults.json."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, _cache_in(Path(name)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -84,12 +84,12 @@ def _row(section: str, fault: str, outcomes: Iterable[tuple[str, str]]) -> dict[
         "fault": fault,
         "tried": counts.total(),
         **{outcome: counts[outcome] for outcome in OUTCOMES},
-        "messages": {k: _anywhere(v)[:200] for k, v in messages.items() if v},
+        "messages": {k: _without_folders(v)[:200] for k, v in messages.items() if v},
     }
 
 
-def _anywhere(message: str) -> str:
-    """A message without the folders of this machine."""
+def _without_folders(message: str) -> str:
+    """Remove the folders of this machine from a message."""
     text = re.sub(r"/\S*/(?=\w+\.tar)", "", message)
     return text.replace(str(Path.cwd()), ".")
 
@@ -109,10 +109,10 @@ def _cache_in(folder: Path) -> Iterator[None]:
 @contextmanager
 def _no_hang() -> Iterator[None]:
     def give_up(_number: int, _frame: FrameType | None) -> None:
-        raise HangError(f"more than {MOST_SECONDS} s")
+        raise HangError(f"more than {MAX_SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(MOST_SECONDS)
+    signal.alarm(MAX_SECONDS)
     try:
         yield
     finally:
@@ -121,7 +121,7 @@ def _no_hang() -> Iterator[None]:
 
 
 def _try_images(folder: Path, images: Sequence[bytes]) -> Iterator[tuple[str, str]]:
-    """Read one shard of all of them."""
+    """Read one shard that contains all the images; yield outcome and message of each."""
     path = folder / "images.tar"
     with TarWriter(str(path), mtime=0) as writer:
         for number, content in enumerate(images):
@@ -145,7 +145,7 @@ def _outcome_of(name: str, image: torch.Tensor | None, key: str) -> tuple[str, s
 
 
 def _try_shard(folder: Path, fault: ShardFault) -> tuple[str, str]:
-    """Read a shard beside a good one, as a run would: listed, indexed, perhaps changed, read."""
+    """Index and read a shard beside a good one, as a run would; return outcome and message."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         return _try_shard_in(Path(place), fault)
 
@@ -156,9 +156,9 @@ def _try_shard_in(place: Path, fault: ShardFault) -> tuple[str, str]:
         writer.write({"__key__": "good", "png": picture("PNG")})
     if fault.content is not None:
         bad.write_bytes(fault.content)
-    told: list[str] = []
+    messages: list[str] = []
     try:
-        with _no_hang(), _listening(told):
+        with _no_hang(), _collect_log(messages):
             shards = index_shards(expand_shards([str(bad), str(good)]))
             if fault.meanwhile is not None:
                 fault.meanwhile(bad)
@@ -170,32 +170,34 @@ def _try_shard_in(place: Path, fault: ShardFault) -> tuple[str, str]:
         return "bug", f"{type(error).__name__}: {error}"
     if {path.name for path in place.iterdir()} - {"bad.tar", "good.tar"}:
         return "bug", "a file appeared"
-    told += [sample.name for sample in samples if sample.image is None]
+    messages += [sample.name for sample in samples if sample.image is None]
     images = [s.image for s in samples if s.image is not None and s.name.startswith("bad.tar/")]
-    return _judge(fault, images, [text for text in told if "bad.tar" in text], samples[-1].image)
+    return _judge(
+        fault, images, [text for text in messages if "bad.tar" in text], samples[-1].image
+    )
 
 
 def _judge(
-    fault: ShardFault, images: Sequence[torch.Tensor], told: Sequence[str], good: object
+    fault: ShardFault, images: Sequence[torch.Tensor], messages: Sequence[str], good: object
 ) -> tuple[str, str]:
-    """Whether all that was lost was told, and all that was read is right."""
+    """Check that every lost sample was reported and every image is correct."""
     whole = len([name for name in small_members() if name.endswith(".png")])
     if good is None:
         return "bug", "the shard beside it was lost too"
     if any(not torch.equal(image, torch.full_like(image, -1)) for image in images[:whole]):
         return "bug", "an image is another one"
     if fault.images is not None and len(images) != fault.images:
-        return "bug", f"{len(images)} images instead of {fault.images}: {told}"
-    if not told and len(images) < whole:
+        return "bug", f"{len(images)} images instead of {fault.images}: {messages}"
+    if not messages and len(images) < whole:
         return "bug", f"only {len(images)} images, and nothing told"
-    return ("named", told[0]) if told else ("converted", "")
+    return ("named", messages[0]) if messages else ("converted", "")
 
 
 @contextmanager
-def _listening(told: list[str]) -> Iterator[None]:
-    """Collect what the index says."""
+def _collect_log(messages: list[str]) -> Iterator[None]:
+    """Collect the messages that the shard index logs."""
     handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     propagate, log.propagate = log.propagate, False
     log.addHandler(handler)
     try:
@@ -206,7 +208,7 @@ def _listening(told: list[str]) -> Iterator[None]:
 
 
 def to_table(results: dict[str, Any]) -> str:
-    """Write results as Markdown."""
+    """Format the results as a Markdown table."""
     head = ("what was tried", "times", *OUTCOMES.values())
     lines: list[tuple[object, ...]] = []
     for section, title in SECTIONS.items():
@@ -223,11 +225,11 @@ def _counts(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    """Read the command line, try, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Try all faults and write the table; exit with 1 if there is a bug."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--every", type=count, default=1, metavar="N", help="try every Nth case, write no files"
     )
-    parser.add_argument("--every", type=int, default=1, help="take every Nth case, write nothing")
     every = parser.parse_args().every
     results = measure(every)
     print(to_table(results))

@@ -1,4 +1,4 @@
-"""Everything that goes wrong with shards and images, to be read by the code that training uses."""
+"""Faulty images and shards for fault_table.py."""
 
 import gzip
 import io
@@ -15,27 +15,27 @@ import numpy as np
 from PIL import Image
 
 SAMPLES = 3
-"""Of the small shard that is damaged."""
+"""Samples in the small shard that most faults damage."""
 
 
 class ShardFault(NamedTuple):
-    """One shard with something wrong."""
+    """A faulty shard, and what reading it must give."""
 
     content: bytes | None
-    """None: there is no such file."""
+    """The file; None if it does not exist."""
 
     meanwhile: Callable[[Path], object] | None = None
-    """What happens to it between its being indexed and read."""
+    """Changes the file after it was indexed and before it is read."""
 
     images: int | None = 0
-    """So many images of it must be read; None: those that are read must be whole."""
+    """Number of images that must be read. None: any number, but each must be correct."""
 
 
 # Images ------------------------------------------------------------------------------------------
 
 
 def image_faults() -> dict[str, Iterable[bytes]]:
-    """Encoded images by what is wrong with them."""
+    """Return encoded images by their fault."""
     formats = {name: picture(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
     formats["progressive JPEG"] = picture("JPEG", progressive=True)
     formats["grey JPEG"] = picture("JPEG", "L")
@@ -59,7 +59,7 @@ def image_faults() -> dict[str, Iterable[bytes]]:
 
 
 def picture(file_format: str, mode: str = "RGB", *, side: int = 20, **options: Any) -> bytes:
-    """Encode a small picture of noise in blocks."""
+    """Encode a small image of noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (side, side + 4 * (side > 1), 4), np.uint8)
     if mode == "I;16":
         image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 200)
@@ -71,12 +71,12 @@ def picture(file_format: str, mode: str = "RGB", *, side: int = 20, **options: A
 
 
 def cuts(content: bytes) -> Iterator[bytes]:
-    """Cut content off at every byte."""
+    """Yield the content cut off at every byte."""
     return (content[:size] for size in range(len(content)))
 
 
 def changes(content: bytes, count: int = 500) -> Iterator[bytes]:
-    """Change one to four bytes."""
+    """Yield copies of the content with one to four random bytes changed."""
     random = np.random.default_rng(0)
     for _ in range(count):
         changed = bytearray(content)
@@ -86,7 +86,7 @@ def changes(content: bytes, count: int = 500) -> Iterator[bytes]:
 
 
 def broken_exif() -> Iterator[bytes]:
-    """JPEGs and PNGs whose EXIF divides by zero, points nowhere, in circles, or is noise."""
+    """Yield JPEGs and PNGs whose EXIF has a zero denominator, bad or circular offsets, or noise."""
     zero = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x1a\0\x05\0\0\0\x01\0\0\0\x1a" + bytes(12)
     circle = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x69\x87\x04\0\x01\0\0\0\x08\0\0\0\x08\0\0\0"
     nowhere = b"Exif\0\0II*\0\xff\xff\xff\x7f"
@@ -96,12 +96,12 @@ def broken_exif() -> Iterator[bytes]:
 
 
 def palette_with_transparency() -> bytes:
-    """A PNG with a palette of which one colour is transparent."""
+    """Encode a PNG with a palette that has a transparent colour."""
     return picture("PNG", "P", transparency=3)
 
 
 def animated(file_format: str) -> bytes:
-    """Three frames."""
+    """Encode an animation of three frames."""
     frames = [Image.new("RGB", (20, 24), colour) for colour in ("red", "green", "blue")]
     encoded = io.BytesIO()
     frames[0].save(encoded, format=file_format, save_all=True, append_images=frames[1:])
@@ -109,7 +109,7 @@ def animated(file_format: str) -> bytes:
 
 
 def bombs() -> Iterator[bytes]:
-    """Small files that would be gigabytes of pixels."""
+    """Yield small files that decode to gigabytes of pixels."""
     yield png(20_000, 20_000, 8, 2)
     yield png(2**31 - 1, 2**31 - 1, 8, 2)
     jpeg = bytearray(picture("JPEG"))
@@ -128,7 +128,7 @@ def bombs() -> Iterator[bytes]:
 
 
 def png(width: int, height: int, bit_depth: int, color_type: int, more: bytes = b"") -> bytes:
-    """Write a PNG by hand: of kinds that PIL reads and does not write, or of any stated size."""
+    """Encode a black PNG that PIL cannot write: of rare bit depths, or of any stated size."""
     samples = {0: 1, 2: 3}[color_type]
     rows = b"" if width * height > 10**6 else (bytes(1 + width * samples * bit_depth // 8)) * height
     header = struct.pack(">IIBBBBB", width, height, bit_depth, color_type, 0, 0, 0)
@@ -137,13 +137,13 @@ def png(width: int, height: int, bit_depth: int, color_type: int, more: bytes = 
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """A part of a PNG."""
+    """Encode a chunk of a PNG."""
     checksum = struct.pack(">I", zlib.crc32(name + content))
     return struct.pack(">I", len(content)) + name + content + checksum
 
 
 def noise(size: int) -> bytes:
-    """Random bytes."""
+    """Return random bytes."""
     return np.random.default_rng(size).bytes(size)
 
 
@@ -151,7 +151,7 @@ def noise(size: int) -> bytes:
 
 
 def shard_faults() -> dict[str, Iterable[ShardFault]]:
-    """Shards by what is wrong with them."""
+    """Return shards by their fault."""
     small = tar(small_members())
     captions = tar({"0.txt": b"a", "1.txt": b"b"})
     return {
@@ -195,7 +195,7 @@ def shard_faults() -> dict[str, Iterable[ShardFault]]:
 
 
 def small_members() -> dict[str, bytes]:
-    """Three samples of an image, whose checksums tell of every change, and a caption."""
+    """Return three samples of a caption and a PNG, whose checksums reveal every change."""
     names = itertools.product(range(SAMPLES), ("png", "txt"))
     return {
         f"{n}.{field}": png(16 + n, 16, 8, 2) if field == "png" else b"caption"
@@ -204,7 +204,7 @@ def small_members() -> dict[str, bytes]:
 
 
 def tar(members: Mapping[str, bytes | tarfile.TarInfo], **options: Any) -> bytes:
-    """Write a tar of files, and of members of other kinds."""
+    """Write a tar of files, and of members of other types."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", **options) as file:
         for name, held in members.items():
@@ -218,7 +218,7 @@ def tar(members: Mapping[str, bytes | tarfile.TarInfo], **options: Any) -> bytes
 
 
 def hostile_names() -> Iterator[bytes]:
-    """Names that would leave the folder, or that nothing can show."""
+    """Yield tars with member names that leave the folder or cannot be printed."""
     for name in (
         "../../.ssh/authorized_keys", "/etc/passwd", "a/../../b.txt", "C:\\x.txt", "..", ".",
         "\n.txt", "a\nb.txt", "a" * 300, f"{'b' * 5000}.txt", "/".join("c" * 50), "\x1b[2J.txt",
@@ -230,7 +230,7 @@ def hostile_names() -> Iterator[bytes]:
 
 
 def hostile_kinds() -> Iterator[bytes]:
-    """Members that are no files, under names of fields."""
+    """Yield tars with members that are not files but have names of sample fields."""
     kinds = (
         tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
         tarfile.DIRTYPE, tarfile.CONTTYPE, b"Z",
@@ -244,7 +244,7 @@ def hostile_kinds() -> Iterator[bytes]:
 
 
 def hostile_headers(small: bytes) -> Iterator[bytes]:
-    """Headers that claim terabytes, or call for others without end."""
+    """Yield tars whose headers claim terabytes or refer to further headers endlessly."""
     sparse = tarfile.TarInfo("0.png")
     sparse.pax_headers = {
         "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,1",

@@ -1,15 +1,14 @@
-"""Kill training runs at random moments and see what is lost.
+"""Kill training runs at random moments and check that nothing is lost.
 
     python scripts/kill_runs.py --kills 200 --publish
 
-Small runs that save at every step are killed with SIGKILL, started again with the same settings,
-and so on to their end. After each kill the newest checkpoint has to load; after each start no
-half-written file may be left; and the end has to be that of a run that nobody disturbed: weights,
-optimizer, place in the data and metrics, to the last bit. TMPDIR is on another file system than the
-runs. Runs are forked off this process, so that a start takes a second and not ten.
+Small runs that save at every step are killed with SIGKILL and restarted with the same settings
+until they end. Checks that every checkpoint loads after each kill, that no partial file is left at
+the end, and that the final weights, optimizer, data position and metrics equal those of an
+undisturbed run bit for bit. TMPDIR is on another file system than the runs. Runs are forked from
+this process, so that a start takes one second instead of ten.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import Parser, count
 from hydra import compose, initialize_config_dir
 from pages import ROOT, machine, put, table, write_json
 
@@ -66,17 +66,23 @@ CASES = {
     "2 batches a step": (("optim.accumulate_batches=2",), 1),
     "2 ranks": (("trainer.devices=2",), 2),
 }
-"""Settings of each case, and how many ranks it has."""
+"""Settings and number of ranks of each case."""
 
 
 def main() -> None:
-    """Read the command line and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Kill runs and write the results; exit with an error if something was lost."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--kills", type=count, default=200, metavar="N", help="kills in all cases (default: 200)"
     )
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--publish", action="store_true", help="write docs/faults.md and its JSON")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the moments (default: 0)"
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="write docs/benchmarks/kills.json and the table in docs/faults.md",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
@@ -90,11 +96,11 @@ def main() -> None:
 
 
 def kill_runs(folder: Path, kills: int, chance: random.Random) -> dict[str, Any]:
-    """Share the kills out over the cases.
+    """Divide the kills among the cases.
 
     Returns:
-        Per case how many kills, at how many a checkpoint was in the making, and what was `lost`: a
-        list of findings, empty if nothing was.
+        Machine and results, as written to kills.json: for each case the number of kills, the
+        number of kills while a file was being written, and `lost`, a list of error messages.
     """
     cases = {
         name: _kill_case(folder / name.replace(" ", "_"), name, -(-kills // len(CASES)), chance)
@@ -104,7 +110,7 @@ def kill_runs(folder: Path, kills: int, chance: random.Random) -> dict[str, Any]
 
 
 def to_table(results: dict[str, Any]) -> str:
-    """Draw the results, a line a case."""
+    """Format the results as a Markdown table with a row per case."""
     rows = [
         (
             name,
@@ -132,7 +138,7 @@ def _kill_case(folder: Path, name: str, kills: int, chance: random.Random) -> di
             leader = _start(name, run)
             time.sleep(chance.uniform(0.2, LONGEST_LIFE_SECONDS))
             if not _kill(leader):
-                break  # it had come to its end
+                break  # the run had ended
             counts["kills"] += 1
             counts["half_written"] += bool(list(run.rglob("*.partial")))
             counts["before_the_first_checkpoint"] += not _has_checkpoint(run)
@@ -144,7 +150,7 @@ def _kill_case(folder: Path, name: str, kills: int, chance: random.Random) -> di
 
 
 def _start(name: str, folder: Path) -> int:
-    """Fork a process that leads a group of its own and trains, its ranks and workers inside."""
+    """Fork a process that trains and leads a process group with its ranks and workers."""
     leader = os.fork()
     if leader == 0:
         os.setsid()
@@ -155,7 +161,7 @@ def _start(name: str, folder: Path) -> int:
 
 
 def _train_ranks(config: Config, ranks: int) -> None:
-    """Train as one of some ranks, and end the process."""
+    """Fork the other ranks, train as one of them, and exit."""
     rank = 0
     if ranks > 1:
         os.environ |= {
@@ -192,7 +198,7 @@ def _silence(log: Path) -> None:
 
 
 def _kill(leader: int) -> bool:
-    """Kill a process and its group; whether it was still alive."""
+    """Kill a process and its group; return whether it was still alive."""
     ended, _ = os.waitpid(leader, os.WNOHANG)
     if ended:
         return False
@@ -202,7 +208,7 @@ def _kill(leader: int) -> bool:
 
 
 def _wait(leader: int) -> None:
-    """Let a run come to its end, which has to be a good one."""
+    """Wait for a run; exit with an error if it failed."""
     _, status = os.waitpid(leader, 0)
     if status != 0:
         sys.exit(f"A run ended with status {status}; its log lies beside its folder.")
@@ -223,7 +229,7 @@ def _unreadable(run: Path) -> list[str]:
 
 
 def _differences(run: Path, undisturbed: Path) -> list[str]:
-    """What of a run's end is not as if nobody had disturbed it."""
+    """List the differences between the final files of a run and of the undisturbed run."""
     found = []
     for name in ("last.ckpt", "best.ckpt"):
         ended, expected = (

@@ -1,10 +1,10 @@
-"""Write a checkpoint as runs of 2021 left them, with random weights of any size.
+"""Write a checkpoint with random weights in the format of 2021.
 
     python scripts/make_legacy_checkpoint.py OUTPUT [--architecture JSON] [--discriminator JSON]
 
-Its settings are objects of omegaconf 2.0.0 and its callbacks are keyed by classes of Lightning, as
-in the checkpoints of CompVis and of boris/vqgan_f16_16384. Needs pip and a package index: that
-omegaconf is installed into a temporary folder, since no newer one makes such files.
+Its settings are objects of omegaconf 2.0.0 and its callbacks are keyed by Lightning's classes, as
+in the checkpoints of CompVis and of boris/vqgan_f16_16384. Needs pip and a package index, because
+it installs omegaconf 2.0.0 into a temporary folder: newer versions pickle differently.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def make_legacy_checkpoint(
     architecture: Mapping[str, Any] = TINY_ARCHITECTURE,
     discriminator: Mapping[str, Any] = TINY_DISCRIMINATOR,
 ) -> None:
-    """Install the old omegaconf aside and write the checkpoint in a process that sees it.
+    """Install omegaconf 2.0.0 into a temporary folder and write the checkpoint in a child process.
 
     Args:
         output: the file to write.
@@ -54,7 +54,7 @@ def make_legacy_checkpoint(
         discriminator: keyword arguments of `PatchDiscriminator`.
 
     Raises:
-        subprocess.CalledProcessError: pip or the writing process failed; what they said is shown.
+        subprocess.CalledProcessError: pip or the child process failed; their output is printed.
     """
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -74,7 +74,7 @@ def make_legacy_checkpoint(
 def write_checkpoint(
     output: Path, architecture: Mapping[str, Any], discriminator: Mapping[str, Any]
 ) -> None:
-    """Write the checkpoint, in a process that sees the old omegaconf."""
+    """Write the checkpoint; must run in a process that imports omegaconf 2.0.0."""
     import omegaconf
     import torch
 
@@ -82,7 +82,7 @@ def write_checkpoint(
     from vqgan_train.models import VQGAN, PatchDiscriminator
 
     if f"omegaconf=={omegaconf.__version__}" != OMEGACONF:
-        raise RuntimeError(f"omegaconf {omegaconf.__version__} is in the way of {OMEGACONF}")
+        raise RuntimeError(f"omegaconf {omegaconf.__version__} was imported instead of {OMEGACONF}")
     torch.manual_seed(0)
     generator = VQGAN(**architecture)
     generator.quantizer.draw_codes(1.0)
@@ -106,7 +106,7 @@ def write_checkpoint(
 
 
 def _settings(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in taming's names, one of them an interpolation."""
+    """Return the settings under taming's names; one of them is an interpolation."""
     sizes = {TAMING_NAMES[name]: architecture[name] for name in TAMING_NAMES}
     return {
         "base_learning_rate": 4.5e-06,
@@ -118,7 +118,7 @@ def _settings(architecture: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pretend_importable(stand_in: type, module: str) -> None:
-    """Let pickle write a class under a name that this process cannot import."""
+    """Make pickle accept a class of a module that does not exist in this process."""
     import types
 
     for depth in range(module.count(".") + 1):
@@ -129,13 +129,19 @@ def _pretend_importable(stand_in: type, module: str) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Read the command line and write the checkpoint."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--architecture", type=json.loads, default=TINY_ARCHITECTURE)
-    parser.add_argument("--discriminator", type=json.loads, default=TINY_DISCRIMINATOR)
+    parser.add_argument("output", type=Path, help="file to write")
+    parser.add_argument(
+        "--architecture", type=json.loads, default=TINY_ARCHITECTURE, metavar="JSON",
+        help="arguments of VQGAN (default: a tiny model)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--discriminator", type=json.loads, default=TINY_DISCRIMINATOR, metavar="JSON",
+        help="arguments of PatchDiscriminator (default: a tiny one)",
+    )  # fmt: skip
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     make = write_checkpoint if arguments.inside else make_legacy_checkpoint

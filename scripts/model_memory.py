@@ -1,12 +1,12 @@
-"""The memory that a training step needs on a device, computed without one.
+"""Compute the memory of a training step and the largest batch that fits a GPU, without a GPU.
 
     python scripts/model_memory.py [--output FILE]
 
-One step of f16-16384 runs on tensors without numbers (torch's fake ones), and every storage that it
-makes is counted from its first to its last use. From the peaks at two batch sizes follows what an
-image costs, and so the largest batch that fits. What a GPU takes besides (its context, the
-workspaces of convolutions, gaps between blocks) is not in it: `RESERVED` is left free for that.
-Writes docs/benchmarks/step_memory.json and the table in docs/speed.md.
+Runs a step of f16-16384 on torch's fake tensors, which have no data, and adds up the sizes of all
+storages that exist at the same time. The peaks at two batch sizes give the memory per image, and so
+the largest batch. 15 % of the GPU's memory is left free for what is not counted: the CUDA context,
+workspaces of convolutions and fragmentation. Writes docs/benchmarks/step_memory.json and the table
+in docs/speed.md.
 """
 
 import json
@@ -29,7 +29,7 @@ PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "step_memory.json"
 CARDS_GB = (24, 40, 80)
 RESERVED = 0.15
-"""Share of a card that is left free for what is not counted."""
+"""Fraction of a GPU's memory that is left free for what is not counted."""
 
 VARIANTS = {
     "fp32": ("trainer.precision=fp32",),
@@ -39,7 +39,7 @@ VARIANTS = {
 
 
 class Storages(TorchDispatchMode):
-    """Counts the bytes of all storages that are alive, and their peak."""
+    """Counts the bytes of all existing storages, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Storages(TorchDispatchMode):
         return result
 
     def note(self, tensors: Any) -> None:
-        """Count the storages of tensors, in any container, that were not known."""
+        """Add the new storages of tensors, which may be in any container."""
         for tensor in tree_leaves(tensors):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
@@ -68,10 +68,10 @@ class Storages(TorchDispatchMode):
 
 
 def peak_bytes(batch_size: int, side: int, model: str, *settings: str) -> int:
-    """The largest number of bytes that one step after the first holds."""
+    """Return the peak memory of the second training step."""
     config = make_config(model, (batch_size, 3, side, side), *settings)
     dtype = torch.bfloat16 if config.trainer.precision.value == "bf16-mixed" else torch.float32
-    with FakeTensorMode(), Storages() as storages, _as_built():
+    with FakeTensorMode(), Storages() as storages, _Unchanged():
         module = build_module(config).train()
         module.discriminator_warmup_end_step = 0
         storages.note([*module.parameters(), *module.buffers()])
@@ -87,8 +87,8 @@ def peak_bytes(batch_size: int, side: int, model: str, *settings: str) -> int:
     return storages.peak
 
 
-class _as_built:  # noqa: N801  # reads as what it is, behind `with`
-    """Fake tensors have no numbers to load and cannot be laid out anew."""
+class _Unchanged:
+    """Disables loading of weights and changes of memory format: fake tensors support neither."""
 
     def __enter__(self) -> None:
         self._to, self._load = nn.Module.to, VQGANModule.load_frozen_weights
@@ -102,23 +102,23 @@ class _as_built:  # noqa: N801  # reads as what it is, behind `with`
 
 
 def measure() -> dict[str, Any]:
-    """Bytes of a step without images, and of each image, by variant."""
-    found = {}
+    """Return the memory of a step without images and the memory per image, by variant."""
+    variants = {}
     for name, settings in VARIANTS.items():
         small, large = (peak_bytes(size, 256, "f16_16384", *settings) for size in (4, 8))
         image = (large - small) / 4
-        found[name] = {"fixed_gb": (small - 4 * image) / 1e9, "image_gb": image / 1e9}
-        print(name, found[name], flush=True)
-    return {"machine": machine(("torch",)), "reserved": RESERVED, "variants": found}
+        variants[name] = {"fixed_gb": (small - 4 * image) / 1e9, "image_gb": image / 1e9}
+        print(name, variants[name], flush=True)
+    return {"machine": machine(("torch",)), "reserved": RESERVED, "variants": variants}
 
 
 def largest_batch(variant: dict[str, float], card_gb: int, reserved: float) -> int:
-    """Images a batch that fit."""
+    """Return the largest batch size that fits."""
     return max(0, int((card_gb * (1 - reserved) - variant["fixed_gb"]) / variant["image_gb"]))
 
 
 def to_table(results: dict[str, Any]) -> str:
-    """The table of docs/speed.md."""
+    """Format the table of docs/speed.md."""
     head = ("computed, 256 pixels", "weights, Adam, GB", "an image, GB",
             *(f"largest batch, {card} GB" for card in CARDS_GB))  # fmt: skip
     rows = [
@@ -134,13 +134,13 @@ def to_table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Compute and write down."""
+    """Compute and write the results."""
     parser = Parser(__doc__)
     parser.add_output("docs/benchmarks/step_memory.json", "docs/speed.md")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     results = measure()
-    write_json(given.output or RESULTS, results)
-    if given.output is None:
+    write_json(arguments.output or RESULTS, results)
+    if arguments.output is None:
         put(PAGE, "step memory", to_table(results))
     print(json.dumps(results["variants"], indent=1))
 

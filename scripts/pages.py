@@ -1,4 +1,4 @@
-"""What scripts that measure have in common: where it was measured, and tables in pages."""
+"""Shared by the benchmark scripts: facts about the machine, and tables in Markdown pages."""
 
 import datetime
 import importlib.metadata
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def machine(packages: Iterable[str]) -> dict[str, Any]:
-    """Say where and when something was measured."""
+    """Return date, hardware, load and versions, for the record of a measurement."""
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
@@ -39,24 +39,24 @@ def _version(package: str) -> str | None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write a table of Markdown; all columns but the first are to the right."""
+    """Format a Markdown table; all columns but the first are right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Replace what a page holds between its markers of a name."""
+    """Replace the part of a page between its markers of a name."""
     before, _, after = split(page, name)
     page.write_text(f"{before}\n{text}\n{after}")
 
 
 def held(page: Path, name: str) -> str:
-    """What a page holds between its markers of a name."""
+    """Return the part of a page between its markers of a name."""
     return split(page, name)[1].strip()
 
 
 def split(page: Path, name: str) -> tuple[str, str, str]:
-    """Split a page at its markers, which stay with the outer parts."""
+    """Split a page at its markers, which belong to the outer parts."""
     begin, end = f"<!-- {name}: made by a script -->", f"<!-- end of {name} -->"
     before, found_begin, rest = page.read_text().partition(begin)
     middle, found_end, after = rest.partition(end)

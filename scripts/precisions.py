@@ -1,4 +1,4 @@
-"""What each precision makes of one batch, against float32."""
+"""Comparison of tokens, gradients and adaptive weight of one batch between precisions."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,19 +17,19 @@ PRECISIONS = {
     "bf16": (torch.bfloat16, ()),
     "fp16": (torch.float16, ()),
 }
-"""What is compared with fp32 as it is by default: autocast's type, settings."""
+"""Precisions that are compared with the default fp32: autocast's type and settings."""
 
 FAST_ON_CPUS = tuple(name for name in PRECISIONS if name != "fp16")
-"""Processors emulate fp16, too slowly for f16-16384."""
+"""Without fp16, which CPUs emulate too slowly for f16-16384."""
 
 PARTS = ("encoder", "codebook", "decoder", "discriminator")
 
 LOSS_SCALE = 2.0**10
-"""In fp16, near where a GradScaler settles."""
+"""Loss scale in fp16, close to the value that GradScaler reaches."""
 
 
 class Batch(NamedTuple):
-    """What a precision makes of one batch."""
+    """Results of one training step on one batch."""
 
     tokens: Tensor
     adaptive_weight: float
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 def one_batch(module: VQGANModule, images: Tensor, dtype: torch.dtype | None) -> Batch:
-    """One step's tokens, weight and gradients, a vector a part."""
+    """Run one step; return tokens, adaptive weight and one gradient vector per network part."""
     with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         tokens = module.generator.encode(images)
         outputs = module.training_step({"image": images})
@@ -52,14 +52,14 @@ def one_batch(module: VQGANModule, images: Tensor, dtype: torch.dtype | None) ->
 
 
 def _part(name: str) -> str:
-    """The part of the networks that a weight belongs to; the 1x1 convolutions count as codebook."""
+    """Return the network part of a weight; the 1x1 convolutions belong to the codebook."""
     return next((part for part in PARTS if part in name.split(".")[:2]), "codebook")
 
 
 def compare_batches(
     model: str, checkpoint: Path, side: int, precisions: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-    """Each precision against fp32, on the same photos and weights."""
+    """Compare each precision with fp32 on the same photos and weights."""
     images = sample_images(4, side)
     shape = (len(images), 3, side, side)
 
@@ -73,20 +73,20 @@ def compare_batches(
         return one_batch(module, images, dtype)
 
     expected = run(None)
-    found = {}
+    comparisons = {}
     for name in precisions:
         dtype, settings = PRECISIONS[name]
         batch = run(dtype, *settings)
-        found[name] = {
+        comparisons[name] = {
             "equal_tokens": (batch.tokens == expected.tokens).float().mean().item(),
             "adaptive_weight": batch.adaptive_weight / expected.adaptive_weight,
             **{part: relative_error(batch, expected, part) for part in PARTS},
         }
-        print(model, name, found[name], flush=True)
-    return found
+        print(model, name, comparisons[name], flush=True)
+    return comparisons
 
 
-def relative_error(found: Batch, expected: Batch, part: str) -> float:
-    """Norm of the difference of two gradients, in norms of the second."""
-    difference = found.gradients[part] - expected.gradients[part]
+def relative_error(batch: Batch, expected: Batch, part: str) -> float:
+    """Return the norm of the difference of two gradients, relative to the expected one's norm."""
+    difference = batch.gradients[part] - expected.gradients[part]
     return (difference.norm() / expected.gradients[part].norm()).item()

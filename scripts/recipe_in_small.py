@@ -1,13 +1,15 @@
-"""The model card's story with a tiny model, on any machine, in minutes.
+"""Run the model card's recipe with a tiny model, on any machine, in minutes.
 
     python scripts/recipe_in_small.py OUTPUT
 
-A stand-in for the ImageNet checkpoint as 2021 wrote it -> Part 1, killed in the middle and started
-again -> Part 2 -> a checkpoint that this package and taming-transformers read to the same tokens.
+1. Writes a random checkpoint in the format of the ImageNet checkpoint of 2021.
+2. Trains Part 1 from it, kills the run, and resumes it.
+3. Trains Part 2 from Part 1.
+4. Checks that this package and taming-transformers read the result and make the same tokens.
+
 Needs the package's `dev` extra, pip and a package index (for omegaconf 2.0.0).
 """
 
-import argparse
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import Parser
 from torch import nn
 
 from vqgan_train import VQGAN
@@ -35,7 +38,7 @@ SHORT = [
 
 
 def recipe_in_small(output: Path) -> Path:
-    """Tell the story; every step that fails ends it.
+    """Run the recipe; exit with an error at the first step that fails.
 
     Returns:
         Part 2's last checkpoint.
@@ -69,20 +72,20 @@ def say(what: str) -> None:
 
 
 def require(holds: bool, problem: str) -> None:
-    """End the story where it went wrong."""
+    """Exit with a message unless a condition holds."""
     if not holds:
         sys.exit(problem)
 
 
 def make_imagenet_checkpoint(path: Path) -> None:
-    """Write the stand-in with objects of omegaconf 2.0.0 and classes of Lightning inside."""
+    """Write the checkpoint, which contains objects of omegaconf 2.0.0 and classes of Lightning."""
     script = Path(__file__).with_name("make_legacy_checkpoint.py")
     path.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, str(script), str(path)], check=True)
 
 
 def sizes_of(checkpoint: Path) -> list[str]:
-    """The settings of both networks, as their weights have them."""
+    """Return the settings that give both networks the shapes of the checkpoint's weights."""
     networks = read_networks(checkpoint)
     return [
         f"model.{network}.{name}={value}"
@@ -96,13 +99,13 @@ def sizes_of(checkpoint: Path) -> list[str]:
 
 
 def training(experiment: str, folder: Path, images: int, *overrides: str) -> list[str]:
-    """The command of one part."""
+    """Return the command that trains one part."""
     command = [sys.executable, "-m", "vqgan_train", f"experiment={experiment}"]
     return [*command, f"run.output_dir={folder}", f"run.max_images={images}", *overrides]
 
 
 def kill_when_there(command: list[str], file: Path) -> None:
-    """Run a command and kill it, as a power cut would, soon after a file has appeared."""
+    """Run a command and kill it with SIGKILL soon after a file has appeared."""
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + SECONDS_TO_FIRST_CHECKPOINT
@@ -116,7 +119,7 @@ def kill_when_there(command: list[str], file: Path) -> None:
 
 
 def check_ancestry(final: Path, parent: Path) -> None:
-    """The last checkpoint names its parent, and its images began where the parent's ended."""
+    """Check that the last checkpoint names its parent and continued after the parent's images."""
     content = read_checkpoint(final)
     named = content["vqgan_train"]["parent"]
     say(f"{final} continues {named['source']}, after {named['images']} images")
@@ -127,7 +130,7 @@ def check_ancestry(final: Path, parent: Path) -> None:
 
 
 def check_tokens(checkpoint: Path) -> None:
-    """This package and taming-transformers make the same tokens of the same images."""
+    """Check that this package and taming-transformers make the same tokens of the same images."""
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
         ours = VQGAN.from_checkpoint(checkpoint).encode(images)
@@ -138,8 +141,8 @@ def check_tokens(checkpoint: Path) -> None:
 
 
 def taming_model(checkpoint: Path) -> nn.Module:
-    """The original's model, by its own `init_from_ckpt`."""
-    # taming.models.vqgan wants one function of a training script for a Lightning long gone.
+    """Load the checkpoint into the original's model with its own `init_from_ckpt`."""
+    # taming.models.vqgan imports this function from a script that needs a Lightning of 2021.
     script: Any = types.ModuleType("taming.main")
     script.instantiate_from_config = lambda config: config["module"]
     sys.modules["taming.main"] = script
@@ -162,11 +165,9 @@ def taming_model(checkpoint: Path) -> nn.Module:
 
 
 def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("output", type=Path, help="folder for the runs; must not hold them yet")
+    """Read the command line and run the recipe."""
+    parser = Parser(__doc__)
+    parser.add_argument("output", type=Path, help="folder for the runs; must not contain them yet")
     recipe_in_small(parser.parse_args().output)
 
 

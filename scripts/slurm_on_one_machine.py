@@ -1,12 +1,12 @@
-"""Slurm on one machine: the real scheduler, with two nodes that are one.
+"""Start or stop Slurm on this machine, with two virtual nodes.
 
     python scripts/slurm_on_one_machine.py start FOLDER     # prints the line for the shell
     export SLURM_CONF=FOLDER/slurm.conf
     srun -N2 -n2 --kill-on-bad-exit=1 python -m vqgan_train trainer.devices=1
     python scripts/slurm_on_one_machine.py stop FOLDER
 
-It needs root and Debian's packages `slurm-wlm` and `munge`. Everything is in FOLDER; nothing of the
-machine's own Slurm is touched.
+Needs root and Debian's packages `slurm-wlm` and `munge`. All files are in FOLDER; an installed
+Slurm is not changed.
 """
 
 import argparse
@@ -67,15 +67,16 @@ echo export MASTER_ADDR=127.0.0.1
 
 
 class SlurmError(ValueError):
-    """Slurm cannot be started here; the message says why."""
+    """Slurm cannot be started; the message gives the reason."""
 
 
 def main() -> None:
-    """Read the command line, and start or stop."""
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
-    parser.add_argument("action", choices=("start", "stop"))
-    parser.add_argument("folder", type=Path)
+    """Read the command line, then start or stop Slurm."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("start", "stop"), help="what to do")
+    parser.add_argument("folder", type=Path, help="folder for all files of this Slurm")
     arguments = parser.parse_args()
     try:
         if arguments.action == "start":
@@ -87,7 +88,7 @@ def main() -> None:
 
 
 def missing_here() -> str:
-    """What keeps Slurm from being started on this machine; empty if nothing does."""
+    """Return why Slurm cannot run on this machine; empty if it can."""
     absent = [command for command in COMMANDS if _path(command) is None]
     if absent:
         return f"{', '.join(absent)} not installed (apt-get install slurm-wlm munge)"
@@ -98,10 +99,10 @@ def start(folder: Path) -> Path:
     """Start the daemons; return the configuration that Slurm's commands want as SLURM_CONF.
 
     Args:
-        folder: of its own; made if need be.
+        folder: folder for all files of this Slurm; created if missing.
 
     Raises:
-        SlurmError: something is missing, it runs already, or the nodes do not come up.
+        SlurmError: a program is missing, Slurm runs in this folder already, or a node fails.
     """
     missing = missing_here()
     if missing:
@@ -125,7 +126,7 @@ def start(folder: Path) -> Path:
 
 
 def stop(folder: Path) -> None:
-    """Cancel what runs, end the daemons that `start` started, and wait until they have gone."""
+    """Cancel all jobs, stop the daemons that `start` started, and wait until they have exited."""
     folder = folder.resolve()
     file = folder / PROCESSES
     if not file.exists():
@@ -144,7 +145,7 @@ def stop(folder: Path) -> None:
 
 
 def _end_jobs(configuration: Path) -> None:
-    """Kill what runs, and wait until its remains have gone; else they would outlive the daemons."""
+    """Kill all jobs and wait for their processes, which would otherwise outlive the daemons."""
 
     def answer(*command: str) -> str:
         environment = {**os.environ, "SLURM_CONF": str(configuration)}
@@ -183,12 +184,12 @@ def _write_configuration(folder: Path) -> Path:
 def _munge_options(folder: Path) -> list[str]:
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
     places = [f"--{option}={folder / 'munge' / name}" for option, name in files.items()]
-    # Without --force it wants folders that nobody else can write.
+    # Without --force, munged requires folders that only its user can write.
     return ["--foreground", "--force", "--num-threads=2", *places]
 
 
 def _launch(folder: Path, processes: dict[str, int], command: str, *arguments: str) -> None:
-    """Start a daemon in the background, and write down at once who it is."""
+    """Start a daemon in the background and record its process id at once."""
     with (folder / f"{command}.out").open("ab") as output:
         process = subprocess.Popen(
             [str(_path(command)), *arguments],
@@ -199,15 +200,15 @@ def _launch(folder: Path, processes: dict[str, int], command: str, *arguments: s
             start_new_session=True,
             env={**os.environ, "SLURM_CONF": str(folder / "slurm.conf")},
         )
-    process.returncode = 0  # it is meant to go on; Python would warn of that
+    process.returncode = 0  # keeps Python from warning that the process still runs
     processes[f"{command} {len(processes)}"] = process.pid
     (folder / PROCESSES).write_text(json.dumps(processes))
 
 
 def _is_ours(number: int) -> bool:
-    """Whether the process is one of the daemons and still lives; numbers are used again."""
+    """Whether the process is one of the daemons and still runs; ids of ended ones are reused."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(number, os.WNOHANG)  # only of those that this process has started
+        os.waitpid(number, os.WNOHANG)  # works only for children of this process
     try:
         status = Path(f"/proc/{number}/status").read_text()
         name = Path(f"/proc/{number}/comm").read_text().strip()

@@ -1,6 +1,6 @@
-"""Training steps to measure and compare: ours in its variants, and the original's.
+"""Training steps to measure and compare: variants of ours, and the original's.
 
-All begin with the same random weights, which are the original's.
+All start from the same random weights, those of the original's initialisation.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from vqgan_train.training.callbacks import Compilation, SkipNonFinite
 from vqgan_train.training.setup.networks import build_module
 
 sys.path.insert(0, str(ROOT / "tests"))
-from reference import peer_loss, peer_vqgan  # the original, as the tests build it
+from reference import peer_loss, peer_vqgan  # builds the original for tests
 
 Step = Callable[[Tensor], float]
-"""Trains on images (B, 3, H, W) and returns the generator's loss before."""
+"""Function that trains one step on images (B, 3, H, W) and returns the generator's loss."""
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ours": (),
@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "ours, compiled": ("trainer.compile=true",),
     "ours, bf16, compiled": ("trainer.precision=bf16", "trainer.compile=true"),
 }
-"""Our step's settings, as overrides of the recipe's."""
+"""Settings of each variant of our step that differ from the recipe's."""
 
 SIDES = ("original", *VARIANTS)
 
@@ -47,12 +47,12 @@ MODELS = tuple(sorted(path.stem for path in (config_dir() / "model").glob("*.yam
 
 
 def make_step(side: str, model: str, images: tuple[int, int, int, int], device: str) -> Step:
-    """Build one side of the comparison.
+    """Build the step of one side of the comparison.
 
     Args:
         side: one of `SIDES`.
         model: name of a file in conf/model.
-        images: (B, 3, H, W) of what the step will be given.
+        images: shape (B, 3, H, W) of the step's images.
         device: cpu or cuda.
     """
     if side == "original":
@@ -61,7 +61,7 @@ def make_step(side: str, model: str, images: tuple[int, int, int, int], device: 
 
 
 def sample_images(count: int, side: int) -> Tensor:
-    """Sample photos' middle (B, 3, side, side) in [-1, 1], none of them twice."""
+    """Return centre crops of up to four sample photos: (B, 3, side, side) in [-1, 1]."""
     photos = (astronaut(), chelsea(), coffee(), rocket())
     images = []
     for photo in photos[:count]:
@@ -72,7 +72,7 @@ def sample_images(count: int, side: int) -> Tensor:
 
 
 def make_config(model: str, images: tuple[int, int, int, int], *overrides: str) -> Config:
-    """The recipe's settings with another model, for batches of images (B, 3, H, W)."""
+    """Compose the recipe's settings with another model, for batches of shape (B, 3, H, W)."""
     settings = (
         "experiment=finetune",
         f"model={model}",
@@ -93,7 +93,7 @@ def make_config(model: str, images: tuple[int, int, int, int], *overrides: str) 
 
 
 def _our_step(config: Config, images: tuple[int, int, int, int], device: str) -> Step:
-    """What Lightning does with our module, without Lightning."""
+    """Build our step: what Lightning does with our module, without Lightning."""
     module = build_module(config).train()
     peer, loss = _original(config)
     theirs = {**peer.state_dict(), **{f"loss.{n}": w for n, w in loss.state_dict().items()}}
@@ -133,7 +133,7 @@ def _our_step(config: Config, images: tuple[int, int, int, int], device: str) ->
 
 
 def _originals_step(config: Config, device: str) -> Step:
-    """Two optimizers, a generator pass before each, as Lightning 1.0 called them."""
+    """Build the original's step: two optimizers with a generator pass each, as in Lightning 1.0."""
     peer, loss = _original(config)
     peer.to(device).train()
     loss.to(device).train()
@@ -171,7 +171,7 @@ def _originals_step(config: Config, device: str) -> Step:
 
 
 def _original(config: Config) -> tuple[Any, Any]:
-    """The original's model, and its losses with the discriminator."""
+    """Build the original's model, and its loss module, which contains the discriminator."""
     peer = peer_vqgan(**asdict(config.model.architecture))
     loss = peer_loss(
         find_lpips_weights(VGG16),
@@ -187,7 +187,7 @@ def _original(config: Config) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def tf32_allowed() -> Iterator[None]:
-    """Products of fp32 matrices as its users' torch made them on a GPU: in TF32."""
+    """Allow TF32 for fp32 matrix products on a GPU, as torch did by default in 2021."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:

@@ -54,7 +54,7 @@ def test_the_benchmark_measures_and_says_what_it_leaves_out(
         for n in range(9)
     ]
     shard = write_shard(tmp_path / "a.tar", samples)
-    results = module.measure([str(shard)], rounds=2, most_images=400)
+    results = module.measure([str(shard)], rounds=2, max_images=400)
     assert results["settings"]["images_a_turn"] == 8
     speeds = results["images_a_second_and_core"]
     assert {name: len(turns) for name, turns in speeds.items()} == {
@@ -90,7 +90,7 @@ def test_the_fault_table_sees_bugs(
 ) -> None:
     module, faults = script("fault_table", monkeypatch), script("faults", monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "MOST_SECONDS", 1)
+    monkeypatch.setattr(module, "MAX_SECONDS", 1)
     read = module.ShardDataset.__getitem__
 
     def read_badly(data: Any, draw: Any) -> Any:

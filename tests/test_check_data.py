@@ -1,5 +1,6 @@
-"""The command: what scripts read of it, and what a person does."""
+"""`check_data`: exit codes, JSON report, printed report and settings."""
 
+import inspect
 import json
 import os
 import re
@@ -135,7 +136,7 @@ def test_shards_are_a_pattern_or_a_list_of_them() -> None:
 
 def test_every_setting_is_explained_and_read() -> None:
     page = PAGE.read_text()
-    source = (Path(__file__).parents[1] / "vqgan_train" / "check_data.py").read_text()
+    source = Path(inspect.getfile(check_data)).read_text()
     for name in setting_names(CheckDataConfig):
         assert f"`{name}=" in page
         assert f"config.{name}" in source

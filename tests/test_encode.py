@@ -118,15 +118,18 @@ def test_the_pixel_range_has_no_default_and_its_message_says_what_it_is() -> Non
     with pytest.raises(MissingMandatoryValue) as raised:
         composed(*(setting for setting in GIVEN if not setting.startswith("pixel_range")))
     message = explain(raised.value, EncodeConfig)
-    assert "signed gives the model pixels in [-1, 1], as it was trained" in message
-    assert "unit gives it [0, 1], as DALL-E mini's tokens were made" in message
+    assert "signed gives the model pixels in [-1, 1], as in training" in message
+    assert "unit gives it pixels in [0, 1], as DALL-E mini did" in message
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["folder=photos"], "shards and folder is given to encode; give one of"),
-        (["shards=null"], "Nothing is given to encode"),
+        (
+            ["folder=photos"],
+            "Give exactly one of shards=..., folder=... and tables=...; given: shards and folder.",
+        ),
+        (["shards=null"], "given: none."),
         (["checkpoint=''"], "checkpoint is empty"),
         (["output=''"], "output is empty"),
         (["samples_per_file=0"], "samples_per_file is 0; it must be at least 1"),

@@ -189,8 +189,8 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
         made = Conversion((), 3, 1234, 32, True, Agreement(64, 63, 0.5))
         return Release(folder, ("README.md", "training/metrics.csv"), {"flax": made}, 2, 1)
 
-    monkeypatch.setattr("vqgan_train.release.hub.Hub", RecordingHub)
-    monkeypatch.setattr("vqgan_train.release.release_folder.write_release", write)
+    monkeypatch.setattr("vqgan_train.release.export.Hub", RecordingHub)
+    monkeypatch.setattr("vqgan_train.release.export.write_release", write)
     (tmp_path / "last.ckpt").touch()
     given = (f"checkpoint={tmp_path}/last.ckpt", "format=release", "card.license=mit")
     assert run_export(monkeypatch, *given, f"output={tmp_path / 'a'}") == 0

@@ -27,10 +27,10 @@ from vqgan_train.checkpoint import read_networks
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
 from vqgan_train.release.card import CardMetadata, ReleasedModel, markdown_safe, model_card
-from vqgan_train.release.lineage import ReleaseError, read_lineage
+from vqgan_train.release.lineage import read_lineage
 from vqgan_train.release.release_folder import write_release
 from vqgan_train.release.run_records import find_records
-from vqgan_train.system.errors import CheckpointError, ExportError
+from vqgan_train.system.errors import CheckpointError, ExportError, UserError
 from vqgan_train.training.train import train
 
 ALL_METADATA = CardMetadata(
@@ -467,9 +467,7 @@ def test_validations_of_other_images_are_not_compared(last: Path, tmp_path: Path
 
 def test_weights_alone_are_refused(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "last.ckpt", tiny_networks())
-    with pytest.raises(
-        ReleaseError, match=r"no record of a vqgan_train run, .* format=safetensors"
-    ):
+    with pytest.raises(UserError, match=r"no record of a vqgan_train run, .* format=safetensors"):
         write_release(path, tmp_path / "out", NO_METADATA)
     with pytest.raises(CheckpointError, match="no checkpoint"):
         write_release(tmp_path / "none.ckpt", tmp_path / "out", NO_METADATA)
@@ -487,7 +485,7 @@ def test_a_run_with_holes_is_refused(last: Path, tmp_path: Path, hole: tuple[str
         del place[hole[-1]]
 
     change(path, edit)
-    with pytest.raises(ReleaseError, match=rf"lacks metadata .*'{hole[-1]}'"):
+    with pytest.raises(UserError, match=rf"lacks metadata .*'{hole[-1]}'"):
         write_release(path, tmp_path / "out", NO_METADATA)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -500,7 +498,7 @@ def test_a_run_that_continued_itself_is_refused(last: Path, tmp_path: Path) -> N
         parent["provenance"]["parent"] = parent
 
     change(path, edit)
-    with pytest.raises(ReleaseError, match="more than 100 consecutive runs"):
+    with pytest.raises(UserError, match="more than 100 consecutive runs"):
         write_release(path, tmp_path / "out", NO_METADATA)
 
 

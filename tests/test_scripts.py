@@ -45,7 +45,7 @@ def test_help_explains_and_does_nothing_else(name: str, monkeypatch: pytest.Monk
     ("name", "arguments", "message"),
     [
         ("compare_precisions", ["/nowhere/x.ckpt"], "CHECKPOINT: /nowhere/x.ckpt is not a file"),
-        ("compare_precisions", ["--steps", "0"], "--steps: has to be 1 or more, got 0"),
+        ("compare_precisions", ["--steps", "0"], "--steps: must be at least 1, got 0"),
         ("compare_precisions", ["--output", "/"], "--output: / is a folder; give a file in it"),
         ("bench_step", ["--model", "smal"], "--model: invalid choice: 'smal' (choose from "),
         ("bench_step", ["--sides", "theirs"], "--sides: invalid choice: 'theirs'"),
@@ -96,7 +96,7 @@ def test_neither_child_nor_folder_outlives_a_script(tmp_path: Path, number: sign
     finally:
         script.kill()
     assert script.returncode == 128 + number
-    assert said == f"{number.name}: ended.\n"
+    assert said == f"{number.name}: stopped.\n"
     assert not processes_that_name(tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -11,9 +11,10 @@ def main() -> None:
 
 def _run(config: LinksConfig) -> None:
     # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.download import download_cc3m
+    from vqgan_train.preparation.download import download
+    from vqgan_train.preparation.links import read_cc3m
 
-    download_cc3m(config)
+    download(config, read_cc3m)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ def main() -> None:
 
 def _run(config: LinksConfig) -> None:
     # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.download import download_yfcc
+    from vqgan_train.preparation.download import download
+    from vqgan_train.preparation.links import read_yfcc_links
 
-    download_yfcc(config)
+    download(config, read_yfcc_links)
 
 
 if __name__ == "__main__":

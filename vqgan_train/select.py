@@ -11,9 +11,9 @@ def main() -> None:
 
 def _run(config: SelectConfig) -> None:
     # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.select import make_selection
+    from vqgan_train.preparation.select import select
 
-    make_selection(config)
+    select(config)
 
 
 if __name__ == "__main__":

@@ -17,24 +17,20 @@ from factories import read_with_webdataset
 from photo_server import large_png, photo_server
 from PIL import Image
 
-from vqgan_train.preparation.command_report import downloaded
+from vqgan_train.config import LinksConfig
+from vqgan_train.preparation.download import options_of, report_lines
 from vqgan_train.preparation.img2dataset import (
     REQUIREMENT,
-    Download,
     DownloadReport,
     prepare_environment,
     read_report,
     remove_empty_shards,
-    require_enough,
+    require_min_success,
     run_img2dataset,
 )
 from vqgan_train.preparation.links import BadRows
 from vqgan_train.shards.index import index_shard
-from vqgan_train.system.errors import PreparationError
-
-DOWNLOAD = Download(
-    shorter_side=256, samples_per_shard=20, processes=1, threads=8, timeout_seconds=2, retries=0
-)
+from vqgan_train.system.errors import UserError
 
 TROUBLES = ("page", "slow", "broken", "short", "noai")
 
@@ -47,7 +43,7 @@ def cache_with_img2dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         try:
             prepare_environment(None)
-        except PreparationError as error:
+        except UserError as error:
             pytest.skip(f"{REQUIREMENT} cannot be installed here: {str(error).splitlines()[0]}")
     return folder
 
@@ -168,7 +164,7 @@ def test_yfcc_links_and_a_network_at_fault(
     finished = command("prepare_yfcc_links", *arguments, "min_success_fraction=0.5", cwd=tmp_path)
     assert finished.returncode == 2
     assert "downloaded        4 (33.3%)" in finished.stdout
-    assert "Only 4 of 12 images could be had, fewer than min_success_fraction=0.5: 8 x HTTP" in (
+    assert "Only 4 of 12 images were downloaded, fewer than min_success_fraction=0.5: 8 x HTTP" in (
         finished.stderr
     )
     (shard,) = (tmp_path / "yfcc" / "shards").glob("*.tar")
@@ -188,14 +184,14 @@ def test_stats_are_summed_and_lost_samples_counted(tmp_path: Path) -> None:
     stats(tmp_path, 1, status_dict={"success": 7, "HTTP Error 404: Not Found": 1})
     report = read_report(tmp_path, [10, 5], 10)
     assert report == DownloadReport(
-        20, 14, Counter({"x": 3, "HTTP Error 404: Not Found": 1, "lost inside img2dataset": 2}), 4.0
+        20, 14, Counter({"x": 3, "HTTP Error 404: Not Found": 1, "lost inside img2dataset": 2})
     )
 
 
 def test_an_unfinished_shard_is_named(tmp_path: Path) -> None:
     stats(tmp_path, 0)
     stats(tmp_path, 2)
-    with pytest.raises(PreparationError, match=r"1 of 3 shards .* not finished, .* 00001\. The"):
+    with pytest.raises(UserError, match=r"1 of 3 shards .* not finished, .* 00001\. Run"):
         read_report(tmp_path, [11, 5], 10)
 
 
@@ -211,8 +207,8 @@ def test_shards_without_any_image_are_removed(tmp_path: Path) -> None:
 
 def test_rare_reasons_are_summed_and_bad_rows_shown(tmp_path: Path) -> None:
     reasons = Counter({f"reason {n}": 20 - n for n in range(10)})
-    report = DownloadReport(200, 45, reasons, 1.0)
-    said = downloaded(report, BadRows(2, ["a.tsv, line 1: ''"]), tmp_path, removed=0)
+    report = DownloadReport(200, 45, reasons)
+    said = report_lines(report, BadRows(2, ["a.tsv, line 1: ''"]), tmp_path, num_removed=0)
     assert [line.strip() for line in said[2:-2]] == [
         "failed            155",
         *(f"{20 - n} x reason {n}" for n in range(8)),
@@ -223,7 +219,7 @@ def test_rare_reasons_are_summed_and_bad_rows_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "fraction"), [(3, 0.3), (10, 1.0), (0, 0.0)])
 def test_enough_is_enough(number: int, fraction: float) -> None:
-    require_enough(DownloadReport(10, number, Counter(x=10 - number), 1.0), fraction)
+    require_min_success(DownloadReport(10, number, Counter(x=10 - number)), fraction)
 
 
 def test_what_img2dataset_says_wrong_is_told(tmp_path: Path) -> None:
@@ -232,18 +228,18 @@ def test_what_img2dataset_says_wrong_is_told(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)
     assert prepare_environment(tmp_path) == program
-    with pytest.raises(PreparationError, match="exit code 3"):
-        run_img2dataset(program, tmp_path, tmp_path / "shards", DOWNLOAD)
+    with pytest.raises(UserError, match="exit code 3"):
+        run_img2dataset(program, {})
 
 
 def test_an_environment_without_it_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PreparationError, match=f"pip install {REQUIREMENT}"):
+    with pytest.raises(UserError, match=f"pip install {REQUIREMENT}"):
         prepare_environment(tmp_path)
 
 
 def test_a_python_without_imghdr_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
-    with pytest.raises(PreparationError, match=r"needs Python 3\.12 or older"):
+    with pytest.raises(UserError, match=r"needs Python 3\.12 or older"):
         prepare_environment(None)
 
 
@@ -252,14 +248,17 @@ def test_an_installation_that_fails_is_told_and_not_taken_for_done(
 ) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     for _ in range(2):
-        with pytest.raises(PreparationError, match=r"false -m venv (?s:.*) environment=FOLDER"):
+        with pytest.raises(UserError, match=r"false -m venv (?s:.*) environment=FOLDER"):
             prepare_environment(None)
     assert not list(cache.glob("img2dataset-*/ready"))
 
 
-def test_no_size_keeps_the_size() -> None:
-    keep = Download(
-        shorter_side=None, samples_per_shard=2, processes=1, threads=1, timeout_seconds=1, retries=0
-    )
-    assert "--resize_mode=no" in keep.options(Path("lists"), Path("shards"))
-    assert "--resize_mode=keep_ratio" in DOWNLOAD.options(Path("lists"), Path("shards"))
+def test_a_null_side_keeps_the_size() -> None:
+    config = LinksConfig(
+        links="x", output="y", samples_per_shard=2, shorter_side=256, processes=1, threads=1,
+        timeout_seconds=1, retries=0, min_success_fraction=0.3, environment=None,
+    )  # fmt: skip
+    folders = Path("lists"), Path("shards")
+    assert options_of(config, *folders)["resize_mode"] == "keep_ratio"
+    config.shorter_side = None
+    assert options_of(config, *folders)["resize_mode"] == "no"

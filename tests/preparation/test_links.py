@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vqgan_train.preparation.links import read_cc3m, read_yfcc_links, write_lists
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 
 
 def lists_in(folder: Path) -> list[list[dict[str, Any]]]:
@@ -58,7 +58,7 @@ def test_rows_without_a_link_are_counted_and_named(tmp_path: Path) -> None:
     counts, bad = write_lists([tmp_path / "a.tsv"], read_cc3m, tmp_path / "lists", rows=9)
     assert counts == [2]
     assert bad.count == 5
-    assert bad.first == [
+    assert bad.examples == [
         r"a.tsv, line 1: 'caption\turl'",
         "a.tsv, line 3: ''",
         r"a.tsv, line 4: 'http://y\tb'",
@@ -68,13 +68,13 @@ def test_rows_without_a_link_are_counted_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>\n", b"http://x\tcaption first\n"])
 def test_a_list_without_links_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tsv").write_bytes(content)
-    with pytest.raises(PreparationError, match=r"There is no link in .*a\.tsv"):
+    with pytest.raises(UserError, match=r"There is no link in .*a\.tsv"):
         write_lists([tmp_path / "a.tsv"], read_cc3m, tmp_path / "lists", rows=9)
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"\x1f\x8b\xff")
-    with pytest.raises(PreparationError, match="is no text"):
+    with pytest.raises(UserError, match="is not UTF-8 text"):
         write_lists([tmp_path / "a.tsv"], read_cc3m, tmp_path / "lists", rows=9)
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from vqgan_train.config import PeopleConfig, SelectConfig
 from vqgan_train.preparation import survey as people
-from vqgan_train.preparation.select import make_selection
+from vqgan_train.preparation.select import select
 from vqgan_train.preparation.survey import (
     BAD,
     GOOD,
@@ -33,7 +33,7 @@ from vqgan_train.preparation.survey import (
     word_pattern,
 )
 from vqgan_train.shards.index import ShardIndex, index_shard, index_shards
-from vqgan_train.system.errors import PreparationError, UserError
+from vqgan_train.system.errors import UserError
 
 RULES = SurveyRules(min_side=16, people_words=("man", "men"), detect_faces=False)
 
@@ -92,7 +92,7 @@ def contents(output: Path) -> dict[str, bytes]:
 def test_shards_hold_what_was_asked_for_and_say_where_from(
     sources: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_selection(config(sources))
+    select(config(sources))
     out = sources / "out"
     train, val = read(out / "train"), read(out / "val")
     assert [len(read_with_webdataset(p)) for p in sorted((out / "train").glob("*.tar"))] == [
@@ -147,9 +147,9 @@ def test_shards_hold_what_was_asked_for_and_say_where_from(
 
 
 def test_the_same_bytes_whatever_the_workers_and_others_with_another_seed(sources: Path) -> None:
-    make_selection(config(sources))
-    make_selection(config(sources, output=str(sources / "again"), num_workers=1))
-    make_selection(config(sources, output=str(sources / "other"), seed=1))
+    select(config(sources))
+    select(config(sources, output=str(sources / "again"), num_workers=1))
+    select(config(sources, output=str(sources / "other"), seed=1))
     first = contents(sources / "out")
     assert first == contents(sources / "again")
     assert first.keys() == contents(sources / "other").keys()
@@ -157,7 +157,7 @@ def test_the_same_bytes_whatever_the_workers_and_others_with_another_seed(source
 
 
 def test_no_image_is_read_a_second_time(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_selection(config(sources))
+    select(config(sources))
     before = contents(sources / "out")
     surveyed: list[SurveyRules] = []
 
@@ -167,10 +167,10 @@ def test_no_image_is_read_a_second_time(sources: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("vqgan_train.preparation.survey.survey_shard", survey_and_remember)
     (sources / "out" / "train" / "00001.tsv").unlink()
-    make_selection(config(sources))
+    select(config(sources))
     assert contents(sources / "out") == before
-    monkeypatch.setattr("vqgan_train.preparation.select.read_range", None)
-    make_selection(config(sources))
+    monkeypatch.setattr("vqgan_train.preparation.selected_shards.read_range", None)
+    select(config(sources))
     assert not surveyed
 
 
@@ -196,29 +196,29 @@ def test_a_survey_by_other_rules_is_another_survey(
 def test_a_survey_that_is_damaged_or_of_a_changed_shard_is_made_again(
     sources: Path, cache: Path
 ) -> None:
-    make_selection(config(sources))
+    select(config(sources))
     before = contents(sources / "out")
     for number, file in enumerate(sorted((cache / "survey").iterdir())):
         file.write_bytes(file.read_bytes()[:-50] if number else b"")
-    make_selection(config(sources, output=str(sources / "again")))
+    select(config(sources, output=str(sources / "again")))
     assert contents(sources / "again") == before
     write_shard(sources / "b0.tar", [sample(f"{n:03d}", 500 + n) for n in range(14)])
     with pytest.raises(UserError, match="shards_fingerprint was"):
-        make_selection(config(sources))
-    make_selection(config(sources, output=str(sources / "changed")))
+        select(config(sources))
+    select(config(sources, output=str(sources / "changed")))
     assert contents(sources / "changed") != before
 
 
 def test_too_few_leave_nothing_behind_and_can_be_allowed(sources: Path) -> None:
-    with pytest.raises(PreparationError, match="b should give 10 samples for training and has 7"):
-        make_selection(config(sources, samples=30))
+    with pytest.raises(UserError, match="b should give 10 samples for training and has 7"):
+        select(config(sources, samples=30))
     assert not (sources / "out").exists()
-    make_selection(config(sources, samples=30, allow_fewer=True))
+    select(config(sources, samples=30, allow_fewer=True))
     assert len(read(sources / "out" / "train")) == 20 + 7
 
 
 def test_no_validation_is_no_folder(sources: Path) -> None:
-    make_selection(config(sources, val_samples=0))
+    select(config(sources, val_samples=0))
     assert not (sources / "out" / "val").exists()
     assert "val_shards" not in (sources / "out" / "report.txt").read_text()
 
@@ -268,20 +268,20 @@ def test_faces_are_found_in_photos_of_people_and_not_in_others(photo_shards: lis
 
 def test_a_large_image_is_reduced_before_faces_are_looked_for() -> None:
     image = np.asarray(Image.effect_noise((2000, 30), 50).convert("RGB"))
-    assert people._reduced(image).shape == (8, 500, 3)
-    assert people._reduced(image[:, :400]) is not None
-    assert people._reduced(image[:, :400]).shape == (30, 400, 3)
+    assert people._scale_down(image).shape == (8, 500, 3)
+    assert people._scale_down(image[:, :400]) is not None
+    assert people._scale_down(image[:, :400]).shape == (30, 400, 3)
 
 
 def test_faces_without_the_extra_are_refused_before_anything(
     sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(people.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(PreparationError, match=r"pip install 'vqgan_train\[faces\]'"):
+    with pytest.raises(UserError, match=r"pip install 'vqgan_train\[faces\]'"):
         require_face_detector()
     faces = PeopleConfig(multiplier=2.0, words=[], detect_faces=True)
-    with pytest.raises(PreparationError, match="needs dlib"):
-        make_selection(config(sources, people=faces))
+    with pytest.raises(UserError, match="needs dlib"):
+        select(config(sources, people=faces))
 
 
 @pytest.mark.slow
@@ -294,7 +294,7 @@ def test_a_killed_selection_goes_on_and_ends_with_the_same_bytes(tmp_path: Path)
         )
     only = {"sources": {"yfcc": str(tmp_path / "?.tar")}, "weights": {"yfcc": 1.0}}
     wanted = {**only, "val_source": "yfcc", "samples": 100, "samples_per_shard": 4}
-    make_selection(config(tmp_path, output=str(tmp_path / "reference"), **wanted))
+    select(config(tmp_path, output=str(tmp_path / "reference"), **wanted))
     expected = contents(tmp_path / "reference")
     command = [
         sys.executable, "-m", "vqgan_train.select", "sources.cc3m=null",

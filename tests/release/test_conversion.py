@@ -1,4 +1,4 @@
-"""A checkpoint becomes an export, which is kept only if it is the same model."""
+"""Conversion of checkpoints; a result is kept only if it is the same model."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import TINY_ARCHITECTURE, random_lpips_weights
+from factories import TINY_ARCHITECTURE, random_lpips_weights, tiny_images, tiny_vqgan
 from reference import peer_loss, peer_vqgan
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -24,7 +24,7 @@ from torch import Tensor
 from vqgan_train.checkpoint import FORMATS, CheckpointWeights, Format, read_networks
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
-from vqgan_train.release.conversion import Agreement, convert, probe_images
+from vqgan_train.release.conversion import Agreement, compare_models, convert, probe_images
 from vqgan_train.system.errors import CheckpointError, ExportError
 
 
@@ -193,7 +193,7 @@ def test_a_writer_that_changes_weights_is_caught_and_nothing_stays(
 def test_another_model_is_caught_and_nothing_stays(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, agreed: Agreement
 ) -> None:
-    monkeypatch.setattr(conversion, "agreement", lambda *_: agreed)
+    monkeypatch.setattr(conversion, "compare_models", lambda *_: agreed)
     with pytest.raises(ExportError, match="gives other results than the checkpoint"):
         convert(checkpoint, FORMATS["flax"], checkpoint.parent / "export")
     assert nothing_but(checkpoint)
@@ -274,3 +274,32 @@ def test_the_settings_of_a_run_go_along(tmp_path: Path) -> None:
     # The weights alone would tell 128 of 256.
     assert (config["attn_resolutions"], config["resolution"]) == ([16], 32)
     assert config["dropout"] == 0.1
+
+
+def test_a_model_agrees_with_itself() -> None:
+    model, images = tiny_vqgan().eval(), tiny_images(2, 32, 16)
+    assert compare_models(model, model, images) == Agreement(256, 256, 0.0)
+
+
+def test_tokens_and_images_are_compared_separately() -> None:
+    model, images = tiny_vqgan().eval(), tiny_images()
+    other = tiny_vqgan().eval()
+    with torch.no_grad():
+        other.decoder.conv_out.bias.add_(torch.tensor([0.0, -0.25, 0.125]))
+    agreed = compare_models(model, other, images)
+    assert agreed.equal_tokens == agreed.num_tokens == 512
+    assert abs(agreed.largest_difference - 0.25) < 1e-6
+
+    # Every token is another, but decoding starts from the first one's.
+    reversed_codes = tiny_vqgan().eval()
+    with torch.no_grad():
+        reversed_codes.quantizer.codebook.weight.copy_(model.quantizer.codebook.weight.roll(1, 0))
+    assert compare_models(model, reversed_codes, images).equal_tokens == 0
+
+
+def test_nan_is_no_agreement() -> None:
+    model, images = tiny_vqgan().eval(), tiny_images()
+    other = tiny_vqgan().eval()
+    with torch.no_grad():
+        other.decoder.conv_out.bias.fill_(torch.nan)
+    assert not compare_models(model, other, images).largest_difference < 1e9

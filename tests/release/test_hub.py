@@ -8,7 +8,7 @@ import pytest
 from hub_server import HubServer
 
 from vqgan_train.release.hub import Hub
-from vqgan_train.release.lineage import ReleaseError
+from vqgan_train.system.errors import UserError
 
 # The client's own, of its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -61,7 +61,7 @@ def test_the_files_of_a_release_are_one_commit(hub: HubServer, folder: Path, pri
 
 def test_without_a_token_nothing_is_begun(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(ReleaseError, match=r"push_to_hub=tester/cards needs a .*token.* HF_TOKEN"):
+    with pytest.raises(UserError, match=r"push_to_hub=tester/cards needs a .*token.* HF_TOKEN"):
         Hub("tester/cards", private=True)
     assert hub.repositories == {}
 
@@ -70,7 +70,7 @@ def test_a_token_that_the_hub_does_not_know_is_refused(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    with pytest.raises(ReleaseError, match=r"(?s)did not accept the token .*Nothing was written"):
+    with pytest.raises(UserError, match=r"(?s)did not accept the token .*Nothing was written"):
         Hub("tester/cards", private=True)
 
 
@@ -80,6 +80,6 @@ def test_what_the_hub_refuses_is_said_with_how_to_go_on(
 ) -> None:
     hub.refused = path
     uploading = Hub("tester/cards", private=True)
-    with pytest.raises(ReleaseError, match=rf"(?s)failed: .*403.*The release is in {folder}\."):
+    with pytest.raises(UserError, match=rf"(?s)failed: .*403.*The release is in {folder}\."):
         uploading.upload(folder, FILES)
     assert hub.files == {}

@@ -1,4 +1,4 @@
-"""Settings of `python -m vqgan_train.check_data`."""
+"""Settings of the commands that prepare shards: check_data, pack, select and prepare_*."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vqgan_train.config.checks import as_list, require, require_at_least
 
 @dataclass(kw_only=True, slots=True)
 class CheckDataConfig:
-    """Shards to check before training."""
+    """Settings for checking shards before training."""
 
     shards: Any
-    """Path, glob or brace pattern of tar files, or a list of those."""
+    """Tar files: path, glob or brace pattern, or a list of these."""
 
     output: str | None
     """JSON file for the report. null: no file."""
@@ -31,43 +31,44 @@ class CheckDataConfig:
         require_at_least(1, image_size=self.image_size)
 
 
-SMALLEST_SIDE = 256
-"""Pixels that the model sees: scaling below that would lose what training needs."""
+MIN_SHORTER_SIDE = 256
+"""Side in pixels of the recipe's training images. Smaller downloads would have to be enlarged."""
 
 
 @dataclass(kw_only=True, slots=True)
 class LinksConfig:
-    """Lists of links, and how img2dataset downloads them."""
+    """Settings for downloading lists of links with img2dataset."""
 
     links: Any
-    """CC3M: its TSV. YFCC: metadata_*.jsonl.gz. Path, glob or brace pattern, or a list of those."""
+    """CC3M's TSV or YFCC's metadata_*.jsonl.gz: path, glob or brace pattern, or a list of these."""
 
     output: str
-    """Folder for lists, shards and report; new, empty, or that of the same command before."""
+    """Output folder: new, empty, or of an earlier run of this command, which is then resumed."""
 
     samples_per_shard: int
-    """Links that make a shard; those that are dead leave it smaller."""
+    """Links per shard; a shard has fewer samples if some of its links are dead."""
 
     shorter_side: int | None
-    """Larger images are scaled down to this shorter side, in pixels. null: they keep their size."""
+    """Shorter side to which larger images are scaled down, in pixels. null: no scaling."""
 
     processes: int
-    """Processes of img2dataset."""
+    """Number of img2dataset's processes."""
 
     threads: int
-    """Downloads at once in each process."""
+    """Simultaneous downloads per process."""
 
     timeout_seconds: int
-    """How long a server may take."""
+    """Time limit for one download."""
 
     retries: int
-    """Further tries at a link that failed."""
+    """How often a failed download is repeated."""
 
     min_success_fraction: float
-    """Images had, as a fraction of links, below which the network is taken to be at fault."""
+    """Fraction of links that must give an image. Below it the command fails, because the network is
+    probably at fault."""
 
     environment: str | None
-    """Virtual environment that has img2dataset. null: one is made in the cache, once."""
+    """Virtual environment that contains img2dataset. null: one is created in the cache, once."""
 
     def __post_init__(self) -> None:
         self.links = as_list(self.links)
@@ -80,8 +81,8 @@ class LinksConfig:
         )
         require_at_least(0, retries=self.retries)
         require(
-            self.shorter_side is None or self.shorter_side >= SMALLEST_SIDE,
-            f"shorter_side is {self.shorter_side}; it must be at least {SMALLEST_SIDE}, or null.",
+            self.shorter_side is None or self.shorter_side >= MIN_SHORTER_SIDE,
+            f"shorter_side is {self.shorter_side}; it must be at least {MIN_SHORTER_SIDE} or null.",
         )
         require(
             0 <= self.min_success_fraction <= 1,
@@ -91,28 +92,28 @@ class LinksConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PackConfig:
-    """Folders of images, and the shards that they become."""
+    """Settings for packing folders of image files into shards."""
 
     inputs: Any
-    """Folder of images, of any depth, or a list of folders."""
+    """Folder with image files, searched recursively, or a list of folders."""
 
     output: str
-    """Folder for the shards; new, empty, or that of the same command before."""
+    """Output folder: new, empty, or of an earlier run of this command, which is then resumed."""
 
     samples_per_shard: int
-    """Images that make a shard. What cannot be read is left out, so shards may have fewer."""
+    """Image files per shard; a shard has fewer samples if some of them cannot be read."""
 
     captions: str | None
-    """CSV or TSV file with a header. null: text files beside images, a.txt of a.jpg."""
+    """CSV or TSV file of captions, with a header. null: the caption of a.jpg is in a.txt."""
 
     captions_path_column: str
-    """Column that names the image, relative to its input folder."""
+    """Column of the image paths, relative to their input folder."""
 
     captions_text_column: str
-    """Column that holds the caption."""
+    """Column of the captions."""
 
     num_workers: int
-    """Processes that read and decode. 0: this one alone."""
+    """Processes that read and decode images. 0: the main process does."""
 
     def __post_init__(self) -> None:
         self.inputs = as_list(self.inputs)
@@ -122,22 +123,22 @@ class PackConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PrepareYfccConfig:
-    """Records of YFCC100M's OpenAI subset with their images, and the shards that they become."""
+    """Settings for packing the records and images of YFCC100M's OpenAI subset into shards."""
 
     records: Any
-    """Parquet, or metadata_*.jsonl.gz. Path, glob or brace pattern, or a list of those."""
+    """Parquet or metadata_*.jsonl.gz files: path, glob or brace pattern, or a list of these."""
 
     images: str | None
-    """Folder of the zip files, data/, that belong to jsonl. null: parquet, which has the images."""
+    """Folder of the zip files with the images (data/). null: for parquet, which contains them."""
 
     output: str
-    """Folder for the shards; new, empty, or that of the same command before."""
+    """Output folder: new, empty, or of an earlier run of this command, which is then resumed."""
 
     samples_per_shard: int
-    """Records that make a shard; each file of records begins a new one."""
+    """Records per shard; the last shard of each file of records may have fewer."""
 
     num_workers: int
-    """Processes that read and decode. 0: this one alone."""
+    """Processes that read and decode images. 0: the main process does."""
 
     def __post_init__(self) -> None:
         self.records = as_list(self.records)
@@ -147,16 +148,16 @@ class PrepareYfccConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PeopleConfig:
-    """Pictures of people, of which there may be more than by chance."""
+    """Settings for selecting more images of people than a uniform draw would."""
 
     multiplier: float
-    """How many times as likely a picture of people is drawn as another one. 1: no difference."""
+    """How many times as likely an image of people is selected as another one. 1: equally likely."""
 
     words: list[str]
-    """A caption with one of them, whole and in any case, means people."""
+    """Words of which one in the caption, whole and in any case, means that people are shown."""
 
     detect_faces: bool
-    """Look for faces, too. Needs the extra `faces`; about 0.1 s an image and process."""
+    """Also detect faces. Needs the extra `faces`; takes about 0.1 s per image on one core."""
 
     def __post_init__(self) -> None:
         require(
@@ -165,53 +166,53 @@ class PeopleConfig:
         )
         require(
             all(word.strip() for word in self.words),
-            "people.words has an empty word, which every caption would have. Remove it.",
+            "people.words contains an empty word, which every caption would match. Remove it.",
         )
 
 
 @dataclass(kw_only=True, slots=True)
 class SelectConfig:
-    """Which samples of which sources become training and validation shards."""
+    """Settings for selecting training and validation samples from several sources."""
 
     sources: dict[str, Any]
-    """Of each source, by name, the shards: path, glob or brace pattern, or a list of those.
-    null: this source is left out. A duplicate image counts for the source that is named first."""
+    """Shards by name of the source: path, glob or brace pattern, or a list of these. null: leave
+    the source out. An image in several sources belongs to the one listed first."""
 
     weights: dict[str, float]
-    """Of each source its share of the training samples, relative to the others' weights."""
+    """Share of each source in the training samples, relative to the other sources' weights."""
 
     output: str
-    """Folder for train/, val/ and the report; new, empty, or that of the same command before."""
+    """Output folder for train/, val/ and the report: new, empty, or of an earlier run of this
+    command, which is then resumed."""
 
     samples: int
-    """Training samples."""
+    """Number of training samples."""
 
     val_samples: int
-    """Validation samples; their images are in no training shard."""
+    """Number of validation samples. No training sample has the same image file."""
 
     val_source: str
-    """Name of the source that gives them."""
+    """Source of the validation samples."""
 
     samples_per_shard: int
-    """Samples a shard."""
+    """Samples per shard."""
 
     min_side: int
-    """Shorter side that an image must have, in pixels."""
+    """Smallest shorter side of a usable image, in pixels."""
 
     allow_fewer: bool
-    """Take what there is where a source does not hold its share, instead of stopping."""
+    """If a source has too few samples, take all of them instead of failing."""
 
     people: PeopleConfig
-    """More people and faces."""
 
     seed: int
-    """Seeds the choice and the order."""
+    """Seed of the selection and of the order."""
 
     num_workers: int
-    """Processes that read and decode. 0: this one alone."""
+    """Processes that read and decode images. 0: the main process does."""
 
     def __post_init__(self) -> None:
-        self._take_sources()
+        self._check_sources()
         require_at_least(
             1,
             samples=self.samples,
@@ -222,12 +223,12 @@ class SelectConfig:
             0, val_samples=self.val_samples, seed=self.seed, num_workers=self.num_workers
         )
 
-    def _take_sources(self) -> None:
+    def _check_sources(self) -> None:
         require(
             self.sources.keys() == self.weights.keys(),
-            f"The sources are {', '.join(self.sources)}, and weights are given for "
+            f"The sources are {', '.join(self.sources)}, but weights are given for "
             f"{', '.join(self.weights)}. Give each source a weight, as in +sources.NAME=... "
-            "+weights.NAME=1. To leave one out: sources.NAME=null.",
+            "+weights.NAME=1. To leave a source out: sources.NAME=null.",
         )
         self.sources = {
             name: as_list(shards) for name, shards in self.sources.items() if shards is not None

@@ -1,4 +1,4 @@
-"""Settings of `python -m vqgan_train.encode`."""
+"""Settings of `python -m vqgan_train.encode` and `python -m vqgan_train.decode`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vqgan_train.config.trainer import Accelerator
 
 
 class TokenFormat(Enum):
-    """What token files are; docs/tokens.md says what is in a file of each."""
+    """File format of tokens; docs/tokens.md describes each."""
 
     parquet = "parquet"
     npy = "npy"
@@ -21,21 +21,21 @@ class TokenFormat(Enum):
 
 
 class PixelRange(Enum):
-    """What the model is given for black and white: [-1, 1], or [0, 1]."""
+    """Range of the pixels that the model gets: signed is [-1, 1], unit is [0, 1]."""
 
     signed = "signed"
     unit = "unit"
 
 
 class Interpolation(Enum):
-    """How images are scaled: as in training, or with antialiasing, as DALL-E mini's were."""
+    """Filter for resizing images: bilinear as in training, or lanczos as DALL-E mini used."""
 
     bilinear = "bilinear"
     lanczos = "lanczos"
 
 
 class TokenPrecision(Enum):
-    """Arithmetic of the networks; codes are compared in float32 in any case."""
+    """Precision of the networks; the search for the nearest code always uses float32."""
 
     fp32 = "fp32"
     tf32 = "tf32"
@@ -45,59 +45,60 @@ class TokenPrecision(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class EncodeConfig(SourceConfig):
-    """Images from one kind of source, and the files of tokens that they become."""
+    """Settings for encoding images into token files."""
 
     EXPLAINED: ClassVar[Mapping[str, str]] = {
-        "pixel_range": "signed gives the model pixels in [-1, 1], as it was trained. unit gives "
-        "it [0, 1], as DALL-E mini's tokens were made. Tokens of the two do not mix: take the one "
-        "that whatever reads them was made for."
+        "pixel_range": "signed gives the model pixels in [-1, 1], as in training. unit gives it "
+        "pixels in [0, 1], as DALL-E mini did. The two make different tokens: choose the range "
+        "that the program which reads the tokens expects."
     }
-    """What to say where a setting was not given."""
+    """Hint in the error message, by the name of the missing setting."""
 
     checkpoint: str
-    """The tokenizer: a file that export reads, or its address; see model.init_from."""
+    """Checkpoint of the tokenizer: a file that export reads, or an address (as model.init_from)."""
 
     output: str
-    """Folder for the files; new, empty, or that of the same command before, which then goes on."""
+    """Output folder: new, empty, or of an earlier run of this command, which is then resumed."""
 
     format: TokenFormat
 
     pixel_range: PixelRange
 
     shards: Any
-    """Path, glob or brace pattern of tar files, an address (https://, s3://, ...) or pipe:COMMAND
-    with braces, or a list of those."""
+    """Tar files: path, glob or brace pattern, address (https://, s3://, ...) or pipe:COMMAND with
+    braces, or a list of these."""
 
     folder: str | None
-    """Folder of image files, of any depth; a caption is in a text file beside, a.txt of a.jpg."""
+    """Folder with image files, searched recursively. The caption of a.jpg is in a.txt beside it."""
 
     tables: Any
-    """Parquet files with a column of paths, relative to the table: path, pattern or list."""
+    """Parquet files with a column of image paths, relative to the file: path, pattern or list."""
 
     path_column: str
-    """Column of the tables that names the image."""
+    """Column of the image paths."""
 
     caption_column: str | None
-    """Column that holds the caption. null: text files beside the images."""
+    """Column of the captions. null: captions are in text files beside the images."""
 
     samples_per_file: int
-    """Samples that make a file, at most. No file holds samples of two shards."""
+    """Samples per token file. A shard's last file may have fewer, because shards share no file."""
 
     image_size: Any
-    """What is cut out of the centre and encoded, in pixels: the side of a square, or [height,
-    width]; multiples of the model's f."""
+    """Size of the centre crop that is encoded, in pixels: the side of a square, or [height, width].
+    Each must be a multiple of the model's downsampling factor f."""
 
     resize: Any
-    """What the image is scaled to before, in pixels: it just covers a square of this side, so that
-    its shorter side is that long, or this [height, width]. null: as image_size."""
+    """Size to which images are scaled before the crop, in pixels: a number is the length of the
+    shorter side; for [height, width], the image is scaled to just cover that area. null: as
+    image_size."""
 
     interpolation: Interpolation
 
     batch_size: int
-    """Images at once."""
+    """Images encoded at once."""
 
     num_workers: int
-    """Processes that read and decode images. 0: the one that encodes."""
+    """Processes that read and decode images. 0: the main process does."""
 
     accelerator: Accelerator
 
@@ -107,11 +108,11 @@ class EncodeConfig(SourceConfig):
         self.shards = None if self.shards is None else as_list(self.shards)
         self.tables = None if self.tables is None else as_list(self.tables)
         sources = {"shards": self.shards, "folder": self.folder, "tables": self.tables}
-        given = [name for name, value in sources.items() if value is not None]
+        names = [name for name, value in sources.items() if value is not None]
         require(
-            len(given) == 1,
-            f"{' and '.join(given) or 'Nothing'} is given to encode; give one of shards=..., "
-            "folder=... and tables=... .",
+            len(names) == 1,
+            f"Give exactly one of shards=..., folder=... and tables=...; given: "
+            f"{' and '.join(names) or 'none'}.",
         )
         require(self.checkpoint != "", "checkpoint is empty; give the path of a file.")
         require(self.output != "", "output is empty; give a folder.")
@@ -125,42 +126,42 @@ class EncodeConfig(SourceConfig):
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        given = self.resize
+        resize = self.resize
         self.image_size = as_size("image_size", self.image_size)
-        self.resize = self.image_size if given is None else as_size("resize", given)
+        self.resize = self.image_size if resize is None else as_size("resize", resize)
         require(
-            all(whole >= part for whole, part in zip(self.resize, self.image_size, strict=True)),
-            f"resize is {given}, smaller than image_size="
-            f"{' x '.join(map(str, self.image_size))}: there would be nothing to crop from. Raise "
-            "resize.",
+            all(scaled >= crop for scaled, crop in zip(self.resize, self.image_size, strict=True)),
+            f"resize is {resize}, smaller than image_size="
+            f"{' x '.join(map(str, self.image_size))}: the scaled image would be smaller than the "
+            "crop. Raise resize.",
         )
 
 
 @dataclass(kw_only=True, slots=True)
 class DecodeConfig:
-    """Files of tokens, and the pictures that they become."""
+    """Settings for decoding token files into pictures."""
 
     checkpoint: str
-    """The tokenizer that made the tokens, in any format; a path or an address."""
+    """Checkpoint of the tokenizer that made the tokens: a file that export reads, or an address."""
 
     tokens: Any
-    """A folder of token files, or files by path, glob or brace pattern, or a list of those."""
+    """Folder of token files, or the files by path, glob or brace pattern, or a list of these."""
 
     output: str
-    """Folder for the pictures; new, empty, or that of the same command before."""
+    """Output folder: new, empty, or of an earlier run of this command."""
 
     allow_other_checkpoint: bool
-    """Decode even if the tokens were made by other weights."""
+    """Decode even if the tokens were made with other weights."""
 
     pixel_range: PixelRange | None
-    """Of tokens whose files do not say it, such as DALL-E mini's: signed, [-1, 1], or unit, [0, 1].
-    null: the files say it."""
+    """Pixel range with which the tokens were made, for files that do not state it, such as DALL-E
+    mini's. null: the files state it."""
 
     max_images: int | None
-    """Pictures to make. null: all."""
+    """Number of pictures to decode. null: all."""
 
     batch_size: int
-    """Images at once."""
+    """Images decoded at once."""
 
     accelerator: Accelerator
 
@@ -168,7 +169,7 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         self.tokens = as_list(self.tokens)
-        require(len(self.tokens) > 0, "tokens is an empty list; give a folder, or files.")
+        require(len(self.tokens) > 0, "tokens is an empty list; give a folder or files.")
         require(self.checkpoint != "", "checkpoint is empty; give the path of a file.")
         require(self.output != "", "output is empty; give a folder.")
         require_at_least(1, batch_size=self.batch_size, max_images=self.max_images)

@@ -1,66 +1,114 @@
-"""Download lists of links with img2dataset: what prepare_cc3m and prepare_yfcc_links do."""
+"""`prepare_cc3m` and `prepare_yfcc_links`: download lists of links with img2dataset."""
 
-import sys
 from pathlib import Path
 
 from vqgan_train.config import LinksConfig
-from vqgan_train.preparation.command_report import downloaded, write_report
+from vqgan_train.preparation.command_report import MAX_COUNTS, publish_report, report_line
 from vqgan_train.preparation.img2dataset import (
     VERSION,
-    Download,
+    DownloadReport,
     prepare_environment,
     read_report,
     remove_empty_shards,
-    require_enough,
+    require_min_success,
     run_img2dataset,
 )
-from vqgan_train.preparation.links import ReadLinks, read_cc3m, read_yfcc_links, write_lists
+from vqgan_train.preparation.links import BadRows, ReadLinks, write_lists
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.files import file_signature, fingerprint
 from vqgan_train.system.jobs import open_job
 
-LINKS_A_LIST = 1_000_000
-"""About what img2dataset holds in memory at once."""
+MAX_LINKS_PER_LIST = 1_000_000
+"""img2dataset holds one list in memory."""
+
+JPEG_QUALITY = 95
 
 
 def download(config: LinksConfig, read: ReadLinks) -> None:
-    """Write img2dataset's lists, let it download them, say what could not be had."""
+    """Write the lists, let img2dataset download them, and report the failed links.
+
+    Args:
+        config: settings of the command.
+        read: reads the links of one file.
+
+    Raises:
+        UserError: the download failed, or too few links gave an image.
+    """
     output = Path(config.output).expanduser()
     lists, shards = output / "lists", output / "shards"
-    links = expand_shards(config.links, noun="lists of links", ending="")
+    files = expand_shards(config.links, noun="lists of links", ending="")
     program = prepare_environment(None if config.environment is None else Path(config.environment))
-    how = Download(
-        shorter_side=config.shorter_side,
-        samples_per_shard=config.samples_per_shard,
-        processes=config.processes,
-        threads=config.threads,
-        timeout_seconds=config.timeout_seconds,
-        retries=config.retries,
-    )
     job = {
         "command": read.__name__,
-        "links_fingerprint": fingerprint(map(file_signature, links)),
-        "samples_per_shard": how.samples_per_shard,
-        "shorter_side": how.shorter_side,
+        "links_fingerprint": fingerprint(map(file_signature, files)),
+        "samples_per_shard": config.samples_per_shard,
+        "shorter_side": config.shorter_side,
         "img2dataset": VERSION,
     }
     open_job(output, job)
-    # A list that is no multiple of a shard would end with a small one.
-    rows = max(LINKS_A_LIST // how.samples_per_shard, 1) * how.samples_per_shard
-    counts, bad = write_lists(links, read, lists, rows=rows)
-    run_img2dataset(program, lists, shards, how)
-    report = read_report(shards, counts, how.samples_per_shard)
-    lines = downloaded(report, bad, shards, remove_empty_shards(shards))
-    write_report(output, lines)
-    sys.stdout.write("\n".join(lines) + "\n")
-    require_enough(report, config.min_success_fraction)
+    # Lists hold a whole number of shards, because each list ends with a shard that may be small.
+    rows = max(MAX_LINKS_PER_LIST // config.samples_per_shard, 1) * config.samples_per_shard
+    counts, bad = write_lists(files, read, lists, rows=rows)
+    shards.mkdir(exist_ok=True)
+    run_img2dataset(program, options_of(config, lists, shards))
+    report = read_report(shards, counts, config.samples_per_shard)
+    num_removed = remove_empty_shards(shards)
+    publish_report(output, report_lines(report, bad, shards, num_removed))
+    require_min_success(report, config.min_success_fraction)
 
 
-def download_cc3m(config: LinksConfig) -> None:
-    """Download the images that CC3M's TSV files list."""
-    download(config, read_cc3m)
+def options_of(config: LinksConfig, lists: Path, shards: Path) -> dict[str, object]:
+    """Translate the settings into options of img2dataset's command line."""
+    return {
+        "url_list": lists.resolve(),
+        "input_format": "jsonl",
+        "url_col": "url",
+        "caption_col": "caption",
+        "output_folder": shards.resolve(),
+        "output_format": "webdataset",
+        "number_sample_per_shard": config.samples_per_shard,
+        # No crop: training crops, and can do so at random.
+        "resize_mode": "no" if config.shorter_side is None else "keep_ratio",
+        "image_size": config.shorter_side or 256,
+        "resize_only_if_bigger": True,
+        # Encode only images that are scaled, have an alpha channel or are not JPEGs.
+        "skip_reencode": True,
+        "encode_format": "jpg",
+        "encode_quality": JPEG_QUALITY,
+        "extract_exif": False,  # it contains places and names
+        "processes_count": config.processes,
+        "thread_count": config.threads,
+        "timeout": config.timeout_seconds,
+        "retries": config.retries,
+        "enable_wandb": False,
+    }
 
 
-def download_yfcc(config: LinksConfig) -> None:
-    """Download the images that YFCC100M's records link to."""
-    download(config, read_yfcc_links)
+def report_lines(report: DownloadReport, bad: BadRows, shards: Path, num_removed: int) -> list[str]:
+    """Report how many links gave an image, and why the others failed.
+
+    Args:
+        report: sums over all shards.
+        bad: rows that contain no link.
+        shards: folder of the shards.
+        num_removed: shards that were removed because they had no image.
+    """
+    reasons = report.reasons.most_common()
+    lines = [
+        report_line("links", report.links),
+        report_line("downloaded", f"{report.downloaded} ({report.downloaded / report.links:.1%})"),
+        report_line("failed", report.links - report.downloaded),
+        *(report_line("", f"{count} x {reason}") for reason, count in reasons[:MAX_COUNTS]),
+    ]
+    rare = reasons[MAX_COUNTS:]
+    if rare:
+        num_rare = sum(count for _, count in rare)
+        lines.append(report_line("", f"{num_rare} x {len(rare)} other reasons"))
+    if bad.count:
+        examples = "; ".join(bad.examples)
+        lines.append(report_line("rows left out", f"{bad.count}, no links: {examples}"))
+    num_shards = len(list(shards.glob("*.tar")))
+    lines.append(report_line("shards", f"{num_shards}: '{shards}/*.tar'"))
+    if num_removed:
+        lines.append(report_line("", f"{num_removed} more without any image, removed"))
+    return lines

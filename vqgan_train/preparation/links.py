@@ -1,4 +1,4 @@
-"""Lists of links: CC3M's TSV and YFCC100M's records, as img2dataset reads them."""
+"""Links to images in CC3M's and YFCC100M's files, and the lists that img2dataset reads."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from vqgan_train.preparation.packing import in_chunks
 from vqgan_train.preparation.yfcc_records import caption_of, read_jsonl
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
 
-LINK_FIELDS = ("title_clean", "description_clean", "downloadurl")
+YFCC_FIELDS = ("title_clean", "description_clean", "downloadurl")
 SCHEMES = ("http://", "https://")
-SHOWN_AT_MOST = 3
+MAX_EXAMPLES = 3
 
 
 class Link(NamedTuple):
-    """Where an image is, and what it shows."""
+    """Address of an image, and its caption."""
 
     url: str
     caption: str
@@ -25,31 +25,32 @@ class Link(NamedTuple):
 
 @dataclass(slots=True)
 class BadRows:
-    """Rows that hold no link."""
+    """Rows that contain no link."""
 
     count: int = 0
-    first: list[str] = field(default_factory=list)
-    """Where the first few are."""
+    examples: list[str] = field(default_factory=list)
+    """File, line and beginning of the first few rows."""
 
-    def add(self, place: str) -> None:
-        """Count one."""
+    def add(self, example: str) -> None:
+        """Count a row."""
         self.count += 1
-        if len(self.first) < SHOWN_AT_MOST:
-            self.first.append(place)
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(example)
 
 
 ReadLinks = Callable[[Path, BadRows], Iterator[Link]]
+"""Function that yields the links of a file and adds rows without a link to `BadRows`."""
 
 
 def read_cc3m(path: Path, bad: BadRows) -> Iterator[Link]:
-    """Read CC3M's TSV: caption, tab, address; no header and no quotes.
+    """Read CC3M's TSV file: caption, tab, address; no header and no quoting.
 
     Args:
         path: the file.
-        bad: counts the rows that are something else.
+        bad: gets the rows that contain no link.
 
     Raises:
-        PreparationError: it is no text.
+        UserError: the file is not UTF-8 text.
     """
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
@@ -60,16 +61,20 @@ def read_cc3m(path: Path, bad: BadRows) -> Iterator[Link]:
                 else:
                     bad.add(f"{path.name}, line {number}: {line.strip()[:60]!r}")
     except UnicodeDecodeError as error:
-        raise PreparationError(f"{path} is no text in UTF-8 ({error}).") from error
+        raise UserError(f"{path} is not UTF-8 text ({error}).") from error
 
 
 def read_yfcc_links(path: Path, bad: BadRows) -> Iterator[Link]:
-    """Read addresses and captions from YFCC100M's records, metadata_000.jsonl.gz or the like.
+    """Read addresses and captions from YFCC100M's records, such as metadata_001.jsonl.gz.
+
+    Args:
+        path: the file.
+        bad: gets the rows that contain no link.
 
     Raises:
-        PreparationError: it is damaged, or is something else.
+        UserError: the file is damaged or has other fields.
     """
-    for number, record in enumerate(read_jsonl(path, LINK_FIELDS), start=1):
+    for number, record in enumerate(read_jsonl(path, YFCC_FIELDS), start=1):
         url = record["downloadurl"] or ""
         if url.startswith(SCHEMES):
             yield Link(url, caption_of(record))
@@ -80,32 +85,31 @@ def read_yfcc_links(path: Path, bad: BadRows) -> Iterator[Link]:
 def write_lists(
     paths: Sequence[Path], read: ReadLinks, folder: Path, *, rows: int
 ) -> tuple[list[int], BadRows]:
-    """Write links as lists 00000.jsonl, 00001.jsonl, ...: img2dataset holds one in memory.
-
-    JSON, because img2dataset's CSV reader takes quotes in captions for quotes around them.
+    """Write links as lists 00000.jsonl, 00001.jsonl, ...
 
     Args:
         paths: files of links.
-        read: reads one.
-        folder: of the lists.
-        rows: links a list, at most.
+        read: reads the links of one file.
+        folder: output folder.
+        rows: links per list; the last list may have fewer.
 
     Returns:
-        How many links are in each list, and the rows that were left out.
+        The number of links in each list, and the rows without a link.
 
     Raises:
-        PreparationError: there is no link in any file.
+        UserError: no file contains a link.
     """
     bad = BadRows()
     links = (link for path in paths for link in read(path, bad))
     counts = []
     for number, chunk in enumerate(in_chunks(links, rows)):
+        # JSON, because img2dataset's CSV reader takes quotes in captions as quotes around them.
         with write_atomically(folder / f"{number:05d}.jsonl") as file:
             file.writelines(f"{json.dumps(link._asdict())}\n".encode() for link in chunk)
         counts.append(len(chunk))
     if not counts:
-        raise PreparationError(
-            f"There is no link in {', '.join(map(str, paths))}; {bad.count} rows are something "
-            f"else: {'; '.join(bad.first)}."
+        raise UserError(
+            f"There is no link in {', '.join(map(str, paths))}; it has {bad.count} other rows: "
+            f"{'; '.join(bad.examples)}."
         )
     return counts, bad

@@ -1,131 +1,136 @@
-"""One picture on its way into a shard: its bytes stay as they are, and training can read them."""
+"""Packs image files into shards; shared by the commands pack and prepare_yfcc."""
 
 import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
+from tqdm import tqdm
 
 from vqgan_train.images.sample import UNREADABLE, reason
-from vqgan_train.images.transforms import decode, require_croppable
+from vqgan_train.preparation.command_report import (
+    format_counts,
+    publish_report,
+    report_line,
+    write_lines,
+)
+from vqgan_train.preparation.training_image import decode_for_training
 from vqgan_train.shards.writing import write_shard
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
+from vqgan_train.system.workers import run_tasks
 
 FIELDS = {
     "BMP": "bmp", "GIF": "gif", "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "PPM": "ppm",
     "TIFF": "tif", "WEBP": "webp",
 }  # fmt: skip
-"""Of PIL's formats the field that shards have for it."""
-
-
-class Picture(NamedTuple):
-    """An image file and what belongs to it."""
-
-    key: str
-    """Names the sample; no dots."""
-
-    encoded: bytes
-    """The file."""
-
-    caption: str | None
-    """What it shows, in words."""
-
-    metadata: Mapping[str, Any]
-    """Goes into the json field, besides the picture's size."""
-
-
-def sample_of(picture: Picture) -> dict[str, str | bytes]:
-    """Make a sample of a picture; the field is what its bytes are, whatever it was called.
-
-    Raises:
-        Exception: one of data.pipeline.UNREADABLE; training could not read it either.
-    """
-    with Image.open(io.BytesIO(picture.encoded)) as opened:
-        if opened.format not in FIELDS:
-            raise ValueError(f"{opened.format} is no format that shards have a field for")
-        field = FIELDS[opened.format]
-    height, width = decode(picture.encoded).shape[1:]
-    require_croppable(height, width)
-    metadata = {**picture.metadata, "width": width, "height": height}
-    sample: dict[str, str | bytes] = {
-        "__key__": picture.key,
-        field: picture.encoded,
-        "json": json.dumps(metadata, ensure_ascii=False),
-    }
-    if picture.caption is not None:
-        sample["txt"] = picture.caption
-    return sample
-
+"""Field of a sample for each image format of PIL."""
 
 Item = TypeVar("Item")
-REPORT = ".json"
-"""The ending of a shard's report."""
+Task = TypeVar("Task")
+
+
+class EncodedImage(NamedTuple):
+    """An image file, its caption and its metadata."""
+
+    key: str
+    """Key of the sample; has no dots."""
+
+    content: bytes
+    """The image file, which is copied unchanged."""
+
+    caption: str | None
+    metadata: Mapping[str, Any]
+    """Values for the sample's json field, to which width and height are added."""
 
 
 @dataclass(slots=True)
 class PackReport:
-    """What became of the pictures of one shard, or of many."""
+    """Counts of packed images of one or more shards; stored as JSON beside each shard."""
 
     source: str = ""
-    """Fingerprint of the files that they were made of."""
+    """Fingerprint of the files that the images came from."""
 
     seen: int = 0
     packed: int = 0
     with_caption: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
-    """Of each that was left out its name and the reason."""
+    """Reason for each image that was left out, by its name."""
 
     def add(self, other: "PackReport") -> None:
-        """Count in another shard."""
+        """Add the counts of another shard."""
         self.seen += other.seen
         self.packed += other.packed
         self.with_caption += other.with_caption
         self.left_out |= other.left_out
 
-    def reasons(self) -> Counter[str]:
-        """How often each reason was met."""
-        return Counter(self.left_out.values())
 
+def pack_in_parallel(
+    pack_task: Callable[[Task], PackReport],
+    tasks: Iterable[Task],
+    *,
+    num_workers: int,
+    num_images: int | None,
+) -> PackReport:
+    """Pack shards in several processes and show a progress bar.
 
-def stored_report(shard: Path, source: str) -> PackReport | None:
-    """The report of a shard that was packed before, to the end and of the same files."""
-    file = shard.with_suffix(REPORT)
-    report = PackReport(**json.loads(file.read_text())) if file.exists() else None
-    return report if report is not None and report.source == source else None
+    Args:
+        pack_task: a function at the top of a module, because other processes call it.
+        tasks: the arguments of the calls; drawn when a process is free.
+        num_workers: processes; 0 packs in this one.
+        num_images: length of the progress bar; None if unknown.
+
+    Returns:
+        The sum of all reports.
+    """
+    total = PackReport()
+    with tqdm(total=num_images, desc="packing", unit="image") as bar:
+        for report in run_tasks(
+            pack_task,
+            tasks,
+            stored=lambda _: None,  # pack_shard finds what an earlier run packed
+            num_workers=num_workers,
+            bar=bar,
+            size_of=lambda report: report.seen,
+        ):
+            total.add(report)
+    return total
 
 
 def pack_shard(
     shard: Path,
     items: Sequence[Item],
     name_of: Callable[[Item], str],
-    load: Callable[[Item], Picture],
+    load: Callable[[Item], EncodedImage],
     *,
     source: str,
 ) -> PackReport:
-    """Write one shard, and then its report beside it.
+    """Write a shard and then its report, or return the report of an earlier run.
 
     Args:
-        shard: the tar file; where nothing can be read, there is only the report.
-        items: what the pictures are made of.
-        name_of: what an item is called, for a person.
-        load: reads one; raises one of UNREADABLE if it cannot.
-        source: fingerprint of the files that the items are from.
-
-    Returns:
-        What became of them.
+        shard: path of the tar file. If no image can be read, only the report is written.
+        items: anything that `load` reads an image from.
+        name_of: returns the name of an item for the report.
+        load: reads an item; raises one of `UNREADABLE` if that fails.
+        source: fingerprint of the files behind the items. An earlier shard is kept if its report
+            has the same fingerprint.
     """
+    file = shard.with_suffix(".json")
+    if file.exists():
+        stored = PackReport(**json.loads(file.read_text()))
+        if stored.source == source:
+            return stored
     report = PackReport(source, seen=len(items))
     samples = _readable_samples(items, name_of, load, report)
     first = next(samples, None)
     if first is not None:
-        report.packed = write_shard(shard, _joined(first, samples))
-    with write_atomically(shard.with_suffix(REPORT)) as partial:
+        report.packed = write_shard(shard, chain([first], samples))
+    with write_atomically(file) as partial:
         partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
     return report
 
@@ -133,12 +138,12 @@ def pack_shard(
 def _readable_samples(
     items: Sequence[Item],
     name_of: Callable[[Item], str],
-    load: Callable[[Item], Picture],
+    load: Callable[[Item], EncodedImage],
     report: PackReport,
 ) -> Iterator[dict[str, str | bytes]]:
     for item in items:
         try:
-            sample = sample_of(load(item))
+            sample = _to_sample(load(item))
         except UNREADABLE as error:
             report.left_out[name_of(item)] = reason(error)
             continue
@@ -146,26 +151,57 @@ def _readable_samples(
         yield sample
 
 
-def _joined(first: Item, rest: Iterable[Item]) -> Iterator[Item]:
-    yield first
-    yield from rest
+def _to_sample(image: EncodedImage) -> dict[str, str | bytes]:
+    """Make a sample; the field follows from the content, because file names can be wrong."""
+    with Image.open(io.BytesIO(image.content)) as opened:
+        if opened.format not in FIELDS:
+            raise ValueError(f"shards have no field for the format {opened.format}")
+        image_field = FIELDS[opened.format]
+    height, width = decode_for_training(image.content).shape[1:]
+    metadata = {**image.metadata, "width": width, "height": height}
+    sample: dict[str, str | bytes] = {
+        "__key__": image.key,
+        image_field: image.content,
+        "json": json.dumps(metadata, ensure_ascii=False),
+    }
+    if image.caption is not None:
+        sample["txt"] = image.caption
+    return sample
 
 
-def require_pictures(folder: Path, report: PackReport) -> None:
-    """Refuse an end without any picture.
+def publish_pack_report(report: PackReport, output: Path, more_lines: Sequence[str] = ()) -> None:
+    """Print and save what was packed, and write the images that were left out to left_out.tsv.
+
+    Args:
+        report: the sum of all reports.
+        output: folder of the shards.
+        more_lines: printed and saved after the others.
 
     Raises:
-        PreparationError: nothing could be packed.
+        UserError: no image was packed.
     """
+    reasons = Counter(report.left_out.values())
     if not report.packed:
-        reasons = ", ".join(f"{count} x {why}" for why, count in report.reasons().most_common(3))
-        raise PreparationError(
-            f"None of the {report.seen} pictures for {folder} could be packed: {reasons}."
+        raise UserError(
+            f"None of the {report.seen} pictures for {output} could be packed: "
+            f"{format_counts(reasons)}."
         )
+    lines = [
+        report_line(
+            "packed", f"{report.packed} of {report.seen} images, {report.with_caption} captions"
+        ),
+        report_line("shards", f"{len(list(output.glob('*.tar')))}: '{output}/*.tar'"),
+    ]
+    if report.left_out:
+        rows = [f"{reason}\t{name}" for name, reason in report.left_out.items()]
+        file = write_lines(output / "left_out.tsv", rows)
+        lines.append(report_line("left out", f"{len(rows)}: {format_counts(reasons)}"))
+        lines.append(report_line("", f"by name in {file}"))
+    publish_report(output, [*lines, *more_lines])
 
 
 def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Cut a stream into lists of `size`, the last one shorter."""
-    stream = iter(items)
-    while chunk := list(islice(stream, size)):
+    """Split items into lists of `size`; the last list may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
         yield chunk

@@ -1,6 +1,5 @@
-"""Which pictures show people: by the words of the caption, or by a face detector."""
+"""Survey of shards before a selection: which images are usable, duplicates, or show people."""
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -17,97 +16,56 @@ from PIL import Image
 from tqdm import tqdm
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
-from vqgan_train.images.transforms import decode, require_croppable
+from vqgan_train.preparation.training_image import content_hash, decode_for_training
 from vqgan_train.shards.index import ShardIndex
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import cache_folder, file_signature, fingerprint, write_atomically
 from vqgan_train.system.workers import run_tasks
 
-LONGER_SIDE = 500
-"""Pixels to which an image is scaled before faces are looked for."""
-
-UPSAMPLING = 1
-"""Doublings for the detector, whose faces have 80 pixels: so they are found from 40 pixels on."""
-
-
-def word_pattern(words: Sequence[str]) -> re.Pattern[str]:
-    """What finds one of the words, whole and in any case. No words: nothing is found."""
-    alternatives = "|".join(re.escape(word) for word in words)
-    return re.compile(rf"\b(?:{alternatives})\b" if words else r"(?!)", re.IGNORECASE)
-
-
-def require_face_detector() -> None:
-    """Refuse to look for faces where there is no detector.
-
-    Raises:
-        PreparationError: dlib is not installed.
-    """
-    if importlib.util.find_spec("dlib") is None:
-        raise PreparationError(
-            "people.detect_faces needs dlib, which is not installed: "
-            "pip install 'vqgan_train[faces]'. Or set people.detect_faces=false."
-        )
-
-
-def face_counter() -> Callable[[NDArray[np.uint8]], int]:
-    """Make what counts the frontal faces in an image (H, W, 3) uint8."""
-    import dlib
-
-    detector: Any = dlib.get_frontal_face_detector()
-
-    def count(image: NDArray[np.uint8]) -> int:
-        return len(detector(_reduced(image), UPSAMPLING))
-
-    return count
-
-
-def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    scale = LONGER_SIDE / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-
-
 log = logging.getLogger(__name__)
-
-DIGEST_BYTES = 8
-"""Of 20 million images two different ones have the same digest in one case of 90,000."""
 
 GOOD, BAD, SMALL = range(3)
 """States of a sample: usable, unreadable, too small."""
 
+FACE_SEARCH_SIDE = 500
+"""Longer side in pixels to which larger images are scaled before the search for faces."""
+
+FACE_UPSAMPLING = 1
+"""How often the detector doubles the image. It needs faces of 80 pixels, so finds them from 40."""
+
 
 @dataclass(frozen=True, slots=True)
 class SurveyRules:
-    """What to look for."""
+    """What a survey depends on besides the shard; part of the name of its cache file."""
 
     min_side: int
-    """Shorter side that an image must have, in pixels."""
+    """Smallest shorter side of a usable image, in pixels."""
 
     people_words: tuple[str, ...]
+    """A caption that contains one of these words means that the image shows people."""
+
     detect_faces: bool
+    """Whether a face found in the image also means that it shows people."""
 
 
 class Survey(NamedTuple):
-    """One shard's samples."""
+    """What is known about each sample of one or more shards, in their order."""
 
     digests: NDArray[np.uint64]
-    """(N,) hash of the image's bytes."""
+    """(N,) hash of the image file."""
 
     states: NDArray[np.uint8]
     """(N,) GOOD, BAD or SMALL."""
 
     people: NDArray[np.bool_]
-    """(N,) whether a person is shown."""
+    """(N,) whether the image is usable and shows people."""
 
     bad: tuple[str, ...]
-    """Names of the unreadable ones, with the reason."""
+    """Names of the unreadable samples, with the reason."""
 
 
-def joined(surveys: Sequence[Survey]) -> Survey:
-    """Surveys of several shards as one."""
+def concat_surveys(surveys: Sequence[Survey]) -> Survey:
+    """Concatenate the surveys of several shards."""
     return Survey(
         np.concatenate([survey.digests for survey in surveys]),
         np.concatenate([survey.states for survey in surveys]),
@@ -120,6 +78,7 @@ class _Task(NamedTuple):
     shard: ShardIndex
     rules: SurveyRules
     file: Path
+    """Cache file of the survey."""
 
 
 def survey_shards(
@@ -129,14 +88,18 @@ def survey_shards(
     num_workers: int,
     bar: "tqdm[Any]",
 ) -> Iterator[Survey]:
-    """Survey shards, in their order, or read from the cache what was found before."""
-    tasks = (
-        _Task(shard, rules, cache_folder("survey") / _file_name(shard.path, rules))
-        for shard in shards
-    )
+    """Yield a survey per shard, from the cache if shard and rules have not changed.
+
+    Args:
+        shards: indices of the shards.
+        rules: what to look for.
+        num_workers: processes; 0 works in this one.
+        bar: progress bar, advanced by the number of samples.
+    """
+    folder = cache_folder("survey")
     return run_tasks(
-        _survey,
-        tasks,
+        _survey_and_store,
+        (_Task(shard, rules, folder / _file_name(shard.path, rules)) for shard in shards),
         stored=lambda task: _stored(task.file),
         num_workers=num_workers,
         bar=bar,
@@ -148,18 +111,14 @@ def _file_name(shard: Path, rules: SurveyRules) -> str:
     return f"{fingerprint([file_signature(shard), json.dumps(asdict(rules))])}.npz"
 
 
-def _survey(task: _Task) -> Survey:
+def _survey_and_store(task: _Task) -> Survey:
     survey = survey_shard(task.shard, task.rules)
-    _store(survey, task.file)
-    return survey
-
-
-def _store(survey: Survey, file: Path) -> None:
     try:
-        with write_atomically(file) as partial:
+        with write_atomically(task.file) as partial:
             np.savez(partial, **{**survey._asdict(), "bad": np.array(json.dumps(survey.bad))})
     except OSError as error:
-        log.warning("A survey could not be kept at %s: %s", file, error)
+        log.warning("The survey of %s was not cached: %s", task.shard.path, error)
+    return survey
 
 
 def _stored(file: Path) -> Survey | None:
@@ -168,39 +127,37 @@ def _stored(file: Path) -> Survey | None:
             bad = tuple(json.loads(str(arrays["bad"])))
             return Survey(arrays["digests"], arrays["states"], arrays["people"], bad)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # made again
+        return None  # missing or damaged: the shard is surveyed again
 
 
 def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
-    """Read every sample of a shard once, and decode its image as training will."""
-    count = len(shard.starts)
-    digests = np.zeros(count, dtype=np.uint64)
-    states = np.zeros(count, dtype=np.uint8)
-    people = np.zeros(count, dtype=np.bool_)
+    """Read and decode every image of a shard as training does."""
+    digests = np.zeros(shard.num_samples, dtype=np.uint64)
+    states = np.zeros(shard.num_samples, dtype=np.uint8)
+    people = np.zeros(shard.num_samples, dtype=np.bool_)
     bad = []
-    shows_person = _person_finder(rules)
-    for place in range(count):
-        fields = shard.read(place)
+    shows_person = _person_detector(rules)
+    for position in range(shard.num_samples):
+        fields = shard.read(position)
         encoded = image_bytes(fields)
-        digest = hashlib.blake2b(encoded, digest_size=DIGEST_BYTES).digest()
-        digests[place] = int.from_bytes(digest, "little")
+        digests[position] = content_hash(encoded)
         try:
-            image = decode(encoded)
-            require_croppable(image.shape[1], image.shape[2])
+            image = decode_for_training(encoded)
         except UNREADABLE as error:
-            states[place] = BAD
+            states[position] = BAD
             bad.append(f"{shard.path.name}/{fields['__key__']}: {reason(error)}")
             continue
         if min(image.shape[1:]) < rules.min_side:
-            states[place] = SMALL
+            states[position] = SMALL
             continue
-        people[place] = shows_person(fields, image.permute(1, 2, 0).contiguous().numpy())
+        people[position] = shows_person(fields, image.permute(1, 2, 0).contiguous().numpy())
     return Survey(digests, states, people, tuple(bad))
 
 
-def _person_finder(
+def _person_detector(
     rules: SurveyRules,
 ) -> Callable[[dict[str, Any], NDArray[np.uint8]], bool]:
+    """Build a function that tells whether a sample with image (H, W, 3) uint8 shows people."""
     words = word_pattern(rules.people_words)
     count_faces = face_counter() if rules.detect_faces else lambda _: 0
 
@@ -209,3 +166,46 @@ def _person_finder(
         return bool(words.search(caption)) or count_faces(image) > 0
 
     return shows_person
+
+
+def word_pattern(words: Sequence[str]) -> re.Pattern[str]:
+    """Compile a pattern that finds any of the words, whole and in any case.
+
+    Without words, it matches nothing.
+    """
+    alternatives = "|".join(re.escape(word) for word in words)
+    return re.compile(rf"\b(?:{alternatives})\b" if words else r"(?!)", re.IGNORECASE)
+
+
+def require_face_detector() -> None:
+    """Check that faces can be detected.
+
+    Raises:
+        UserError: dlib is not installed.
+    """
+    if importlib.util.find_spec("dlib") is None:
+        raise UserError(
+            "people.detect_faces needs dlib, which is not installed: "
+            "pip install 'vqgan_train[faces]'. Or set people.detect_faces=false."
+        )
+
+
+def face_counter() -> Callable[[NDArray[np.uint8]], int]:
+    """Load dlib and return a function that counts frontal faces in an image (H, W, 3) uint8."""
+    import dlib
+
+    detector: Any = dlib.get_frontal_face_detector()
+
+    def count(image: NDArray[np.uint8]) -> int:
+        return len(detector(_scale_down(image), FACE_UPSAMPLING))
+
+    return count
+
+
+def _scale_down(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    scale = FACE_SEARCH_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))

@@ -1,38 +1,42 @@
-"""Records of YFCC100M, OpenAI's subset, as published: parquet with images, or jsonl and zips."""
+"""Records of YFCC100M's OpenAI subset, as published: parquet with images, or jsonl with zips."""
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.packages import require_pyarrow
 
 Record = Mapping[str, Any]
+"""Fields of one photo, by name."""
 
-NEEDED = ("key", "title_clean", "description_clean")
-KEPT = ("photoid", "uid", "unickname", "licensename", "licenseurl", "pageurl", "downloadurl")
-"""Fields that go into a sample's json: whose photo it is and what may be done with it."""
+REQUIRED_FIELDS = ("key", "title_clean", "description_clean")
+KEPT_FIELDS = ("photoid", "uid", "unickname", "licensename", "licenseurl", "pageurl", "downloadurl")
+"""Fields copied into a sample's json: the photo's author and license."""
 
 IMAGE = "img"
-METADATA_NAME = "metadata_"
-"""The records of the images in 3d1.zip are called metadata_3d1.jsonl.gz."""
+"""Field of the image file in parquet."""
+
+METADATA_PREFIX = "metadata_"
+"""The records of the images in 3d1.zip are in metadata_3d1.jsonl.gz."""
 
 PARQUET_ROWS = 64
 """Rows read at once: photos of 130 kB on average."""
 
 
 class RecordFile(NamedTuple):
-    """Some records and where their images are."""
+    """A file of records, and the zip file of its images."""
 
     path: Path
     images: Path | None
-    """A zip file; None: in the records."""
+    """Zip file; None if the records contain the images."""
 
 
 def caption_of(record: Record) -> str:
-    """Title, with a full stop, and description: what DALL-E mini's caption was."""
+    """Join title and description as DALL-E mini did, with a full stop after the title."""
     title = (record["title_clean"] or "").strip()
     description = (record["description_clean"] or "").strip()
     if title and not title.endswith("."):
@@ -41,26 +45,23 @@ def caption_of(record: Record) -> str:
 
 
 def pair_with_images(records: Sequence[Path], folder: Path | None) -> list[RecordFile]:
-    """Find the zip file of each jsonl file; parquet holds its images itself.
+    """Find the zip file of each jsonl file; parquet files contain their images.
 
     Raises:
-        PreparationError: a file is of neither kind, two are called the same, a zip file is missing,
-            or pyarrow is.
+        UserError: a file has an unknown suffix, two files have the same name, a zip file is
+            missing, or parquet is given and pyarrow is not installed.
     """
-    unknown = [path for path in records if not is_parquet(path) and not is_jsonl(path)]
+    unknown = [path for path in records if not (is_parquet(path) or is_jsonl(path))]
     if unknown:
-        raise PreparationError(
-            f"{unknown[0]} is no file of records: their names end with .parquet, .jsonl or "
+        raise UserError(
+            f"{unknown[0]} is not a file of records: give files that end with .parquet, .jsonl or "
             ".jsonl.gz."
         )
-    stems = [stem_of(path) for path in records]
-    twice = (
-        {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else ()
-    )
-    if twice:
-        raise PreparationError(
-            f"Several files are called {', '.join(sorted(twice))}, and so would their shards be. "
-            "Prepare them in runs of their own, each with an output of its own."
+    repeated = [stem for stem, count in Counter(map(stem_of, records)).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"Several files are named {', '.join(sorted(repeated))}, so their shards would have "
+            "the same names. Prepare them separately, each with its own output."
         )
     if any(map(is_parquet, records)):
         require_pyarrow()
@@ -69,15 +70,13 @@ def pair_with_images(records: Sequence[Path], folder: Path | None) -> list[Recor
 
 def _zip(records: Path, folder: Path | None) -> Path:
     if folder is None:
-        raise PreparationError(
-            f"{records} has no images in it: name the folder of the zip files, images=... . "
-            "To download them one by one instead: python -m vqgan_train.prepare_yfcc_links."
+        raise UserError(
+            f"{records} contains no images: give the folder of the zip files as images=FOLDER. "
+            "To download the images one by one instead: python -m vqgan_train.prepare_yfcc_links."
         )
-    images = folder / f"{stem_of(records).removeprefix(METADATA_NAME)}.zip"
+    images = folder / f"{stem_of(records).removeprefix(METADATA_PREFIX)}.zip"
     if not images.is_file():
-        raise PreparationError(
-            f"The images of {records} should be in {images}, which does not exist."
-        )
+        raise UserError(f"The images of {records} should be in {images}, which does not exist.")
     return images
 
 
@@ -85,68 +84,71 @@ def read_records(file: RecordFile) -> Iterator[Record]:
     """Read the records of one file, a few at a time.
 
     Raises:
-        PreparationError: it is damaged, or lacks a field.
+        UserError: the file is damaged, or lacks a required field.
     """
-    if is_parquet(file.path):
-        return _parquet_records(file.path)
-    return read_jsonl(file.path, NEEDED)
+    return (
+        _read_parquet(file.path)
+        if is_parquet(file.path)
+        else read_jsonl(file.path, REQUIRED_FIELDS)
+    )
 
 
-def read_jsonl(path: Path, needed: Sequence[str]) -> Iterator[Record]:
-    """Read lines of JSON.
+def read_jsonl(path: Path, required: Sequence[str]) -> Iterator[Record]:
+    """Read records from lines of JSON, compressed if the file ends with .gz.
 
     Raises:
-        PreparationError: it is damaged, or a record lacks a field that is needed.
+        UserError: the file is damaged, or a record lacks a required field.
     """
-    number = 0
+    num_records = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as lines:
             for line in lines:
                 record = json.loads(line)
-                _require_fields(path, record, needed)
-                number += 1
+                _require_fields(path, record, required)
+                num_records += 1
                 yield record
+    except UserError:
+        raise
     except (ValueError, EOFError, OSError) as error:
-        if isinstance(error, PreparationError):
-            raise
-        raise PreparationError(
-            f"{path} is damaged after line {number} ({error}). Fetch it again."
+        raise UserError(
+            f"{path} is damaged after line {num_records} ({error}). Download it again."
         ) from error
 
 
-def _parquet_records(path: Path) -> Iterator[Record]:
+def _read_parquet(path: Path) -> Iterator[Record]:
     from pyarrow import ArrowException, parquet
 
+    required = (*REQUIRED_FIELDS, IMAGE)
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            _require_fields(path, names, (*NEEDED, IMAGE))
-            columns = [name for name in (*NEEDED, IMAGE, *KEPT) if name in names]
+            _require_fields(path, names, required)
+            columns = [name for name in (*required, *KEPT_FIELDS) if name in names]
             for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:
-        raise PreparationError(f"{path} is damaged ({error}). Fetch it again.") from error
+        raise UserError(f"{path} is damaged ({error}). Download it again.") from error
 
 
-def _require_fields(path: Path, found: Record | Sequence[str], needed: Sequence[str]) -> None:
-    missing = [name for name in needed if name not in found]
+def _require_fields(path: Path, names: Record | Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in names]
     if missing:
-        raise PreparationError(
-            f"{path} has no {', '.join(missing)}, but {', '.join(found)}: it is no file of the "
-            "OpenAI subset of YFCC100M."
+        raise UserError(
+            f"{path} has the fields {', '.join(names)}, but no {', '.join(missing)}: it is not a "
+            "file of the OpenAI subset of YFCC100M."
         )
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is called like parquet."""
+    """Whether a file's name ends like that of a parquet file."""
     return path.suffix == ".parquet"
 
 
 def is_jsonl(path: Path) -> bool:
-    """Whether a file is called like lines of JSON, perhaps compressed."""
+    """Whether a file's name ends like that of a jsonl file, compressed or not."""
     return path.name.endswith((".jsonl", ".jsonl.gz"))
 
 
 def stem_of(path: Path) -> str:
-    """A file's name up to the first dot."""
+    """Return a file's name up to the first dot."""
     return path.name.split(".", 1)[0]

@@ -1,4 +1,4 @@
-"""How far two tokenizers that should be the same differ."""
+"""Conversion of a checkpoint to another format, checked by comparing the models' results."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -25,19 +25,19 @@ from vqgan_train.system.files import file_sha256
 
 
 class Agreement(NamedTuple):
-    """What two tokenizers make of the same images."""
+    """Comparison of two models on the same images."""
 
     num_tokens: int
     equal_tokens: int
-    """Places that have the same token in both."""
+    """Positions at which both models have the same token."""
 
     largest_difference: float
-    """Of two decoded values at the same place, about [-1, 1], from the first one's tokens."""
+    """Largest difference between decoded values, about in [-1, 1], of the same tokens."""
 
 
 @torch.no_grad()
-def agreement(first: VQGAN, second: VQGAN, images: Tensor) -> Agreement:
-    """Compare two tokenizers on images (B, C, H, W) in [-1, 1]."""
+def compare_models(first: VQGAN, second: VQGAN, images: Tensor) -> Agreement:
+    """Compare two models on images (B, C, H, W) in [-1, 1]; both decode the first one's tokens."""
     tokens = first.encode(images)
     grid = (images.shape[2] // first.downsampling, images.shape[3] // first.downsampling)
     equal = int((tokens == second.encode(images)).sum())
@@ -220,7 +220,7 @@ def _require_agreement(
     """Require equal tokens and images from the model before and after the conversion."""
     before = VQGAN.from_weights(networks.architecture, networks.generator, written)
     after = VQGAN.from_weights(read_back.architecture, read_back.generator, written)
-    result = agreement(before, after, probe_images(before))
+    result = compare_models(before, after, probe_images(before))
     if (
         result.equal_tokens < MIN_EQUAL_TOKENS * result.num_tokens
         # Not `>=`, which would accept NaN.

@@ -1,7 +1,5 @@
 """`python -m vqgan_train.export`: convert a checkpoint, or write a release with a model card."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +16,6 @@ from vqgan_train.training.run.logs import configure_logging
 
 def export(config: ExportConfig) -> None:
     """Write the export and log a report."""
-    # Importing torch takes seconds, and errors in settings are shown without that wait.
-
     configure_logging()
     write = export_release if config.format == ExportFormat.release else export_weights
     logging.getLogger("vqgan_train.export").info(write(config))

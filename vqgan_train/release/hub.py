@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-from vqgan_train.release.lineage import ReleaseError
+from vqgan_train.system.errors import UserError
 
 
 class Hub:
@@ -19,7 +19,7 @@ class Hub:
         private: visibility of a new repository; an existing one keeps its visibility.
 
     Raises:
-        ReleaseError: no token is configured, or the Hub rejects it or is unreachable.
+        UserError: no token is configured, or the Hub rejects it or is unreachable.
     """
 
     def __init__(self, repository: str, *, private: bool) -> None:
@@ -27,7 +27,7 @@ class Hub:
         self.private = private
         self._api = HfApi()
         if get_token() is None:
-            raise ReleaseError(
+            raise UserError(
                 f"push_to_hub={repository} needs a Hugging Face token, and none is configured. Run "
                 "`hf auth login` or set HF_TOKEN. Nothing was written."
             )
@@ -35,7 +35,7 @@ class Hub:
             self._api.whoami()
         # The client raises many types: for no network, an expired token, a server that is down.
         except Exception as error:
-            raise ReleaseError(
+            raise UserError(
                 f"push_to_hub={repository}: the Hub did not accept the token ({error}). Run `hf "
                 "auth login`, or check HF_TOKEN and the network. Nothing was written."
             ) from error
@@ -51,7 +51,7 @@ class Hub:
             The web address of the repository.
 
         Raises:
-            ReleaseError: the upload failed.
+            UserError: the upload failed.
         """
         try:
             self._api.create_repo(self.repository, private=self.private, exist_ok=True)
@@ -64,7 +64,7 @@ class Hub:
             )
         except Exception as error:
             reason = f"{error} {error.__cause__ or ''}".strip()
-            raise ReleaseError(
+            raise UserError(
                 f"push_to_hub={self.repository}: the upload failed: {reason}\nThe release is in "
                 f"{folder}. Run the same command again to retry the upload; the files that are "
                 "already written stay."

@@ -28,24 +28,18 @@ METADATA_ERRORS = (ArithmeticError, LookupError, TypeError, AttributeError, Valu
 """Exceptions raised when metadata in a checkpoint is missing or has an unexpected type."""
 
 
-class ReleaseError(UserError):
-    """A release cannot be written or uploaded; the message gives the cause and the remedy."""
-
-
-class IncompleteMetadataError(ReleaseError):
-    """The checkpoint of a run lacks metadata that the model card needs.
+def incomplete_metadata(checkpoint: Path, cause: Exception) -> UserError:
+    """Describe a checkpoint of a run that lacks metadata which the model card needs.
 
     Args:
         checkpoint: path of the checkpoint.
         cause: exception raised while reading the metadata.
     """
-
-    def __init__(self, checkpoint: Path, cause: Exception) -> None:
-        super().__init__(
-            f"{checkpoint} lacks metadata that the model card needs ({type(cause).__name__}: "
-            f"{cause}). Another version of vqgan_train probably wrote it: write the release with "
-            "that version, or export only the weights, for example with format=safetensors."
-        )
+    return UserError(
+        f"{checkpoint} lacks metadata that the model card needs ({type(cause).__name__}: {cause}). "
+        "Another version of vqgan_train probably wrote it: write the release with that version, or "
+        "export only the weights, for example with format=safetensors."
+    )
 
 
 class Progress(NamedTuple):
@@ -139,13 +133,13 @@ def read_lineage(checkpoint: Path) -> Lineage:
 
     Raises:
         CheckpointError: the file cannot be read.
-        ReleaseError: the checkpoint was not saved by a run of vqgan_train.
-        IncompleteMetadataError: the checkpoint lacks metadata, or has more than `MAX_RUNS` runs.
+        UserError: the checkpoint was not saved by a run of vqgan_train, lacks metadata, or has
+            more than `MAX_RUNS` runs.
     """
     content = read_checkpoint(checkpoint)
     del content["state_dict"]
     if PROVENANCE not in content or DATA_STATE not in content:
-        raise ReleaseError(
+        raise UserError(
             f"{checkpoint} holds weights but no record of a vqgan_train run, so a model card "
             "cannot be written. Give last.ckpt or best.ckpt of a run, or export only the weights, "
             "for example with format=safetensors."
@@ -165,7 +159,7 @@ def read_lineage(checkpoint: Path) -> Lineage:
             learning_rate=float(content["hyper_parameters"]["optimizer"]["lr"]),
         )
     except METADATA_ERRORS as error:
-        raise IncompleteMetadataError(checkpoint, error) from error
+        raise incomplete_metadata(checkpoint, error) from error
 
 
 def _records_from_last(last: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

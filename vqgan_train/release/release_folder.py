@@ -20,8 +20,8 @@ from vqgan_train.release.conversion import (
 )
 from vqgan_train.release.lineage import (
     METADATA_ERRORS,
-    IncompleteMetadataError,
     TrainingRun,
+    incomplete_metadata,
     read_lineage,
 )
 from vqgan_train.release.run_records import RunRecords, find_records
@@ -61,7 +61,7 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or weights are missing or not finite.
-        ReleaseError: the checkpoint was not saved by a run, or lacks metadata.
+        UserError: the checkpoint was not saved by a run, or lacks metadata.
         ExportError: `folder` holds a different file of the same name, or a file that was written
             differs from its source. Nothing is kept.
     """
@@ -81,7 +81,7 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
         try:
             card = model_card(model, metadata)
         except (*METADATA_ERRORS, UndefinedError) as error:
-            raise IncompleteMetadataError(checkpoint, error) from error
+            raise incomplete_metadata(checkpoint, error) from error
         _write_card(card, partial / CARD)
         files = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
     return Release(

@@ -128,7 +128,7 @@ def test_a_shard_that_changes_during_the_check_stops_nothing(
         paths[0].write_bytes(b"other")
         return decode(encoded)
 
-    monkeypatch.setattr(check_module, "decode", changing)
+    monkeypatch.setattr(check_module, "decode_for_training", changing)
     findings = findings_of(paths)
     assert findings.counts[Kind.unusable] == 1
     assert "a.tar has changed" in findings.examples[Kind.unusable][0]

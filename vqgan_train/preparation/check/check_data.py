@@ -1,11 +1,8 @@
 """`python -m vqgan_train.check_data`: find damaged shards and images before training."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -18,7 +15,7 @@ from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.files import write_atomically
 
 PROBLEMS_FOUND = 1
-"""Exit code if the shards have problems; 0 if not. See also command.USER_ERROR."""
+"""Exit code if the shards have problems; 0 if not."""
 
 
 def check_data(config: CheckDataConfig) -> None:
@@ -57,13 +54,8 @@ def require_writable(output: str | None) -> None:
 def collect(checks: ShardChecks, num_workers: int) -> Findings:
     """Check all shards in parallel, one shard per process at a time."""
     findings = Findings()
-    loader = DataLoader(checks, batch_size=None, collate_fn=unchanged, num_workers=num_workers)
+    loader = DataLoader(checks, batch_size=None, num_workers=num_workers)
     for shard in tqdm(loader, "checking", unit="shard"):
         findings.add(shard)
     findings.compare_shards()
     return findings
-
-
-def unchanged(shard: Any) -> Any:
-    """Return the findings as they are; torch's default would turn arrays into tensors."""
-    return shard

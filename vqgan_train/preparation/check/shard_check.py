@@ -1,6 +1,5 @@
 """Checks one shard: what training would lose in it, and what else a user may want to change."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,13 +11,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
-from vqgan_train.images.transforms import decode, require_croppable
+from vqgan_train.preparation.training_image import content_hash, decode_for_training
 from vqgan_train.shards.index import ShardIndex, cache_index, index_listing
 from vqgan_train.shards.naming import printable_name
 from vqgan_train.shards.tar import IMAGE_FIELDS, Field, Listing, list_shard
 from vqgan_train.system.errors import ShardError
 
-USUAL_SHARE = 0.8
+MIN_FIELD_FRACTION = 0.8
 """If this fraction of a shard's samples has a field, samples without it are reported."""
 
 MAX_EXAMPLES = 20
@@ -114,13 +113,12 @@ def check_shard(path: Path, image_size: int) -> ShardFindings:
 
 def _check_images(index: ShardIndex, image_size: int, findings: ShardFindings) -> None:
     findings.contents = np.zeros(index.num_samples, np.uint64)
-    for place in range(index.num_samples):
-        sample = index.read(place)
+    for position in range(index.num_samples):
+        sample = index.read(position)
         name = f"{index.path}/{sample['__key__']}"
         try:
             encoded = image_bytes(sample)
-            height, width = decode(encoded).shape[1:]
-            require_croppable(height, width)
+            height, width = decode_for_training(encoded).shape[1:]
         except UNREADABLE as error:
             findings.add(Kind.unreadable, f"{name}: {reason(error)}")
             continue
@@ -128,8 +126,7 @@ def _check_images(index: ShardIndex, image_size: int, findings: ShardFindings) -
         if shorter < image_size:
             findings.add(Kind.small, f"{name}: {width} x {height}")
         findings.shorter_sides[max(step for step in SIDE_STEPS if step <= shorter)] += 1
-        digest = hashlib.blake2b(encoded, digest_size=8).digest()
-        findings.contents[place] = int.from_bytes(digest, "little")
+        findings.contents[position] = content_hash(encoded)
 
 
 def _check_names(listing: Listing, findings: ShardFindings) -> None:
@@ -146,7 +143,9 @@ def _is_unsafe(name: str) -> bool:
 
 def _check_samples(listing: Listing, findings: ShardFindings) -> None:
     having = Counter(name for sample in listing.samples for name in _names(sample))
-    usual = {name for name, count in having.items() if count >= USUAL_SHARE * len(listing.samples)}
+    usual = {
+        name for name, count in having.items() if count >= MIN_FIELD_FRACTION * len(listing.samples)
+    }
     usual -= IMAGE_FIELDS  # a png among jpgs is no missing jpg
     keys: set[str] = set()
     for sample in listing.samples:

@@ -1,4 +1,4 @@
-"""What is chosen: a pure function, unbiased but for people, and without duplicates."""
+"""Selection of samples: reproducible, unbiased except for people, without duplicates."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,21 +6,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vqgan_train.preparation.choosing import Choice, Source, SourceCounts, Wanted, choose, shares
+from vqgan_train.preparation.sample_selection import (
+    Selection,
+    SelectionRequest,
+    SourceCounts,
+    SurveyedSource,
+    select_samples,
+    split_by_weight,
+)
 from vqgan_train.preparation.survey import BAD, GOOD, SMALL, Survey
-from vqgan_train.system.errors import PreparationError
+from vqgan_train.system.errors import UserError
 
-WANTED = Wanted(
+REQUEST = SelectionRequest(
     samples=40, val_samples=10, val_source="b", people_multiplier=1.0, allow_fewer=False, seed=0
 )
 
 
 def source(
     name: str, digests: Any, *, weight: float = 1, states: Any = None, people: Any = None
-) -> Source:
+) -> SurveyedSource:
     digests = np.asarray(digests, dtype=np.uint64)
     none = np.zeros(len(digests))
-    return Source(
+    return SurveyedSource(
         name,
         weight,
         Survey(
@@ -32,29 +39,29 @@ def source(
     )
 
 
-def two_sources(**changes: Any) -> list[Source]:
+def two_sources(**changes: Any) -> list[SurveyedSource]:
     return [source("a", np.arange(100)), source("b", np.arange(100, 200), **changes)]
 
 
-def taken(choice: Choice) -> list[int]:
-    return [*choice.training.tolist(), *choice.validation.tolist()]
+def taken(selection: Selection) -> list[int]:
+    return [*selection.training.tolist(), *selection.validation.tolist()]
 
 
 def test_numbers_shares_and_sets_are_what_was_asked_for() -> None:
-    choice = choose(two_sources(weight=3), WANTED)
-    assert (len(choice.training), len(choice.validation)) == (40, 10)
-    assert len(set(taken(choice))) == 50
-    assert (choice.training < 100).sum() == 10
-    assert (choice.validation >= 100).all()
-    assert choice.counts["b"] == SourceCounts(
+    selection = select_samples(two_sources(weight=3), REQUEST)
+    assert (len(selection.training), len(selection.validation)) == (40, 10)
+    assert len(set(taken(selection))) == 50
+    assert (selection.training < 100).sum() == 10
+    assert (selection.validation >= 100).all()
+    assert selection.counts["b"] == SourceCounts(
         held=100, unreadable=0, too_small=0, duplicates=0, usable=100, usable_people=0,
         validation=10, wanted=30, training=30, training_people=0,
     )  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_and_another_another() -> None:
-    first, again = choose(two_sources(), WANTED), choose(two_sources(), WANTED)
-    other = choose(two_sources(), replace(WANTED, seed=1))
+    first, again = select_samples(two_sources(), REQUEST), select_samples(two_sources(), REQUEST)
+    other = select_samples(two_sources(), replace(REQUEST, seed=1))
     assert taken(first) == taken(again)
     assert set(first.training.tolist()) != set(other.training.tolist())
     assert set(first.validation.tolist()) != set(other.validation.tolist())
@@ -62,12 +69,12 @@ def test_the_same_seed_gives_the_same_and_another_another() -> None:
 
 def test_what_one_source_gives_does_not_change_with_another() -> None:
     more = [source("a", np.arange(1000, 1300)), source("b", np.arange(100, 200))]
-    of_b = {n - 100 for n in choose(two_sources(), WANTED).training.tolist() if n >= 100}
-    assert {n - 300 for n in choose(more, WANTED).training.tolist() if n >= 300} == of_b
+    of_b = {n - 100 for n in select_samples(two_sources(), REQUEST).training.tolist() if n >= 100}
+    assert {n - 300 for n in select_samples(more, REQUEST).training.tolist() if n >= 300} == of_b
 
 
 def test_the_order_is_mixed() -> None:
-    training = choose(two_sources(), replace(WANTED, samples=160, val_samples=0)).training
+    training = select_samples(two_sources(), replace(REQUEST, samples=160, val_samples=0)).training
     from_a = training < 100
     assert 25 < from_a[:80].sum() < 55
     assert abs(np.corrcoef(np.arange(160), training)[0, 1]) < 0.3
@@ -75,27 +82,27 @@ def test_the_order_is_mixed() -> None:
 
 def test_an_image_counts_once_for_the_first_source_and_place_that_has_it() -> None:
     sources = [source("a", [7, 8, 7, 9]), source("b", [9, 10, 8, 11, 12, 10])]
-    choice = choose(sources, replace(WANTED, samples=6, val_samples=0))
-    assert sorted(taken(choice)) == [0, 1, 3, 5, 7, 8]
-    assert [count.duplicates for count in choice.counts.values()] == [1, 3]
+    selection = select_samples(sources, replace(REQUEST, samples=6, val_samples=0))
+    assert sorted(taken(selection)) == [0, 1, 3, 5, 7, 8]
+    assert [count.duplicates for count in selection.counts.values()] == [1, 3]
 
 
 def test_a_duplicate_of_an_unusable_image_is_not_lost() -> None:
     states = [SMALL, BAD, GOOD, GOOD]
-    choice = choose(
-        [source("b", [1, 2, 1, 2], states=states)], replace(WANTED, samples=2, val_samples=0)
+    selection = select_samples(
+        [source("b", [1, 2, 1, 2], states=states)], replace(REQUEST, samples=2, val_samples=0)
     )
-    assert sorted(taken(choice)) == [2, 3]
-    count = choice.counts["b"]
+    assert sorted(taken(selection)) == [2, 3]
+    count = selection.counts["b"]
     assert (count.too_small, count.unreadable, count.duplicates) == (1, 1, 0)
 
 
 def test_people_are_drawn_as_often_as_the_multiplier_says() -> None:
     people = np.arange(20_000) % 5 == 0
     sources = [source("b", np.arange(20_000), people=people)]
-    wanted = replace(WANTED, samples=1000, val_samples=2000)
-    plain = choose(sources, wanted).counts["b"].training_people
-    more = choose(sources, replace(wanted, people_multiplier=4.0))
+    request = replace(REQUEST, samples=1000, val_samples=2000)
+    plain = select_samples(sources, request).counts["b"].training_people
+    more = select_samples(sources, replace(request, people_multiplier=4.0))
     # 4 x 1/5 against 4/5: half; a little less, as the drawn ones are gone.
     assert 160 < plain < 240
     assert 440 < more.counts["b"].training_people < 540
@@ -104,10 +111,10 @@ def test_people_are_drawn_as_often_as_the_multiplier_says() -> None:
 
 def test_every_sample_is_as_likely() -> None:
     sources = [source("b", np.arange(10))]
-    wanted = replace(WANTED, samples=3, val_samples=2)
+    request = replace(REQUEST, samples=3, val_samples=2)
     times = np.zeros(10)
     for seed in range(2000):
-        times[choose(sources, replace(wanted, seed=seed)).training] += 1
+        times[select_samples(sources, replace(request, seed=seed)).training] += 1
     assert np.abs(times / 2000 - 0.3).max() < 0.04
 
 
@@ -121,7 +128,7 @@ def test_every_sample_is_as_likely() -> None:
     ],
 )
 def test_shares_add_up(weights: list[float], samples: int, expected: list[int]) -> None:
-    found = shares([source(str(n), [], weight=w) for n, w in enumerate(weights)], samples)
+    found = split_by_weight(samples, weights)
     assert found == expected
     assert sum(found) == samples
 
@@ -130,31 +137,31 @@ def test_too_few_are_told_with_both_numbers_or_taken() -> None:
     states = [BAD, SMALL, *[GOOD] * 98]
     digests = [100, 101, 102, 102, *range(104, 200)]
     sources = [source("a", np.arange(100)), source("b", digests, states=states)]
-    wanted = replace(WANTED, samples=180)
-    with pytest.raises(PreparationError) as raised:
-        choose(sources, wanted)
+    request = replace(REQUEST, samples=180)
+    with pytest.raises(UserError) as raised:
+        select_samples(sources, request)
     assert str(raised.value).startswith(
         "The source b should give 90 samples for training and has 87: it holds 100, of which 1 are "
         "duplicates, 1 too small, 1 unreadable, 10 taken for validation."
     )
     assert "allow_fewer=true" in str(raised.value)
-    choice = choose(sources, replace(wanted, allow_fewer=True))
-    assert [count.training for count in choice.counts.values()] == [90, 87]
-    assert choice.counts["b"].wanted == 90
+    selection = select_samples(sources, replace(request, allow_fewer=True))
+    assert [count.training for count in selection.counts.values()] == [90, 87]
+    assert selection.counts["b"].wanted == 90
 
 
 def test_too_few_for_validation_are_told() -> None:
-    with pytest.raises(PreparationError, match="b should give 101 samples for validation"):
-        choose(two_sources(), replace(WANTED, val_samples=101))
+    with pytest.raises(UserError, match="b should give 101 samples for validation"):
+        select_samples(two_sources(), replace(REQUEST, val_samples=101))
 
 
 def test_nothing_at_all_is_an_error_even_if_fewer_are_allowed() -> None:
-    with pytest.raises(PreparationError, match="No source holds a usable sample"):
-        choose([source("b", [1], states=[BAD])], replace(WANTED, allow_fewer=True))
+    with pytest.raises(UserError, match="No source has a usable sample"):
+        select_samples([source("b", [1], states=[BAD])], replace(REQUEST, allow_fewer=True))
 
 
 def test_three_million_take_seconds_and_little_memory() -> None:
     random = np.random.default_rng(0)
     big = source("b", random.integers(0, 2**64, 3_000_000, dtype=np.uint64))
-    choice = choose([big], replace(WANTED, samples=2_268_720, val_samples=1000))
-    assert len(choice.training) == 2_268_720
+    selection = select_samples([big], replace(REQUEST, samples=2_268_720, val_samples=1000))
+    assert len(selection.training) == 2_268_720

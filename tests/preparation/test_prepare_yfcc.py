@@ -1,6 +1,7 @@
 """prepare_yfcc: the records of YFCC100M's OpenAI subset, parquet or jsonl with zips."""
 
 import gzip
+import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from pyarrow import parquet
 from vqgan_train.config import PrepareYfccConfig
 from vqgan_train.preparation.prepare_yfcc import prepare_yfcc
 from vqgan_train.preparation.yfcc_records import caption_of, pair_with_images
-from vqgan_train.system.errors import PreparationError, UserError
+from vqgan_train.system.errors import UserError
 
 
 def config(folder: Path, **changes: Any) -> PrepareYfccConfig:
@@ -158,7 +159,7 @@ def test_a_second_run_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     prepare_yfcc(config(tmp_path))
     after = {path: path.stat().st_mtime_ns for path in before}
     assert [path.name for path in before if before[path] != after[path]] == ["0000-00001.tar"]
-    monkeypatch.setattr("vqgan_train.preparation.prepare_yfcc.pack_shard", None)
+    monkeypatch.setattr("vqgan_train.preparation.packing._readable_samples", None)
     prepare_yfcc(config(tmp_path))
 
 
@@ -197,22 +198,25 @@ def published(tmp_path: Path) -> Path:
 
 
 def test_files_that_are_damaged_or_missing_are_named(published: Path) -> None:
-    with pytest.raises(PreparationError, match=r"has no images in it: .*\.prepare_yfcc_links"):
+    with pytest.raises(UserError, match=r"contains no images: .*\.prepare_yfcc_links"):
         prepare_yfcc(config(published))
-    with pytest.raises(PreparationError, match=r"should be in .*/nowhere/3d1\.zip, which does not"):
+    with pytest.raises(UserError, match=r"should be in .*/nowhere/3d1\.zip, which does not"):
         prepare_yfcc(config(published, images=str(published / "nowhere")))
     whole = config(published, images=str(published / "data"))
     archive = published / "data" / "3d1.zip"
     content = archive.read_bytes()
     archive.write_bytes(content[:-30])
-    with pytest.raises(PreparationError, match=r"3d1\.zip is no whole zip file"):
+    with pytest.raises(UserError, match=r"3d1\.zip is not a complete zip file"):
         prepare_yfcc(whole)
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (gzip.compress(b'{"key": "a", "title_clean": "b"}\n'), "has no description_clean, but key"),
+        (
+            gzip.compress(b'{"key": "a", "title_clean": "b"}\n'),
+            "fields key, title_clean, but no description_clean: it is not",
+        ),
         (gzip.compress(b"a\tb\n"), "is damaged after line 0"),
         (gzip.compress(json.dumps(record(0)).encode() + b"\n")[:-9], "is damaged after line"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Not a gzipped file"),
@@ -222,27 +226,30 @@ def test_jsonl_that_is_something_else_is_refused(
     published: Path, content: bytes, told: str
 ) -> None:
     (published / "records" / "metadata_3d1.jsonl.gz").write_bytes(content)
-    with pytest.raises(PreparationError, match=told):
+    with pytest.raises(UserError, match=told):
         prepare_yfcc(config(published, images=str(published / "data")))
 
 
 def test_parquet_that_is_something_else_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "records" / "0.parquet", [{"url": "x", "caption": "y"}])
-    with pytest.raises(PreparationError, match="has no key, title_clean, description_clean, img,"):
+    with pytest.raises(
+        UserError,
+        match="has the fields url, caption, but no key, title_clean, description_clean, img:",
+    ):
         prepare_yfcc(config(tmp_path))
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(PreparationError, match=r"0\.parquet is damaged"):
+    with pytest.raises(UserError, match=r"0\.parquet is damaged"):
         prepare_yfcc(config(tmp_path))
 
 
 def test_names_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PreparationError, match=r"a\.csv is no file of records"):
+    with pytest.raises(UserError, match=r"a\.csv is not a file of records"):
         pair_with_images([Path("a.csv")], None)
-    with pytest.raises(PreparationError, match="Several files are called a,"):
+    with pytest.raises(UserError, match="Several files are named a,"):
         pair_with_images([Path("x/a.parquet"), Path("y/a.parquet")], None)
 
 
 def test_parquet_without_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install 'vqgan_train\[parquet\]'"):
         pair_with_images([Path("a.parquet")], None)

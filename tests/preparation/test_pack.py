@@ -1,4 +1,4 @@
-"""pack: folders of images become shards, the same ones every time, after a kill too."""
+"""`pack`: the same folders always give the same shards, also after a kill."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from vqgan_train.config import PackConfig
 from vqgan_train.images.sample import image_bytes as image_in
 from vqgan_train.preparation.pack import pack
 from vqgan_train.shards.index import index_shards
-from vqgan_train.system.errors import PreparationError, UserError
+from vqgan_train.system.errors import UserError
 
 
 def config(folder: Path, **changes: Any) -> PackConfig:
@@ -129,7 +129,7 @@ def test_a_shard_of_which_nothing_can_be_read_leaves_its_report(tmp_path: Path) 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "in" / "1.jpg", b"no")
-    with pytest.raises(PreparationError, match=r"None of the 1 pictures .* 1 x no image format"):
+    with pytest.raises(UserError, match=r"None of the 1 pictures .* 1 x no image format"):
         pack(config(tmp_path))
 
 
@@ -183,7 +183,7 @@ def test_a_second_run_reads_no_image_and_says_the_same(
     write(tmp_path / "in" / "bad.jpg", b"")
     pack(config(tmp_path))
     said = capsys.readouterr().out
-    monkeypatch.setattr("vqgan_train.preparation.pack._load", None)
+    monkeypatch.setattr("vqgan_train.preparation.packing._readable_samples", None)
     pack(config(tmp_path))
     assert capsys.readouterr().out == said
 

@@ -1,0 +1,190 @@
+"""Random selection of training and validation samples, given surveys of all sources and a seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqgan_train.preparation.survey import BAD, GOOD, SMALL, Survey
+from vqgan_train.system.errors import UserError
+
+VALIDATION_STREAM = 0
+ORDER_STREAM = 1
+FIRST_SOURCE_STREAM = 2
+"""Independent random streams, so that a change to one source does not change what others give."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedSource:
+    """A source of samples, with the survey of all its shards."""
+
+    name: str
+    weight: float
+    """Share of the training samples, relative to the other sources' weights."""
+
+    survey: Survey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectionRequest:
+    """Numbers of samples to select, and from where."""
+
+    samples: int
+    """Training samples."""
+
+    val_samples: int
+    val_source: str
+    """Name of the source of all validation samples."""
+
+    people_multiplier: float
+    """How many times as likely a training image of people is as another image."""
+
+    allow_fewer: bool
+    """Whether a source with too few samples gives all it has, instead of raising an error."""
+
+    seed: int
+
+
+@dataclass(slots=True)
+class SourceCounts:
+    """Numbers of samples in one source, and of those selected from it."""
+
+    held: int
+    unreadable: int
+    too_small: int
+    duplicates: int
+    """Usable images that also occur earlier in this source, or in a source before it."""
+
+    usable: int
+    usable_people: int
+    validation: int = 0
+    wanted: int = 0
+    """Training samples that the source should give."""
+
+    training: int = 0
+    training_people: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Selected samples, numbered through all sources, in the order in which they are written."""
+
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    counts: dict[str, SourceCounts]
+
+
+def select_samples(sources: Sequence[SurveyedSource], request: SelectionRequest) -> Selection:
+    """Select validation samples, then training samples from the rest; shuffle both.
+
+    Raises:
+        UserError: a source has too few samples and `allow_fewer` is off, or no source has a usable
+            training sample.
+    """
+    is_free, counts = _find_usable(sources)
+    people = np.concatenate([source.survey.people for source in sources])
+    owner = np.repeat(np.arange(len(sources)), [len(s.survey.states) for s in sources])
+    names = [source.name for source in sources]
+
+    candidates = np.flatnonzero(is_free & (owner == names.index(request.val_source)))
+    val_counts = counts[request.val_source]
+    if len(candidates) < request.val_samples and not request.allow_fewer:
+        raise _too_few(
+            request.val_samples,
+            len(candidates),
+            "validation",
+            request.val_source,
+            val_counts,
+            request,
+        )
+    # People are not preferred here, so that validation represents the source.
+    validation = _draw(
+        candidates, np.ones(len(candidates)), request.val_samples, request.seed, VALIDATION_STREAM
+    )
+    val_counts.validation = len(validation)
+    is_free[validation] = False
+
+    training = []
+    shares = split_by_weight(request.samples, [source.weight for source in sources])
+    for number, (name, share) in enumerate(zip(names, shares, strict=True)):
+        candidates = np.flatnonzero(is_free & (owner == number))
+        if len(candidates) < share and not request.allow_fewer:
+            raise _too_few(share, len(candidates), "training", name, counts[name], request)
+        weights = np.where(people[candidates], request.people_multiplier, 1.0)
+        drawn = _draw(candidates, weights, share, request.seed, FIRST_SOURCE_STREAM + number)
+        counts[name].wanted = share
+        counts[name].training = len(drawn)
+        counts[name].training_people = int(people[drawn].sum())
+        training.append(drawn)
+    if not sum(map(len, training)):
+        raise UserError("No source has a usable sample for training.")
+    order = np.random.default_rng((request.seed, ORDER_STREAM))
+    return Selection(order.permutation(np.concatenate(training)), validation, counts)
+
+
+def _find_usable(
+    sources: Sequence[SurveyedSource],
+) -> tuple[NDArray[np.bool_], dict[str, SourceCounts]]:
+    """Mark the first of each set of equal good images, over all sources, and count the others."""
+    states = np.concatenate([source.survey.states for source in sources])
+    is_good = states == GOOD
+    digests = np.concatenate([source.survey.digests for source in sources])
+    good = np.flatnonzero(is_good)
+    _, firsts = np.unique(digests[good], return_index=True)
+    is_usable = np.zeros(len(states), dtype=np.bool_)
+    is_usable[good[firsts]] = True
+    counts = {}
+    start = 0
+    for source in sources:
+        part = slice(start, start + len(source.survey.states))
+        counts[source.name] = SourceCounts(
+            held=len(source.survey.states),
+            unreadable=int((states[part] == BAD).sum()),
+            too_small=int((states[part] == SMALL).sum()),
+            duplicates=int((is_good[part] & ~is_usable[part]).sum()),
+            usable=int(is_usable[part].sum()),
+            usable_people=int((is_usable[part] & source.survey.people).sum()),
+        )
+        start = part.stop
+    return is_usable, counts
+
+
+def split_by_weight(total: int, weights: Sequence[float]) -> list[int]:
+    """Split a number in proportion to weights; round by the largest remainder method."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    shares = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda n: (shares[n] - exact[n], n))
+    for number in by_remainder[: total - sum(shares)]:
+        shares[number] += 1
+    return shares
+
+
+def _too_few(
+    wanted: int,
+    available: int,
+    purpose: str,
+    source: str,
+    counts: SourceCounts,
+    request: SelectionRequest,
+) -> UserError:
+    return UserError(
+        f"The source {source} should give {wanted} samples for {purpose} and has {available}: it "
+        f"holds {counts.held}, of which {counts.duplicates} are duplicates, {counts.too_small} too "
+        f"small, {counts.unreadable} unreadable, {counts.validation} taken for validation. "
+        f"Give it more shards, ask for fewer (samples={request.samples}, "
+        f"val_samples={request.val_samples}), change the weights of the sources, or set "
+        "allow_fewer=true to take all that is available."
+    )
+
+
+def _draw(
+    candidates: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    count: int,
+    seed: int,
+    stream: int,
+) -> NDArray[np.int64]:
+    """Draw by weight without replacement (Efraimidis and Spirakis, 2006)."""
+    arrival = np.random.default_rng((seed, stream)).exponential(size=len(candidates)) / weights
+    return candidates[np.argsort(arrival, kind="stable")[:count]]

@@ -1,0 +1,120 @@
+"""Shards of selected samples, copied from the shards of their sources."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from vqgan_train.shards.index import ShardIndex, read_range
+from vqgan_train.shards.writing import write_shard
+from vqgan_train.system.files import write_atomically
+from vqgan_train.system.workers import run_tasks
+
+HEADER = "key\tsource\tshard\tkey_there\n"
+"""Columns of the origin list beside a shard: the new key, and source, shard and key before."""
+
+
+class SourceShard(NamedTuple):
+    """A shard and the name of its source."""
+
+    source: str
+    shard: ShardIndex
+
+
+class _Sample(NamedTuple):
+    """Where a sample is: its source, its shard and its bytes in that shard."""
+
+    source: str
+    shard: Path
+    start: int
+    end: int
+
+
+class _Task(NamedTuple):
+    """One shard to write."""
+
+    shard: Path
+    first: int
+    """Number of the first sample; the keys are these numbers."""
+
+    samples: list[_Sample]
+
+
+def write_selected_shards(
+    selected: Mapping[Path, NDArray[np.int64]],
+    shards: Sequence[SourceShard],
+    *,
+    samples_per_shard: int,
+    num_workers: int,
+) -> None:
+    """Copy samples into shards 00000.tar, 00001.tar, ..., each with a list of origins beside it.
+
+    Shards of an earlier run are kept.
+
+    Args:
+        selected: numbers of the samples of each output folder, counted through `shards`.
+        shards: all shards of all sources.
+        samples_per_shard: size of every shard except the last of a folder.
+        num_workers: processes; 0 copies in this one.
+
+    Raises:
+        ShardError: a shard has changed since it was indexed.
+    """
+    tasks = (
+        task
+        for folder, samples in selected.items()
+        for task in _tasks(samples, shards, folder, samples_per_shard)
+    )
+    with tqdm(total=sum(map(len, selected.values())), desc="copying", unit="image") as bar:
+        for _ in run_tasks(
+            _write,
+            tasks,
+            stored=lambda task: len(task.samples) if _origins(task).exists() else None,
+            num_workers=num_workers,
+            bar=bar,
+            size_of=int,
+        ):
+            pass
+
+
+def _tasks(
+    selected: NDArray[np.int64],
+    shards: Sequence[SourceShard],
+    folder: Path,
+    samples_per_shard: int,
+) -> Iterator[_Task]:
+    firsts = np.cumsum([0, *(shard.num_samples for _, shard in shards)])
+    for number, first in enumerate(range(0, len(selected), samples_per_shard)):
+        samples = []
+        for sample in selected[first : first + samples_per_shard]:
+            shard_number = int(np.searchsorted(firsts, sample, side="right")) - 1
+            source, index = shards[shard_number]
+            position = int(sample - firsts[shard_number])
+            start, end = int(index.starts[position]), int(index.ends[position])
+            samples.append(_Sample(source, index.path, start, end))
+        yield _Task(folder / f"{number:05d}.tar", first, samples)
+
+
+def _origins(task: _Task) -> Path:
+    """Return the path of a shard's origin list. It is written last, so it marks the shard done."""
+    return task.shard.with_suffix(".tsv")
+
+
+def _write(task: _Task) -> int:
+    lines = [HEADER]
+    write_shard(task.shard, _copies(task, lines))
+    with write_atomically(_origins(task)) as file:
+        file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+    return len(task.samples)
+
+
+def _copies(task: _Task, lines: list[str]) -> Iterator[Mapping[str, str | bytes]]:
+    """Yield the samples under new keys, and append each one's origin to `lines`."""
+    for number, sample in enumerate(task.samples, start=task.first):
+        fields: dict[str, Any] = read_range(sample.shard, sample.start, sample.end)
+        key = f"{number:09d}"
+        lines.append(f"{key}\t{sample.source}\t{sample.shard.name}\t{fields['__key__']}\n")
+        yield {"__key__": key} | {k: v for k, v in fields.items() if not k.startswith("__")}

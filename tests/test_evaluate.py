@@ -22,9 +22,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
 from vqgan_train.config import EvaluateConfig, EvaluationMetric, SelectConfig, setting_names
-from vqgan_train.evaluation import metric_suite as instruments
+from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
-from vqgan_train.evaluation.metric_suite import Wanted, WeightFiles, set_up
+from vqgan_train.evaluation.metric_suite import RequestedMetrics, WeightFiles, load_metric_suite
 from vqgan_train.evaluation.reading import read_evaluation
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
@@ -32,7 +32,7 @@ from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Ev
 from vqgan_train.images.sources import NO_DAMAGE, Source
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.faces import FaceFinder
-from vqgan_train.metrics.images import PLAIN_METRICS, measure
+from vqgan_train.metrics.images import PIXEL_METRICS, measure
 from vqgan_train.preparation.survey import word_pattern
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.system.processes import Share
@@ -153,7 +153,7 @@ def test_the_numbers_are_those_of_the_models_pictures(
         tokenizer = load_tokenizer(path, torch.device("cpu"), "fp32")
         tokens = tokenizer.encode(images, "signed")
         pixels = tokenizer.decode(tokens, (16, 16), "signed")
-        for name, values in measure(PLAIN_METRICS, images, pixels).items():
+        for name, values in measure(PIXEL_METRICS, images, pixels).items():
             np.testing.assert_allclose(result.values[name], values, atol=1e-4, err_msg=name)
         assert set(result.values) == set(IMAGE_METRICS)
         expected = np.bincount(tokens.flatten(), minlength=tokenizer.codebook_size)
@@ -232,7 +232,7 @@ def with_made_up_faces(patch: pytest.MonkeyPatch) -> None:
         return np.array(boxes[: total % 3], np.int64).reshape(-1, 4)
 
     patch.setattr(FaceFinder, "__call__", find)
-    patch.setattr(instruments, "missing_package", lambda name: None if name == "dlib" else name)
+    patch.setattr(metric_suite, "missing_package", lambda name: None if name == "dlib" else name)
 
 
 @pytest.mark.slow
@@ -374,10 +374,10 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     def no_weights(*_: Any) -> Any:
         raise LpipsWeightsNotFoundError("no index")
 
-    monkeypatch.setattr(instruments, "fetch_checkpoint", no_network)
+    monkeypatch.setattr(metric_suite, "fetch_checkpoint", no_network)
     monkeypatch.setattr(inception_weights, "downloaded", no_index)
-    monkeypatch.setattr(instruments, "find_weights", no_weights)
-    monkeypatch.setattr(instruments, "missing_package", lambda package: package)
+    monkeypatch.setattr(metric_suite, "find_weights", no_weights)
+    monkeypatch.setattr(metric_suite, "missing_package", lambda package: package)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
     found = read_evaluation(tmp_path / "out")
     assert {left.metric for left in found.left_out} >= {"rfid", "lpips_vgg", "lpips_alex", "faces"}
@@ -409,8 +409,8 @@ def test_weights_of_ones_own_are_named_by_their_hash(
 
 def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    wanted = Wanted(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
-    found, _ = set_up(wanted, WeightFiles(None, None, None), torch.device("cpu"))
+    wanted = RequestedMetrics(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
+    found, _ = load_metric_suite(wanted, WeightFiles(None, None, None), torch.device("cpu"))
     names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
     assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
 

@@ -177,7 +177,7 @@ def test_an_image_that_cannot_be_read_again_costs_its_picture_alone(
     reasons = {left.metric: left.reason for left in found.left_out}
     assert "cannot be read again: 01.png" in reasons["picture 000000001"]
     assert "another image" in reasons["picture 000000002"]
-    assert "not there any more" in reasons["picture 000000003"]
+    assert "no longer exists" in reasons["picture 000000003"]
     assert "left out: picture 000000001: the image cannot be read again" in capsys.readouterr().out
 
 

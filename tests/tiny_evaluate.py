@@ -10,7 +10,7 @@ from tiny_tokens import run
 from torch import Tensor, nn
 
 from vqgan_train import evaluate
-from vqgan_train.evaluation import metric_suite as instruments
+from vqgan_train.evaluation import metric_suite
 from vqgan_train.losses.lpips_weights import ALEXNET
 from vqgan_train.metrics.frechet import Evaluator
 
@@ -37,8 +37,8 @@ class TinyFeatures(nn.Module):
 
 def with_tiny_features(patch: pytest.MonkeyPatch) -> None:
     """Let the command take them for Inception's."""
-    patch.setattr(instruments, "fetch_checkpoint", lambda source, setting: Path(source))
-    patch.setattr(instruments, "InceptionFeatures", TinyFeatures)
+    patch.setattr(metric_suite, "fetch_checkpoint", lambda source, setting: Path(source))
+    patch.setattr(metric_suite, "InceptionFeatures", TinyFeatures)
 
 
 def write_weights(folder: Path) -> tuple[str, ...]:

@@ -11,11 +11,11 @@ from tiny_runs import compose_settings
 from tiny_tokens import tiny_checkpoint, tiny_shards
 
 from vqgan_train.config import EvaluateConfig
-from vqgan_train.evaluation import job_consistency as agreement
+from vqgan_train.evaluation import job_consistency
 from vqgan_train.evaluation.evaluate import prepare
 from vqgan_train.evaluation.job import EvaluationJob
 from vqgan_train.evaluation.job_consistency import job_facts, require_same_job
-from vqgan_train.system.errors import TokenError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.processes import Share
 
 RANKS = 3
@@ -62,8 +62,8 @@ def job_of(machine: Path, *overrides: str) -> EvaluationJob:
 def refused(one: EvaluationJob, last: EvaluationJob, monkeypatch: pytest.MonkeyPatch) -> str:
     """What is said where the last of three ranks has another job."""
     facts = [job_facts(one), job_facts(one), job_facts(last)]
-    monkeypatch.setattr(agreement, "everywhere", lambda *_: facts)
-    with pytest.raises(TokenError) as raised:
+    monkeypatch.setattr(job_consistency, "everywhere", lambda *_: facts)
+    with pytest.raises(UserError) as raised:
         require_same_job(one, Share(0, RANKS, 0))
     return str(raised.value)
 
@@ -78,7 +78,7 @@ def test_the_same_files_in_another_place_are_the_same(
     ]
     facts: list[Any] = [job_facts(job) for job in jobs]
     assert facts[0] == facts[1]
-    monkeypatch.setattr(agreement, "everywhere", lambda *_: facts)
+    monkeypatch.setattr(job_consistency, "everywhere", lambda *_: facts)
     require_same_job(jobs[0], Share(0, 2, 0))
 
 

@@ -10,7 +10,7 @@ from tiny_runs import tiny_config
 
 from vqgan_train.config import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.metrics.history import (
-    MOST_POINTS,
+    MAX_POINTS,
     PANELS,
     draw_curves,
     numbers,
@@ -58,7 +58,7 @@ def test_a_long_series_is_drawn_pale_with_means_over_it() -> None:
     assert figure is not None
     pale, means = figure.axes[0].lines
     assert len(np.asarray(pale.get_ydata())) == 3000
-    assert np.asarray(means.get_ydata()) == pytest.approx(np.full(MOST_POINTS, 0.5))
+    assert np.asarray(means.get_ydata()) == pytest.approx(np.full(MAX_POINTS, 0.5))
 
 
 def test_what_is_not_finite_leaves_a_gap(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from vqgan_train.images.transforms import to_uint8
 from vqgan_train.losses import LPIPS, find_lpips_weights
 from vqgan_train.losses.lpips_weights import find_alexnet_weights
 from vqgan_train.metrics.images import (
-    PLAIN_METRICS,
-    SMALLEST_IMAGE_PX,
+    MIN_IMAGE_PX,
+    PIXEL_METRICS,
     ImageMetric,
     lpips_of,
     lpips_with_alexnet,
@@ -41,7 +41,7 @@ def blurred(photos: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, ImageMetric]:
     return {
-        **PLAIN_METRICS,
+        **PIXEL_METRICS,
         "lpips_vgg": lpips_of(LPIPS(find_lpips_weights())),
         "lpips_alex": lpips_of(lpips_with_alexnet(find_alexnet_weights())),
     }
@@ -155,7 +155,7 @@ def test_an_image_has_the_same_values_alone_as_in_a_batch(
 
 
 def test_the_smallest_image_is_measured(metrics: dict[str, ImageMetric]) -> None:
-    one, other = torch.randint(0, 256, (2, 1, 3, SMALLEST_IMAGE_PX, SMALLEST_IMAGE_PX)).byte()
+    one, other = torch.randint(0, 256, (2, 1, 3, MIN_IMAGE_PX, MIN_IMAGE_PX)).byte()
     assert all(values.isfinite().all() for values in measure(metrics, one, other).values())
 
 

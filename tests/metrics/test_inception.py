@@ -23,8 +23,8 @@ from vqgan_train.metrics.inception import (
     NUM_FEATURES,
     WEIGHTS,
     InceptionFeatures,
-    InceptionWeightsError,
 )
+from vqgan_train.system.errors import UserError
 
 
 def random_weights(folder: Path) -> Path:
@@ -51,7 +51,7 @@ def test_the_file_is_the_one_that_torch_fidelity_takes() -> None:
 @pytest.mark.parametrize("content", [{}, {"fc.weight": torch.zeros(2)}, print])
 def test_another_file_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(InceptionWeightsError, match="is not torch-fidelity's file of Inception"):
+    with pytest.raises(UserError, match="is not torch-fidelity's file of Inception"):
         InceptionFeatures(tmp_path / "other.pth")
 
 

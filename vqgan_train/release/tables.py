@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from vqgan_train.metrics.history import Row
+from vqgan_train.metrics.history import MetricRow
 from vqgan_train.release.lineage import Lineage, Part
 from vqgan_train.release.run_records import TRAINED, VALIDATED, Records
 
@@ -34,7 +34,7 @@ def validation_table(lineage: Lineage, records: Sequence[Records]) -> str | None
     newest = records[-1].last(VALIDATED)
     if newest is None:
         return None
-    columns: dict[str, Row] = {}
+    columns: dict[str, MetricRow] = {}
     if has_same_validation(parts[0], parts[-1]):
         whole = records[0].first(VALIDATED)
         before = {"step": 0.0, **lineage.first_validation}
@@ -68,7 +68,7 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
 
 
-def _table(columns: Mapping[str, Row], labels: Mapping[str, str]) -> str:
+def _table(columns: Mapping[str, MetricRow], labels: Mapping[str, str]) -> str:
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
     rows = columns.values()
     known = {name: label for name, label in labels.items() if any(name in row for row in rows)}

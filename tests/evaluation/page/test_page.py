@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_evaluations import NAMES, tiny_evaluation
 
 from vqgan_train.evaluation.page import QUALITIES, write_page
-from vqgan_train.evaluation.page.cards import MOST_FACES, best_of, draw_cards, draw_faces
+from vqgan_train.evaluation.page.cards import MAX_FACES, best_of, draw_cards, draw_faces
 from vqgan_train.evaluation.page.jpeg import compress, error_map
 from vqgan_train.evaluation.page.metric_table import MINUS, interval, make_groups, number
 from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS, METRICS
@@ -224,7 +224,7 @@ def test_faces_are_square_cuts_around_their_boxes_the_largest_first() -> None:
     kept = [replace(found.pictures[0], row=row) for row in range(60)]
     faces = draw_faces(replace(found, pictures=tuple(kept)))
     assert faces.in_pictures == 30
-    assert len(faces.shown) == MOST_FACES
+    assert len(faces.shown) == MAX_FACES
     sides = [face.side for face in faces.shown]
     assert sides == sorted(sides, reverse=True)
     assert sides[0] == sizes.max()

@@ -1,4 +1,4 @@
-"""The metrics by name, and how to print them."""
+"""Metrics of an evaluation: their stored names, and how tables and pages print them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """How to print a number, and which way it should go."""
+    """How to print a metric, and its better direction."""
 
     label: str
     unit: str
     higher_is_better: bool
     decimals: int
+
+    def format(self, value: float, *, sign: str = "") -> str:
+        """Format a finite value; `sign` is "+" for changes. What rounds to zero has no minus."""
+        return f"{value:{sign}z,.{self.decimals}f}"
 
 
 IMAGE_METRICS: Mapping[str, Metric] = MappingProxyType(
@@ -23,7 +27,10 @@ IMAGE_METRICS: Mapping[str, Metric] = MappingProxyType(
         "l1": Metric("L1", "", False, 4),
     }
 )
-"""Of each image, in the order of tables. Keys are those of `CheckpointResult.values`."""
+"""Metrics of single images, in the order of tables, by the keys of `CheckpointResult.values`.
+
+`lpips_alex` is the metric that training logs as `val/lpips_alexnet`.
+"""
 
 FACE_METRICS: Mapping[str, Metric] = MappingProxyType(
     {
@@ -33,8 +40,11 @@ FACE_METRICS: Mapping[str, Metric] = MappingProxyType(
         "face_identity": Metric("identity distance", "", False, 4),
     }
 )
-"""Of each face. Keys are those of `CheckpointResult.face_values`. The distance of identities is
-that of dlib's embeddings, in which two photos of one person are less than 0.6 apart."""
+"""Metrics of single faces, by the keys of `CheckpointResult.face_values`.
+
+The identity distance is that of dlib's embeddings: two photos of one person are less than 0.6
+apart.
+"""
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {

@@ -16,8 +16,9 @@ from vqgan_train.losses import (
     find_lpips_weights,
     this_batch_alone,
 )
-from vqgan_train.metrics.codebook import codebook_use, token_counts
-from vqgan_train.metrics.validation import IMAGE_METRICS, ImageMetric, add_up, image_metrics, means
+from vqgan_train.metrics.codebook import codebook_statistics, token_counts
+from vqgan_train.metrics.images import ImageMetric
+from vqgan_train.metrics.validation import SIGNED_METRICS, add_up, means, validation_metrics
 from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.lightning.checkpoint_io import set_clock
@@ -57,7 +58,7 @@ class VQGANModule(LightningModule):
         recompute: save memory by computing the generator's activations twice.
         shares_adaptive_weight: balance the adversarial term over the images of all ranks, and not
             of each rank by itself.
-        validation_metrics: what validation measures besides the losses; see `image_metrics`.
+        validation_metrics: names of the metrics that validation measures besides the losses.
         alexnet_weights: file with the weights of one of those; None searches the usual places.
     """
 
@@ -73,7 +74,7 @@ class VQGANModule(LightningModule):
         lpips_weights: str | None = None,
         recompute: bool = False,
         shares_adaptive_weight: bool = False,
-        validation_metrics: Sequence[str] = tuple(IMAGE_METRICS),
+        validation_metrics: Sequence[str] = tuple(SIGNED_METRICS),
         alexnet_weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class VQGANModule(LightningModule):
         if not self.objective.lpips.is_loaded:
             self.objective.lpips.load_weights(find_lpips_weights(self.lpips_weights))
         if not self._image_metrics:
-            self._image_metrics = image_metrics(self.validation_metrics, self.alexnet_weights)
+            self._image_metrics = validation_metrics(self.validation_metrics, self.alexnet_weights)
 
     def setup(self, stage: str) -> None:
         """Make ready to compute losses; every stage but prediction does."""
@@ -213,14 +214,14 @@ class VQGANModule(LightningModule):
             *(f"val/{metric}" for metric in self.validation_metrics),
         )
         results = [*(loss / num_images for loss in losses), *means(measured, counts)]
-        use = codebook_use(self._sum_over_ranks(self._token_counts))
+        codebook = codebook_statistics(self._sum_over_ranks(self._token_counts))
         self.log_dict(
             {
                 **dict(zip(names, results, strict=True)),
-                "val/codebook/used": use.used,
-                "val/codebook/dead": use.dead,
-                "val/codebook/perplexity": use.perplexity,
-                "val/codebook/entropy": use.entropy_bits,
+                "val/codebook/used": codebook.codes_used,
+                "val/codebook/dead": codebook.dead_codes,
+                "val/codebook/perplexity": codebook.perplexity,
+                "val/codebook/entropy": codebook.entropy_bits,
             },
             logger=False,  # callbacks/metrics_log.py writes them, under this run's own clock
         )

@@ -21,7 +21,13 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
-from vqgan_train.config import EvaluateConfig, EvaluationMetric, SelectConfig, setting_names
+from vqgan_train.config import (
+    Config,
+    EvaluateConfig,
+    EvaluationMetric,
+    SelectConfig,
+    setting_names,
+)
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
 from vqgan_train.evaluation.metric_suite import RequestedMetrics, WeightFiles, load_metric_suite
@@ -72,6 +78,14 @@ def test_the_choices_are_those_that_there_are() -> None:
     assert [choice.value for choice in EvaluationMetric] == [*IMAGE_METRICS, "rfid"]
 
 
+def test_lpips_with_alexnet_is_accepted_by_both_of_its_names() -> None:
+    for name in ("lpips_alex", "lpips_alexnet"):
+        config = compose_settings("evaluate", EvaluateConfig, *GIVEN, f"metrics=[{name}]")
+        assert [metric.value for metric in config.metrics] == ["lpips_alex"]
+        config = compose_settings("train", Config, f"run.val_metrics=[{name}]")
+        assert [metric.value for metric in config.run.val_metrics] == ["lpips_alexnet"]
+
+
 def test_people_are_those_of_select() -> None:
     sources = ("sources.cc3m=a.tar", "sources.yfcc=b.tar", "output=out")
     words = compose_settings("select", SelectConfig, *sources).people.words
@@ -88,14 +102,14 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["folder=photos"], "shards and folder is given to evaluate; give one of"),
-        (["data.val_shards=b.tar"], "shards and data.val_shards is given"),
-        (["shards=null"], "Nothing is given to evaluate"),
+        (["folder=photos"], "shards and folder is set; set one of"),
+        (["data.val_shards=b.tar"], "shards and data.val_shards is set"),
+        (["shards=null"], "nothing is set; set one of"),
         (["checkpoint=[]"], "checkpoint is []; give the path"),
         (["output=''"], "output is empty"),
-        (["names=[a,b]"], "names is ['a', 'b']; give 1 different ones"),
-        (["names=['']"], "names is ['']; a checkpoint can be called neither '' nor 'slice'"),
-        (["names=[slice]"], "names is ['slice']; a checkpoint can be called neither"),
+        (["names=[a,b]"], "names is ['a', 'b']; give one different name for each of the 1"),
+        (["names=['']"], "names is ['']; '' and 'slice' are not allowed"),
+        (["names=[slice]"], "names is ['slice']; '' and 'slice' are not"),
         (["metrics=[]"], "metrics is empty"),
         (["image_size=16"], "image_size is 16; it must be at least 32"),
         (["resize=128"], "resize is 128, smaller than image_size=256"),
@@ -109,7 +123,7 @@ def test_every_setting_is_read() -> None:
         (["bootstrap.resamples=1"], "bootstrap.resamples is 1; it must be at least 2"),
         (["bootstrap.seed=-1"], "bootstrap.seed is -1"),
         (["faces.doublings=-1"], "faces.doublings is -1"),
-        (["+slices.all={column: key, pattern: a}"], "slices.all is taken"),
+        (["+slices.all={column: key, pattern: a}"], "slices.all is taken by a built-in group"),
         (["+slices.a={column: key}"], "slices.a is {'column': 'key'}; give a slice column and"),
         (["+slices.a=3"], "slices.a is 3; give a slice column and pattern"),
     ],

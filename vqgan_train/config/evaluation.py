@@ -111,7 +111,7 @@ class EvaluateConfig(SourceConfig):
     """Length of the shorter side before cropping, in pixels."""
 
     image_size: int
-    """Side of the measured centre crop, in pixels; a multiple of the models' downsampling factor."""
+    """Side of the measured centre crop in pixels; a multiple of the downsampling factor."""
 
     metrics: list[EvaluationMetric]
 
@@ -177,7 +177,7 @@ class EvaluateConfig(SourceConfig):
                 f"slices.{name} is {rule}; give a slice column and pattern, as in "
                 f"'+slices.{name}={{column: caption, pattern: dog}}'.",
             )
-            require(name not in GROUPS, f"slices.{name} is taken by a built-in group; rename the slice.")
+            require(name not in GROUPS, f"slices.{name} is the name of a built-in group; rename it.")
         self.slices = {
             name: rule
             if isinstance(rule, SliceConfig)

@@ -123,7 +123,7 @@ def test_every_setting_is_read() -> None:
         (["bootstrap.resamples=1"], "bootstrap.resamples is 1; it must be at least 2"),
         (["bootstrap.seed=-1"], "bootstrap.seed is -1"),
         (["faces.doublings=-1"], "faces.doublings is -1"),
-        (["+slices.all={column: key, pattern: a}"], "slices.all is the name of a built-in group"),
+        (["+slices.all={column: key, pattern: a}"], "slices.all is a built-in group"),
         (["+slices.a={column: key}"], "slices.a is {'column': 'key'}; give a slice column and"),
         (["+slices.a=3"], "slices.a is 3; give a slice column and pattern"),
     ],

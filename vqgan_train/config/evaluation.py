@@ -177,7 +177,7 @@ class EvaluateConfig(SourceConfig):
                 f"slices.{name} is {rule}; give a slice column and pattern, as in "
                 f"'+slices.{name}={{column: caption, pattern: dog}}'.",
             )
-            require(name not in GROUPS, f"slices.{name} is the name of a built-in group; rename it.")
+            require(name not in GROUPS, f"slices.{name} is a built-in group; rename the slice.")
         self.slices = {
             name: rule
             if isinstance(rule, SliceConfig)

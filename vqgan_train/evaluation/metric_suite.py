@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -44,7 +43,7 @@ class MetricSuite(NamedTuple):
     groups: tuple[str, ...]
     """Groups with an rFID: ALL, the slices in the order of `ImageRow.slices`, WITH_FACE."""
 
-    evaluators: Mapping[str, Evaluator] = MappingProxyType({})
+    evaluators: Mapping[str, Evaluator]
     """Networks of `images`, by the metric's name."""
 
     @property
@@ -70,14 +69,6 @@ class WeightFiles(NamedTuple):
     alexnet: str | None
     inception: str | None
     """A path or an address."""
-
-
-class _Lpips(NamedTuple):
-    network: LpipsNetwork
-    build: Callable[[Mapping[str, Tensor]], nn.Module]
-    file: str | None
-    setting: str
-    """Name of the setting that holds `file`."""
 
 
 def unavailable_faces() -> list[LeftOut]:
@@ -117,8 +108,8 @@ def _image_metrics(
     requested: RequestedMetrics, files: WeightFiles, device: torch.device, left_out: list[LeftOut]
 ) -> tuple[dict[str, ImageMetric], dict[str, Evaluator]]:
     networks = {
-        "lpips_vgg": _Lpips(VGG16, LPIPS, files.lpips, "lpips_weights"),
-        "lpips_alex": _Lpips(ALEXNET, lpips_with_alexnet, files.alexnet, "alexnet_weights"),
+        "lpips_vgg": (VGG16, LPIPS, files.lpips, "lpips_weights"),
+        "lpips_alex": (ALEXNET, lpips_with_alexnet, files.alexnet, "alexnet_weights"),
     }
     metrics: dict[str, ImageMetric] = {}
     evaluators: dict[str, Evaluator] = {}
@@ -127,7 +118,7 @@ def _image_metrics(
             metrics[name] = PIXEL_METRICS[name]
             continue
         try:
-            network, evaluators[name] = _load_lpips(networks[name])
+            network, evaluators[name] = _load_lpips(*networks[name])
         except LpipsWeightsNotFoundError as error:  # a configured file raises another error
             left_out.append(LeftOut(name, _one_line(error)))
         else:
@@ -135,13 +126,17 @@ def _image_metrics(
     return metrics, evaluators
 
 
-def _load_lpips(lpips: _Lpips) -> tuple[nn.Module, Evaluator]:
-    network, file = lpips.network, lpips.file
+def _load_lpips(
+    network: LpipsNetwork,
+    build: Callable[[Mapping[str, Tensor]], nn.Module],
+    file: str | None,
+    setting: str,
+) -> tuple[nn.Module, Evaluator]:
     path = None if file is None else Path(file).expanduser()
-    weights = find_weights(network, path, lpips.setting)
+    weights = find_weights(network, path, setting)
     sha256 = weights_sha256(weights)
     is_known = sha256 == network.published_sha256
-    return lpips.build(weights), Evaluator(f"LPIPS v0.1, {network.name}", sha256, is_known)
+    return build(weights), Evaluator(f"LPIPS v0.1, {network.name}", sha256, is_known)
 
 
 def _features(

@@ -13,7 +13,7 @@ from vqgan_train.evaluation.page.cards import Card, draw_cards, draw_faces
 from vqgan_train.evaluation.page.diagrams import draw_training, draw_usage
 from vqgan_train.evaluation.page.jpeg import BRIGHTEST_ERROR
 from vqgan_train.evaluation.page.metric_table import make_groups, make_notes, make_tiles
-from vqgan_train.evaluation.report.metric_names import METRICS
+from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS, METRICS
 from vqgan_train.evaluation.report.results import WITH_FACE, Evaluation
 from vqgan_train.metrics.history import MetricRow
 from vqgan_train.system.files import write_whole
@@ -100,28 +100,13 @@ def _trainings(
 
 
 def _reasons(cards: Sequence[Card]) -> dict[str, str]:
-    """Return the reasons of the pictures with their labels, in the order of the menu."""
-    kept = {reason: None for card in cards for reason in card.ranks}
-    return {reason: _reason_label(reason) for reason in sorted(kept, key=_menu_order)}
-
-
-def _menu_order(reason: str) -> tuple[int, int]:
-    kind, _, metric = reason.partition(" ")
-    kinds = ("fixed", "face", "gained", "lost", "worst", "best")
-    return kinds.index(kind) if kind in kinds else len(kinds), list(METRICS).index(metric or "psnr")
-
-
-def _reason_label(reason: str) -> str:
-    kind, _, metric = reason.partition(" ")
-    label = METRICS[metric].label if metric else ""
-    return {
-        "fixed": "a sample of all",
-        "face": "with a face",
-        "gained": f"gained most in {label}",
-        "lost": f"lost most in {label}",
-        "worst": f"worst {label}",
-        "best": f"best {label}",
-    }.get(kind, reason)
+    """Return the labels of the reasons for which pictures were kept, in the order of the menu."""
+    kept = {reason for card in cards for reason in card.ranks}
+    labels = {"fixed": "a sample of all", "face": "with a face"}
+    for kind in ("gained most in", "lost most in", "worst", "best"):
+        for name, metric in IMAGE_METRICS.items():
+            labels[f"{kind.split()[0]} {name}"] = f"{kind} {metric.label}"
+    return {reason: label for reason, label in labels.items() if reason in kept}
 
 
 def _part(name: str) -> str:

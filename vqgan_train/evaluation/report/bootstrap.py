@@ -32,10 +32,7 @@ def summarise(values: Floats, *, resamples: int, seed: int) -> list[Summary]:
     Returns:
         M summaries; low and high are NaN where fewer than `MIN_IMAGES` have a finite value.
     """
-    finite = np.isfinite(values)
-    return _summaries(
-        np.where(finite, values, 0), finite.astype(np.float64), values, resamples, seed
-    )
+    return summarise_by_image(values, np.arange(len(values)), resamples=resamples, seed=seed)
 
 
 def summarise_by_image(
@@ -58,16 +55,6 @@ def summarise_by_image(
     counts = np.zeros_like(sums)
     np.add.at(sums, rows, np.where(finite, values, 0))
     np.add.at(counts, rows, finite)
-    return _summaries(sums, counts, values, resamples, seed)
-
-
-def _summaries(
-    sums: Floats, counts: Floats, values: Floats, resamples: int, seed: int
-) -> list[Summary]:
-    """Summarise columns from sums and counts (N, M) of finite values per image.
-
-    `values`, (rows, M), only says which values are infinite.
-    """
     means = _resampled_means(sums, counts, resamples, seed)
     return [_summary(*columns) for columns in zip(sums.T, counts.T, values.T, means.T, strict=True)]
 

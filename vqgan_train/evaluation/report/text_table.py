@@ -25,6 +25,9 @@ WIDTH = 100
 LABEL_WIDTH, VALUE_WIDTH, CHANGE_WIDTH = 22, 24, 27
 """Widths of the columns; a label, two checkpoints and their difference take 97 characters."""
 
+UNKNOWN = "(-)"
+"""Printed for an unknown interval."""
+
 MAX_NAMED = 5
 """Maximum number of images or shards named per kind of damage."""
 
@@ -52,7 +55,7 @@ def table_lines(evaluation: Evaluation) -> list[str]:
     lines = [*_dataset_lines(evaluation)]
     for pair in [[first, after] for after in later] or [[first]]:
         lines += _block(evaluation, pair)
-    lines += _notes(evaluation)
+    lines += _notes(evaluation, has_unknown_intervals=any(UNKNOWN in line for line in lines))
     lines += _damage(evaluation.dataset)
     return lines
 
@@ -119,11 +122,11 @@ def _rfid(distance: SetDistance) -> str:
     return f"{_number('rfid', distance.value)} (N = {distance.count:,}{mark})"
 
 
-def _notes(evaluation: Evaluation) -> Iterator[str]:
+def _notes(evaluation: Evaluation, *, has_unknown_intervals: bool) -> Iterator[str]:
     yield ""
     yield "Means with 95 % bootstrap intervals; a change is of the same images, one by one."
-    if any(not summary.has_interval for summary in _printed_summaries(evaluation)):
-        yield "(-): no interval is known of fewer than two images."
+    if has_unknown_intervals:
+        yield f"{UNKNOWN}: no interval is known of fewer than two images."
     distances = [
         distance
         for checkpoint in evaluation.checkpoints
@@ -180,13 +183,6 @@ def _damage(facts: DatasetFacts) -> Iterator[str]:
             yield from [f"  and {more:,} more, by name in {JSON_FILE}"] * (more > 0)
 
 
-def _printed_summaries(evaluation: Evaluation) -> Iterator[Summary]:
-    for checkpoint in evaluation.checkpoints:
-        for of_group in checkpoint.summaries.values():
-            yield from (summary for summary in of_group.values() if summary.count)
-    yield from (each.change for each in evaluation.differences if each.change.count)
-
-
 def _line(metric: str, cells: Sequence[str]) -> str:
     label, unit, *_ = METRICS[metric]
     start = f"  {label}, {unit}" if unit else f"  {label}"
@@ -202,7 +198,7 @@ def _interval(metric: str, summary: Summary, *, sign: str = "") -> str:
         return "-infinite" if summary.mean < 0 else "infinite"
     mean = _number(metric, summary.mean, sign=sign)
     if not summary.has_interval:
-        return f"{mean} (-)"
+        return f"{mean} {UNKNOWN}"
     low, high = (_number(metric, value, sign=sign) for value in (summary.low, summary.high))
     return f"{mean} ({low}, {high})"
 

@@ -1,4 +1,4 @@
-"""The evaluate command: the metrics of each image, whatever the batches, workers and ranks."""
+"""The evaluate command: settings, numbers, results and missing weights."""
 
 import json
 import re
@@ -52,7 +52,7 @@ PLAIN = "metrics=[psnr,ssim,l1]"
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the user's cache, from a scheduler's variables, and from networks."""
+    """Isolate tests from the user's cache, a scheduler's variables and the network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -149,7 +149,7 @@ def test_slices_are_added_and_left_out_on_the_command_line() -> None:
 
 
 def images_of(shards: str) -> Tensor:
-    """(17, 3, 32, 32) uint8: all images of the tiny shards as a model sees them."""
+    """Return all images of the tiny shards after cropping, (17, 3, 32, 32) uint8."""
     transform = ImageTransform(32, 32, random_crop=False, random_flip=False)
     draws_nothing = np.random.default_rng(0)
     encoded = [sample["png"] for sample in image_samples(17)]
@@ -190,7 +190,7 @@ def torchmetrics_fid(images: Tensor, pixels: Tensor) -> float:
 
 
 def assert_same(one: Evaluation, other: Evaluation) -> None:
-    """But for rounding, which differs with the batch."""
+    """Compare two evaluations, up to rounding, which depends on the batch."""
     assert one.images.keys == other.images.keys
     assert one.images.captions == other.images.captions
     np.testing.assert_array_equal(one.images.numbers, other.images.numbers)
@@ -295,7 +295,7 @@ def test_ranks_share_the_images() -> None:
     assert [share_size(source, Share(rank, 2, 0)) for rank in range(2)] == [8, 5]
 
 
-# What is kept and said.
+# Results.
 
 
 def test_the_table_is_printed_and_written(
@@ -363,7 +363,7 @@ def test_slices_of_a_column_that_no_image_has_are_named(
     assert "left out: slice no: no image has the column size" in capsys.readouterr().out
 
 
-# What cannot be had.
+# Missing weights and wrong files.
 
 
 def test_what_cannot_be_fetched_is_left_out_by_name(

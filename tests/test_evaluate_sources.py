@@ -1,4 +1,4 @@
-"""The evaluate command where a source is damaged, elsewhere or gone, or the output in the way."""
+"""The evaluate command with damaged, remote or missing sources and unusable outputs."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def test_too_many_bad_images_stop_it_and_more_can_be_allowed(
 
 
 def be_rank(rank: int, folder: Path, ports: dict[str, int]) -> None:
-    """Evaluate each folder of photos as rank `rank` of 2, and write down how it ended."""
+    """Evaluate each folder of photos as rank `rank` of 2, and write the exit code into a file."""
     for name, port in ports.items():
         be_rank_of_torchrun(rank, port)
         arguments = (f"folder={folder / name}", PLAIN, "batch_size=2")
@@ -141,7 +141,7 @@ def test_too_many_bad_images_stop_all_ranks(
 
 
 def with_change_between(monkeypatch: pytest.MonkeyPatch, output: Path, change: Any) -> None:
-    """Change the source once the numbers are written, and before the pictures are made."""
+    """Change the source after the numbers are written and before the pictures are made."""
     write = command.write_evaluation
 
     def then_change(*arguments: Any) -> None:
@@ -219,7 +219,7 @@ def test_a_page_that_fails_costs_no_number(
     assert "in the folder are images.csv, faces.csv, summary.csv, evaluation.json. Make" in said.err
 
 
-# Where it goes, and where it comes from.
+# Outputs and addresses.
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_a_checkpoint_is_read(

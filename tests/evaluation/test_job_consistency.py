@@ -1,4 +1,4 @@
-"""Processes with other images, weights or settings do not merge: what differs is named, by rank."""
+"""Processes with different images, weights or settings stop and name the differences by rank."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder with a checkpoint, images and weights, as one machine has it."""
+    """Folder of one machine with a checkpoint, images and weights."""
     folder = tmp_path / "machine"
     (folder / "photos").mkdir(parents=True)
     for number in range(2):
@@ -42,7 +42,7 @@ def machine(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other(machine: Path, tmp_path: Path) -> Path:
-    """Another machine, with the same files elsewhere and younger."""
+    """Folder of another machine with newer copies of the same files."""
     return Path(shutil.copytree(machine, tmp_path / "other", copy_function=shutil.copyfile))
 
 
@@ -60,7 +60,7 @@ def job_of(machine: Path, *overrides: str) -> EvaluationJob:
 
 
 def refused(one: EvaluationJob, last: EvaluationJob, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said where the last of three ranks has another job."""
+    """Return the error message if the last of three ranks has another job."""
     facts = [job_facts(one), job_facts(one), job_facts(last)]
     monkeypatch.setattr(job_consistency, "everywhere", lambda *_: facts)
     with pytest.raises(UserError) as raised:

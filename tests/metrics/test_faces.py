@@ -1,4 +1,4 @@
-"""Faces: found in photos of people and not elsewhere, and measured inside of their boxes."""
+"""Faces are found in photos of people and not elsewhere, and measured inside their boxes."""
 
 import io
 import pickle

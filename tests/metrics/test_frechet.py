@@ -1,4 +1,4 @@
-"""The Frechet distance from sums: torchmetrics' value, whatever the batches."""
+"""The Frechet distance from sums equals torchmetrics', independent of batches."""
 
 import math
 
@@ -15,7 +15,7 @@ FEATURES = 12
 
 
 class AsTheyAre(nn.Module):
-    """Takes features for images, so that torchmetrics does its sums on ours."""
+    """Identity network, so that torchmetrics sums our features."""
 
     num_features = FEATURES
 
@@ -52,7 +52,7 @@ def test_the_distance_is_torchmetrics_and_that_of_the_formula(count: int) -> Non
 
 
 def by_the_formula(one: Tensor, other: Tensor) -> float:
-    """With numpy's covariances and scipy's root of a general matrix, as the FID's authors do."""
+    """Compute the distance with numpy and scipy as the FID's authors do."""
     first, second = np.cov(one.numpy(), rowvar=False), np.cov(other.numpy(), rowvar=False)
     shift = one.mean(dim=0) - other.mean(dim=0)
     root = np.real(scipy.linalg.sqrtm(first @ second))

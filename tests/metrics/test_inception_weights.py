@@ -1,4 +1,4 @@
-"""Inception's weights out of a package: its own network's features, by torch-fidelity's network."""
+"""Inception's weights from the package give the features of the package's own network."""
 
 import logging
 import warnings
@@ -30,7 +30,7 @@ CONTENT = b"a network"
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What pip was asked for; it gives a package with a small file, in an empty cache."""
+    """Requirements passed to a fake pip, which delivers a package with a small file."""
     requirements: list[str] = []
 
     @contextmanager

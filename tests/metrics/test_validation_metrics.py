@@ -1,4 +1,4 @@
-"""What validation measures besides the losses: the evaluation command's numbers, on its own run."""
+"""Validation metrics equal the numbers of the evaluation command."""
 
 from pathlib import Path
 

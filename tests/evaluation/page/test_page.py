@@ -1,4 +1,4 @@
-"""The page, as text: what it says, that it is whole and alone, and what pictures it holds."""
+"""Text and pictures of the page, and that it loads nothing."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ RUN = [{"step": float(step), "val/psnr": 20.0 + step} for step in range(5)]
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, and the text that is read."""
+    """Elements of a page with their attributes, and its visible text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Page:
-    """Of the tiny evaluation, with a run."""
+    """Page of the tiny evaluation, with the curves of a run."""
     return draw(tiny_evaluation(), folder, runs={"before": [], "after": RUN})
 
 
@@ -240,7 +240,7 @@ def test_a_face_as_large_as_the_picture_is_cut_as_far_as_it_goes() -> None:
 
 
 def photos(count: int, side: int) -> tuple[KeptPicture, ...]:
-    """Pictures as hard to compress as photos: coarse shapes and grain."""
+    """Draw pictures that compress like photos: coarse shapes and grain."""
     random = np.random.default_rng(0)
 
     def photo() -> Any:
@@ -319,7 +319,7 @@ def test_one_checkpoint_or_three_make_a_page_too(tmp_path: Path, count: int) -> 
 
 
 def renamed(found: Evaluation, names: tuple[str, ...]) -> Evaluation:
-    """With other checkpoint names."""
+    """Return the evaluation with other checkpoint names."""
     new = dict(zip(NAMES, names, strict=True))
     return replace(
         found,

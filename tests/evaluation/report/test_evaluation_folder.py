@@ -1,4 +1,4 @@
-"""An evaluation in a folder: nothing is lost on the way there and back."""
+"""Writing an evaluation into a folder and reading it back loses nothing."""
 
 import csv
 import errno

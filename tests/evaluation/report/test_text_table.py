@@ -1,4 +1,4 @@
-"""The printed table: 100 columns, N with every FID, and nothing left out in silence."""
+"""The printed table has 100 columns, N with every FID, and names whatever is left out."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Metrics of each image: the libraries' own values, image by image, on real photos."""
+"""Image metrics equal the libraries' values on real photos."""
 
 import warnings
 
@@ -83,7 +83,7 @@ def test_lpips_is_that_of_torchmetrics_with_the_same_weights(
 
 
 def _torchmetrics_lpips(network: str, patch: pytest.MonkeyPatch) -> torch.nn.Module:
-    """Its linear heads, and the convolutions that it would download put in their place."""
+    """Build torchmetrics' LPIPS with our convolutions instead of those it would download."""
     from torchmetrics.functional.image import lpips as module
 
     original = module._get_tv_model_features

@@ -1,4 +1,4 @@
-"""The evaluate command: the metrics of each image, whatever the batches, workers and ranks."""
+"""The evaluate command: settings, numbers, results and missing weights."""
 
 import json
 import re
@@ -22,17 +22,23 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
-from vqgan_train.config import EvaluateConfig, EvaluationMetric, SelectConfig, setting_names
-from vqgan_train.evaluation import metric_suite as instruments
+from vqgan_train.config import (
+    Config,
+    EvaluateConfig,
+    EvaluationMetric,
+    SelectConfig,
+    setting_names,
+)
+from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
-from vqgan_train.evaluation.metric_suite import Wanted, WeightFiles, set_up
+from vqgan_train.evaluation.metric_suite import RequestedMetrics, WeightFiles, load_metric_suite
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
 from vqgan_train.images.sources import NO_DAMAGE, ImageSource
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.faces import FaceFinder
-from vqgan_train.metrics.images import PLAIN_METRICS, measure
+from vqgan_train.metrics.images import PIXEL_METRICS, measure
 from vqgan_train.preparation.survey import word_pattern
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.system.launch import ProcessRank
@@ -46,7 +52,7 @@ PLAIN = "metrics=[psnr,ssim,l1]"
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the user's cache, from a scheduler's variables, and from networks."""
+    """Isolate tests from the user's cache, a scheduler's variables and the network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -72,6 +78,14 @@ def test_the_choices_are_those_that_there_are() -> None:
     assert [choice.value for choice in EvaluationMetric] == [*IMAGE_METRICS, "rfid"]
 
 
+def test_lpips_with_alexnet_is_accepted_by_both_of_its_names() -> None:
+    for name in ("lpips_alex", "lpips_alexnet"):
+        config = compose_settings("evaluate", EvaluateConfig, *GIVEN, f"metrics=[{name}]")
+        assert [metric.value for metric in config.metrics] == ["lpips_alex"]
+        config = compose_settings("train", Config, f"run.val_metrics=[{name}]")
+        assert [metric.value for metric in config.run.val_metrics] == ["lpips_alexnet"]
+
+
 def test_people_are_those_of_select() -> None:
     sources = ("sources.cc3m=a.tar", "sources.yfcc=b.tar", "output=out")
     words = compose_settings("select", SelectConfig, *sources).people.words
@@ -88,14 +102,14 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["folder=photos"], "shards and folder is given to evaluate; give one of"),
-        (["data.val_shards=b.tar"], "shards and data.val_shards is given"),
-        (["shards=null"], "Nothing is given to evaluate"),
+        (["folder=photos"], "shards and folder is set; set one of"),
+        (["data.val_shards=b.tar"], "shards and data.val_shards is set"),
+        (["shards=null"], "nothing is set; set one of"),
         (["checkpoint=[]"], "checkpoint is []; give the path"),
         (["output=''"], "output is empty"),
-        (["names=[a,b]"], "names is ['a', 'b']; give 1 different ones"),
-        (["names=['']"], "names is ['']; a checkpoint can be called neither '' nor 'slice'"),
-        (["names=[slice]"], "names is ['slice']; a checkpoint can be called neither"),
+        (["names=[a,b]"], "names is ['a', 'b']; give one different name for each of the 1"),
+        (["names=['']"], "names is ['']; '' and 'slice' are not allowed"),
+        (["names=[slice]"], "names is ['slice']; '' and 'slice' are not"),
         (["metrics=[]"], "metrics is empty"),
         (["image_size=16"], "image_size is 16; it must be at least 32"),
         (["resize=128"], "resize is 128, smaller than image_size=256"),
@@ -107,7 +121,7 @@ def test_every_setting_is_read() -> None:
         (["attempts=0"], "attempts is 0; it must be at least 1"),
         (["num_workers=-1"], "num_workers is -1"),
         (["bootstrap.resamples=1"], "bootstrap.resamples is 1; it must be at least 2"),
-        (["+slices.all={column: key, pattern: a}"], "slices.all is taken"),
+        (["+slices.all={column: key, pattern: a}"], "slices.all is a built-in group"),
         (["+slices.a={column: key}"], "slices.a is {'column': 'key'}; give a slice column and"),
         (["+slices.a=3"], "slices.a is 3; give a slice column and pattern"),
     ],
@@ -133,7 +147,7 @@ def test_slices_are_added_and_left_out_on_the_command_line() -> None:
 
 
 def images_of(shards: str) -> Tensor:
-    """(17, 3, 32, 32) uint8: all images of the tiny shards as a model sees them."""
+    """Return all images of the tiny shards after cropping, (17, 3, 32, 32) uint8."""
     transform = ImageTransform(32, 32, random_crop=False, random_flip=False)
     draws_nothing = np.random.default_rng(0)
     encoded = [sample["png"] for sample in tiny_samples()]
@@ -151,7 +165,7 @@ def test_the_numbers_are_those_of_the_models_pictures(
         tokenizer = load_tokenizer(path, torch.device("cpu"), "fp32")
         tokens = tokenizer.encode(images, "signed")
         pixels = tokenizer.decode(tokens, (16, 16), "signed")
-        for name, values in measure(PLAIN_METRICS, images, pixels).items():
+        for name, values in measure(PIXEL_METRICS, images, pixels).items():
             np.testing.assert_allclose(result.values[name], values, atol=EIGHT_PIXELS, err_msg=name)
         assert set(result.values) == set(IMAGE_METRICS)
         expected = np.bincount(tokens.flatten(), minlength=tokenizer.codebook_size)
@@ -183,7 +197,7 @@ at most. Another image's metrics differ by more than 1e-2.
 
 
 def assert_same(one: Evaluation, other: Evaluation) -> None:
-    """But for rounding, which differs with the batch."""
+    """Compare two evaluations, up to rounding, which depends on the batch."""
     assert one.images.keys == other.images.keys
     assert one.images.captions == other.images.captions
     np.testing.assert_array_equal(one.images.numbers, other.images.numbers)
@@ -239,7 +253,7 @@ def with_made_up_faces(patch: pytest.MonkeyPatch) -> None:
         return np.array(boxes[: total % 3], np.int64).reshape(-1, 4)
 
     patch.setattr(FaceFinder, "__call__", find)
-    patch.setattr(instruments, "missing_package", lambda name: None if name == "dlib" else name)
+    patch.setattr(metric_suite, "missing_package", lambda name: None if name == "dlib" else name)
 
 
 @pytest.mark.slow
@@ -288,7 +302,7 @@ def test_ranks_share_the_images() -> None:
     assert [share_size(source, ProcessRank(rank, 2, 0)) for rank in range(2)] == [8, 5]
 
 
-# What is kept and said.
+# Results.
 
 
 def test_the_table_is_printed_and_written(
@@ -356,7 +370,7 @@ def test_slices_of_a_column_that_no_image_has_are_named(
     assert "left out: slice no: no image has the column size" in capsys.readouterr().out
 
 
-# What cannot be had.
+# Missing weights and wrong files.
 
 
 def test_what_cannot_be_fetched_is_left_out_by_name(
@@ -381,10 +395,10 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     def no_weights(*_: Any) -> Any:
         raise LpipsWeightsNotFoundError("no index")
 
-    monkeypatch.setattr(instruments, "fetch_checkpoint", no_network)
+    monkeypatch.setattr(metric_suite, "fetch_checkpoint", no_network)
     monkeypatch.setattr(inception_weights, "downloaded", no_index)
-    monkeypatch.setattr(instruments, "find_lpips_weights", no_weights)
-    monkeypatch.setattr(instruments, "missing_package", lambda package: package)
+    monkeypatch.setattr(metric_suite, "find_lpips_weights", no_weights)
+    monkeypatch.setattr(metric_suite, "missing_package", lambda package: package)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
     found = read_evaluation(tmp_path / "out")
     assert {left.metric for left in found.left_out} >= {"rfid", "lpips_vgg", "lpips_alex", "faces"}
@@ -416,8 +430,8 @@ def test_weights_of_ones_own_are_named_by_their_hash(
 
 def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    wanted = Wanted(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
-    found, _ = set_up(wanted, WeightFiles(None, None, None), torch.device("cpu"))
+    wanted = RequestedMetrics(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
+    found, _ = load_metric_suite(wanted, WeightFiles(None, None, None), torch.device("cpu"))
     names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
     assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
 

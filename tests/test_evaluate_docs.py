@@ -20,7 +20,7 @@ PLAIN = ("metrics=[psnr,l1]", "bootstrap.resamples=5", "faces.detect=false", "pi
 
 @pytest.fixture
 def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with what the page's commands name."""
+    """Working folder with the files that the page's commands name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
@@ -38,7 +38,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def overrides(command: str) -> list[str]:
-    """What follows the module; torchrun's own words are left out, so one process does its work."""
+    """Return the overrides of a command; without torchrun one process does all work."""
     words = shlex.split(command)
     assert words[0] in ("python", "torchrun")
     return words[words.index("vqgan_train.evaluate") + 1 :]

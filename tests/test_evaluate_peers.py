@@ -1,4 +1,4 @@
-"""The evaluate command against plain libraries on real photos, and on sets of known answer."""
+"""The evaluate command compared with libraries on real photos, and on sets with known results."""
 
 import tarfile
 import warnings
@@ -35,14 +35,14 @@ SMALL_PHOTOS = (f"resize={SIDE}", f"image_size={SIDE}")
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from a scheduler's variables and from Inception's weights."""
+    """Isolate tests from a scheduler's variables and Inception's weights."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
     with_tiny_features(monkeypatch)
 
 
 def people() -> str:
-    """The setting that names real photos of people."""
+    """Return the setting with real photos of people."""
     if not PEOPLE.exists():
         pytest.skip(f"there are no photos at {PEOPLE}")
     return f"data.val_shards={PEOPLE}"
@@ -52,7 +52,7 @@ def people() -> str:
 
 
 def squares(shards: list[Path]) -> Tensor:
-    """(N, 3, SIDE, SIDE) uint8: what a model sees."""
+    """Return the cropped images, (N, 3, SIDE, SIDE) uint8."""
     transform = ImageTransform(SIDE, SIDE, random_crop=False, random_flip=False)
     draws_nothing, found = np.random.default_rng(0), []
     for shard in shards:
@@ -64,7 +64,7 @@ def squares(shards: list[Path]) -> Tensor:
 
 
 def their_lpips(network: str) -> lpips.LPIPS:
-    """The package's own, with its heads; the convolutions are put in, where it would download."""
+    """Build the package's LPIPS with our convolutions instead of those it would download."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
@@ -147,13 +147,13 @@ def test_two_ranks_find_the_faces_that_one_finds(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours[name], values, atol=1e-4, err_msg=name)
 
 
-# Sets whose answer is known.
+# Sets with known results.
 
 
 def evaluate_a_model_that(
     makes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Evaluation:
-    """Put the images themselves, or blurred, in place of what the models make of them."""
+    """Replace the reconstructions by the images themselves, or by blurred ones."""
     seen: list[Tensor] = []
     encode = Tokenizer.encode
 

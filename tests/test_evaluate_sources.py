@@ -1,4 +1,4 @@
-"""The evaluate command where a source is damaged, elsewhere or gone, or the output in the way."""
+"""The evaluate command with damaged, remote or missing sources and unusable outputs."""
 
 import json
 import os
@@ -17,8 +17,6 @@ from tiny_tokens import tiny_checkpoint, tiny_shards
 
 from vqgan_train.cli import USER_ERROR
 from vqgan_train.evaluation import evaluate as command
-from vqgan_train.evaluation import page
-from vqgan_train.evaluation.report import evaluation_folder
 from vqgan_train.evaluation.report.evaluation_folder import JSON_FILE
 from vqgan_train.images import locations
 from vqgan_train.system.processes import LOST_RANK
@@ -29,7 +27,7 @@ PLAIN = "metrics=[psnr,ssim,l1]"
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(locations, "RETRY_DELAYS_SECONDS", (0, 0))
+    monkeypatch.setattr(locations, "PAUSES_SECONDS", (0, 0))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -102,7 +100,7 @@ def test_too_many_bad_images_stop_it_and_more_can_be_allowed(
     assert run_evaluate([checkpoint], output, given, PLAIN) == USER_ERROR
     message = capsys.readouterr().err
     assert "2 of 8 images could not be read, more than max_bad_fraction=0.01 allows. The" in message
-    assert "or begin again with a larger max_bad_fraction" in message
+    assert "or run the command again with a larger max_bad_fraction" in message
     assert not (output / JSON_FILE).exists()
     assert run_evaluate([checkpoint], output, given, PLAIN, "max_bad_fraction=0.02") == 0
     assert len(read_evaluation(output).dataset.unreadable) == 2
@@ -111,7 +109,7 @@ def test_too_many_bad_images_stop_it_and_more_can_be_allowed(
 
 
 def be_rank(rank: int, folder: Path, ports: dict[str, int]) -> None:
-    """Evaluate each folder of photos as rank `rank` of 2, and write down how it ended."""
+    """Evaluate each folder of photos as rank `rank` of 2, and write the exit code into a file."""
     for name, port in ports.items():
         be_rank_of_torchrun(rank, port)
         arguments = (f"folder={folder / name}", PLAIN, "batch_size=2")
@@ -143,15 +141,15 @@ def test_too_many_bad_images_stop_all_ranks(
 
 
 def with_change_between(monkeypatch: pytest.MonkeyPatch, output: Path, change: Any) -> None:
-    """Change the source once the numbers are written, and before the pictures are made."""
-    write = evaluation_folder.write_evaluation
+    """Change the source after the numbers are written and before the pictures are made."""
+    write = command.write_evaluation
 
     def then_change(*arguments: Any) -> None:
         write(*arguments)
         assert json.loads((output / JSON_FILE).read_text())["pictures"] == []
         change()
 
-    monkeypatch.setattr(evaluation_folder, "write_evaluation", then_change)
+    monkeypatch.setattr(command, "write_evaluation", then_change)
 
 
 def test_an_image_that_cannot_be_read_again_costs_its_picture_alone(
@@ -177,7 +175,7 @@ def test_an_image_that_cannot_be_read_again_costs_its_picture_alone(
     reasons = {left.metric: left.reason for left in found.left_out}
     assert "cannot be read again: 01.png" in reasons["picture 000000001"]
     assert "another image" in reasons["picture 000000002"]
-    assert "not there any more" in reasons["picture 000000003"]
+    assert "no longer exists" in reasons["picture 000000003"]
     assert "left out: picture 000000001: the image cannot be read again" in capsys.readouterr().out
 
 
@@ -211,7 +209,7 @@ def test_a_page_that_fails_costs_no_number(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page, "write_page", fail)
+    monkeypatch.setattr(command, "write_page", fail)
     given = f"shards={tiny_shards(tmp_path / 'shards')[0]}"
     assert run_evaluate([checkpoint], tmp_path / "out", given, PLAIN) == USER_ERROR
     assert len(read_evaluation(tmp_path / "out").images.keys) == 5
@@ -221,7 +219,7 @@ def test_a_page_that_fails_costs_no_number(
     assert "in the folder are images.csv, faces.csv, summary.csv, evaluation.json. Make" in said.err
 
 
-# Where it goes, and where it comes from.
+# Outputs and addresses.
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_a_checkpoint_is_read(

@@ -1,4 +1,4 @@
-"""The evaluate command run in this process, with weights that need no download."""
+"""Runs the evaluate command in this process, with weights that need no download."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from tiny_tokens import run
 from torch import Tensor, nn
 
 from vqgan_train import evaluate
-from vqgan_train.evaluation import metric_suite as instruments
-from vqgan_train.losses import ALEXNET
+from vqgan_train.evaluation import metric_suite
+from vqgan_train.losses.lpips_weights import ALEXNET
 from vqgan_train.metrics.frechet import Evaluator
 
 SMALL = ("resize=32", "image_size=32", "batch_size=4", "num_workers=0", "accelerator=cpu")
 
 
 class TinyFeatures(nn.Module):
-    """A network for rFID whose weights a seed draws."""
+    """Network for rFID with random weights of a fixed seed."""
 
     num_features = 6
     evaluator = Evaluator("six features of a seed", "0" * 64, is_known=True)
@@ -30,19 +30,19 @@ class TinyFeatures(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to (B, 6)."""
+        """Return features (B, 6) of images (B, 3, H, W) uint8."""
         convolved = nn.functional.conv2d(images.float() / 255, self.weight, stride=4)
         return convolved.relu().mean(dim=(2, 3))
 
 
 def with_tiny_features(patch: pytest.MonkeyPatch) -> None:
-    """Let the command take them for Inception's."""
-    patch.setattr(instruments, "fetch_checkpoint", lambda source, setting: Path(source))
-    patch.setattr(instruments, "InceptionFeatures", TinyFeatures)
+    """Let the command use TinyFeatures instead of Inception."""
+    patch.setattr(metric_suite, "fetch_checkpoint", lambda source, setting: Path(source))
+    patch.setattr(metric_suite, "InceptionFeatures", TinyFeatures)
 
 
 def write_weights(folder: Path) -> tuple[str, ...]:
-    """Random weights of both LPIPS in files, and the settings that name them."""
+    """Write random weights of both LPIPS; return the settings that name them."""
     vgg, alexnet = folder / "vgg.safetensors", folder / "alexnet.safetensors"
     generator = torch.Generator().manual_seed(0)
     weights = {
@@ -58,7 +58,7 @@ def write_weights(folder: Path) -> tuple[str, ...]:
 
 
 def run_evaluate(checkpoints: list[Path], output: Path, *arguments: str) -> int:
-    """Evaluate; small and quick, unless `arguments` say otherwise."""
+    """Run the command with small and quick defaults; `arguments` override them."""
     given = {argument.split("=")[0] for argument in arguments}
     own = [f"checkpoint=[{','.join(map(str, checkpoints))}]", f"output={output}", *SMALL]
     own += ["bootstrap.resamples=20", "faces.detect=false", "pictures=1"]

@@ -1,4 +1,4 @@
-"""An evaluation made up of a seed, to write, read and draw; its numbers mean nothing."""
+"""Makes up an evaluation from a seed, to be written, read and drawn."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ NAMES = ("before", "after")
 
 
 def tiny_evaluation(*, images: int = 6, codes: int = 16, side: int = 16) -> Evaluation:
-    """Two checkpoints, a face in each odd image, a slice, a metric left out, an infinite PSNR."""
+    """Return results of two checkpoints: a face per odd image, a slice, an infinite PSNR."""
     random = np.random.default_rng(0)
     odd = np.arange(images) % 2 == 1
     faces = np.flatnonzero(odd)

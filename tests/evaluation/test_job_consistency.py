@@ -1,4 +1,4 @@
-"""Processes with other images, weights or settings do not merge: what differs is named, by rank."""
+"""Processes with different images, weights or settings stop and name the differences by rank."""
 
 import shutil
 from pathlib import Path
@@ -11,11 +11,11 @@ from tiny_runs import compose_settings
 from tiny_tokens import tiny_checkpoint, tiny_shards
 
 from vqgan_train.config import EvaluateConfig
-from vqgan_train.evaluation import job_consistency as agreement
+from vqgan_train.evaluation import job_consistency
 from vqgan_train.evaluation.evaluate import prepare
 from vqgan_train.evaluation.job import EvaluationJob
 from vqgan_train.evaluation.job_consistency import job_facts, require_same_job
-from vqgan_train.system.errors import TokenError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.launch import ProcessRank
 
 RANKS = 3
@@ -29,7 +29,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder with a checkpoint, images and weights, as one machine has it."""
+    """Folder of one machine with a checkpoint, images and weights."""
     folder = tmp_path / "machine"
     (folder / "photos").mkdir(parents=True)
     for number in range(2):
@@ -42,7 +42,7 @@ def machine(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other(machine: Path, tmp_path: Path) -> Path:
-    """Another machine, with the same files elsewhere and younger."""
+    """Folder of another machine with newer copies of the same files."""
     return Path(shutil.copytree(machine, tmp_path / "other", copy_function=shutil.copyfile))
 
 
@@ -60,10 +60,10 @@ def job_of(machine: Path, *overrides: str) -> EvaluationJob:
 
 
 def refused(one: EvaluationJob, last: EvaluationJob, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said where the last of three ranks has another job."""
+    """Return the error message if the last of three ranks has another job."""
     facts = [job_facts(one), job_facts(one), job_facts(last)]
-    monkeypatch.setattr(agreement, "all_gather_objects", lambda *_: facts)
-    with pytest.raises(TokenError) as raised:
+    monkeypatch.setattr(job_consistency, "all_gather_objects", lambda *_: facts)
+    with pytest.raises(UserError) as raised:
         require_same_job(one, ProcessRank(0, RANKS, 0))
     return str(raised.value)
 
@@ -78,7 +78,7 @@ def test_the_same_files_in_another_place_are_the_same(
     ]
     facts: list[Any] = [job_facts(job) for job in jobs]
     assert facts[0] == facts[1]
-    monkeypatch.setattr(agreement, "all_gather_objects", lambda *_: facts)
+    monkeypatch.setattr(job_consistency, "all_gather_objects", lambda *_: facts)
     require_same_job(jobs[0], ProcessRank(0, 2, 0))
 
 

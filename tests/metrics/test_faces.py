@@ -1,4 +1,4 @@
-"""Faces: found in photos of people and not elsewhere, and measured inside of their boxes."""
+"""Faces are found in photos of people and not elsewhere, and measured inside their boxes."""
 
 import io
 import pickle
@@ -16,7 +16,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from vqgan_train.images.transforms import crop_centre, decode, resize_shorter_side, to_uint8
 from vqgan_train.metrics.faces import FaceFinder, FaceMetrics, Identities, to_numpy
-from vqgan_train.metrics.images import PLAIN_METRICS, lpips_of, measure
+from vqgan_train.metrics.images import PIXEL_METRICS, lpips_of, measure
 
 BILINEAR = Image.Resampling.BILINEAR
 PEOPLE = PHOTOS.with_name("people-00000.tar")
@@ -65,7 +65,7 @@ def test_only_what_is_inside_of_a_box_counts(
     outside = torch.zeros_like(people[:4])
     for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
         outside[image, :, top:bottom, left:right] = people[image, :, top:bottom, left:right]
-    metrics = FaceMetrics({"psnr": PLAIN_METRICS["psnr"]}, Identities())
+    metrics = FaceMetrics({"psnr": PIXEL_METRICS["psnr"]}, Identities())
     (found,) = metrics.measure(people[:4], [outside], images, boxes)
     assert tuple(found) == metrics.names == ("face_psnr", "face_identity")
     assert np.isinf(found["face_psnr"]).all()
@@ -76,11 +76,11 @@ def test_a_box_has_the_psnr_of_its_crop(
 ) -> None:
     images, boxes = faces
     blurred = gaussian_blur(people[:4], [9, 9])
-    metrics = FaceMetrics({"psnr": PLAIN_METRICS["psnr"]}, None)
+    metrics = FaceMetrics({"psnr": PIXEL_METRICS["psnr"]}, None)
     (found,) = metrics.measure(people[:4], [blurred], images, boxes)
     for place, (image, (left, top, right, bottom)) in enumerate(zip(images, boxes, strict=True)):
         crops = [batch[image : image + 1, :, top:bottom, left:right] for batch in (people, blurred)]
-        expected = float(measure(PLAIN_METRICS, *crops)["psnr"])
+        expected = float(measure(PIXEL_METRICS, *crops)["psnr"])
         assert found["face_psnr"][place] == pytest.approx(expected)
 
 

@@ -1,4 +1,4 @@
-"""The Frechet distance from sums: torchmetrics' value, whatever the batches."""
+"""The Frechet distance from sums equals torchmetrics', independent of batches."""
 
 import math
 import warnings
@@ -16,7 +16,7 @@ FEATURES = 12
 
 
 class AsTheyAre(nn.Module):
-    """Takes features for images, so that torchmetrics does its sums on ours."""
+    """Identity network, so that torchmetrics sums our features."""
 
     num_features = FEATURES
 
@@ -53,7 +53,7 @@ def test_the_distance_is_torchmetrics_and_that_of_the_formula(count: int) -> Non
 
 
 def by_the_formula(one: Tensor, other: Tensor) -> float:
-    """With numpy's covariances and scipy's root of a general matrix, as the FID's authors do."""
+    """Compute the distance with numpy and scipy as the FID's authors do."""
     first, second = np.cov(one.numpy(), rowvar=False), np.cov(other.numpy(), rowvar=False)
     shift = one.mean(dim=0) - other.mean(dim=0)
     with warnings.catch_warnings():
@@ -65,9 +65,10 @@ def by_the_formula(one: Tensor, other: Tensor) -> float:
 
 
 def test_the_distance_of_many_features_is_that_of_few_images_alone() -> None:
-    """A second way: with centred sets A and B the root's trace is the nuclear norm of A B^T.
+    """With far fewer images than features, compare with a formula without any covariance.
 
-    No matrix of features by features is needed for it, and nothing is nearly singular.
+    The trace of the root is the nuclear norm of A B^T for centred sets A and B. Nothing in it is
+    nearly singular.
     """
     num_features = 256  # five times as many as there are images
     generator = torch.Generator().manual_seed(0)

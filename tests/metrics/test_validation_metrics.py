@@ -1,4 +1,4 @@
-"""What validation measures besides the losses: the evaluation command's numbers, on its own run."""
+"""Validation metrics equal the numbers of the evaluation command."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from vqgan_train.images.transforms import to_uint8
 from vqgan_train.losses import ALEXNET, find_lpips_weights
 from vqgan_train.metrics.images import lpips_of, lpips_with_alexnet, measure
 from vqgan_train.metrics.validation import (
-    IMAGE_METRICS,
     LPIPS_ALEXNET,
+    SIGNED_METRICS,
     add_up,
-    image_metrics,
     means,
+    validation_metrics,
 )
 from vqgan_train.system.errors import UserError
 from vqgan_train.training.train import train
@@ -35,7 +35,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_each_that_can_be_chosen_is_one_and_no_other() -> None:
-    assert {metric.value for metric in ValidationMetric} == {*IMAGE_METRICS, LPIPS_ALEXNET}
+    assert {metric.value for metric in ValidationMetric} == {*SIGNED_METRICS, LPIPS_ALEXNET}
     assert {f"val/{metric.value}" for metric in ValidationMetric} <= HIGHER_IS_BETTER.keys()
 
 
@@ -45,7 +45,7 @@ def test_lpips_alexnet_is_that_of_evaluation_whatever_autocast_says(weights: Pat
         tiny_images(3, height=32, width=48, seed=1),
     )
     reconstruction *= 1.2  # as a decoder does, which knows no limits
-    metrics = image_metrics(["psnr", LPIPS_ALEXNET], weights)
+    metrics = validation_metrics(["psnr", LPIPS_ALEXNET], weights)
     assert list(metrics) == ["psnr", LPIPS_ALEXNET]
     with torch.autocast("cpu", torch.bfloat16):
         ours = metrics[LPIPS_ALEXNET](images, reconstruction)
@@ -60,7 +60,7 @@ def test_what_is_identical_counts_in_no_mean() -> None:
     images = tiny_images(3, height=32, width=32)
     changed = images.clone()
     changed[1:] += 0.1
-    metrics = image_metrics(["psnr", "ssim"], None)
+    metrics = validation_metrics(["psnr", "ssim"], None)
     values = [metric(images, changed) for metric in metrics.values()]
     sums, counts = add_up(metrics, images, changed)
     assert counts.tolist() == [2, 3]

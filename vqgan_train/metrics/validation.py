@@ -1,6 +1,10 @@
-"""What is measured besides the losses: image fidelity and how the codebook is used."""
+"""Image metrics of validation during training, on float images in [-1, 1], and their means.
 
-from collections.abc import Callable, Mapping, Sequence
+The definitions are those of `metrics.images`; here reconstructions are clipped to [-1, 1], because
+a decoder's output has no bounds, and PSNR and SSIM are not rounded to bytes.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -8,53 +12,43 @@ from torch import Tensor
 
 from vqgan_train.images.transforms import to_uint8
 from vqgan_train.losses import ALEXNET, find_lpips_weights
-from vqgan_train.metrics.images import lpips_of, lpips_with_alexnet, structural_similarity
+from vqgan_train.metrics.images import ImageMetric, lpips_of, lpips_with_alexnet, psnr, ssim
 from vqgan_train.system.devices import tf32_convolutions
 
 
-def psnr(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (B,) float32, of images (B, C, H, W) in [-1, 1].
-
-    Reconstructions are clipped to that range, as they are when saved. Equal images give infinity.
-    """
-    error = (images.float() - reconstruction.float().clamp(-1, 1)).square().mean(dim=(1, 2, 3))
-    peak = 2.0
-    return 10 * torch.log10(peak**2 / error)
+def signed_psnr(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Return the PSNR in dB, (B,) float32, of images (B, C, H, W) in [-1, 1], any float dtype."""
+    return psnr(images.float(), reconstruction.float().clamp(-1, 1), data_range=2.0)
 
 
-def ssim(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Structural similarity, (B,) float32 up to 1, of images (B, C, H, W) in [-1, 1].
-
-    Reconstructions are clipped as in `psnr`.
-    """
-    return structural_similarity(
-        (images.float() + 1) / 2, (reconstruction.float().clamp(-1, 1) + 1) / 2
-    )
+def signed_ssim(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Return the SSIM, (B,) float32, of images (B, C, H, W) in [-1, 1], any float dtype."""
+    return ssim((images.float() + 1) / 2, (reconstruction.float().clamp(-1, 1) + 1) / 2)
 
 
-ImageMetric = Callable[[Tensor, Tensor], Tensor]
-"""From images and reconstruction (B, C, H, W) in [-1, 1] to (B,): each image by itself."""
-
-IMAGE_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": ssim}
-"""Those that need no weights, by their names in the log."""
-
+SIGNED_METRICS: Mapping[str, ImageMetric] = {"psnr": signed_psnr, "ssim": signed_ssim}
+"""Metrics of images in [-1, 1] that need no network, by their names in the log."""
 
 LPIPS_ALEXNET = "lpips_alexnet"
+"""Name in the log; evaluation stores the same metric as `lpips_alex`."""
 
 
-def image_metrics(names: Sequence[str], alexnet_weights: Path | None) -> dict[str, ImageMetric]:
-    """Make metrics ready.
+def validation_metrics(
+    names: Sequence[str], alexnet_weights: Path | None
+) -> dict[str, ImageMetric]:
+    """Return metrics of images in [-1, 1], with their networks loaded.
 
     Args:
-        names: keys of `metrics.IMAGE_METRICS`, and `LPIPS_ALEXNET`.
-        alexnet_weights: file with its weights; None searches the usual places.
+        names: keys of `SIGNED_METRICS`, and `LPIPS_ALEXNET`.
+        alexnet_weights: file with AlexNet's weights; None searches the usual places.
 
     Raises:
-        LpipsWeightsNotFoundError: no source has the weights.
-        UserError: the file is missing or holds other weights.
+        LpipsWeightsNotFoundError: AlexNet's weights are neither cached nor downloadable.
+        LpipsWeightsError: the file holds other weights.
+        FileNotFoundError: the file does not exist.
     """
     return {
-        name: _lpips_alexnet(alexnet_weights) if name == LPIPS_ALEXNET else IMAGE_METRICS[name]
+        name: _lpips_alexnet(alexnet_weights) if name == LPIPS_ALEXNET else SIGNED_METRICS[name]
         for name in names
     }
 
@@ -62,25 +56,27 @@ def image_metrics(names: Sequence[str], alexnet_weights: Path | None) -> dict[st
 def add_up(
     metrics: Mapping[str, ImageMetric], images: Tensor, reconstruction: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sums over a batch, and of how many images each is: both (M,), of M metrics.
+    """Sum M metrics over a batch, without infinite values.
 
-    An image that is reconstructed to the bit has an infinite PSNR. It counts in no mean, as in
-    evaluations.
+    Identical images have an infinite PSNR, which enters no mean; evaluation does the same.
+
+    Returns:
+        The sums and the numbers of images in each sum, both (M,).
     """
     values = [metric(images, reconstruction) for metric in metrics.values()]
-    of_each = torch.stack(values) if values else images.new_zeros(0, len(images))
-    counts = ~of_each.isposinf()
-    return of_each.where(counts, 0).sum(dim=1), counts.sum(dim=1)
+    stack_pixels = torch.stack(values) if values else images.new_zeros(0, len(images))
+    is_counted = ~stack_pixels.isposinf()
+    return stack_pixels.where(is_counted, 0).sum(dim=1), is_counted.sum(dim=1)
 
 
 def means(sums: Tensor, counts: Tensor) -> Tensor:
-    """(M,) of what `add_up` gave for all batches; infinite where all images were."""
+    """Return the means (M,) from the totals of `add_up`; infinite if all values were."""
     return torch.where(counts > 0, sums / counts, torch.inf)
 
 
 def _lpips_alexnet(file: Path | None) -> ImageMetric:
-    """As the evaluation command measures it: of bytes, as they would be saved, in float32."""
-    # Known to this function alone: as a part of the module it would be trained, sent and saved.
+    """Return LPIPS with AlexNet as evaluation measures it: on bytes, in full float32."""
+    # Only the closure holds the network. A submodule would be trained, broadcast and saved.
     network = lpips_with_alexnet(find_lpips_weights(ALEXNET, file, "run.alexnet_weights"))
     distance = lpips_of(network)
 

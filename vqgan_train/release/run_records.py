@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.metrics.history import METRICS_FILE, Row, numbers, read_rows
+from vqgan_train.metrics.history import METRICS_FILE, MetricRow, numbers, read_rows
 from vqgan_train.release.lineage import TrainingRun
 from vqgan_train.training.run.folder import (
     CHECKPOINTS,
@@ -27,7 +27,7 @@ class RunRecords(NamedTuple):
     metrics: Path | None
     """The run's metrics.csv; None if it is unavailable."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     """Rows of `metrics` up to the checkpoint; later rows describe another model."""
 
     pictures: Path | None
@@ -36,11 +36,11 @@ class RunRecords(NamedTuple):
     pictures_step: int | None
     """Training step of `pictures`."""
 
-    def first(self, metric: str) -> Row | None:
+    def first(self, metric: str) -> MetricRow | None:
         """Return the first row with a value of a metric; None if there is no such row."""
         return next((row for row in self.rows if metric in row), None)
 
-    def last(self, metric: str) -> Row | None:
+    def last(self, metric: str) -> MetricRow | None:
         """Return the last row with a value of a metric; None if there is no such row."""
         return next((row for row in reversed(self.rows) if metric in row), None)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from vqgan_train.metrics.history import Row
+from vqgan_train.metrics.history import MetricRow
 from vqgan_train.release.lineage import Lineage, TrainingRun
 from vqgan_train.release.run_records import RunRecords
 
@@ -44,7 +44,7 @@ def validation_table(lineage: Lineage, records: Sequence[RunRecords]) -> str | N
     newest = records[-1].last(VALIDATION_METRIC)
     if newest is None:
         return None
-    columns: dict[str, Row] = {}
+    columns: dict[str, MetricRow] = {}
     if has_same_validation(runs[0], runs[-1]):
         # metrics.csv has more metrics of step 0 than the checkpoint, but may be unavailable.
         first = records[0].first(VALIDATION_METRIC)
@@ -83,7 +83,7 @@ def format_number(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
 
 
-def _table(columns: Mapping[str, Row], labels: Mapping[str, str]) -> str:
+def _table(columns: Mapping[str, MetricRow], labels: Mapping[str, str]) -> str:
     """Draw a Markdown table; each column is a row of metrics.csv, each line a metric."""
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
     rows = columns.values()

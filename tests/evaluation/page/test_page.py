@@ -1,4 +1,4 @@
-"""The page, as text: what it says, that it is whole and alone, and what pictures it holds."""
+"""Text and pictures of the page, and that it loads nothing."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_evaluations import NAMES, tiny_evaluation
 
 from vqgan_train.evaluation.page import QUALITIES, write_page
-from vqgan_train.evaluation.page.cards import MOST_FACES, best_of, draw_cards, draw_faces
+from vqgan_train.evaluation.page.cards import MAX_FACES, best_of, draw_cards, draw_faces
 from vqgan_train.evaluation.page.jpeg import compress, error_map
 from vqgan_train.evaluation.page.metric_table import MINUS, interval, make_groups, number
 from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS, METRICS
@@ -27,7 +27,7 @@ RUN = [{"step": float(step), "val/psnr": 20.0 + step} for step in range(5)]
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, and the text that is read."""
+    """Elements of a page with their attributes, and its visible text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Page:
-    """Of the tiny evaluation, with a run."""
+    """Page of the tiny evaluation, with the curves of a run."""
     return draw(tiny_evaluation(), folder, runs={"before": [], "after": RUN})
 
 
@@ -224,7 +224,7 @@ def test_faces_are_square_cuts_around_their_boxes_the_largest_first() -> None:
     kept = [replace(found.pictures[0], row=row) for row in range(60)]
     faces = draw_faces(replace(found, pictures=tuple(kept)))
     assert faces.in_pictures == 30
-    assert len(faces.shown) == MOST_FACES
+    assert len(faces.shown) == MAX_FACES
     sides = [face.side for face in faces.shown]
     assert sides == sorted(sides, reverse=True)
     assert sides[0] == sizes.max()
@@ -240,7 +240,7 @@ def test_a_face_as_large_as_the_picture_is_cut_as_far_as_it_goes() -> None:
 
 
 def photos(count: int, side: int) -> tuple[KeptPicture, ...]:
-    """Pictures as hard to compress as photos: coarse shapes and grain."""
+    """Draw pictures that compress like photos: coarse shapes and grain."""
     random = np.random.default_rng(0)
 
     def photo() -> Any:
@@ -319,7 +319,7 @@ def test_one_checkpoint_or_three_make_a_page_too(tmp_path: Path, count: int) -> 
 
 
 def renamed(found: Evaluation, names: tuple[str, ...]) -> Evaluation:
-    """With other checkpoint names."""
+    """Return the evaluation with other checkpoint names."""
     new = dict(zip(NAMES, names, strict=True))
     return replace(
         found,

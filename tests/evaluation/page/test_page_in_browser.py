@@ -1,4 +1,4 @@
-"""The page in a real browser: it is drawn, asks for nothing, and is used with the keyboard."""
+"""The page in a real browser: it is drawn, loads nothing, and works with the keyboard."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Intervals of means: scipy's, seeded, and honest about faces of one image."""
+"""Bootstrap intervals agree with scipy, are reproducible, and resample faces by image."""
 
 import numpy as np
 import pytest

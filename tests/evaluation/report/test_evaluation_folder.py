@@ -1,4 +1,4 @@
-"""An evaluation in a folder: nothing is lost on the way there and back."""
+"""Writing an evaluation into a folder and reading it back loses nothing."""
 
 import csv
 import errno
@@ -20,12 +20,12 @@ from vqgan_train.evaluation.report.evaluation_folder import (
     PAGE_FILE,
     PICTURES,
     SUMMARY_FILE,
-    OutputError,
     require_output,
     write_evaluation,
 )
 from vqgan_train.evaluation.report.results import ALL, SetDistance, Summary
 from vqgan_train.evaluation.report.rows import CODEBOOK_METRICS
+from vqgan_train.system.errors import UserError
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -133,15 +133,15 @@ def test_an_interval_that_is_not_known_is_null_or_nothing(tmp_path: Path) -> Non
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_folder_that_is_read_only_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match=r"output=.*/out cannot be written: Permission denied"):
+    with pytest.raises(UserError, match=r"output=.*/out cannot be written: Permission denied"):
         require_output(tmp_path / "out")
 
 
 def test_a_file_in_the_way_is_found_before_anything_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="is a file"):
+    with pytest.raises(UserError, match="is a file"):
         require_output(tmp_path / "file")
-    with pytest.raises(OutputError, match="/file/out cannot be written: Not a directory"):
+    with pytest.raises(UserError, match="/file/out cannot be written: Not a directory"):
         require_output(tmp_path / "file" / "out")
 
 
@@ -154,14 +154,14 @@ def test_a_disk_that_takes_nothing_is_refused_and_nothing_is_left(
 
     require_output(tmp_path)
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OutputError, match=f"cannot be written: {os.strerror(number)}. Choose"):
+    with pytest.raises(UserError, match=f"cannot be written: {os.strerror(number)}. Choose"):
         require_output(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tables_and_pictures_of_somebody_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / IMAGES_FILE).write_text("my,own\n")
-    with pytest.raises(OutputError, match="holds files of something else"):
+    with pytest.raises(UserError, match="holds files of something else"):
         require_output(tmp_path)
     (tmp_path / IMAGES_FILE).unlink()
     write_evaluation(tiny_evaluation(), tmp_path)
@@ -185,5 +185,5 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / "images.csv.0a1b2c3d.partial").write_text("cut o")
     require_output(tmp_path)
     (tmp_path / "thesis.tex").write_text("of years")
-    with pytest.raises(OutputError, match="holds files of something else"):
+    with pytest.raises(UserError, match="holds files of something else"):
         require_output(tmp_path)

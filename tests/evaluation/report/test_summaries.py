@@ -1,4 +1,4 @@
-"""Means of groups and differences of checkpoints: the same images, one by one."""
+"""Means of groups, and paired differences of checkpoints."""
 
 import numpy as np
 import pytest

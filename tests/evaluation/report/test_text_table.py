@@ -1,4 +1,4 @@
-"""The printed table: 100 columns, N with every FID, and nothing left out in silence."""
+"""The printed table has 100 columns, N with every FID, and names whatever is left out."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ def test_what_was_left_out_or_unreadable_or_infinite_is_said() -> None:
     text = "\n".join(table_lines(replace(found, checkpoints=changed)))
     assert "left out: LPIPS AlexNet: no weights" in text
     assert "1 images could not be read:\n  00000.tar/x: cut off" in text
-    assert "PSNR of after in all: 1 infinite (identical pixels), not in the mean." in text
+    assert "PSNR of after, all images: 1 infinite (identical pixels), not in the mean." in text
     assert "3 faces in 3 images, 50.0% of all" in text
 
 

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file to look at, alone: nothing is loaded, and it can be mailed."""
+"""Renders an evaluation as one HTML file that loads nothing else, so that it can be mailed."""
 
 import base64
 import hashlib
@@ -6,67 +6,68 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from vqgan_train.evaluation.page.cards import Card, draw_cards, draw_faces
 from vqgan_train.evaluation.page.diagrams import draw_training, draw_usage
 from vqgan_train.evaluation.page.jpeg import BRIGHTEST_ERROR
 from vqgan_train.evaluation.page.metric_table import make_groups, make_notes, make_tiles
-from vqgan_train.evaluation.report.metric_names import METRICS
+from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS, METRICS
 from vqgan_train.evaluation.report.results import WITH_FACE, Evaluation
-from vqgan_train.metrics.history import Row
+from vqgan_train.metrics.history import MetricRow
 from vqgan_train.system.files import write_atomically
 
 QUALITIES = (95, 90, 85, 75, 60)
-"""JPEG's, tried from the best on until the pictures fit."""
+"""JPEG qualities, tried from the best until the pictures fit."""
 
 
 def write_page(
     path: Path,
-    found: Evaluation,
+    evaluation: Evaluation,
     *,
-    runs: Mapping[str, Sequence[Row]],
+    runs: Mapping[str, Sequence[MetricRow]],
     picture_bytes: int = 6_000_000,
 ) -> None:
-    """Draw the page.
+    """Write the page.
 
     Args:
-        path: the file.
-        found: what there is to show.
-        runs: rows of metrics.csv by the name of the checkpoint that the run made; those without a
-            run are left out.
-        picture_bytes: what all pictures together should not take, before base64 makes them a third
-            larger. They are compressed as it needs, to the lowest of `QUALITIES` at most.
+        path: file to write.
+        evaluation: results to show.
+        runs: metrics of the run of each checkpoint, by the checkpoint's name; empty or missing if
+            there is none.
+        picture_bytes: size limit for all pictures together, before base64 makes them a third
+            larger. Their JPEG quality is lowered to meet it, down to the lowest of `QUALITIES`.
 
     Raises:
         OSError: the file cannot be written.
     """
     with write_atomically(path) as file:
-        file.write(_render(found, runs, picture_bytes).encode())
+        file.write(_render(evaluation, runs, picture_bytes).encode())
 
 
-def _render(found: Evaluation, runs: Mapping[str, Sequence[Row]], picture_bytes: int) -> str:
-    cards, quality = _draw_within(found, picture_bytes)
-    names = [checkpoint.name for checkpoint in found.checkpoints]
+def _render(
+    evaluation: Evaluation, runs: Mapping[str, Sequence[MetricRow]], picture_bytes: int
+) -> str:
+    cards, quality = _draw_within(evaluation, picture_bytes)
+    names = [checkpoint.name for checkpoint in evaluation.checkpoints]
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(_part("page.html")).render(
-        found=found,
+        evaluation=evaluation,
         names=names,
-        tiles=make_tiles(found),
-        groups=make_groups(found),
-        notes=make_notes(found),
+        tiles=make_tiles(evaluation),
+        groups=make_groups(evaluation),
+        notes=make_notes(evaluation),
         cards=cards,
         reasons=_reasons(cards),
-        faces=draw_faces(found),
-        images_with_face=int(found.images.slices[WITH_FACE].sum())
-        if WITH_FACE in found.images.slices
-        else 0,
+        faces=draw_faces(evaluation),
+        images_with_face=int(np.sum(evaluation.images.slices.get(WITH_FACE, 0))),
         metrics=METRICS,
-        usage=draw_usage(found.checkpoints),
+        usage=draw_usage(evaluation.checkpoints),
         trainings=_trainings(names, runs),
         quality=quality,
         brightest_error=BRIGHTEST_ERROR,
@@ -76,53 +77,37 @@ def _render(found: Evaluation, runs: Mapping[str, Sequence[Row]], picture_bytes:
     )
 
 
-def _draw_within(found: Evaluation, picture_bytes: int) -> tuple[list[Card], int]:
-    """The pictures at the best quality at which they fit, or the lowest."""
+def _draw_within(evaluation: Evaluation, picture_bytes: int) -> tuple[list[Card], int]:
+    """Return the pictures and their quality: the best at which they fit, or the lowest."""
     cards: list[Card] = []
     for quality in QUALITIES:
-        cards = draw_cards(found, quality)
+        cards = draw_cards(evaluation, quality)
         if sum(jpeg.size for card in cards for jpeg in card.jpegs()) <= picture_bytes:
             return cards, quality
     return cards, QUALITIES[-1]
 
 
-def _trainings(names: Sequence[str], runs: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """Curves under the names of the checkpoints of a run: best and last of one run share them."""
-    makers: dict[str, list[str]] = {}
+def _trainings(
+    names: Sequence[str], runs: Mapping[str, Sequence[MetricRow]]
+) -> list[tuple[str, str]]:
+    """Return names and curves of each run; checkpoints of one run (best and last) share curves."""
+    names_by_diagram: dict[str, list[str]] = {}
     for name in names:
         diagram = draw_training(runs.get(name, ()))
         if diagram is not None:
-            makers.setdefault(diagram, []).append(name)
-    return [(", ".join(made), diagram) for diagram, made in makers.items()]
+            names_by_diagram.setdefault(diagram, []).append(name)
+    return [(", ".join(of_run), diagram) for diagram, of_run in names_by_diagram.items()]
 
 
 def _reasons(cards: Sequence[Card]) -> dict[str, str]:
-    """Why pictures were kept, with words for it, in the order of a menu."""
-    kept = {reason: None for card in cards for reason in card.ranks}
-    return {reason: _in_words(reason) for reason in sorted(kept, key=_menu_order)}
-
-
-def _menu_order(reason: str) -> tuple[int, int]:
-    kind, _, metric = reason.partition(" ")
-    kinds = ("fixed", "face", "gained", "lost", "worst", "best")
-    return kinds.index(kind) if kind in kinds else len(kinds), list(METRICS).index(metric or "psnr")
-
-
-def _in_words(reason: str) -> str:
-    kind, _, metric = reason.partition(" ")
-    label = METRICS[metric].label if metric else ""
-    return {
-        "fixed": "a sample of all",
-        "face": "with a face",
-        "gained": f"gained most in {label}",
-        "lost": f"lost most in {label}",
-        "worst": f"worst {label}",
-        "best": f"best {label}",
-    }.get(kind, reason)
+    """Return the labels of the reasons for which pictures were kept, in the order of the menu."""
+    kept = {reason for card in cards for reason in card.ranks}
+    labels = {"fixed": "a sample of all", "face": "with a face"}
+    for kind in ("gained most in", "lost most in", "worst", "best"):
+        for name, metric in IMAGE_METRICS.items():
+            labels[f"{kind.split()[0]} {name}"] = f"{kind} {metric.label}"
+    return {reason: label for reason, label in labels.items() if reason in kept}
 
 
 def _part(name: str) -> str:
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
-
-
-__all__ = ["write_page"]

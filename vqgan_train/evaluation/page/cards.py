@@ -1,7 +1,7 @@
-"""One card a kept picture: what each checkpoint made of it, where it erred, and how much."""
+"""Makes the page's cards: kept pictures and their faces, with reconstructions and values."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from vqgan_train.evaluation.page.jpeg import Jpeg, Pixels, compress, error_map
 from vqgan_train.evaluation.page.metric_table import label, number
 from vqgan_train.evaluation.report.metric_names import METRICS
-from vqgan_train.evaluation.report.results import Evaluation, KeptPicture
+from vqgan_train.evaluation.report.results import Evaluation, Floats, KeptPicture
 
 
 class Measurement(NamedTuple):
-    """One metric of one picture."""
+    """One metric of one picture or face."""
 
     label: str
     values: list[str]
-    """By checkpoint."""
+    """One per checkpoint."""
 
     best: int | None
-    """Place of the best value; None where two are equal, or there is one."""
+    """Index of the best value; None if it is shared, or there is only one value."""
 
 
 class Card(NamedTuple):
-    """One picture."""
+    """One kept picture, with reconstructions and error maps by checkpoint."""
 
     row: int
     key: str
@@ -38,24 +38,25 @@ class Card(NamedTuple):
     errors: Mapping[str, Jpeg]
     measurements: list[Measurement]
     ranks: Mapping[str, int]
-    """Its place among those kept for the same reason, by the reason."""
+    """Rank among the pictures kept for the same reason, by reason."""
 
     def jpegs(self) -> Iterator[Jpeg]:
-        """All that it holds."""
+        """Yield all its pictures."""
         yield self.original
         yield from self.reconstructions.values()
         yield from self.errors.values()
 
 
-def draw_cards(found: Evaluation, quality: int) -> list[Card]:
+def draw_cards(evaluation: Evaluation, quality: int) -> list[Card]:
     """Compress all kept pictures at a JPEG quality."""
-    ranks = _ranks(found)
-    return [_card(found, kept, ranks[kept.row], quality) for kept in found.pictures]
+    ranks = _ranks(evaluation)
+    return [_card(evaluation, kept, ranks[kept.row], quality) for kept in evaluation.pictures]
 
 
-def _card(found: Evaluation, kept: KeptPicture, ranks: Mapping[str, int], quality: int) -> Card:
-    images, row = found.images, kept.row
-    made = kept.reconstructions
+def _card(
+    evaluation: Evaluation, kept: KeptPicture, ranks: Mapping[str, int], quality: int
+) -> Card:
+    images, row, reconstructions = evaluation.images, kept.row, kept.reconstructions
     return Card(
         row=row,
         key=images.keys[row],
@@ -64,69 +65,72 @@ def _card(found: Evaluation, kept: KeptPicture, ranks: Mapping[str, int], qualit
         size=f"{images.widths[row]} \N{MULTIPLICATION SIGN} {images.heights[row]}",
         faces=int((images.face_images == row).sum()),
         original=compress(kept.original, quality),
-        reconstructions={name: compress(pixels, quality) for name, pixels in made.items()},
-        errors={name: error_map(kept.original, pixels) for name, pixels in made.items()},
-        measurements=[_measurement(found, metric, row) for metric in found.checkpoints[0].values],
+        reconstructions={n: compress(pixels, quality) for n, pixels in reconstructions.items()},
+        errors={n: error_map(kept.original, pixels) for n, pixels in reconstructions.items()},
+        measurements=_measurements([c.values for c in evaluation.checkpoints], row),
         ranks=ranks,
     )
 
 
-def _measurement(found: Evaluation, metric: str, row: int) -> Measurement:
-    values = [float(checkpoint.values[metric][row]) for checkpoint in found.checkpoints]
-    return Measurement(
-        label(metric), [number(metric, value) for value in values], best_of(metric, values)
-    )
+def _measurements(values: Sequence[Mapping[str, Floats]], index: int) -> list[Measurement]:
+    """Return the values of one image or face, given those of all by checkpoint."""
+    measurements = []
+    for metric in values[0]:
+        numbers = [float(of_checkpoint[metric][index]) for of_checkpoint in values]
+        texts = [number(metric, value) for value in numbers]
+        measurements.append(Measurement(label(metric), texts, best_of(metric, numbers)))
+    return measurements
 
 
 def best_of(metric: str, values: list[float]) -> int | None:
-    """Place of the best value; None where it is shared, or there is nothing to compare."""
+    """Return the index of the best value; None if it is shared, or there is nothing to compare."""
     if len(values) < 2 or any(math.isnan(value) for value in values):
         return None
     best = max(values) if METRICS[metric].higher_is_better else min(values)
     return values.index(best) if values.count(best) == 1 else None
 
 
-def _ranks(found: Evaluation) -> dict[int, dict[str, int]]:
-    """By row and reason the place among those kept for it; the most telling comes first."""
-    ranks: dict[int, dict[str, int]] = {kept.row: {} for kept in found.pictures}
+def _ranks(evaluation: Evaluation) -> dict[int, dict[str, int]]:
+    """Rank the pictures of each reason, the strongest example first; returned by row."""
+    ranks: dict[int, dict[str, int]] = {kept.row: {} for kept in evaluation.pictures}
     by_reason: dict[str, list[int]] = {}
-    for kept in found.pictures:
+    for kept in evaluation.pictures:
         for reason in kept.reasons:
             by_reason.setdefault(reason, []).append(kept.row)
     for reason, rows in by_reason.items():
-        for place, row in enumerate(sorted(rows, key=lambda r: _strength(found, reason, r))):
-            ranks[row][reason] = place
+        for rank, row in enumerate(sorted(rows, key=lambda r: _sort_key(evaluation, reason, r))):
+            ranks[row][reason] = rank
     return ranks
 
 
-def _strength(found: Evaluation, reason: str, row: int) -> float:
-    """Less the more a picture shows what it was kept for; its row where that has no degree."""
+def _sort_key(evaluation: Evaluation, reason: str, row: int) -> float:
+    """Return a key that sorts the strongest example of a reason first; the row if all are equal."""
     kind, _, metric = reason.partition(" ")
-    if metric not in found.checkpoints[-1].values:
+    if metric not in evaluation.checkpoints[-1].values:
         return row
-    last = found.checkpoints[-1].values[metric][row]
-    before = found.checkpoints[0].values[metric][row] if kind in ("gained", "lost") else 0.0
+    last = evaluation.checkpoints[-1].values[metric][row]
+    before = evaluation.checkpoints[0].values[metric][row] if kind in ("gained", "lost") else 0.0
     with np.errstate(invalid="ignore"):
         good = float(last - before) * (1 if METRICS[metric].higher_is_better else -1)
     good = 0.0 if math.isnan(good) else good
     return -good if kind in ("best", "gained") else good
 
 
-MOST_FACES = 24
-"""Faces that are shown, the largest first."""
+MAX_FACES = 24
+"""Maximum number of faces on the page; the largest are shown."""
 
 MARGIN = 0.25
-"""Around the box, of its sides: a detector's box ends at the eyebrows."""
+"""Margin as a fraction of the box's side, because the detector's box ends at the eyebrows."""
 
 FACE_QUALITY = 95
-"""A face is few pixels, so it may have the best."""
+"""JPEG quality of faces; they have few pixels, so the best quality is affordable."""
 
 
 class Face(NamedTuple):
-    """One face."""
+    """One face of a kept picture, with reconstructions by checkpoint."""
 
     row: int
-    """Of its picture."""
+    """Row of its picture."""
 
     key: str
     side: int
@@ -138,56 +142,42 @@ class Face(NamedTuple):
 
 
 class Faces(NamedTuple):
-    """Those that are shown."""
+    """Faces of the kept pictures."""
 
     shown: list[Face]
     in_pictures: int
-    """Faces in kept pictures, those not shown included."""
+    """Number of faces in kept pictures, including those not shown."""
 
 
-def draw_faces(found: Evaluation) -> Faces:
-    """Cut the largest faces out of the pictures that were kept."""
-    pictures = {kept.row: kept for kept in found.pictures}
-    table = found.images
-    sides = _sides(found)
-    places = [place for place, row in enumerate(table.face_images.tolist()) if row in pictures]
-    places.sort(key=lambda place: (-sides[place], place))
+def draw_faces(evaluation: Evaluation) -> Faces:
+    """Cut the largest faces out of the kept pictures."""
+    pictures = {kept.row: kept for kept in evaluation.pictures}
+    table = evaluation.images
+    boxes = table.face_boxes.reshape(-1, 4)
+    sides = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    faces = [face for face, row in enumerate(table.face_images.tolist()) if row in pictures]
+    faces.sort(key=lambda face: (-sides[face], face))
     shown = []
-    for place in places[:MOST_FACES]:
-        kept = pictures[int(table.face_images[place])]
-        box = table.face_boxes[place]
+    for face in faces[:MAX_FACES]:
+        kept, box = pictures[int(table.face_images[face])], table.face_boxes[face]
         shown.append(
             Face(
                 row=kept.row,
                 key=table.keys[kept.row],
-                side=int(sides[place]),
+                side=int(sides[face]),
                 original=compress(_cut(kept.original, box), FACE_QUALITY),
                 reconstructions={
                     name: compress(_cut(pixels, box), FACE_QUALITY)
                     for name, pixels in kept.reconstructions.items()
                 },
-                measurements=_measurements(found, place),
+                measurements=_measurements([c.face_values for c in evaluation.checkpoints], face),
             )
         )
-    return Faces(shown, len(places))
-
-
-def _sides(found: Evaluation) -> NDArray[np.int64]:
-    boxes = found.images.face_boxes.reshape(-1, 4)
-    return np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-
-
-def _measurements(found: Evaluation, place: int) -> list[Measurement]:
-    measurements = []
-    for metric in found.checkpoints[0].face_values:
-        values = [float(checkpoint.face_values[metric][place]) for checkpoint in found.checkpoints]
-        texts = [number(metric, value) for value in values]
-        measurements.append(Measurement(label(metric), texts, best_of(metric, values)))
-    return measurements
+    return Faces(shown, len(faces))
 
 
 def _cut(pixels: Pixels, box: NDArray[np.int64]) -> Pixels:
-    """A square around the box's middle, as far as the picture goes."""
+    """Cut a square around the middle of a box, shifted and shrunk to fit into the picture."""
     left, top, right, bottom = (int(edge) for edge in box)
     side = round(max(right - left, bottom - top) * (1 + 2 * MARGIN))
     side = min(side, *pixels.shape[:2])

@@ -1,4 +1,4 @@
-"""Diagrams of the page: SVGs whose ink follows the reader's light or dark scheme."""
+"""Draws the page's diagrams as SVGs that follow the reader's light or dark scheme."""
 
 import base64
 import io
@@ -12,61 +12,62 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from vqgan_train.evaluation.report.results import CheckpointResult
-from vqgan_train.metrics.history import Row, draw_curves
+from vqgan_train.metrics.history import MetricRow, draw_curves
 
 INK = "#010203"
-"""Stands for the text's colour until the SVG is written; no line is drawn in it."""
+"""Placeholder for the text's colour, replaced in the SVG; no curve uses it."""
 
-STYLE: dict[Any, Any] = {  # the stubs list all keys there are
+STYLE: dict[Any, Any] = {  # Any, because the type stubs list all valid keys
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    "svg.fonttype": "none",  # text as text: smaller, and it can be searched
-    "svg.hashsalt": "vqgan_train",  # else two pages of one evaluation would differ
+    "svg.fonttype": "none",  # keeps text as text: smaller, and searchable
+    "svg.hashsalt": "vqgan_train",  # makes pages of one evaluation identical
 }
 SCHEMES = (
     "<style>:root{color:#1c1e21}@media(prefers-color-scheme:dark){:root{color:#e4e6e9}}</style>"
 )
 
 COLORS = ("#2f7fb5", "#d1495b", "#3a9a5c", "#b07d2b", "#7a5fb0")
-"""Of checkpoints, over and over."""
+"""Colours of the checkpoints, repeated if there are more."""
 
 BINS = 24
 
 
-def draw_training(rows: Sequence[Row]) -> str | None:
-    """How a run went, as a data URI; None if there is nothing to draw."""
+def draw_training(rows: Sequence[MetricRow]) -> str | None:
+    """Draw the curves of a run as a data URI; None if there is nothing to draw."""
     with rc_context(STYLE):
         figure = draw_curves(rows)
         return None if figure is None else _uri(figure)
 
 
 def draw_usage(checkpoints: Sequence[CheckpointResult]) -> str:
-    """How often codes occur, as a data URI: how many codes do so often, and all codes by rank."""
+    """Draw a histogram of the codes' counts and the counts by rank, as a data URI."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.0), layout="constrained")
         counts, ranks = figure.subplots(1, 2)
         most = max(2, *(int(c.codebook.usage.max(initial=0)) for c in checkpoints))
-        # Never, and then in equal steps of the logarithm; a bin holds one whole number at least.
+        # The first bin counts unused codes; the others have equal logarithmic widths, and each
+        # contains at least one integer.
         edges = np.unique(np.geomspace(1, most + 1, BINS + 1).astype(np.int64))
-        for place, checkpoint in enumerate(checkpoints):
+        for index, checkpoint in enumerate(checkpoints):
             usage = checkpoint.codebook.usage
-            color = COLORS[place % len(COLORS)]
-            often, _ = np.histogram(usage, bins=[0, *edges])
+            color = COLORS[index % len(COLORS)]
+            codes, _ = np.histogram(usage, bins=[0, *edges])
             counts.stairs(
-                often,
+                codes,
                 [0.5, *edges],
-                fill=place == 0,
+                fill=index == 0,
                 color=color,
-                alpha=0.9 if place else 0.35,
+                alpha=0.9 if index else 0.35,
                 linewidth=1.5,
-                label=str(place),
+                label=str(index),
             )
             used = np.sort(usage[usage > 0])[::-1]
             ranks.plot(
-                np.arange(1, len(used) + 1), used, color=color, linewidth=1.5, label=str(place)
+                np.arange(1, len(used) + 1), used, color=color, linewidth=1.5, label=str(index)
             )
         counts.set(xscale="log", xlabel="times a code occurs (leftmost: never)", ylabel="codes")
         ranks.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="times it occurs")
@@ -78,19 +79,19 @@ def draw_usage(checkpoints: Sequence[CheckpointResult]) -> str:
 
 
 def _name_lines(legend: Legend, checkpoints: Sequence[CheckpointResult]) -> None:
-    """Put in the names as they are; as labels, `_a` would be left out and `$a$` be a formula."""
+    """Set the names in the legend; matplotlib would omit the label `_a` and typeset `$a$`."""
     for text, checkpoint in zip(legend.get_texts(), checkpoints, strict=True):
         text.set_parse_math(False)
         text.set_text(checkpoint.name)
 
 
 def _uri(figure: Figure) -> str:
-    written = io.StringIO()
+    buffer = io.StringIO()
     with warnings.catch_warnings():
-        # Only to measure text: the reader's own fonts draw it.
+        # Missing glyphs do not matter, because the reader's fonts draw the text.
         warnings.filterwarnings("ignore", r"(?s)(Glyph|Matplotlib currently does not)")
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    svg = written.getvalue()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     head, rest = svg.split(">", 1)
     content = f"{head}>{SCHEMES}{rest}".encode()

@@ -1,4 +1,4 @@
-"""Pictures as the page holds them: JPEGs in data URIs."""
+"""Compresses the page's pictures as JPEGs in data URIs."""
 
 import base64
 import io
@@ -11,10 +11,10 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 
 BRIGHTEST_ERROR = 64
-"""Grey levels, of 255, from which an error map is as bright as it gets."""
+"""Error, in grey levels of 255, from which an error map has its full brightness."""
 
 ERROR_QUALITY = 75
-"""Of error maps, whose own errors nobody looks for."""
+"""JPEG quality of error maps; compression errors do not matter in them."""
 
 
 class Jpeg(NamedTuple):
@@ -26,17 +26,17 @@ class Jpeg(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return len(self.content)
 
     @property
     def uri(self) -> str:
-        """What stands in `src`."""
+        """Data URI for `src`."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.content).decode()}"
 
 
 def compress(pixels: Pixels, quality: int) -> Jpeg:
-    """Compress (H, W, 3), or (H, W) as grey, with colours as fine as brightness."""
+    """Compress pixels (H, W, 3), or grey ones (H, W), without chroma subsampling."""
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(
         content, format="JPEG", quality=quality, subsampling=0, optimize=True
@@ -46,7 +46,7 @@ def compress(pixels: Pixels, quality: int) -> Jpeg:
 
 
 def error_map(original: Pixels, reconstruction: Pixels) -> Jpeg:
-    """Draw the absolute difference, a mean of the channels, from black to `BRIGHTEST_ERROR`."""
+    """Draw the absolute difference, averaged over the channels; `BRIGHTEST_ERROR` is white."""
     error = np.abs(original.astype(np.float32) - reconstruction).mean(axis=2)
     shown = np.clip(error * (255 / BRIGHTEST_ERROR), 0, 255).round().astype(np.uint8)
     return compress(shown, ERROR_QUALITY)

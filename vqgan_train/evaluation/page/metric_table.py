@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""The metric table, the summary tiles and the notes of the page, as text for its template."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,56 +7,55 @@ from typing import NamedTuple
 from vqgan_train.evaluation.report.metric_names import METRICS
 from vqgan_train.evaluation.report.results import (
     ALL,
-    COMPARABLE_FROM,
     FACE_BOXES,
+    MIN_COMPARABLE_IMAGES,
     CheckpointResult,
     Difference,
     Evaluation,
     Summary,
 )
 from vqgan_train.evaluation.report.rows import CODEBOOK_METRICS
-from vqgan_train.evaluation.report.text_table import TITLES
+from vqgan_train.evaluation.report.text_table import group_size, group_title, infinite_notes
 
-MINUS, INFINITE, NOTHING = "\N{MINUS SIGN}", "\N{INFINITY}", "\N{EN DASH}"
+MINUS, INFINITE, UNDEFINED = "\N{MINUS SIGN}", "\N{INFINITY}", "\N{EN DASH}"
 
 
 def number(metric: str, value: float, *, sign: str = "") -> str:
-    """A value with its metric's decimals; `sign` is "+" for changes."""
+    """Format a value; `sign` is "+" for changes."""
     if math.isnan(value):
-        return NOTHING
+        return UNDEFINED
     if math.isinf(value):
         return INFINITE if value > 0 else f"{MINUS}{INFINITE}"
-    # z: what rounds to zero has no sign.
-    return f"{value:{sign}z,.{METRICS[metric].decimals}f}".replace("-", MINUS)
+    return METRICS[metric].format(value, sign=sign).replace("-", MINUS)
 
 
 def interval(metric: str, summary: Summary, *, sign: str = "") -> str:
-    """From where to where; a dash where it takes more images, nothing without a finite mean."""
+    """Format an interval: a dash if it is unknown, empty if there is no finite mean."""
     if not summary.count or not math.isfinite(summary.mean):
         return ""
-    if math.isnan(summary.low + summary.high):
-        return NOTHING
+    if not summary.has_interval:
+        return UNDEFINED
     low, high = (number(metric, value, sign=sign) for value in (summary.low, summary.high))
     return f"{low} to {high}"
 
 
 def label(metric: str) -> str:
-    """Name and unit."""
-    shown = METRICS[metric]
-    return f"{shown.label} ({shown.unit})" if shown.unit else shown.label
+    """Return the name of a metric with its unit."""
+    name, unit, *_ = METRICS[metric]
+    return f"{name} ({unit})" if unit else name
 
 
 class Change(NamedTuple):
-    """What became of a metric between the first checkpoint and another."""
+    """Change of a metric from the first checkpoint to another."""
 
     text: str
     interval: str
     verdict: str
-    """`better`, `worse`, or `unclear`: the interval holds 0 or is none. `plain` where there is no
-    change to judge."""
+    """`better`, `worse`, `unclear` (the interval contains 0 or is unknown), or `plain` for a
+    change without an interval, which is not judged."""
 
     share_better: str
-    """Of the images or faces, in percent; empty where it is not of single ones."""
+    """Percentage of improved images or faces; empty for metrics of the whole set."""
 
 
 class Cell(NamedTuple):
@@ -73,90 +72,86 @@ class Line(NamedTuple):
 
     label: str
     direction: str
-    """Which way is better, in words."""
+    """The better direction in words."""
 
     cells: list[Cell]
 
 
 class Group(NamedTuple):
-    """What is measured of the same images or faces."""
+    """Metrics of the same images or faces."""
 
     title: str
     lines: list[Line]
 
 
 class Tile(NamedTuple):
-    """One number of the summary on top."""
+    """One number of the summary at the top of the page."""
 
     label: str
     cell: Cell
 
 
-def make_groups(found: Evaluation) -> list[Group]:
-    """All groups, and the tokens of all images last."""
-    sizes = found.group_sizes()
+def make_groups(evaluation: Evaluation) -> list[Group]:
+    """Return all groups of the table; the tokens of all images come last."""
     groups = []
-    for name in found.checkpoints[0].summaries:
-        noun = "faces" if name == FACE_BOXES else "images"
-        title = f"{TITLES.get(name, f'slice {name}')}: {sizes[name]:,} {noun}"
-        groups.append(Group(title, [*_measured(found, name), *_distances(found, name)]))
-    tokens = [_line(metric, _token_cells(found, metric)) for metric in CODEBOOK_METRICS]
-    codes = len(found.checkpoints[0].codebook.usage)
+    for name in evaluation.checkpoints[0].summaries:
+        title = f"{group_title(name)}: {group_size(evaluation, name)}"
+        lines = [*_metric_lines(evaluation, name), *_rfid_lines(evaluation, name)]
+        groups.append(Group(title, lines))
+    tokens = [_line(metric, _codebook_cells(evaluation, metric)) for metric in CODEBOOK_METRICS]
+    codes = len(evaluation.checkpoints[0].codebook.usage)
     return [*groups, Group(f"tokens of all images: {codes:,} codes", tokens)]
 
 
-def make_tiles(found: Evaluation) -> list[Tile]:
-    """What the last checkpoint is worth: metrics of all images and of faces."""
-    tiles = []
-    for group in (ALL, FACE_BOXES):
-        for metric in found.checkpoints[-1].summaries.get(group, {}):
-            cell = _cell(found, group, metric, found.checkpoints[-1])
-            tiles.append(Tile(label(metric), cell))
-    return tiles
-
-
-def make_notes(found: Evaluation) -> list[str]:
-    """What has to be known to read the table."""
-    notes = [
-        "Means, with 95 % bootstrap intervals, which take two images at least; "
-        f"{NOTHING} is what is not defined."
+def make_tiles(evaluation: Evaluation) -> list[Tile]:
+    """Return the last checkpoint's metrics of all images and of faces."""
+    last = evaluation.checkpoints[-1]
+    return [
+        Tile(label(metric), _cell(evaluation, group, metric, last))
+        for group in (ALL, FACE_BOXES)
+        for metric in last.summaries.get(group, {})
     ]
-    if len(found.checkpoints) > 1:
+
+
+def make_notes(evaluation: Evaluation) -> list[str]:
+    """Return the notes below the table."""
+    notes = [
+        f"Means with 95 % bootstrap intervals, which need at least two images; {UNDEFINED} means "
+        "undefined."
+    ]
+    if len(evaluation.checkpoints) > 1:
         notes.append(
-            f"Changes are against {found.checkpoints[0].name}, image by image (or face by face), "
-            "with 95 % bootstrap intervals; one that holds 0, or is not there, makes it unclear."
+            f"Changes are against {evaluation.checkpoints[0].name}, image by image (or face by "
+            "face), with 95 % bootstrap intervals. A change is unclear if its interval contains 0 "
+            "or is unknown."
         )
-    for checkpoint in found.checkpoints:
-        for group, summaries in checkpoint.summaries.items():
-            notes += [
-                f"{label(metric)} of {checkpoint.name}, {TITLES.get(group, group)}: "
-                f"{summary.num_infinite:,} infinite (identical pixels), not in the mean."
-                for metric, summary in summaries.items()
-                if summary.num_infinite and summary.count
-            ]
-    distances = [d for checkpoint in found.checkpoints for d in checkpoint.rfid.values()]
+    notes += infinite_notes(evaluation)
+    distances = [d for checkpoint in evaluation.checkpoints for d in checkpoint.rfid.values()]
     if distances:
-        notes.append(f"rFID is by {distances[0].evaluator}; numbers of others do not compare.")
-    notes += [f"{label(metric)} is by {by}." for metric, by in found.evaluators.items()]
+        notes.append(
+            f"rFID is by {distances[0].evaluator}; it is not comparable with rFIDs of others."
+        )
+    notes += [f"{label(metric)} is by {by}." for metric, by in evaluation.evaluators.items()]
     if any(not distance.comparable for distance in distances):
         notes.append(
-            f"An rFID of fewer than {COMPARABLE_FROM:,} images is comparable within this table, "
-            "and with no other number."
+            f"An rFID of fewer than {MIN_COMPARABLE_IMAGES:,} images is comparable within this "
+            "table, and with no other number."
         )
     return notes
 
 
-def _measured(found: Evaluation, group: str) -> Iterator[Line]:
-    for metric in found.checkpoints[0].summaries[group]:
-        yield _line(metric, [_cell(found, group, metric, c) for c in found.checkpoints])
+def _metric_lines(evaluation: Evaluation, group: str) -> Iterator[Line]:
+    for metric in evaluation.checkpoints[0].summaries[group]:
+        cells = [_cell(evaluation, group, metric, c) for c in evaluation.checkpoints]
+        yield _line(metric, cells)
 
 
-def _distances(found: Evaluation, group: str) -> Iterator[Line]:
-    if not any(group in checkpoint.rfid for checkpoint in found.checkpoints):
+def _rfid_lines(evaluation: Evaluation, group: str) -> Iterator[Line]:
+    if not any(group in checkpoint.rfid for checkpoint in evaluation.checkpoints):
         return
     cells = []
-    first = found.checkpoints[0].rfid.get(group)
-    for checkpoint in found.checkpoints:
+    first = evaluation.checkpoints[0].rfid.get(group)
+    for checkpoint in evaluation.checkpoints:
         distance = checkpoint.rfid.get(group)
         if distance is None:
             cells.append(Cell("", remark="left out"))
@@ -165,25 +160,21 @@ def _distances(found: Evaluation, group: str) -> Iterator[Line]:
         change = (
             None
             if first is None or distance is first
-            else _point_change("rfid", distance.value - first.value)
+            else _plain_change("rfid", distance.value - first.value)
         )
         cells.append(Cell(number("rfid", distance.value), remark=remark, change=change))
     yield _line("rfid", cells)
 
 
-def _token_cells(found: Evaluation, metric: str) -> list[Cell]:
-    values = [float(getattr(checkpoint.codebook, metric)) for checkpoint in found.checkpoints]
-    return [
-        Cell(
-            number(metric, value),
-            change=_point_change(metric, value - values[0]) if place else None,
-        )
-        for place, value in enumerate(values)
+def _codebook_cells(evaluation: Evaluation, metric: str) -> list[Cell]:
+    first, *later = (float(getattr(c.codebook, metric)) for c in evaluation.checkpoints)
+    return [Cell(number(metric, first))] + [
+        Cell(number(metric, value), change=_plain_change(metric, value - first)) for value in later
     ]
 
 
-def _point_change(metric: str, change: float) -> Change:
-    """A change that no interval belongs to, so nothing is said of how sure it is."""
+def _plain_change(metric: str, change: float) -> Change:
+    """Return a change without an interval, which is not judged."""
     return Change(number(metric, change, sign="+"), "", "plain", "")
 
 
@@ -192,19 +183,17 @@ def _line(metric: str, cells: Sequence[Cell]) -> Line:
     return Line(label(metric), direction, list(cells))
 
 
-def _cell(found: Evaluation, group: str, metric: str, checkpoint: CheckpointResult) -> Cell:
+def _cell(evaluation: Evaluation, group: str, metric: str, checkpoint: CheckpointResult) -> Cell:
     summary = checkpoint.summaries[group].get(metric)
     if summary is None:
         return Cell("", remark="left out")
-    changes = [
+    place = (checkpoint.name, group, metric)
+    changes = (
         _change(difference)
-        for difference in found.differences
-        if (difference.after, difference.group, difference.metric)
-        == (checkpoint.name, group, metric)
-    ]
-    return Cell(
-        _mean(metric, summary), interval(metric, summary), change=changes[0] if changes else None
+        for difference in evaluation.differences
+        if (difference.after, difference.group, difference.metric) == place
     )
+    return Cell(_mean(metric, summary), interval(metric, summary), change=next(changes, None))
 
 
 def _mean(metric: str, summary: Summary) -> str:
@@ -216,14 +205,14 @@ def _mean(metric: str, summary: Summary) -> str:
 def _change(difference: Difference) -> Change:
     metric, change = difference.metric, difference.change
     if math.isnan(change.mean):
-        return Change(NOTHING, "", "plain", "")
+        return Change(UNDEFINED, "", "plain", "")
     verdict = "unclear"
     if difference.is_certain:
-        grew = change.mean > 0
-        verdict = "better" if grew == METRICS[metric].higher_is_better else "worse"
+        is_increase = change.mean > 0
+        verdict = "better" if is_increase == METRICS[metric].higher_is_better else "worse"
     return Change(
         number(metric, change.mean, sign="+"),
         interval(metric, change, sign="+"),
         verdict,
-        NOTHING if math.isnan(difference.share_better) else f"{difference.share_better:.0%}",
+        UNDEFINED if math.isnan(difference.share_better) else f"{difference.share_better:.0%}",
     )

@@ -1,5 +1,5 @@
 "use strict";
-// Without this script all pictures stand side by side; it adds the menu and the sliders.
+// Adds the menu and the sliders; without this script all pictures are side by side.
 const toolbar = document.querySelector(".toolbar");
 if (toolbar) {
   const cards = [...document.querySelectorAll("#pictures .card")];
@@ -27,7 +27,7 @@ if (toolbar) {
     const place = (card) => (chosen ? ranks.get(card)[chosen] : cards.indexOf(card));
     const shown = cards.filter((card) => place(card) !== undefined);
     shown.sort((one, other) => place(one) - place(other));
-    // Moved, not only reordered to the eye: the tab key follows.
+    // Moves the elements, unlike CSS order, so that the tab key follows.
     list.append(...shown);
     for (const card of cards) card.hidden = !shown.includes(card);
     shown.forEach(fill);
@@ -43,7 +43,7 @@ if (toolbar) {
       if (version) put(card, "right", version);
     });
   }
-  // A link to a picture, from its faces, shows it whatever the menu says.
+  // A link from a face to its picture shows the picture even if the menu hides it.
   const showTarget = () => {
     const target = location.hash && document.getElementById(location.hash.slice(1));
     if (target && target.hidden) {

@@ -1,4 +1,4 @@
-"""How sure a mean is: percentile intervals of the bootstrap (Efron 1979), seeded.
+"""Percentile bootstrap intervals of means (Efron 1979), from a seed.
 
 Letters: N images, M columns (metrics of checkpoints, or differences of two), R resamples.
 """
@@ -9,81 +9,70 @@ from numpy.typing import NDArray
 from vqgan_train.evaluation.report.results import Floats, Summary
 
 LEVEL = 95.0
-"""Per cent of the resampled means that lie inside of an interval."""
+"""Percentage of the resampled means inside an interval."""
 
 COUNTS_AT_ONCE = 2**21
-"""Numbers of a block of resamples: 16 MB, whatever N is."""
+"""Elements of a block of resamples: 16 MB, independent of N."""
 
-FEWEST_IMAGES = 2
-"""Of which an interval can be drawn: every resample of one image is that image."""
+MIN_IMAGES = 2
+"""Minimum images for an interval, because every resample of one image is that image."""
 
 
 def summarise(values: Floats, *, resamples: int, seed: int) -> list[Summary]:
-    """Means and intervals of columns over the same images.
+    """Compute the means of columns over the same images, and their intervals.
 
-    All columns share their resamples, so intervals of two checkpoints may be compared.
+    All columns share their resamples, so that intervals of checkpoints are comparable.
 
     Args:
-        values: (N, M). NaN is undefined and left out of its column. So is an infinity, which is
-            counted; it is the mean only where there is nothing else.
+        values: (N, M). NaN means undefined and is ignored. Infinities are counted but not averaged;
+            if all values of a column are the same infinity, it is the mean.
         resamples: R.
-        seed: draws them. The same values, seed and R give the same intervals.
+        seed: the same values, seed and R give the same intervals.
 
     Returns:
-        M summaries; low and high are NaN where fewer than `FEWEST_IMAGES` have a finite value.
+        M summaries; low and high are NaN where fewer than `MIN_IMAGES` have a finite value.
     """
-    finite = np.isfinite(values)
-    return _summaries(
-        np.where(finite, values, 0), finite.astype(np.float64), values, resamples, seed
-    )
+    return summarise_by_image(values, np.arange(len(values)), resamples=resamples, seed=seed)
 
 
 def summarise_by_image(
     values: Floats, images: NDArray[np.int64], *, resamples: int, seed: int
 ) -> list[Summary]:
-    """As `summarise`, of values that belong together: those of an image are drawn together.
+    """Compute means and intervals of faces, resampled image by image.
 
-    Faces of one photo share its light and sharpness. Drawn by themselves, they would make the
-    intervals too narrow.
+    Faces of one photo share its light and sharpness; resampled one by one, their intervals would be
+    too narrow.
 
     Args:
-        values: (F, M).
-        images: (F,) which of them belong together.
+        values: (F, M), as in `summarise`.
+        images: (F,) image of each face.
         resamples: R.
-        seed: draws them.
+        seed: as in `summarise`.
     """
     finite = np.isfinite(values)
-    different, places = np.unique(images, return_inverse=True)
-    sums = np.zeros((len(different), values.shape[1]))
+    unique_images, rows = np.unique(images, return_inverse=True)
+    sums = np.zeros((len(unique_images), values.shape[1]))
     counts = np.zeros_like(sums)
-    np.add.at(sums, places, np.where(finite, values, 0))
-    np.add.at(counts, places, finite)
-    return _summaries(sums, counts, values, resamples, seed)
+    np.add.at(sums, rows, np.where(finite, values, 0))
+    np.add.at(counts, rows, finite)
+    means = _resampled_means(sums, counts, resamples, seed)
+    return [_summary(*columns) for columns in zip(sums.T, counts.T, values.T, means.T, strict=True)]
 
 
-def _summaries(
-    sums: Floats, counts: Floats, values: Floats, resamples: int, seed: int
-) -> list[Summary]:
-    drawn = _resampled_means(sums, counts, resamples, seed)
-    return [
-        _summary(sums[:, place], counts[:, place], values[:, place], drawn[:, place])
-        for place in range(values.shape[1])
-    ]
-
-
-def _summary(sums: Floats, counts: Floats, values: Floats, drawn: Floats) -> Summary:
+def _summary(sums: Floats, counts: Floats, values: Floats, resampled: Floats) -> Summary:
     count, infinite = int(counts.sum()), values[np.isinf(values)]
     if count:
         mean = float(sums.sum() / count)
     else:
         mean = float(infinite[0]) if len(set(infinite.tolist())) == 1 else np.nan
-    low, high = _interval(drawn) if np.count_nonzero(counts) >= FEWEST_IMAGES else (np.nan, np.nan)
+    has_interval = np.count_nonzero(counts) >= MIN_IMAGES
+    low, high = _interval(resampled) if has_interval else (np.nan, np.nan)
     return Summary(mean=mean, low=low, high=high, count=count, num_infinite=len(infinite))
 
 
-def _interval(drawn: Floats) -> tuple[float, float]:
-    # A resample may have drawn no image for which the metric is defined.
-    means = drawn[~np.isnan(drawn)]
+def _interval(resampled: Floats) -> tuple[float, float]:
+    # The mean of a resample is NaN if the metric is undefined for all its images.
+    means = resampled[~np.isnan(resampled)]
     if not len(means):
         return np.nan, np.nan
     tail = (100 - LEVEL) / 2
@@ -92,7 +81,7 @@ def _interval(drawn: Floats) -> tuple[float, float]:
 
 
 def _resampled_means(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:
-    """(R, M) means of images drawn with replacement, as many as there are."""
+    """Return the means (R, M) of N images drawn with replacement."""
     num_images = len(sums)
     if not num_images:
         return np.full((resamples, sums.shape[1]), np.nan)
@@ -101,7 +90,7 @@ def _resampled_means(sums: Floats, counts: Floats, resamples: int, seed: int) ->
     blocks = []
     for first in range(0, resamples, rows):
         drawn = min(rows, resamples - first)
-        # How often each image is drawn: one matrix product then makes the sums of all columns.
+        # Count how often each image is drawn; a matrix product then sums all columns at once.
         choices = random.integers(0, num_images, (drawn, num_images))
         choices += np.arange(drawn)[:, None] * num_images
         times = np.bincount(choices.ravel(), minlength=drawn * num_images)

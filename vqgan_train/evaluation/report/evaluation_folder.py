@@ -1,9 +1,9 @@
-"""Writes an evaluation into a folder; `reading` reads it back.
+"""Writes an evaluation into a folder.
 
-- `evaluation.json`: everything but what is said of each image;
-- `summary.csv`: the table, a row for each checkpoint, group and metric, differences included;
-- `images.csv` and `faces.csv`: a row for each image and each face;
-- `pictures/*.png`: the pictures that were kept.
+- `evaluation.json`: all results except those of single images;
+- `summary.csv`: one row per checkpoint, group and metric, and one per change;
+- `images.csv` and `faces.csv`: one row per image and per face;
+- `pictures/*.png`: originals and reconstructions of the kept pictures.
 """
 
 import csv
@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,36 +36,32 @@ PICTURES = "pictures"
 PICTURE_NAME = re.compile(r"\d{9,}_(original|\d+)\.png")
 
 
-class OutputError(UserError):
-    """The folder for an evaluation is in use, or cannot be written; the message says why."""
-
-
 def require_output(folder: Path) -> None:
-    """Refuse a folder that something else is in or that cannot be written, before hours are spent.
+    """Raise unless the folder is new, empty or an evaluation's, and writable.
 
     Raises:
-        OutputError: it is a file, holds files and no evaluation, or cannot be written.
+        UserError: the path is a file, the folder holds other files, or it is not writable.
     """
     if folder.is_file():
-        raise OutputError(f"output={folder} is a file. Name a folder.")
-    # What a process that was killed was about to write is of no use to anyone.
+        raise UserError(f"output={folder} is a file. Name a folder.")
+    # Partial files are left by killed processes and can be ignored.
     is_used = folder.exists() and any(path.suffix != PARTIAL for path in folder.iterdir())
     if is_used and not _is_evaluation(folder):
-        raise OutputError(
+        raise UserError(
             f"output={folder} holds files of something else. Name an empty or a new folder, or "
-            "that of an evaluation, which is then replaced."
+            "the folder of an evaluation, which is then replaced."
         )
     try:
         try_writing(folder)
     except OSError as error:
-        raise OutputError(
+        raise UserError(
             f"output={folder} cannot be written: {error.strerror or error}. Choose another folder, "
             "or make room in this one."
         ) from error
 
 
 def _is_evaluation(folder: Path) -> bool:
-    """Whether the images.csv in a folder is one of ours."""
+    """Return whether the folder's images.csv starts like that of an evaluation."""
     try:
         with (folder / IMAGES_FILE).open(encoding="utf-8") as file:
             return file.readline().startswith(IMAGES_HEAD)
@@ -73,78 +69,78 @@ def _is_evaluation(folder: Path) -> bool:
         return False
 
 
-def write_evaluation(found: Evaluation, folder: Path) -> None:
-    """Write an evaluation; the JSON comes last, so where it is there, all is there.
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write an evaluation. The JSON is written last: if it exists, the evaluation is complete.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    _write_rows(folder / IMAGES_FILE, image_rows(found))
-    # From here on it is no longer the evaluation that may have been here before.
+    _write_rows(folder / IMAGES_FILE, image_rows(evaluation))
+    # Remove what is left of an earlier evaluation, because it no longer fits images.csv.
     (folder / JSON_FILE).unlink(missing_ok=True)
     (folder / PAGE_FILE).unlink(missing_ok=True)
     for old in (folder / PICTURES).glob("*.png"):
         if PICTURE_NAME.fullmatch(old.name):
             old.unlink()
-    _write_rows(folder / FACES_FILE, face_rows(found))
-    _write_rows(folder / SUMMARY_FILE, summary_rows(found))
-    write_pictures(found, folder)
+    _write_rows(folder / FACES_FILE, face_rows(evaluation))
+    _write_rows(folder / SUMMARY_FILE, summary_rows(evaluation))
+    write_pictures(evaluation, folder)
 
 
-def write_pictures(found: Evaluation, folder: Path) -> None:
-    """Write pictures, and the JSON that names them, beside the tables of the same evaluation.
+def write_pictures(evaluation: Evaluation, folder: Path) -> None:
+    """Write the kept pictures and the JSON, which lists them.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    for picture in found.pictures:
+    for picture in evaluation.pictures:
         _write_png(picture_file(folder, picture.row, None), picture.original)
-        for number, checkpoint in enumerate(found.checkpoints):
+        for number, checkpoint in enumerate(evaluation.checkpoints):
             pixels = picture.reconstructions[checkpoint.name]
             _write_png(picture_file(folder, picture.row, number), pixels)
     with write_atomically(folder / JSON_FILE) as file:
-        plain = json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+        plain = json.dumps(_plain(evaluation), indent=1, ensure_ascii=False, allow_nan=False)
         file.write(plain.encode())
 
 
 @contextmanager
-def written_into(folder: Path) -> Iterator[None]:
-    """Say what is to be done where the folder does not take all that is written.
+def explain_write_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into an error that names the files written so far.
 
     Raises:
-        OutputError: it does not.
+        UserError: an OSError occurred.
     """
     try:
         yield
     except OSError as error:
-        there = ", ".join(
+        written = ", ".join(
             name
             for name in (IMAGES_FILE, FACES_FILE, SUMMARY_FILE, JSON_FILE)
             if (folder / name).exists()
         )
-        raise OutputError(
+        raise UserError(
             f"output={folder} could not be written to the end: {error.strerror or error}. The "
-            f"numbers are above; in the folder are {there or 'none of them'}. Make room, or name "
+            f"numbers are above; in the folder are {written or 'none of them'}. Make room, or name "
             "another folder, and run the command again."
         ) from error
 
 
 def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:
-    """Where a picture lies: the original, or what a checkpoint, by its number, made of it."""
+    """Return the path of an original (None), or of its reconstruction by a checkpoint's number."""
     version = "original" if checkpoint is None else str(checkpoint)
     return folder / PICTURES / f"{row:09d}_{version}.png"
 
 
-def _plain(found: Evaluation) -> dict[str, Any]:
+def _plain(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "dataset": asdict(found.dataset),
-        "slices": list(found.images.slices),
-        "group_sizes": found.group_sizes(),
-        "checkpoints": [_plain_checkpoint(checkpoint) for checkpoint in found.checkpoints],
-        "evaluators": dict(found.evaluators),
-        "differences": [_numbers(asdict(difference)) for difference in found.differences],
-        "left_out": [asdict(left_out) for left_out in found.left_out],
-        "pictures": [{"row": kept.row, "reasons": kept.reasons} for kept in found.pictures],
+        "dataset": asdict(evaluation.dataset),
+        "slices": list(evaluation.images.slices),
+        "group_sizes": evaluation.group_sizes(),
+        "checkpoints": [_plain_checkpoint(checkpoint) for checkpoint in evaluation.checkpoints],
+        "evaluators": dict(evaluation.evaluators),
+        "differences": [_numbers(asdict(difference)) for difference in evaluation.differences],
+        "left_out": [asdict(left_out) for left_out in evaluation.left_out],
+        "pictures": [{"row": kept.row, "reasons": kept.reasons} for kept in evaluation.pictures],
     }
 
 
@@ -173,7 +169,7 @@ def _plain_checkpoint(checkpoint: CheckpointResult) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """JSON has no NaN, which is null here, and no infinity: the string that `float` reads."""
+    """Replace NaN by None and infinities by strings for `float`, because JSON has neither."""
     if isinstance(value, dict):
         return {name: _numbers(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -183,13 +179,11 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     with write_atomically(path) as file:
-        # Captions hold what they will: a lone surrogate would end the command otherwise.
+        # A caption may contain a lone surrogate, which UTF-8 cannot encode.
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
-        writer = csv.writer(text)
-        for row in rows:
-            writer.writerow(row.values())
+        csv.writer(text).writerows(rows)
         text.flush()
         text.detach()
 

@@ -1,10 +1,9 @@
-"""What an evaluation found: plain values and numpy arrays, from which tables and pages are made.
+"""Results of an evaluation: plain values and numpy arrays, from which tables and pages are made.
 
-Letters: N images that could be read, F faces in them, K codes, H by W pixels.
+Letters: N readable images, F faces in them, K codes, H by W pixels.
 
-`Evaluation` is the whole. Every checkpoint saw the same images in the same order, so row i of one
-checkpoint's values and row i of another's are of one image. `folder` writes it, `reading` reads it
-back; `names` says how to print a metric.
+`Evaluation` holds all results. All checkpoints are measured on the same images in the same order,
+so row i of the values of two checkpoints belongs to the same image.
 """
 
 import math
@@ -22,90 +21,90 @@ ALL = "all"
 """The group of all images."""
 
 WITH_FACE = "with_face"
-"""The slice of the images in which a face was found; there only if faces were looked for."""
+"""The slice of images with a detected face; exists only if faces are detected."""
 
 FACE_BOXES = "face_boxes"
-"""The group of faces: each box by itself, in intervals drawn image by image."""
+"""The group of single faces; its intervals are resampled image by image."""
 
-COMPARABLE_FROM = 2048
-"""Images that an FID needs: its covariance of 2,048 features has no full rank with fewer."""
+MIN_COMPARABLE_IMAGES = 2048
+"""Minimum images for an FID: with fewer, the covariance of 2,048 features lacks full rank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetFacts:
-    """Which images were seen, and how."""
+    """The images of an evaluation, and how they were read."""
 
     given: tuple[str, ...]
-    """Shards or folder, as they were set."""
+    """Configured shards or folder."""
 
     fingerprint: str
-    """Changes when the images do."""
+    """Hash that changes if the images change."""
 
     num_images: int
     """N."""
 
     unreadable: tuple[str, ...]
-    """Images that could not be read, by name, with the reason; they count nowhere."""
+    """Unreadable images, name and reason each; they enter no result."""
 
     dead_shards: tuple[str, ...]
-    """Shards of which nothing could be read, by name, with the reason."""
+    """Shards without any readable sample, name and reason each."""
 
     damaged_shards: tuple[str, ...]
-    """Shards that have lost samples, by name, with the reason; the others of them count."""
+    """Shards that have lost samples, name and reason each; their other samples are measured."""
 
     resize: int
-    """Length to which the shorter side was scaled, in pixels."""
+    """Length of the shorter side after scaling, in pixels."""
 
     image_size: int
-    """Side of the centre crop, of reference and reconstruction alike, in pixels."""
+    """Side of the centre crop in pixels, of references and reconstructions."""
 
     pixel_range: str
-    """What the model was given: signed, [-1, 1], or unit, [0, 1]."""
+    """Range of the models' input: `signed`, [-1, 1], or `unit`, [0, 1]."""
 
     faces_looked_for: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTable:
-    """The images, row by row in the order of the dataset."""
+    """The readable images, in the order of the dataset."""
 
     numbers: NDArray[np.int64]
-    """(N,) place among all, unreadable ones included."""
+    """(N,) position in the dataset, unreadable images included."""
 
     keys: tuple[str, ...]
     captions: tuple[str, ...]
     sources: tuple[str, ...]
-    """The shard's name, or the file's in its folder."""
+    """Name of the shard, or of the file in the folder."""
 
     widths: NDArray[np.int64]
     """(N,) before scaling and cropping, in pixels."""
 
     heights: NDArray[np.int64]
     face_images: NDArray[np.int64]
-    """(F,) row of the image in which each face is, ascending."""
+    """(F,) row of each face's image, ascending."""
 
     face_boxes: NDArray[np.int64]
-    """(F, 4) left, top, right, bottom in the crop's pixels, right and bottom excluded."""
+    """(F, 4) left, top, right, bottom in pixels of the crop; right and bottom are exclusive."""
 
     slices: Mapping[str, NDArray[np.bool_]]
-    """(N,) whether an image belongs, by the slice's name; WITH_FACE is one of them."""
+    """(N,) membership by slice; includes WITH_FACE."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetDistance:
-    """A distance of two sets of images: rFID."""
+    """The rFID: Frechet distance of references and reconstructions."""
 
     value: float
     evaluator: str
-    """Library, network and weights: numbers of two evaluators do not compare."""
+    """Library, network and weights; distances by different evaluators are not comparable."""
 
     count: int
-    """Images of each set; to be printed with the value."""
+    """Number of images in each set; always printed with the value."""
 
     @property
     def comparable(self) -> bool:
-        """Whether there are enough images to set it beside numbers of others."""
-        return self.count >= COMPARABLE_FROM
+        """Whether there are enough images for a comparison with published numbers."""
+        return self.count >= MIN_COMPARABLE_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,54 +113,56 @@ class Summary:
 
     mean: float
     low: float
-    """NaN, as `high`, where no interval is known: of fewer than two images with finite values."""
+    """NaN, like `high`, if fewer than two images have a finite value."""
 
     high: float
     count: int
-    """Values that the mean is of; 0: the mean is NaN."""
+    """Number of averaged values; if it is 0, the mean is NaN."""
 
     num_infinite: int
-    """Values left out because they are infinite: PSNR of identical images. If all are, the mean is
-    infinite too."""
+    """Number of infinite values (PSNR of identical images), which are not averaged. If all values
+    are infinite, so is the mean."""
 
     @property
     def has_interval(self) -> bool:
-        """Whether it is known how sure the mean is."""
+        """Whether the interval is known."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointResult:
-    """What one checkpoint made of the images."""
+    """Results of one checkpoint."""
 
     name: str
-    """Short and unlike the others': the column's head."""
+    """Short unique name: the heading of its column."""
 
     source: str
-    """Path or address, as it was set."""
+    """Configured path or address."""
 
     weights_sha256: str
     values: Mapping[str, Floats]
-    """(N,) by keys of IMAGE_METRICS, those measured; NaN where undefined."""
+    """(N,) by measured key of IMAGE_METRICS; NaN where undefined."""
 
     face_values: Mapping[str, Floats]
-    """(F,) by keys of FACE_METRICS, those measured; NaN where undefined."""
+    """(F,) by measured key of FACE_METRICS; NaN where undefined."""
 
     codebook: CodebookStatistics
     rfid: Mapping[str, SetDistance]
-    """By group, ALL and slices; empty if it was left out."""
+    """By group: ALL and the slices; empty if rFID is not measured."""
 
     summaries: Mapping[str, Mapping[str, Summary]]
-    """By group, then by metric: ALL, each slice, and FACE_BOXES if faces were looked for."""
+    """By group (ALL, each slice, and FACE_BOXES if faces are detected), then by metric."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """The mean of `after - before` over the same images, with its 95 % bootstrap interval."""
+    """Mean of `after - before` over the same images, with its 95 % bootstrap interval."""
 
     before: str
+    """Name of the first checkpoint."""
+
     after: str
-    """Names of the checkpoints."""
+    """Name of the later checkpoint."""
 
     group: str
     metric: str
@@ -171,56 +172,56 @@ class Difference:
 
     @property
     def is_certain(self) -> bool:
-        """Whether there is an interval, and it leaves out 0."""
+        """Whether the interval is known and excludes 0."""
         return self.change.low > 0 or self.change.high < 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeptPicture:
-    """An image to look at, and what each checkpoint made of it."""
+    """An image kept to look at, with its reconstruction by each checkpoint."""
 
     row: int
-    """In the image table."""
+    """Row in the image table."""
 
     reasons: tuple[str, ...]
-    """Why it was kept: `fixed`, `face`, `worst METRIC`, `best METRIC`, `gained METRIC`,
-    `lost METRIC`. Best and worst are by the last checkpoint, gained and lost by last and first."""
+    """`fixed` (a sample of all), `face`, `worst METRIC`, `best METRIC`, `gained METRIC`,
+    `lost METRIC`. Best and worst are of the last checkpoint, gained and lost from first to last."""
 
     original: NDArray[np.uint8]
-    """(H, W, 3), the crop that the models saw."""
+    """(H, W, 3) crop that the models encoded."""
 
     reconstructions: Mapping[str, NDArray[np.uint8]]
-    """(H, W, 3) by the checkpoint's name."""
+    """(H, W, 3) by name of the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What could not be measured."""
+    """A metric, slice or picture that is missing, and why."""
 
     metric: str
-    """Key of METRICS; `faces`; `slice NAME`; or `picture KEY`."""
+    """A key of METRICS, `faces`, `slice NAME` or `picture KEY`."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """All that one evaluation found."""
+    """All results of an evaluation."""
 
     dataset: DatasetFacts
     images: ImageTable
     checkpoints: tuple[CheckpointResult, ...]
-    """In the order given; the first is what the others are compared with."""
+    """In the configured order; the others are compared with the first."""
 
     evaluators: Mapping[str, str]
-    """Network and weights of those image metrics that have some, by the metric's name."""
+    """Network and weights by image metric, for those that have a network."""
 
     differences: tuple[Difference, ...]
     left_out: tuple[LeftOut, ...]
     pictures: tuple[KeptPicture, ...]
 
     def group_sizes(self) -> dict[str, int]:
-        """Images of ALL and of each slice, faces of FACE_BOXES, in the order of tables."""
+        """Count the images of ALL and of each slice, and the faces of FACE_BOXES."""
         sizes = {ALL: self.dataset.num_images}
         sizes |= {name: int(rows.sum()) for name, rows in self.images.slices.items()}
         if self.dataset.faces_looked_for:

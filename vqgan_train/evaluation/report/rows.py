@@ -1,4 +1,4 @@
-"""An evaluation as the rows of tables, the first of each being its head."""
+"""Turns an evaluation into the rows of its CSV files; the first row of each is the head."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,25 +6,28 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vqgan_train.evaluation.report.results import ALL, CheckpointResult, Evaluation, Summary
+from vqgan_train.evaluation.report.results import ALL, CheckpointResult, Evaluation, Floats, Summary
 
 SLICE_PREFIX = "slice:"
-"""Before a slice's name in the head of images.csv; values have `CHECKPOINT:METRIC`."""
+"""Prefix of slices in the head of images.csv; values are `CHECKPOINT:METRIC`."""
 
 CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
 
 IMAGES_HEAD = "number,key,source,"
-"""How images.csv begins."""
+"""Start of every images.csv, by which a folder is recognised as an evaluation's."""
 
 BOX = ("left", "top", "right", "bottom")
 
+SUMMARY_HEAD = (
+    "checkpoint", "compared_with", "group", "metric", "value", "low", "high", "count",
+    "num_infinite", "share_better", "evaluator", "comparable",
+)  # fmt: skip
 
-def image_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
-    """images.csv: a row an image."""
-    table = found.images
-    faces = np.bincount(table.face_images, minlength=len(table.keys)).tolist()
+
+def image_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
+    """Return the rows of images.csv, one per image."""
+    table = evaluation.images
     columns: dict[str, Sequence[Any]] = {
         "number": table.numbers.tolist(),
         "key": table.keys,
@@ -32,97 +35,96 @@ def image_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
         "caption": table.captions,
         "width": table.widths.tolist(),
         "height": table.heights.tolist(),
-        "faces": faces,
+        "faces": np.bincount(table.face_images, minlength=len(table.keys)).tolist(),
         **{SLICE_PREFIX + name: rows.astype(int).tolist() for name, rows in table.slices.items()},
-        **_value_columns({c.name: c.values for c in found.checkpoints}),
+        **_value_columns({c.name: c.values for c in evaluation.checkpoints}),
     }
-    return _by_row(columns)
+    return [list(columns), *zip(*columns.values(), strict=True)]
 
 
-def face_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
-    """faces.csv: a row a face, `row` being its image's in images.csv."""
-    columns: dict[str, Sequence[Any]] = {"row": found.images.face_images.tolist()}
-    columns |= {name: found.images.face_boxes[:, i].tolist() for i, name in enumerate(BOX)}
-    columns |= _value_columns({c.name: c.face_values for c in found.checkpoints})
-    return _by_row(columns)
+def face_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
+    """Return the rows of faces.csv, one per face; `row` is the image's row in images.csv."""
+    table = evaluation.images
+    columns: dict[str, Sequence[Any]] = {
+        "row": table.face_images.tolist(),
+        **{name: table.face_boxes[:, index].tolist() for index, name in enumerate(BOX)},
+        **_value_columns({c.name: c.face_values for c in evaluation.checkpoints}),
+    }
+    return [list(columns), *zip(*columns.values(), strict=True)]
 
 
-def _value_columns(
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]],
-) -> dict[str, Sequence[Any]]:
+def _value_columns(values: Mapping[str, Mapping[str, Floats]]) -> dict[str, Sequence[Any]]:
     return {
-        f"{name}:{metric}": own.tolist()
-        for name, of_metric in values.items()
-        for metric, own in of_metric.items()
+        f"{name}:{metric}": column.tolist()
+        for name, of_checkpoint in values.items()
+        for metric, column in of_checkpoint.items()
     }
 
 
-def _by_row(columns: Mapping[str, Sequence[Any]]) -> Iterable[Mapping[str, Any]]:
-    yield {name: name for name in columns}  # the head
-    for row in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, row, strict=True))
+def summary_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
+    """Return the rows of summary.csv, one per number of the table."""
+    yield SUMMARY_HEAD
+    for cells in _summary_cells(evaluation):
+        yield [_empty_if_nan(cells.get(name, "")) for name in SUMMARY_HEAD]
 
 
-def summary_rows(found: Evaluation) -> Iterable[Mapping[str, Any]]:
-    """summary.csv: a row a number of the table."""
-    head = (
-        "checkpoint", "compared_with", "group", "metric", "value", "low", "high", "count",
-        "num_infinite", "share_better", "evaluator", "comparable",
-    )  # fmt: skip
-    yield {name: name for name in head}
-    empty: dict[str, Any] = dict.fromkeys(head, "")
-    for checkpoint in found.checkpoints:
+def _summary_cells(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
+    """Yield the cells of each row of summary.csv by column."""
+    for checkpoint in evaluation.checkpoints:
+        of_checkpoint = {"checkpoint": checkpoint.name}
         for group, summaries in checkpoint.summaries.items():
-            of_group = empty | {"checkpoint": checkpoint.name, "group": group}
+            of_group = of_checkpoint | {"group": group}
             for metric, summary in summaries.items():
-                by = {"evaluator": found.evaluators.get(metric.removeprefix("face_"), "")}
-                yield of_group | {"metric": metric} | by | _cells(summary)
+                evaluator = evaluation.evaluators.get(metric.removeprefix("face_"), "")
+                yield of_group | {"metric": metric, "evaluator": evaluator} | _interval(summary)
             if distance := checkpoint.rfid.get(group):
-                cells = asdict(distance) | {"comparable": int(distance.comparable)}
-                yield of_group | {"metric": "rfid"} | _empty_for_nan(cells)
-        for metric, value in _of_all_tokens(checkpoint).items():
-            rated: dict[str, Any] = {"checkpoint": checkpoint.name, "group": ALL, "metric": metric}
-            yield empty | rated | {"value": value}
-    yield from (empty | changed for changed in _changes_of_sets(found))
-    for difference in found.differences:
-        named: dict[str, Any] = {
+                comparable = {"comparable": int(distance.comparable)}
+                yield of_group | {"metric": "rfid"} | asdict(distance) | comparable
+        for metric, value in codebook_values(checkpoint).items():
+            yield of_checkpoint | {"group": ALL, "metric": metric, "value": value}
+    yield from _changes_without_interval(evaluation)
+    for difference in evaluation.differences:
+        yield {
             "checkpoint": difference.after,
             "compared_with": difference.before,
             "group": difference.group,
             "metric": difference.metric,
-            **_empty_for_nan({"share_better": difference.share_better}),
+            "share_better": difference.share_better,
+            **_interval(difference.change),
         }
-        yield empty | named | _cells(difference.change)
 
 
-def _of_all_tokens(checkpoint: CheckpointResult) -> dict[str, float]:
+def codebook_values(checkpoint: CheckpointResult) -> dict[str, float]:
+    """Return the codebook's statistics by metric, in the order of tables."""
     return {metric: getattr(checkpoint.codebook, metric) for metric in CODEBOOK_METRICS}
 
 
-def _changes_of_sets(found: Evaluation) -> Iterable[dict[str, Any]]:
-    """Of numbers that no image has by itself; they have no interval."""
-    before, *later = found.checkpoints
+def _changes_without_interval(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
+    """Yield the changes of rFID and codebook use, which have no value per image to resample."""
+    before, *later = evaluation.checkpoints
     for after in later:
         changes = [
             (group, "rfid", distance.value - before.rfid[group].value)
             for group, distance in after.rfid.items()
             if group in before.rfid
         ]
-        was, now = _of_all_tokens(before), _of_all_tokens(after)
-        changes += [(ALL, metric, now[metric] - was[metric]) for metric in now]
+        old_values, new_values = codebook_values(before), codebook_values(after)
+        changes += [(ALL, name, new_values[name] - old_values[name]) for name in new_values]
         for group, metric, value in changes:
-            named = {"checkpoint": after.name, "compared_with": before.name, "group": group}
-            yield named | {"metric": metric} | _empty_for_nan({"value": value})
+            yield {
+                "checkpoint": after.name,
+                "compared_with": before.name,
+                "group": group,
+                "metric": metric,
+                "value": value,
+            }
 
 
-def _cells(summary: Summary) -> dict[str, Any]:
-    plain = _empty_for_nan(asdict(summary))
-    return {"value": plain.pop("mean"), **plain}
+def _interval(summary: Summary) -> dict[str, Any]:
+    cells = asdict(summary)
+    return {"value": cells.pop("mean"), **cells}
 
 
-def _empty_for_nan(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """What is not known is no number; spreadsheets take `nan` for a word."""
-    return {
-        name: "" if isinstance(value, float) and math.isnan(value) else value
-        for name, value in cells.items()
-    }
+def _empty_if_nan(value: Any) -> Any:
+    """Replace NaN by an empty cell, because spreadsheets read `nan` as text."""
+    return "" if isinstance(value, float) and math.isnan(value) else value

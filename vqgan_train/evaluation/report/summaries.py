@@ -1,4 +1,4 @@
-"""From values of images to means of groups, and to differences of checkpoints."""
+"""Computes the means of groups and the differences of checkpoints from the values of images."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,18 +18,18 @@ from vqgan_train.evaluation.report.results import (
 )
 
 Values = Mapping[str, Floats]
-"""Of images or faces, by metric."""
+"""Values of images or faces by metric."""
 
 
 class Measured(NamedTuple):
-    """What was measured of one checkpoint."""
+    """Measured values of one checkpoint."""
 
     name: str
     values: Values
-    """(N,)."""
+    """(N,) values of images."""
 
     face_values: Values
-    """(F,)."""
+    """(F,) values of faces."""
 
 
 SEED = 0
@@ -39,10 +39,10 @@ SEED = 0
 class _Group(NamedTuple):
     name: str
     rows: NDArray[np.bool_]
-    """Of images, or of faces."""
+    """Membership of images, or of faces."""
 
     images: NDArray[np.int64] | None
-    """(rows,) the image of each face; None: rows are images."""
+    """(F,) image of each face; None if the rows are images."""
 
     def summaries(self, columns: Floats, resamples: int) -> list[Summary]:
         chosen = columns[self.rows]
@@ -88,7 +88,7 @@ def differences_of(
 
 
 def _share_better(metric: str, changes: Floats) -> float:
-    """Of the pairs that can be compared at all; two infinite PSNRs are neither better nor worse."""
+    """Return the share of improved pairs; pairs of two infinite PSNRs are not counted."""
     compared = changes[~np.isnan(changes)]
     better = compared > 0 if METRICS[metric].higher_is_better else compared < 0
     return float(better.mean()) if len(better) else float("nan")

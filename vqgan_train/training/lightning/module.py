@@ -17,8 +17,9 @@ from vqgan_train.losses import (
     find_lpips_weights,
     no_reduction,
 )
-from vqgan_train.metrics.codebook import codebook_use, token_counts
-from vqgan_train.metrics.validation import IMAGE_METRICS, ImageMetric, add_up, image_metrics, means
+from vqgan_train.metrics.codebook import codebook_statistics, token_counts
+from vqgan_train.metrics.images import ImageMetric
+from vqgan_train.metrics.validation import SIGNED_METRICS, add_up, means, validation_metrics
 from vqgan_train.models import VQGAN, PatchDiscriminator, recompute_activations
 from vqgan_train.system.errors import ShardError
 
@@ -86,7 +87,7 @@ class VQGANModule(LightningModule):
         lpips_weights: str | None = None,
         recompute: bool = False,
         shares_adaptive_weight: bool = False,
-        validation_metrics: Sequence[str] = tuple(IMAGE_METRICS),
+        validation_metrics: Sequence[str] = tuple(SIGNED_METRICS),
         alexnet_weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class VQGANModule(LightningModule):
                 find_lpips_weights(VGG16, self.lpips_weights, "loss.lpips_weights")
             )
         if not self._image_metrics:
-            self._image_metrics = image_metrics(self.validation_metrics, self.alexnet_weights)
+            self._image_metrics = validation_metrics(self.validation_metrics, self.alexnet_weights)
 
     def setup(self, stage: str) -> None:
         """Load the weights of LPIPS and of the metrics, unless the stage is prediction."""
@@ -258,14 +259,14 @@ class VQGANModule(LightningModule):
             *(f"val/{metric}" for metric in self.validation_metrics),
         )
         results = [*(loss / num_images for loss in losses), *means(measured, counts)]
-        use = codebook_use(self._sum_over_ranks(self._token_counts))
+        codebook = codebook_statistics(self._sum_over_ranks(self._token_counts))
         self.log_dict(
             {
                 **dict(zip(names, results, strict=True)),
-                "val/codebook/used": use.used,
-                "val/codebook/dead": use.dead,
-                "val/codebook/perplexity": use.perplexity,
-                "val/codebook/entropy": use.entropy_bits,
+                "val/codebook/used": codebook.codes_used,
+                "val/codebook/dead": codebook.dead_codes,
+                "val/codebook/perplexity": codebook.perplexity,
+                "val/codebook/entropy": codebook.entropy_bits,
             },
             logger=False,  # callbacks/metrics_log.py logs them at the number of optimizer steps
         )

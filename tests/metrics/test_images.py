@@ -1,4 +1,4 @@
-"""Metrics of each image: the libraries' own values, image by image, on real photos."""
+"""Image metrics equal the libraries' values on real photos."""
 
 import warnings
 
@@ -18,8 +18,8 @@ from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.images.transforms import to_uint8
 from vqgan_train.losses import ALEXNET, LPIPS, VGG16, find_lpips_weights
 from vqgan_train.metrics.images import (
-    PLAIN_METRICS,
-    SMALLEST_IMAGE_PX,
+    MIN_IMAGE_PX,
+    PIXEL_METRICS,
     ImageMetric,
     lpips_of,
     lpips_with_alexnet,
@@ -40,9 +40,15 @@ def blurred(photos: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, ImageMetric]:
     return {
-        **PLAIN_METRICS,
-        "lpips_vgg": lpips_of(LPIPS(find_lpips_weights(VGG16))),
-        "lpips_alex": lpips_of(lpips_with_alexnet(find_lpips_weights(ALEXNET))),
+        **PIXEL_METRICS,
+        "lpips_vgg": lpips_of(LPIPS(find_lpips_weights())),
+        "lpips_alex": lpips_of(
+            lpips_with_alexnet(
+                find_lpips_weights(
+                    ALEXNET,
+                )
+            )
+        ),
     }
 
 
@@ -82,7 +88,7 @@ def test_lpips_is_that_of_torchmetrics_with_the_same_weights(
 
 
 def _torchmetrics_lpips(network: str, patch: pytest.MonkeyPatch) -> torch.nn.Module:
-    """Its linear heads, and the convolutions that it would download put in their place."""
+    """Build torchmetrics' LPIPS with our convolutions instead of those it would download."""
     from torchmetrics.functional.image import lpips as module
 
     original = module._get_tv_model_features
@@ -154,7 +160,7 @@ def test_an_image_has_the_same_values_alone_as_in_a_batch(
 
 
 def test_the_smallest_image_is_measured(metrics: dict[str, ImageMetric]) -> None:
-    one, other = torch.randint(0, 256, (2, 1, 3, SMALLEST_IMAGE_PX, SMALLEST_IMAGE_PX)).byte()
+    one, other = torch.randint(0, 256, (2, 1, 3, MIN_IMAGE_PX, MIN_IMAGE_PX)).byte()
     assert all(values.isfinite().all() for values in measure(metrics, one, other).values())
 
 

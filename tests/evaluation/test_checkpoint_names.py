@@ -1,8 +1,8 @@
-"""Names of checkpoints: short, and different."""
+"""Names of checkpoints are short and unique."""
 
 import pytest
 
-from vqgan_train.evaluation.checkpoint_names import checkpoint_names
+from vqgan_train.evaluation.evaluate import checkpoint_names
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
-"""Which pictures are kept: each for a reason that holds."""
+"""Pictures are kept for reasons that hold."""
 
 import numpy as np
 from tiny_evaluations import tiny_evaluation
 
-from vqgan_train.evaluation.kept_pictures import choose_pictures
-from vqgan_train.evaluation.report.summaries import Measured
+from vqgan_train.evaluation.kept_pictures import select_pictures
 
 FOUND = tiny_evaluation(images=40)
-BEFORE, AFTER = (Measured(c.name, c.values, c.face_values) for c in FOUND.checkpoints)
+BEFORE, AFTER = FOUND.checkpoints
 
 
 def rows_of(chosen: dict[int, tuple[str, ...]], reason: str) -> set[int]:
@@ -15,7 +14,7 @@ def rows_of(chosen: dict[int, tuple[str, ...]], reason: str) -> set[int]:
 
 
 def test_best_and_worst_are_so_in_the_metrics_own_direction() -> None:
-    chosen = choose_pictures(FOUND.images, [BEFORE, AFTER], each=3)
+    chosen = select_pictures(FOUND.images, [BEFORE, AFTER], each=3)
     ssim, lpips = AFTER.values["ssim"], AFTER.values["lpips_vgg"]
     assert rows_of(chosen, "worst ssim") == set(np.argsort(ssim)[:3].tolist())
     assert rows_of(chosen, "best ssim") == set(np.argsort(-ssim)[:3].tolist())
@@ -26,7 +25,7 @@ def test_best_and_worst_are_so_in_the_metrics_own_direction() -> None:
 
 
 def test_fixed_ones_are_spread_and_faces_have_faces() -> None:
-    chosen = choose_pictures(FOUND.images, [AFTER], each=4)
+    chosen = select_pictures(FOUND.images, [AFTER], each=4)
     assert rows_of(chosen, "fixed") == {0, 10, 20, 30}
     assert rows_of(chosen, "face") <= set(FOUND.images.face_images.tolist())
     assert len(rows_of(chosen, "face")) == 4
@@ -36,6 +35,5 @@ def test_fixed_ones_are_spread_and_faces_have_faces() -> None:
 
 def test_few_images_are_all_that_there_is() -> None:
     found = tiny_evaluation(images=2)
-    measured = [Measured(c.name, c.values, c.face_values) for c in found.checkpoints]
-    assert set(choose_pictures(found.images, measured, each=5)) == {0, 1}
-    assert choose_pictures(found.images, measured, each=0) == {}
+    assert set(select_pictures(found.images, found.checkpoints, each=5)) == {0, 1}
+    assert select_pictures(found.images, found.checkpoints, each=0) == {}

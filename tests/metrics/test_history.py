@@ -1,4 +1,4 @@
-"""The diagrams of a run."""
+"""Reading a run's metrics.csv and drawing its curves."""
 
 from pathlib import Path
 
@@ -10,18 +10,43 @@ from tiny_runs import tiny_config
 
 from vqgan_train.config import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.metrics.history import (
-    MOST_POINTS,
+    MAX_POINTS,
+    METRICS_FILE,
     PANELS,
     draw_curves,
     numbers,
     read_rows,
+    rows_beside,
     write_curves,
 )
 from vqgan_train.training.train import train
 
 
+def test_a_row_that_a_crash_cut_off_and_empty_cells_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / METRICS_FILE
+    assert read_rows(file) == []
+    file.write_text("step,val/psnr\n0,20.5\n1,\n2,2")
+    assert numbers(read_rows(file)) == [{"step": 0.0, "val/psnr": 20.5}, {"step": 1.0}]
+
+
+def test_the_run_of_a_checkpoint_is_found_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / METRICS_FILE).write_text("step,val/psnr\n0,20.5\n")
+    checkpoint = tmp_path / "checkpoints" / "best.ckpt"
+    assert rows_beside(str(checkpoint)) == [{"step": 0.0, "val/psnr": 20.5}]
+    assert rows_beside(str(tmp_path / "exports" / "x" / "model.safetensors")) == []
+    for address in ("https://host.example/best.ckpt", "hf://user/repo/best.ckpt"):
+        assert rows_beside(address) == []
+
+
+def test_what_is_no_runs_table_is_none(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    (tmp_path / "metrics.csv").write_text("name,value\nloss,low\n")
+    assert rows_beside(str(checkpoint)) == []
+    assert rows_beside("/last.ckpt") == []
+
+
 def run_of(steps: int) -> list[dict[str, float]]:
-    """Rows of training metrics a step, and of validation every tenth."""
+    """Return rows with training metrics at every step and validation at every tenth."""
     rows = [{"step": float(step), "train/loss/pixel": 1 / (step + 1)} for step in range(steps)]
     for row in rows[::10]:
         row |= {"val/loss/pixel": 2 / (row["step"] + 1), "val/psnr": 20 + row["step"] / steps}
@@ -58,7 +83,7 @@ def test_a_long_series_is_drawn_pale_with_means_over_it() -> None:
     assert figure is not None
     pale, means = figure.axes[0].lines
     assert len(np.asarray(pale.get_ydata())) == 3000
-    assert np.asarray(means.get_ydata()) == pytest.approx(np.full(MOST_POINTS, 0.5))
+    assert np.asarray(means.get_ydata()) == pytest.approx(np.full(MAX_POINTS, 0.5))
 
 
 def test_what_is_not_finite_leaves_a_gap(tmp_path: Path) -> None:
@@ -85,6 +110,6 @@ def test_all_that_validation_logs_has_a_direction_and_is_drawn(tmp_path: Path) -
     logged = numbers(read_rows(tmp_path / "run" / "metrics.csv"))[-1]
     measured = {name for name in logged if name.startswith("val/")} - {"val/seconds"}
     assert measured == set(HIGHER_IS_BETTER)
-    # What is left over says again what `used` and `perplexity` do.
+    # The other two repeat what `used` and `perplexity` show.
     drawn = {name for panel in PANELS for name in panel.lines}
     assert measured - drawn == {"val/codebook/dead", "val/codebook/entropy"}

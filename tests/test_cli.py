@@ -377,7 +377,7 @@ def test_ctrl_c_ends_with_130_and_the_run_goes_on_from_there(tmp_path: Path) -> 
     process = python_m(*on, cwd=tmp_path)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert f"going on from step {reached}" in out
+    assert f"resuming at step {reached}" in out
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert steps == list(range(reached + 2))

@@ -11,9 +11,8 @@ from pytorch_lightning import Trainer
 from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
-from vqgan_train.system.errors import CheckpointError
+from vqgan_train.system.errors import CheckpointError, RunFolderError
 from vqgan_train.training.lightning.checkpoint_io import AtomicCheckpointIO
-from vqgan_train.training.run.folder import RunFolderError
 from vqgan_train.training.setup.data import build_data
 from vqgan_train.training.train import train
 
@@ -100,7 +99,6 @@ def test_a_hostile_checkpoint_is_not_gone_on_from(
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     torch.save({**load(last), "more": Shell()}, last)
     config = tiny_config(tmp_path, "run.max_steps=6")
-    config.run.output_dir = str(tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(RunFolderError, match="cannot be read, and there is nothing else"):
         train(config)

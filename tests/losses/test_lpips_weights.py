@@ -280,7 +280,7 @@ def test_a_torch_file_without_vgg16_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"found nothing there\. Accepted:"):
+    with pytest.raises(lpips_files.LpipsWeightsError, match=r"found nothing there\. Accepted:"):
         find_lpips_weights(tmp_path / "absent.pth")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from vqgan_train.system.errors import LaunchError
-from vqgan_train.system.processes import find_launch, rank_of, settle_world
+from vqgan_train.system.processes import find_launch, rank_of, resolve_world_size
 
 
 def torchrun(nodes: int, processes: int, rank: int = 0) -> dict[str, str]:
@@ -54,7 +54,7 @@ def sbatch(nodes: int, tasks: int) -> dict[str, str]:
 def test_what_was_started_is_taken(
     environment: dict[str, str], devices: int | str, nodes: int | str, settled: tuple[int, int]
 ) -> None:
-    assert settle_world(environment, devices, nodes, devices_here=4) == settled
+    assert resolve_world_size(environment, devices, nodes, devices_here=4) == settled
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_contradiction_is_refused_with_both_numbers(
     environment: dict[str, str], devices: int | str, nodes: int | str, message: str
 ) -> None:
     with pytest.raises(LaunchError, match=f"(?s){message}"):
-        settle_world(environment, devices, nodes, devices_here=4)
+        resolve_world_size(environment, devices, nodes, devices_here=4)
 
 
 def test_ranks_are_counted_by_who_started_them() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from vqgan_train.config.checks import as_list, require, require_at_least
+from vqgan_train.config.checks import Frozen, as_list, require, require_at_least
 
 
 class Sampling(Enum):
@@ -18,7 +18,7 @@ class Sampling(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class DataConfig:
+class DataConfig(Frozen):
     """WebDataset shards and what becomes of an image in them."""
 
     train_shards: Any
@@ -78,8 +78,9 @@ class DataConfig:
     """Unreadable samples, as a fraction of all, at which the run stops. 0: at the first."""
 
     def __post_init__(self) -> None:
-        self.train_shards = None if self.train_shards is None else as_list(self.train_shards)
-        self.val_shards = None if self.val_shards is None else as_list(self.val_shards)
+        for name in ("train_shards", "val_shards"):
+            shards = getattr(self, name)
+            object.__setattr__(self, name, None if shards is None else as_list(shards))
         require_at_least(1, data__batch_size=self.batch_size, data__image_size=self.image_size)
         require_at_least(0, data__num_workers=self.num_workers)
         require_at_least(1, data__attempts=self.attempts)

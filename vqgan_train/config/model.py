@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import Frozen, require, require_at_least
 
 GROUP_NORM_CHANNELS = 32
 
 
 @dataclass(kw_only=True, slots=True)
-class ArchitectureConfig:
+class ArchitectureConfig(Frozen):
     """The tokenizer's shape; taming's name of each setting is in brackets."""
 
     channels: int
@@ -74,7 +74,7 @@ class ArchitectureConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Frozen):
     """The PatchGAN discriminator."""
 
     channels: int
@@ -92,7 +92,7 @@ class DiscriminatorConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class ModelConfig:
+class ModelConfig(Frozen):
     """The networks and where their weights come from."""
 
     init_from: str | None
@@ -127,7 +127,7 @@ class AdaptiveWeightScope(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class LossConfig:
+class LossConfig(Frozen):
     """What is minimised; taming's name of each setting is in brackets."""
 
     perceptual_weight: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import Frozen, require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
 from vqgan_train.config.trainer import (
@@ -41,7 +41,7 @@ class WandbMode(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class RunConfig:
+class RunConfig(Frozen):
     """One run: where it lives, how long it takes, what it keeps."""
 
     output_dir: str | None
@@ -113,7 +113,7 @@ class RunConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class OptimConfig:
+class OptimConfig(Frozen):
     """Adam, over generator and discriminator at once."""
 
     learning_rate: float
@@ -155,7 +155,7 @@ class OptimConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class WandbConfig:
+class WandbConfig(Frozen):
     """Weights & Biases."""
 
     project: str
@@ -178,14 +178,14 @@ class WandbConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class LoggerConfig:
+class LoggerConfig(Frozen):
     """Where metrics go besides metrics.csv, which is always written."""
 
     wandb: WandbConfig | None
 
 
 @dataclass(kw_only=True, slots=True)
-class Config:
+class Config(Frozen):
     """Everything one training run is made from."""
 
     run: RunConfig

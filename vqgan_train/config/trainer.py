@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import Frozen, require, require_at_least
 
 
 class ValidationMetric(Enum):
@@ -103,7 +103,7 @@ class MemoryFormat(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class TrainerConfig:
+class TrainerConfig(Frozen):
     """The machine."""
 
     accelerator: Accelerator

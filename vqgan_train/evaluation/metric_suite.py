@@ -76,8 +76,8 @@ def set_up(
         The instruments, and what had to be left out.
 
     Raises:
-        LpipsWeightsError, InceptionWeightsError: a file that was set is of another kind.
-        FileNotFoundError, CheckpointError: it is not there.
+        LpipsWeightsError, InceptionWeightsError, CheckpointError: a configured file is missing or
+            of another kind.
     """
     left_out: list[LeftOut] = []
     images, evaluators = _image_metrics(wanted, files, device, left_out)

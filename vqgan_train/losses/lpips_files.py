@@ -110,12 +110,11 @@ def read_weights_file(network: LpipsNetwork, path: Path, setting: str) -> Weight
         setting: Where it was given, for the message.
 
     Raises:
-        FileNotFoundError: `path` is not a file.
-        LpipsWeightsError: `path` is a file of another kind, or a damaged one.
+        LpipsWeightsError: `path` is not a file, a file of another kind, or a damaged one.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise FileNotFoundError(
+        raise LpipsWeightsError(
             f"{setting} is {path}, found {found} there. Accepted: {network.accepted}."
         )
     try:

@@ -50,8 +50,7 @@ def find_weights(network: LpipsNetwork, path: Path | None, setting: str) -> Weig
         setting: Where `path` was given, or can be, for messages.
 
     Raises:
-        FileNotFoundError: `path` is not a file.
-        LpipsWeightsError: `path` is a file of another kind, or a damaged one.
+        LpipsWeightsError: `path` is not a file, a file of another kind, or a damaged one.
         LpipsWeightsNotFoundError: No `path`, nothing in the cache, and no source could be reached.
     """
     if path is not None:

@@ -51,7 +51,7 @@ def image_metrics(names: Sequence[str], alexnet_weights: Path | None) -> dict[st
 
     Raises:
         LpipsWeightsNotFoundError: there is no way to get them.
-        LpipsWeightsError, FileNotFoundError: the file is another one, or not there.
+        LpipsWeightsError: the file is missing or holds other weights.
     """
     return {
         name: _lpips_alexnet(alexnet_weights) if name == LPIPS_ALEXNET else IMAGE_METRICS[name]

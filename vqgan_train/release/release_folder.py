@@ -18,7 +18,7 @@ from vqgan_train.release.privacy import public_settings
 from vqgan_train.release.run_records import Records, find_records
 from vqgan_train.release.whole_export import whole_export
 from vqgan_train.system.errors import ExportError
-from vqgan_train.training.run.folder import CONFIG_FILE
+from vqgan_train.training.run.contents import CONFIG_FILE
 
 CARD = "README.md"
 PICTURES = "pictures.png"

@@ -103,7 +103,7 @@ def find_launch(environment: Environment) -> Launch | None:
     return Launch("srun", int(environment["SLURM_STEP_NUM_NODES"]), tasks, SRUN_ADVICE)
 
 
-def settle_world(
+def resolve_world_size(
     environment: Environment, devices: int | str, nodes: int | str, devices_here: int
 ) -> tuple[int, int]:
     """Decide how many processes a node and how many nodes the run has.

@@ -12,7 +12,7 @@ from vqgan_train.system.processes import LOST_RANK, TIME_IS_UP, in_words
 from vqgan_train.training.lightning import launcher
 from vqgan_train.training.lightning.launcher import (
     THREADS_VARIABLE,
-    own_world,
+    restore_process_state,
     share_cores,
     watch_ranks,
 )
@@ -57,7 +57,7 @@ def test_exit_codes_in_words() -> None:
 def test_a_run_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "1")
     before = dict(os.environ)
-    with own_world():
+    with restore_process_state():
         os.environ |= {"LOCAL_RANK": "0", "MASTER_PORT": "2"}
     assert dict(os.environ) == before
 
@@ -68,7 +68,7 @@ def test_ranks_of_a_machine_share_its_cores_during_the_run(
     monkeypatch.delenv(THREADS_VARIABLE, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
     before = torch.get_num_threads()
-    with own_world():
+    with restore_process_state():
         share_cores(4)
         assert (torch.get_num_threads(), os.environ[THREADS_VARIABLE]) == (3, "3")
     assert torch.get_num_threads() == before
@@ -78,7 +78,7 @@ def test_ranks_of_a_machine_share_its_cores_during_the_run(
 def test_a_number_of_threads_that_was_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(THREADS_VARIABLE, "7")
     before = torch.get_num_threads()
-    with own_world():
+    with restore_process_state():
         share_cores(4)
         assert (torch.get_num_threads(), os.environ[THREADS_VARIABLE]) == (before, "7")
 

@@ -13,18 +13,17 @@ from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 from tiny_runs import tiny_config
 
+from vqgan_train.system.errors import RunFolderError
 from vqgan_train.training.run import folder as lock
+from vqgan_train.training.run.contents import checkpoint_times, wandb_id
 from vqgan_train.training.run.folder import (
     OUTPUT_DIR_VARIABLE,
-    RunFolderError,
     claim_folder,
     lock_folder,
     require_named_folder,
     require_space,
     require_unmoved,
-    saved_states,
-    start_folder,
-    wandb_id,
+    write_config,
 )
 from vqgan_train.training.train import train
 
@@ -63,7 +62,7 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path: P
 def test_other_ranks_make_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     claim_folder(None)
-    start_folder(tmp_path / "new", SETTINGS)
+    write_config(tmp_path / "new", SETTINGS)
     wandb_id(tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
@@ -72,16 +71,16 @@ def test_processes_that_the_first_rank_launches_know_its_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = claim_folder(None)
-    start_folder(folder, SETTINGS)
+    write_config(folder, SETTINGS)
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert claim_folder(None) == folder
 
 
 def test_config_yaml_is_whole_or_not_there(tmp_path: Path) -> None:
-    start_folder(tmp_path / "run", SETTINGS)
+    write_config(tmp_path / "run", SETTINGS)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == SETTINGS
     with pytest.raises(yaml.YAMLError):
-        start_folder(tmp_path / "run", {"x": object()})
+        write_config(tmp_path / "run", {"x": object()})
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == SETTINGS
 
 
@@ -127,7 +126,7 @@ def test_what_a_kill_left_behind_is_cleared(tmp_path: Path) -> None:
     left[1].parent.mkdir()
     for file in left:
         file.touch()
-    start_folder(tmp_path, SETTINGS)
+    write_config(tmp_path, SETTINGS)
     assert not any(file.exists() for file in left)
 
 
@@ -152,12 +151,12 @@ def test_a_run_that_was_overtaken_while_it_waited_does_not_start(tmp_path: Path)
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.parent.mkdir()
     last.write_bytes(b"1")
-    saved = saved_states(str(tmp_path))
+    saved = checkpoint_times(tmp_path)
     require_unmoved(tmp_path, saved)
     os.utime(last, ns=(0, 0))
-    with pytest.raises(RunFolderError, match="The same command again goes on from there"):
+    with pytest.raises(RunFolderError, match="The same command again resumes from there"):
         require_unmoved(tmp_path, saved)
-    assert saved_states(None) == []
+    assert checkpoint_times(tmp_path / "none") == []
 
 
 def test_a_job_that_slurm_starts_again_has_to_know_its_folder() -> None:

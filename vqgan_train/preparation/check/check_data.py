@@ -16,6 +16,7 @@ from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.headers import look_at_header, look_at_pixels
 from vqgan_train.preparation.check.shard_check import ShardChecks
 from vqgan_train.shards.naming import expand_shards
+from vqgan_train.system.errors import PreparationError
 from vqgan_train.system.files import write_whole
 
 PROBLEMS_FOUND = 1
@@ -53,11 +54,12 @@ def require_writable(output: str | None) -> None:
     """Refuse a place for the report before hours are spent.
 
     Raises:
+        PreparationError: there is a folder of that name.
         OSError: nothing can be written there.
     """
     if output is not None:
         if Path(output).is_dir():
-            raise IsADirectoryError(f"output={output} is a folder. Name a file in it.")
+            raise PreparationError(f"output={output} is a folder. Name a file in it.")
         with write_whole(Path(f"{output}.probe")):
             pass
         Path(f"{output}.probe").unlink()

@@ -9,8 +9,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vqgan_train.models import PatchDiscriminator
-from vqgan_train.training.run.folder import RunFolderError, differences, different_settings
+from vqgan_train.system.errors import RunFolderError
 from vqgan_train.training.run.logs import RankLog
+from vqgan_train.training.run.settings_comparison import differences, different_settings
 
 OF_A_MACHINE = re.compile(
     r"data\.(train_shards|val_shards|cache_dir|cache_gb|num_workers)$|model\.init_from$"

@@ -1,40 +1,31 @@
-"""The process a run happens in: its log, its devices, where its code came from."""
+"""Checkpoint files and the step counter, as Lightning writes and restores them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vqgan_train.checkpoint import write_atomically
-from vqgan_train.system.errors import CheckpointError
+from vqgan_train.training.run.saved_state import read_state
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints: a crash leaves a whole file, and reading one runs nothing."""
+    """Writes checkpoints whole or not at all, and runs nothing that a checkpoint names."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write beside, sync, rename."""
+        """Write beside the target, sync, rename over it."""
         write_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read tensors and plain values.
+        """Read tensors and plain values onto the CPU.
 
         Raises:
-            CheckpointError: the file holds something else, which is not run.
+            CheckpointError: the file is missing, damaged, or not written by a run.
         """
-        try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"{path} holds more than tensors and plain values, so a run does not go on from "
-                f"it. To start from its weights, set model.init_from={path}."
-            ) from error
-        return content
+        return read_state(Path(path))
 
 
 def set_clock(trainer: Trainer, step: int) -> None:

@@ -171,7 +171,7 @@ def _follow(parent: int) -> None:
 
 
 @contextmanager
-def own_world() -> Iterator[None]:
+def restore_process_state() -> Iterator[None]:
     """Leave the process as it was: in a sweep, the next run in it starts ranks of its own."""
     before = {name: os.environ.get(name) for name in VARIABLES}
     threads = torch.get_num_threads()

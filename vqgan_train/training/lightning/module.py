@@ -109,7 +109,7 @@ class VQGANModule(LightningModule):
 
         Raises:
             LpipsWeightsNotFoundError: there is no way to get them.
-            LpipsWeightsError, FileNotFoundError: a file that was set is another one, or not there.
+            LpipsWeightsError: a configured file is missing or holds other weights.
         """
         if not self.objective.lpips.is_loaded:
             self.objective.lpips.load_weights(find_lpips_weights(self.lpips_weights))

@@ -1,8 +1,10 @@
 """conf/ and the schema: every file composes, every setting is read, every mistake is refused."""
 
 import inspect
+import pickle
 import re
-from dataclasses import asdict, fields, is_dataclass
+from copy import deepcopy
+from dataclasses import FrozenInstanceError, asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -373,6 +375,19 @@ def test_a_config_made_in_python_is_checked_too() -> None:
     config = compose_config()
     with pytest.raises(ConfigError, match=r"optim.learning_rate"):
         type(config.optim)(**{**asdict(config.optim), "learning_rate": -1.0})
+
+
+def test_settings_cannot_be_changed_only_replaced() -> None:
+    config = compose_config("logger=wandb")
+    settings = plain_settings(config)
+    for group in (config, *(getattr(config, field.name) for field in fields(config))):
+        for field in fields(group):
+            with pytest.raises(FrozenInstanceError):
+                setattr(group, field.name, getattr(group, field.name))
+    for copied in (deepcopy(config), pickle.loads(pickle.dumps(config)), replace(config)):
+        assert plain_settings(copied) == settings
+    with pytest.raises(ConfigError, match=r"run.seed is -1"):
+        replace(config.run, seed=-1)
 
 
 def test_settings_survive_their_way_through_yaml() -> None:

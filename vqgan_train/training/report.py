@@ -68,7 +68,7 @@ def scaling_in_words(config: Config) -> str:
 
 @rank_zero_only
 def report(config: Config, run: RunFolder, trainer: Trainer) -> None:
-    """Draw the curves; log the losses before and after, the results' paths, and the next command."""
+    """Draw the curves; log the losses before and after, the results' paths and the next command."""
     folder = run.path
     write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there

@@ -1,9 +1,11 @@
 """The folder of a run: claimed by one, written whole."""
 
+import errno
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from vqgan_train.training.run import folder as lock
 from vqgan_train.training.run.contents import checkpoint_times, wandb_id
 from vqgan_train.training.run.folder import (
     OUTPUT_DIR_VARIABLE,
+    RunFolder,
     claim_folder,
     lock_folder,
     require_named_folder,
@@ -25,6 +28,7 @@ from vqgan_train.training.run.folder import (
     require_unmoved,
     write_config,
 )
+from vqgan_train.training.run.logs import RankLog
 from vqgan_train.training.train import train
 
 SETTINGS: dict[str, Any] = {"run": {"max_steps": 4, "seed": 0}}
@@ -165,3 +169,74 @@ def test_a_job_that_slurm_starts_again_has_to_know_its_folder() -> None:
     require_named_folder({"SLURM_RESTART_COUNT": "2"}, "runs/7")
     with pytest.raises(RunFolderError, match=r"again \(2 times so far\).*runs/\$SLURM_JOB_ID"):
         require_named_folder({"SLURM_RESTART_COUNT": "2"}, None)
+
+
+@pytest.fixture
+def rank_log() -> Iterator[RankLog]:
+    log = RankLog()
+    yield log
+    log.close()
+
+
+def run_in(output_dir: str | None) -> RunFolder:
+    return RunFolder(output_dir, resume="auto", parent=None, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("output_dir", [None, "runs/new"])
+def test_a_run_looks_first_and_then_holds_its_folder(
+    tmp_path: Path, rank_log: RankLog, output_dir: str | None
+) -> None:
+    run = run_in(output_dir)
+    assert not list(tmp_path.iterdir())
+    with run.opened(rank_log, num_weights=1):
+        (folder,) = tmp_path.glob("runs/*")
+        assert run.path.absolute() == folder
+        stored = yaml.safe_load((folder / "config.yaml").read_text())
+        assert stored == {"run": {**SETTINGS["run"], "output_dir": str(run.path)}}
+        names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+        assert names == {"config.yaml", ".lock", "logs/rank_0.log"}
+    assert not (folder / ".lock").exists()
+    assert run.settings == SETTINGS
+
+
+def test_a_run_does_not_touch_a_folder_in_which_another_has_saved_since(
+    tmp_path: Path, rank_log: RankLog
+) -> None:
+    run = run_in("run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"1")
+    with (
+        pytest.raises(RunFolderError, match="The same command again resumes from there"),
+        run.opened(rank_log, num_weights=1),
+    ):
+        pass
+    assert [file for file in (tmp_path / "run").rglob("*") if file.is_file()] == [last]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            r"=run cannot be written \(No space left",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "run/images/x"), "run/images/x"),
+    ],
+)
+def test_an_error_of_writing_into_the_folder_names_it(
+    rank_log: RankLog, error: OSError, message: str
+) -> None:
+    with (
+        pytest.raises(RunFolderError, match=message),
+        run_in("run").opened(rank_log, num_weights=1),
+    ):
+        raise error
+
+
+def test_an_error_about_another_file_stays_what_it_is(rank_log: RankLog) -> None:
+    with (
+        pytest.raises(FileNotFoundError),
+        run_in("run").opened(rank_log, num_weights=1),
+    ):
+        Path("/nowhere/of/ours").read_text()

@@ -46,8 +46,8 @@ def read_state(path: Path) -> dict[str, Any]:
         ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values, so a run does not resume from it; "
-            f"nothing in it was run. {advice}"
+            f"{path} holds more than tensors and plain values, so a run does not resume from it, "
+            f"and nothing was run. {advice}"
         ) from error
     # Damage may show as nearly anything, deep in zipfile and torch.
     except Exception as error:

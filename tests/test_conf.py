@@ -274,7 +274,7 @@ MISTAKES = {
     "run.log_every_steps=0": "run.log_every_steps is 0",
     "run.num_pictures=0": "run.num_pictures is 0",
     "run.val_metrics=[psnr,fid]": "expected one of [psnr, ssim, lpips_alexnet]",
-    "run.best_metric=val/loss/perceptua": "Did you mean val/loss/perceptual? Those that can be are",
+    "run.best_metric=val/loss/perceptua": "Did you mean val/loss/perceptual? It can be one of",
     "run.best_metric=train/loss/pixel": "run.best_metric is 'train/loss/pixel', which no valid",
     "data.batch_size=0": "data.batch_size is 0",
     "data.num_workers=-1": "data.num_workers is -1; it must be at least 0",
@@ -328,9 +328,9 @@ MISTAKES = {
     # in contradiction
     "run.best_metric=val/ssim run.val_metrics=[psnr]": "run.best_metric is val/ssim, but "
     "run.val_metrics=[psnr] leaves it out. Add ssim to run.val_metrics, or choose by another.",
-    "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200; what is "
-    "uploaded is last.ckpt, which run.checkpoint_every_steps=150 writes: take a multiple",
-    "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt brings its weights along",
+    "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200, but last.ckpt, "
+    "which is uploaded, is written every run.checkpoint_every_steps=150: take a multiple",
+    "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt provides the weights",
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
     "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",

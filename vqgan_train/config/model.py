@@ -125,8 +125,9 @@ class AdaptiveWeightScope(Enum):
     """Images whose gradients balance the adversarial term with the reconstruction.
 
     per_rank: each rank's own batch, as in the original, so that accumulating batches gives the
-    same result as more ranks. mean: the batches of all ranks, whose gradients are averaged first, so that
-    all ranks use the weight of one large batch; accumulated batches are still balanced one by one.
+    same result as more ranks. mean: the batches of all ranks, whose gradients are averaged first,
+    so that all ranks use the weight of one large batch; accumulated batches are still balanced one
+    by one.
     """
 
     per_rank = "per_rank"

@@ -18,7 +18,7 @@ from vqgan_train.system.process_group import GONE, is_of_lost_rank
 
 
 def configure_logging() -> None:
-    """Send the first rank's log to the terminal, and silence Lightning's advice that does not apply.
+    """Send the first rank's log to the terminal, and silence advice that does not apply.
 
     Other ranks only show their errors.
     """

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ def compare_batches(
     def run(dtype: torch.dtype | None, *settings: str) -> Batch:
         torch.manual_seed(0)
         config = make_config(model, shape, *settings)
-        config.model.init_from = str(checkpoint)
+        config = replace(config, model=replace(config.model, init_from=str(checkpoint)))
         module = build_module(config).train()
         initialise(module, config)
         module.discriminator_warmup_end_step = 0

@@ -1,6 +1,7 @@
 """What a person types, and what they are answered."""
 
 import csv
+import errno
 import os
 import signal
 import subprocess
@@ -314,17 +315,88 @@ def test_unreadable_images_only(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_defect_of_ours_keeps_its_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def main_with(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, job: Callable[[Config], object] | None = None
 ) -> None:
-    def broken(config: object) -> None:
-        torch.zeros(2) + torch.zeros(3)
-
-    monkeypatch.setattr(entry, "_train", broken)
+    """Run the command on a tiny run, or with another job in place of training."""
+    if job is not None:
+        monkeypatch.setattr(entry, "_train", job)
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.setattr(sys, "argv", ["vqgan_train", *tiny(tmp_path)])
-    with pytest.raises(RuntimeError, match="size of tensor a"):
-        entry.main()
+    monkeypatch.setattr(sys, "argv", ["vqgan_train", *tiny(folder)])
+    entry.main()
+
+
+def add_wrong_shapes(config: Config) -> None:
+    torch.zeros(2) + torch.zeros(3)
+
+
+def parse_no_number(config: Config) -> None:
+    int("x")
+
+
+def read_a_file_of_ours(config: Config) -> None:
+    Path("/nowhere/of/ours.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("job", "error"),
+    [
+        (add_wrong_shapes, RuntimeError),
+        (parse_no_number, ValueError),
+        (read_a_file_of_ours, FileNotFoundError),
+    ],
+)
+def test_a_defect_of_ours_keeps_its_traceback(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    job: Callable[[Config], None],
+    error: type[Exception],
+) -> None:
+    with pytest.raises(error):
+        main_with(monkeypatch, tmp_path, job)
+
+
+def test_an_error_about_a_configured_path_names_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(config: Config) -> None:
+        (Path(config.run.output_dir or "") / "a" / "b").write_text("")
+
+    with pytest.raises(SystemExit) as ended:
+        main_with(monkeypatch, tmp_path, write)
+    assert ended.value.code == USER_ERROR
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert f"run.output_dir={tmp_path / 'run'}: No such file or directory: {tmp_path}/run/a" in err
+
+
+WRITERS = {
+    "config.yaml": "yaml.safe_dump",
+    "metrics.csv": "csv.DictWriter.writerow",
+    "pictures": "PIL.Image.Image.save",
+    "checkpoints": "torch.save",
+}
+"""What the files of a run are written with."""
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_told_in_words(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    writer: str,
+) -> None:
+    def fill(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tiny_overrides(tmp_path)  # its pictures are written first
+    monkeypatch.setattr(WRITERS[writer], fill)
+    with pytest.raises(SystemExit) as ended:
+        main_with(monkeypatch, tmp_path)
+    assert ended.value.code == USER_ERROR
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert f"run.output_dir={tmp_path / 'run'} cannot be written (No space left on device" in err
 
 
 def python_m(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
@@ -377,7 +449,7 @@ def test_ctrl_c_ends_with_130_and_the_run_goes_on_from_there(tmp_path: Path) -> 
     process = python_m(*on, cwd=tmp_path)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert f"going on from step {reached}" in out
+    assert f"resuming at step {reached}" in out
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert steps == list(range(reached + 2))

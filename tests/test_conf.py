@@ -1,8 +1,10 @@
 """conf/ and the schema: every file composes, every setting is read, every mistake is refused."""
 
 import inspect
+import pickle
 import re
-from dataclasses import asdict, fields, is_dataclass
+from copy import deepcopy
+from dataclasses import FrozenInstanceError, asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -272,7 +274,7 @@ MISTAKES = {
     "run.log_every_steps=0": "run.log_every_steps is 0",
     "run.num_pictures=0": "run.num_pictures is 0",
     "run.val_metrics=[psnr,fid]": "expected one of [psnr, ssim, lpips_alexnet, lpips_alex]",
-    "run.best_metric=val/loss/perceptua": "Did you mean val/loss/perceptual? Those that can be are",
+    "run.best_metric=val/loss/perceptua": "Did you mean val/loss/perceptual? It can be one of",
     "run.best_metric=train/loss/pixel": "run.best_metric is 'train/loss/pixel', which no valid",
     "data.batch_size=0": "data.batch_size is 0",
     "data.num_workers=-1": "data.num_workers is -1; it must be at least 0",
@@ -326,9 +328,9 @@ MISTAKES = {
     # in contradiction
     "run.best_metric=val/ssim run.val_metrics=[psnr]": "run.best_metric is val/ssim, but "
     "run.val_metrics=[psnr] leaves it out. Add ssim to run.val_metrics, or choose by another.",
-    "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200; what is "
-    "uploaded is last.ckpt, which run.checkpoint_every_steps=150 writes: take a multiple",
-    "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt brings its weights along",
+    "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200, but last.ckpt, "
+    "which is uploaded, is written every run.checkpoint_every_steps=150: take a multiple",
+    "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt provides the weights",
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
     "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",
@@ -362,7 +364,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: str, message: str) 
 
 def test_every_check_of_the_schema_has_a_mistake_above() -> None:
     checked: set[str] = set()
-    for name in ("data", "model", "run", "validation"):  # other commands have tests of their own
+    for name in ("data", "model", "run", "trainer"):  # other commands have tests of their own
         source = (PACKAGE / "config" / f"{name}.py").read_text()
         checked |= {name.replace("__", ".") for name in re.findall(r"(\w+__\w+)=", source)}
         checked |= set(re.findall(r'f?"([a-z_]+(?:\.[a-z_]+)+) is (?:\{|empty)', source))
@@ -375,6 +377,19 @@ def test_a_config_made_in_python_is_checked_too() -> None:
     config = compose_config()
     with pytest.raises(ConfigError, match=r"optim.learning_rate"):
         type(config.optim)(**{**asdict(config.optim), "learning_rate": -1.0})
+
+
+def test_settings_cannot_be_changed_only_replaced() -> None:
+    config = compose_config("logger=wandb")
+    settings = plain_settings(config)
+    for group in (config, *(getattr(config, field.name) for field in fields(config))):
+        for field in fields(group):
+            with pytest.raises(FrozenInstanceError):
+                setattr(group, field.name, getattr(group, field.name))
+    for copied in (deepcopy(config), pickle.loads(pickle.dumps(config)), replace(config)):
+        assert plain_settings(copied) == settings
+    with pytest.raises(ConfigError, match=r"run.seed is -1"):
+        replace(config.run, seed=-1)
 
 
 def test_settings_survive_their_way_through_yaml() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_runs import load, rows, tiny_config
 
-from vqgan_train.training.run.folder import RunFolderError
+from vqgan_train.system.errors import RunFolderError
 from vqgan_train.training.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -70,8 +70,8 @@ def test_a_disk_that_is_full_is_said_before_the_run_and_in_it(
     with pytest.raises(RunFolderError, match=r"The checkpoints of this run take .* GB left"):
         train(tiny_config(small_disk))
 
-    monkeypatch.setattr("vqgan_train.training.train.require_space", lambda *_, **__: None)
-    with pytest.raises(OSError, match=r"No space left on device: .*\.ckpt"):
+    monkeypatch.setattr("vqgan_train.training.run.folder.require_space", lambda *_, **__: None)
+    with pytest.raises(RunFolderError, match=r"No space left on device: .*\.ckpt"):
         train(tiny_config(small_disk))
     assert load(last)["global_step"] == 2
     assert torch.equal(

@@ -103,7 +103,7 @@ def test_the_command_launches_two_ranks_by_itself(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("To go on:") == 1
+    assert finished.stdout.count("To train longer:") == 1
     assert [row["step"] for row in metrics(tmp_path / "run")] == ["0", "1", "2", "3", "4"]
 
 

@@ -11,10 +11,14 @@ import pytest
 from tiny_runs import assert_equal, load, rows, tiny_config, write_shard
 
 from vqgan_train.checkpoint import save_atomically
-from vqgan_train.system.errors import CheckpointError, ConfigError, ShardError
-from vqgan_train.training.run.folder import RunFolderError
+from vqgan_train.system.errors import CheckpointError, ConfigError, RunFolderError, ShardError
 from vqgan_train.training.run.start import ANEW, RunStart
-from vqgan_train.training.setup.quantities import images_a_step, last_step, learning_rate
+from vqgan_train.training.setup.quantities import (
+    images_per_step,
+    last_step,
+    learning_rate,
+    resolve,
+)
 from vqgan_train.training.train import train
 
 BY_IMAGES = ("run.max_steps=null", "run.max_images=4")
@@ -79,7 +83,7 @@ def test_part_2_goes_on_in_its_own_folder_without_part_1(
     gone.rename(parts / "part1" / "checkpoints" / "last.ckpt")
     trainer = train(part(parts, "part2b", given[0], "run.max_steps=4"))
     assert trainer is not None
-    assert "going on from step 3 of" in capsys.readouterr().out
+    assert "resuming at step 3 from" in capsys.readouterr().out
     last = load(parts / "part2b" / "checkpoints" / "last.ckpt")["vqgan_train"]
     assert last["parent"]["source"] == str(gone)
 
@@ -111,12 +115,12 @@ def test_part_2_is_of_the_same_data_and_networks(part1: Path, tmp_path: Path) ->
 
 
 def test_images_are_counted_in_whole_steps() -> None:
-    config = tiny_config_of("data.batch_size=4", "optim.accumulate_batches=3", *BY_IMAGES)
-    assert images_a_step(config) == 12
+    twelve = ("data.batch_size=4", "optim.accumulate_batches=3", *BY_IMAGES)
     for images, steps in ((12, 1), (23, 1), (24, 2), (2_268_720, 189_060)):
-        config.run.max_images = images
+        config = tiny_config_of(*twelve, f"run.max_images={images}")
+        assert images_per_step(config) == 12
         assert last_step(config, ANEW) == steps
-    config.run.max_steps = 100
+    config = tiny_config_of(*twelve, "run.max_images=2_268_720", "run.max_steps=100")
     assert last_step(config, ANEW) == 100
     behind = RunStart(False, Path("x"), 50, {"position": 2_268_720 - 25}, None)
     assert last_step(config, behind) == 52
@@ -157,7 +161,7 @@ def test_part_2_that_died_before_its_first_checkpoint_keeps_what_was_best_of_it(
 
 def tiny_config_of(*overrides: str) -> Any:
     shards = ("data.train_shards=t.tar", "data.val_shards=v.tar")
-    return tiny_config(Path(os.devnull).parent, *shards, *overrides)
+    return resolve(tiny_config(Path(os.devnull).parent, *shards, *overrides))
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pytorch_lightning import Trainer
 from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
-from vqgan_train.system.errors import CheckpointError
+from vqgan_train.config import plain_settings
+from vqgan_train.system.errors import CheckpointError, RunFolderError
 from vqgan_train.training.lightning.checkpoint_io import AtomicCheckpointIO
-from vqgan_train.training.run.folder import RunFolderError
 from vqgan_train.training.setup.data import build_data
 from vqgan_train.training.train import train
 
@@ -100,7 +101,6 @@ def test_a_hostile_checkpoint_is_not_gone_on_from(
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     torch.save({**load(last), "more": Shell()}, last)
     config = tiny_config(tmp_path, "run.max_steps=6")
-    config.run.output_dir = str(tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(RunFolderError, match="cannot be read, and there is nothing else"):
         train(config)
@@ -147,6 +147,22 @@ def test_a_finished_run_has_nothing_left_to_do(finished: Path) -> None:
     before = rows(finished)
     assert train(tiny_config(finished.parent)) is None
     assert rows(finished) == before
+
+
+def test_the_settings_stay_as_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(tmp_path, "run.output_dir=null", "run.max_steps=1")
+    before = plain_settings(config)
+    train(config)
+    assert plain_settings(config) == before
+    assert (before["run"]["output_dir"], before["trainer"]["devices"]) == (None, "auto")
+    (folder,) = Path("runs").iterdir()
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    assert written["run"]["output_dir"] == str(folder)
+    assert (written["trainer"]["devices"], written["trainer"]["num_nodes"]) == (1, 1)
+    assert load(folder / "checkpoints" / "last.ckpt")["vqgan_train"]["config"] == written
 
 
 def test_starting_from_a_checkpoint_takes_its_weights_only(finished: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From the shell to a checked Config, and from an error to a page a person can use."""
+"""From the command line to checked settings, and from an error to words that a user can act on."""
 
 import difflib
 import os
@@ -16,28 +16,40 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vqgan_train.config import Settings, config_dir, register_schema, setting_names, to_config
+from vqgan_train.config import (
+    Settings,
+    config_dir,
+    plain_settings,
+    register_schema,
+    setting_names,
+    to_config,
+)
 from vqgan_train.system.errors import LostRankError, UserError
 from vqgan_train.system.launch import rank_of
+from vqgan_train.system.path_errors import explain_path_error
 from vqgan_train.system.processes import INTERRUPTED, LOST_RANK, USER_ERROR
 
 WANDB_ERRORS = "wandb.errors"
+"""Module of W&B's errors, which is not imported just to name them."""
 
 
 class OverrideError(UserError):
-    """The command line itself is at fault."""
+    """The command line contradicts itself."""
+
+
+class PathError(UserError):
+    """A configured path cannot be read or written."""
 
 
 def run_command(config_name: str, schema: type[Settings], job: Callable[[Settings], None]) -> None:
-    """Compose the config from conf/ and the command line, check it, and do the job with it.
+    """Compose the settings from conf/ and the command line, check them, and do the job with them.
 
-    Errors that a person can mend are shown without a traceback and end the process with exit code
-    2.
+    Errors that the user can fix are shown without a traceback and end the process with exit code 2.
 
     Args:
-        config_name: the command's file in conf/.
-        schema: the dataclass of its settings.
-        job: what to do with them.
+        config_name: name of the command's file in conf/.
+        schema: dataclass of the command's settings.
+        job: called with the settings.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema(schema)
@@ -45,7 +57,9 @@ def run_command(config_name: str, schema: type[Settings], job: Callable[[Setting
     def run_job(composed: DictConfig) -> None:
         # Inside of Hydra as well, which would print the overrides first.
         with _errors_explained(schema):
-            job(to_config(composed, schema))
+            config = to_config(composed, schema)
+            with configured_paths_named(config):
+                job(config)
 
     # Hydra names its job after the function's module.
     run_job.__module__ = "vqgan_train"
@@ -77,8 +91,29 @@ def _errors_explained(schema: type) -> Iterator[None]:
         sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
 
 
+@contextmanager
+def configured_paths_named(config: object) -> Iterator[None]:
+    """Name the setting where a configured path cannot be read or written, or a disk is full.
+
+    Other OSErrors pass unchanged: they are defects of ours.
+
+    Raises:
+        PathError: the path of a setting, a file inside of it, or the cache is at fault.
+    """
+    try:
+        yield
+    except OSError as error:
+        explanation = explain_path_error(error, plain_settings(config))
+        if explanation is None:
+            raise
+        raise PathError(explanation) from error
+
+
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
-    """Make values literal that Hydra's grammar refuses: braces, `=` in file names and the like.
+    """Quote values that Hydra's grammar refuses: braces, `=` in file names and the like.
+
+    Every override is parsed here to see whether it has to be quoted, and once more by Hydra, which
+    takes only text: the overrides of its command line are `sys.argv`.
 
     Raises:
         OverrideError: a setting is given twice, as happens when the shell expands {00..99} itself.
@@ -114,16 +149,16 @@ def _quote(argument: str, parser: OverridesParser, schema: type) -> str:
 
 
 def _is_number(setting: str, schema: type) -> bool:
-    return _kinds(setting, schema)[0] in (int, float)
+    return _types_of(setting, schema)[0] in (int, float)
 
 
-def _kinds(setting: str, schema: type) -> tuple[Any, ...]:
-    """The type of a setting; where it may be null, NoneType as well."""
-    kinds: tuple[Any, ...] = (schema,)
+def _types_of(setting: str, schema: type) -> tuple[Any, ...]:
+    """List the types that a setting may have; NoneType is among them if it may be null."""
+    types: tuple[Any, ...] = (schema,)
     for part in setting.lstrip("+").split("."):
-        hint = get_type_hints(kinds[0]).get(part, object)
-        kinds = getattr(hint, "__args__", (hint,))
-    return kinds
+        hint = get_type_hints(types[0]).get(part, object)
+        types = getattr(hint, "__args__", (hint,))
+    return types
 
 
 def _literal(text: str) -> str:
@@ -135,22 +170,22 @@ def _is_list(value: str) -> bool:
 
 
 def _literal_list(value: str) -> str:
-    """Quote each element of a list; a comma inside braces does not end one."""
+    """Quote each element of a list; a comma inside braces does not end an element."""
     elements = re.findall(r"(?:\{[^{}]*\}|[^,])+", value[1:-1])
     return f"[{','.join(_literal(element.strip()) for element in elements)}]"
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error is about what was given, as all that we define are, not a defect of ours."""
+    """Tell an error that the user can fix from a defect of ours."""
     return (
-        isinstance(error, HydraException | OmegaConfBaseException | OSError)
-        or type(error).__module__.startswith(("vqgan_train.", WANDB_ERRORS))
+        isinstance(error, UserError | HydraException | OmegaConfBaseException)
+        or type(error).__module__.startswith(WANDB_ERRORS)
         or _is_from_composing(error)
     )
 
 
 def _is_from_composing(error: Exception) -> bool:
-    """Whether Hydra or OmegaConf raised it, in whatever class: they assert what users may type."""
+    """Tell whether Hydra or OmegaConf raised an error: they use asserts for what users may type."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -159,10 +194,10 @@ def _is_from_composing(error: Exception) -> bool:
 
 
 def explain(error: Exception, schema: type) -> str:
-    """One screen on what was set, what was found, what to change."""
+    """Describe an error of the user on one screen: what was set, what was found, what to change."""
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in '\w+')", str(cause))
-    if unknown:
+    if unknown and not isinstance(error, UserError):
         return _explain_unknown(unknown[1], error, schema)
     if isinstance(cause, MissingMandatoryValue):
         name = cause.full_key
@@ -179,21 +214,21 @@ def explain(error: Exception, schema: type) -> str:
             "the group first: logger=wandb."
         )
     if type(error).__module__.startswith(WANDB_ERRORS):
-        return f"W&B did not start ({error}). Mend that, or take logger.wandb.mode=offline."
+        return f"W&B did not start ({error}). Fix that, or take logger.wandb.mode=offline."
     return _without_traceback(str(cause))
 
 
 def _expected(setting: str, schema: type) -> str:
-    kinds = _kinds(setting, schema)
-    words = {bool: "true or false", int: "a whole number", float: "a number"}.get(kinds[0])
-    return f" Give {words}{' or null' if type(None) in kinds else ''}." if words else ""
+    types = _types_of(setting, schema)
+    words = {bool: "true or false", int: "a whole number", float: "a number"}.get(types[0])
+    return f" Give {words}{' or null' if type(None) in types else ''}." if words else ""
 
 
 def _without_traceback(message: str) -> str:
-    """What an error of a loader process said, before torch wrapped it into its traceback."""
+    """Return the message of an error from a loader process, which torch wraps in its traceback."""
     if "\nOriginal Traceback" not in message:
         return message
-    # The frames are indented, the error is not; the last traceback is of what came of the others.
+    # The frames are indented, the error is not. The last traceback is that of the error raised.
     lines = message.rsplit("Traceback (most recent call last):", 1)[1].splitlines()[1:]
     first = next(n for n, line in enumerate(lines) if not line.startswith(" "))
     return "\n".join(lines[first:]).split(": ", 1)[-1].strip()

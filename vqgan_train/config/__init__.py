@@ -1,7 +1,7 @@
-"""Every setting there is: its type, its meaning, its unit and its range.
+"""All settings: type, meaning, unit and range of each.
 
-Values are in conf/*.yaml, never here. `slots=True` matters: without it Hydra takes a misspelt key
-in silence.
+Their values are in conf/*.yaml, never here. Every class has `slots=True`, because without it Hydra
+silently accepts a misspelt key.
 """
 
 from vqgan_train.config.checks import (

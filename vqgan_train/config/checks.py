@@ -1,9 +1,9 @@
-"""How a setting is refused."""
+"""Checked, unchangeable settings: how they are made from what Hydra composed, and refused."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -13,6 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 from vqgan_train.system.errors import ConfigError
 
 
+class Frozen:
+    """Base of settings whose fields are assigned once.
+
+    Not `dataclass(frozen=True)`: OmegaConf makes such a schema read-only before Hydra merges the
+    YAML files into it, so that nothing composes.
+    """
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(self, name):
+            raise FrozenInstanceError(f"{name} cannot be changed; use dataclasses.replace")
+        object.__setattr__(self, name, value)
+
+
 def require(holds: bool, message: str) -> None:
     """Raise ConfigError with the message unless the condition holds."""
     if not holds:
@@ -20,7 +35,7 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_at_least(minimum: float, **values: float | None) -> None:
-    """Require each value that is set to reach a minimum; `__` in a name stands for a dot."""
+    """Require each value, unless it is null, to reach a minimum; `__` in a name means a dot."""
     for name, value in values.items():
         key = name.replace("__", ".")
         require(
@@ -29,10 +44,10 @@ def require_at_least(minimum: float, **values: float | None) -> None:
 
 
 def as_size(name: str, value: Any) -> tuple[int, int]:
-    """Pixels as height and width: one number for a square, or two.
+    """Return height and width in pixels, from one number for a square, or from two.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the value is neither.
     """
     sides = [value, value] if isinstance(value, int) else value
     require(
@@ -46,17 +61,17 @@ def as_size(name: str, value: Any) -> tuple[int, int]:
 
 
 def as_list(paths: Any) -> list[str]:
-    """One path or pattern, or several, as a list."""
+    """Return one path or pattern, or several of them, as a list."""
     several = isinstance(paths, Sequence | set) and not isinstance(paths, str)
     return [str(path) for path in paths] if several else [str(paths)]
 
 
 Settings = TypeVar("Settings")
-"""The dataclass of a command's settings."""
+"""Dataclass of a command's settings."""
 
 
 def config_dir() -> Path:
-    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    """Return the folder of YAML files: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
@@ -72,7 +87,7 @@ def to_config(composed: DictConfig, schema: type[Settings]) -> Settings:
 
     Raises:
         ConfigError: a value is out of range, or two contradict each other.
-        omegaconf.errors.MissingMandatoryValue: a value is still `???`.
+        omegaconf.errors.MissingMandatoryValue: a mandatory value (`???`) was not given.
     """
     try:
         config = OmegaConf.to_object(composed)
@@ -92,7 +107,7 @@ def plain_settings(config: object) -> dict[str, Any]:
 
 
 def setting_names(schema: type, prefix: str = "") -> list[str]:
-    """Dotted names of all settings of a dataclass, groups included."""
+    """List the dotted names of all settings of a dataclass, groups included."""
     names = []
     hints = get_type_hints(schema)
     for field in fields(schema):

@@ -1,4 +1,4 @@
-"""Settings of the data."""
+"""Settings of the training and validation data."""
 
 from __future__ import annotations
 
@@ -7,79 +7,83 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from vqgan_train.config.checks import as_list, require, require_at_least
+from vqgan_train.config.checks import Frozen, as_list, require, require_at_least
 
 
 class Sampling(Enum):
-    """In which way training samples are drawn."""
+    """Way to draw training samples.
+
+    exactly_once: every image once per epoch. with_replacement: every draw is independent.
+    """
 
     exactly_once = "exactly_once"
     with_replacement = "with_replacement"
 
 
 @dataclass(kw_only=True, slots=True)
-class DataConfig:
-    """WebDataset shards and what becomes of an image in them."""
+class DataConfig(Frozen):
+    """WebDataset shards, and the preprocessing of their images."""
 
     train_shards: Any
     """Path, glob or brace pattern of tar files, an address (https://, s3://, ...) or pipe:COMMAND
     with braces, or a list of those. null: the sample photos."""
 
     val_shards: Any
-    """The same for validation. null: the sample photos."""
+    """Validation shards, given like train_shards. null: the sample photos."""
 
     batch_size: int
-    """Images a device and batch."""
+    """Images per device and batch."""
 
     num_workers: int
-    """Loader processes a device. 0: load in the training process."""
+    """Loader processes per device. 0: load in the training process."""
 
     image_size: int
-    """Side of the square that the model sees, in pixels; a multiple of the model's f."""
+    """Side of the square images that the model receives, in pixels; a multiple of the model's f."""
 
     resize: int
     """Length of the shorter side before cropping, in pixels."""
 
     random_crop: bool
-    """Crop training images at random places instead of the centre."""
+    """Crop training images at a random position instead of the centre."""
 
     random_flip: bool
-    """Mirror half of the training images."""
+    """Mirror each training image with probability 1/2."""
 
     sampling: Sampling
-    """exactly_once: each image once an epoch. with_replacement: every draw by itself."""
+    """Way to draw training samples."""
 
     source_weights: Any
-    """with_replacement: how often each pattern of train_shards is drawn from, one number a pattern,
-    in any unit. null: as its number of samples."""
+    """Relative frequency of each pattern of train_shards, for sampling=with_replacement: one number
+    per pattern, in any unit. null: proportional to the numbers of samples."""
 
     shuffle_shards: int | None
-    """Shards whose samples are mixed at a time; so many, and as many more, are on disk of remote
-    ones. null: all."""
+    """Shards whose samples are shuffled together; of remote shards twice as many are on disk. null:
+    all shards."""
 
     shard_lanes: int | None
-    """Lanes that shards are dealt to, so that each machine reads only its share of remote ones:
-    best batch_size x all devices / 8. shuffle_shards must be a multiple. null: every machine reads
-    nearly all."""
+    """Number of groups (lanes) into which shards are dealt, so that each machine downloads only its
+    share of remote shards; best is batch_size x number of all devices / 8. shuffle_shards must be a
+    multiple of it. null: no groups, so every machine downloads nearly all shards."""
 
     cache_dir: str | None
-    """Folder on a disk of each machine for remote shards. null: ~/.cache/vqgan_train/shards."""
+    """Folder for downloaded shards, on each machine. null: ~/.cache/vqgan_train/shards."""
 
     cache_gb: float
-    """What remote shards may take there, in 10^9 bytes."""
+    """Maximum size of the downloaded shards in cache_dir, in 10^9 bytes."""
 
     stall_seconds: float
-    """How long a remote source may send nothing, or next to nothing, before it is asked again."""
+    """Seconds without data, or with next to none, after which a download is tried again."""
 
     attempts: int
-    """How often a remote source is asked before its shard counts as dead, its samples as bad."""
+    """Tries per download; then the shard counts as dead, and its samples as unreadable."""
 
     max_bad_fraction: float
-    """Unreadable samples, as a fraction of all, at which the run stops. 0: at the first."""
+    """Fraction of unreadable samples among all at which the run stops. 0: at the first one."""
 
     def __post_init__(self) -> None:
-        self.train_shards = None if self.train_shards is None else as_list(self.train_shards)
-        self.val_shards = None if self.val_shards is None else as_list(self.val_shards)
+        for name in ("train_shards", "val_shards"):
+            shards = getattr(self, name)
+            object.__setattr__(self, name, None if shards is None else as_list(shards))
         require_at_least(1, data__batch_size=self.batch_size, data__image_size=self.image_size)
         require_at_least(0, data__num_workers=self.num_workers)
         require_at_least(1, data__attempts=self.attempts)

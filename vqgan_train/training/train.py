@@ -1,6 +1,4 @@
-"""Fine-tune, or train, one VQGAN."""
-
-import os
+"""Fine-tune, or train from scratch, one VQGAN."""
 
 import wandb
 from pytorch_lightning import Callback, Trainer, seed_everything
@@ -11,89 +9,58 @@ from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.launcher import follow_first_rank, restore_process_state
 from vqgan_train.training.lightning.loggers import WandbRun
 from vqgan_train.training.lightning.module import VQGANModule
-from vqgan_train.training.report import announce, num_weights, report, report_finished
-from vqgan_train.training.run.folder import (
-    claim_folder,
-    lock_folder,
-    require_named_folder,
-    require_space,
-    require_unmoved,
-    saved_states,
-    start_folder,
-)
-from vqgan_train.training.run.logs import (
-    RankLog,
-    configure_logging,
-    lost_ranks_named,
-    open_first,
-    rank_log,
-)
-from vqgan_train.training.run.start import RunStart, find_start
-from vqgan_train.training.setup.data import build_data
-from vqgan_train.training.setup.networks import build_module, initialise
-from vqgan_train.training.setup.quantities import devices_and_nodes, last_step
-from vqgan_train.training.setup.trainer import (
-    build_trainer,
-    rank_command,
-    require_machine,
-    require_wandb,
-)
+from vqgan_train.training.report import announce, report, report_finished
+from vqgan_train.training.run.folder import RunFolder
+from vqgan_train.training.run.logs import RankLog, configure_logging, lost_ranks_named, rank_log
+from vqgan_train.training.run.start import RunStart
+from vqgan_train.training.setup.data import open_data
+from vqgan_train.training.setup.networks import build_module, initialise, num_weights
+from vqgan_train.training.setup.quantities import last_step, resolve
+from vqgan_train.training.setup.trainer import build_trainer
 
 
 def train(config: Config) -> Trainer | None:
-    """Train as the config says; leave everything in the run's folder.
+    """Train as configured; leave checkpoints, metrics and pictures in the run's folder.
 
-    What can fail for a reason that a person can mend fails before the folder is made.
+    Errors that the user can fix are raised before the run folder is created.
 
     Returns:
-        The trainer at the end of the run, whose `lightning_module` is what was trained; None if the
-        run had made all its steps before.
+        The trainer at the end of the run, whose `lightning_module` holds the trained networks; None
+        if the run had already made all its steps.
+
+    Raises:
+        UserError: settings, data, checkpoint, folder or machine do not allow the run.
     """
     configure_logging()
-    with restore_process_state(), rank_log() as own_log:
+    with restore_process_state(), rank_log() as log:
         follow_first_rank()
-        return _train(config, own_log)
+        return _train(config, log)
 
 
-def _train(config: Config, own_log: RankLog) -> Trainer | None:
-    config.trainer.devices, config.trainer.num_nodes = devices_and_nodes(config)
-    require_machine(config.trainer)
-    require_wandb(config.logger.wandb)
+def _train(config: Config, log: RankLog) -> Trainer | None:
+    config = resolve(config)
     seed_everything(config.run.seed, verbose=False)
-    run, given = config.run, plain_settings(config)
-    require_named_folder(os.environ, run.output_dir)
-    saved = saved_states(run.output_dir)
-    start = find_start(run.output_dir, run.resume, run.parent, given)
-    data = build_data(config)
-    data.prepare_data()
-    data.require_readable()
-    if start.data is not None:
-        data.load_state_dict(start.data)
-        data.compare_validation(start.data)
-    max_steps = last_step(config, start)
+    run = RunFolder(
+        config.run.output_dir,
+        resume=config.run.resume,
+        parent=config.run.parent,
+        settings=plain_settings(config),
+    )
+    data = open_data(config, run.start)
+    max_steps = last_step(config, run.start)
     module = build_module(config)
-    if start.checkpoint is None:
+    if run.start.checkpoint is None:
         initialise(module, config)
-    folder = claim_folder(run.output_dir)
-    run.output_dir = str(folder)
-    with lock_folder(folder):
-        require_unmoved(folder, saved)
-        start_folder(folder, plain_settings(config))
-        open_first(own_log, folder)
-        require_space(folder, num_weights(module))
-        trainer = build_trainer(
-            config, folder, start, given, data.description(), own_log, rank_command(folder)
-        )
-        if start.step >= max_steps:
-            finish_uploads(trainer, start.step)
-            report_finished(config, start)
+    with run.opened(log, num_weights(module)):
+        trainer = build_trainer(config, run, max_steps, data.description(), log)
+        if run.start.step >= max_steps:
+            finish_uploads(trainer, run.start.step)
+            report_finished(config, run)
             return None
-        if trainer.is_global_zero:
-            announce(config, trainer, data, module, start)
-        with lost_ranks_named(own_log):
-            make_steps(trainer, module, data, start)
-        if trainer.is_global_zero:
-            report(config, trainer, folder)
+        announce(config, run, trainer, data, module)
+        with lost_ranks_named(log):
+            make_steps(trainer, module, data, run.start)
+        report(config, run, trainer)
     return trainer
 
 
@@ -103,14 +70,14 @@ def make_steps(
     """Make the steps that are left."""
     try:
         if start.checkpoint is None:
-            trainer.validate(module, data, verbose=False)  # what to measure progress against
+            trainer.validate(module, data, verbose=False)  # the baseline that progress is shown on
         trainer.fit(module, data, ckpt_path=start.checkpoint)
     finally:
         close_loggers(trainer)
 
 
 def finish_uploads(trainer: Trainer, step: int) -> None:
-    """Upload what a run could not, that was killed at its very end."""
+    """Upload the last checkpoints of a run that was killed after its last step, before it could."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     for artifacts in (c for c in callbacks if isinstance(c, Artifacts) and trainer.is_global_zero):
         artifacts.finish_interrupted(step)
@@ -118,6 +85,6 @@ def finish_uploads(trainer: Trainer, step: int) -> None:
 
 
 def close_loggers(trainer: Trainer) -> None:
-    """Let W&B finish, so that another run in this process gets a run of its own there."""
+    """Finish the W&B run, so that another run in this process gets one of its own."""
     if any(isinstance(logger, WandbRun) for logger in trainer.loggers):
         wandb.finish()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from vqgan_train.system.errors import RunFolderError
 from vqgan_train.training.callbacks import SameStartCheck
-from vqgan_train.training.run.folder import RunFolderError
 from vqgan_train.training.run.logs import rank_log
 
 SETTINGS: dict[str, Any] = {

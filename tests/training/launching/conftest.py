@@ -89,7 +89,7 @@ def reference(
     command = [*TRAIN, *shards, "run.output_dir=run", "trainer.devices=2"]
     finished = run(command, plain_environment, folder)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert finished.stdout.count("To go on:") == 1, "only the first rank speaks"
+    assert finished.stdout.count("To train longer:") == 1, "only the first rank speaks"
     assert "GLOBAL_RANK" not in finished.stderr
     return folder / "run"
 

@@ -100,7 +100,7 @@ def test_a_job_that_is_preempted_twice(job: Job) -> None:
     said = job.said(disturbed)
     assert said.count("SIGUSR1: saved, and stopped.") == 1
     assert said.count("SIGTERM: saved, and stopped.") == 1
-    assert said.count("going on from step") == 2
+    assert said.count("resuming at step") == 2
     assert "Restarts=2" in job.ask("scontrol", "show", "job", disturbed)
 
     undisturbed = job.submit("undisturbed")

@@ -1,10 +1,12 @@
 """The folder of a run: claimed by one, written whole."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,19 +17,20 @@ from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 from tiny_runs import tiny_config
 
+from vqgan_train.system.errors import RunFolderError
 from vqgan_train.training.run import folder as lock
+from vqgan_train.training.run.contents import checkpoint_times, wandb_id
 from vqgan_train.training.run.folder import (
     OUTPUT_DIR_VARIABLE,
-    RunFolderError,
+    RunFolder,
     claim_folder,
     lock_folder,
     require_named_folder,
     require_space,
     require_unmoved,
-    saved_states,
-    start_folder,
-    wandb_id,
+    write_config,
 )
+from vqgan_train.training.run.logs import RankLog
 from vqgan_train.training.train import train
 
 SETTINGS: dict[str, Any] = {"run": {"max_steps": 4, "seed": 0}}
@@ -65,7 +68,7 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path: P
 def test_other_ranks_make_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     claim_folder(None)
-    start_folder(tmp_path / "new", SETTINGS)
+    write_config(tmp_path / "new", SETTINGS)
     wandb_id(tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
@@ -74,16 +77,16 @@ def test_processes_that_the_first_rank_launches_know_its_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = claim_folder(None)
-    start_folder(folder, SETTINGS)
+    write_config(folder, SETTINGS)
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert claim_folder(None) == folder
 
 
 def test_config_yaml_is_whole_or_not_there(tmp_path: Path) -> None:
-    start_folder(tmp_path / "run", SETTINGS)
+    write_config(tmp_path / "run", SETTINGS)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == SETTINGS
     with pytest.raises(yaml.YAMLError):
-        start_folder(tmp_path / "run", {"x": object()})
+        write_config(tmp_path / "run", {"x": object()})
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == SETTINGS
 
 
@@ -144,7 +147,7 @@ def test_what_a_kill_left_behind_is_cleared(tmp_path: Path) -> None:
     left[1].parent.mkdir()
     for file in left:
         file.touch()
-    start_folder(tmp_path, SETTINGS)
+    write_config(tmp_path, SETTINGS)
     assert not any(file.exists() for file in left)
 
 
@@ -169,12 +172,12 @@ def test_a_run_that_was_overtaken_while_it_waited_does_not_start(tmp_path: Path)
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.parent.mkdir()
     last.write_bytes(b"1")
-    saved = saved_states(str(tmp_path))
+    saved = checkpoint_times(tmp_path)
     require_unmoved(tmp_path, saved)
     os.utime(last, ns=(0, 0))
-    with pytest.raises(RunFolderError, match="The same command again goes on from there"):
+    with pytest.raises(RunFolderError, match="The same command again resumes from there"):
         require_unmoved(tmp_path, saved)
-    assert saved_states(None) == []
+    assert checkpoint_times(tmp_path / "none") == []
 
 
 def test_a_job_that_slurm_starts_again_has_to_know_its_folder() -> None:
@@ -183,3 +186,74 @@ def test_a_job_that_slurm_starts_again_has_to_know_its_folder() -> None:
     require_named_folder({"SLURM_RESTART_COUNT": "2"}, "runs/7")
     with pytest.raises(RunFolderError, match=r"again \(2 times so far\).*runs/\$SLURM_JOB_ID"):
         require_named_folder({"SLURM_RESTART_COUNT": "2"}, None)
+
+
+@pytest.fixture
+def rank_log() -> Iterator[RankLog]:
+    log = RankLog()
+    yield log
+    log.close()
+
+
+def run_in(output_dir: str | None) -> RunFolder:
+    return RunFolder(output_dir, resume="auto", parent=None, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("output_dir", [None, "runs/new"])
+def test_a_run_looks_first_and_then_holds_its_folder(
+    tmp_path: Path, rank_log: RankLog, output_dir: str | None
+) -> None:
+    run = run_in(output_dir)
+    assert not list(tmp_path.iterdir())
+    with run.opened(rank_log, num_weights=1):
+        (folder,) = tmp_path.glob("runs/*")
+        assert run.path.absolute() == folder
+        stored = yaml.safe_load((folder / "config.yaml").read_text())
+        assert stored == {"run": {**SETTINGS["run"], "output_dir": str(run.path)}}
+        names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+        assert names == {"config.yaml", ".lock", "logs/rank_0.log"}
+    assert not (folder / ".lock").exists()
+    assert run.settings == SETTINGS
+
+
+def test_a_run_does_not_touch_a_folder_in_which_another_has_saved_since(
+    tmp_path: Path, rank_log: RankLog
+) -> None:
+    run = run_in("run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"1")
+    with (
+        pytest.raises(RunFolderError, match="The same command again resumes from there"),
+        run.opened(rank_log, num_weights=1),
+    ):
+        pass
+    assert [file for file in (tmp_path / "run").rglob("*") if file.is_file()] == [last]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            r"=run cannot be written \(No space left",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "run/images/x"), "run/images/x"),
+    ],
+)
+def test_an_error_of_writing_into_the_folder_names_it(
+    rank_log: RankLog, error: OSError, message: str
+) -> None:
+    with (
+        pytest.raises(RunFolderError, match=message),
+        run_in("run").opened(rank_log, num_weights=1),
+    ):
+        raise error
+
+
+def test_an_error_about_another_file_stays_what_it_is(rank_log: RankLog) -> None:
+    with (
+        pytest.raises(FileNotFoundError),
+        run_in("run").opened(rank_log, num_weights=1),
+    ):
+        Path("/nowhere/of/ours").read_text()

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.checkpoint import save_atomically
-from vqgan_train.system.errors import CheckpointError
-from vqgan_train.training.run.folder import OUTPUT_DIR_VARIABLE, RunFolderError, start_folder
+from vqgan_train.system.errors import CheckpointError, RunFolderError
+from vqgan_train.training.run.folder import OUTPUT_DIR_VARIABLE, write_config
 from vqgan_train.training.run.start import ANEW, RunStart, find_start
 
 SETTINGS: dict[str, Any] = {
@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path) -> Path:
     """The folder of a run that has written a checkpoint at step 2."""
     folder = tmp_path / "run"
-    start_folder(folder, SETTINGS)
+    write_config(folder, SETTINGS)
     write_checkpoint(folder / "checkpoints" / "last.ckpt", 2)
     return folder
 
@@ -238,7 +238,7 @@ def test_a_parent_is_continued_and_named(run: Path) -> None:
 
 def test_a_checkpoint_of_its_own_comes_before_the_parent(run: Path, tmp_path: Path) -> None:
     settings = changed("run", parent="gone.ckpt")
-    start_folder(tmp_path / "child", settings)
+    write_config(tmp_path / "child", settings)
     parent = {"source": "gone.ckpt", "step": 2, "images": 20, "provenance": {}}
     own = write_checkpoint(Path("child", "checkpoints", "last.ckpt"), 3, parent)
     assert found("child", parent="gone.ckpt", settings=settings) == start_of(own, 3, parent)

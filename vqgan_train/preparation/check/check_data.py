@@ -12,6 +12,7 @@ from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.shard_check import ShardChecks
 from vqgan_train.shards.naming import expand_shards
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
 
 PROBLEMS_FOUND = 1
@@ -41,11 +42,12 @@ def require_writable(output: str | None) -> None:
     """Check before hours of work that the report can be written.
 
     Raises:
-        OSError: `output` is a folder, or no file can be written beside it.
+        UserError: `output` is a folder.
+        OSError: no file can be written beside it.
     """
     if output is not None:
         if Path(output).is_dir():
-            raise IsADirectoryError(f"output={output} is a folder. Name a file in it.")
+            raise UserError(f"output={output} is a folder. Name a file in it.")
         with write_atomically(Path(f"{output}.probe")):
             pass
         Path(f"{output}.probe").unlink()

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from vqgan_train.training.run.folder import best_checkpoint, last_checkpoint
+from vqgan_train.training.run.contents import best_checkpoint, last_checkpoint
 from vqgan_train.training.run.provenance import PROVENANCE
 
 log = logging.getLogger(__name__)

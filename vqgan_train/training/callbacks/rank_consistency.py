@@ -9,8 +9,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vqgan_train.models import PatchDiscriminator
-from vqgan_train.training.run.folder import RunFolderError, differences, different_settings
+from vqgan_train.system.errors import RunFolderError
 from vqgan_train.training.run.logs import RankLog
+from vqgan_train.training.run.settings_comparison import differences, different_settings
 
 # Paths and resources of a machine. That all ranks have the same shards is checked by their
 # fingerprint elsewhere; run.output_dir is compared separately, below.

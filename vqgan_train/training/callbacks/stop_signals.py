@@ -18,7 +18,7 @@ from vqgan_train.system.processes import (
     process_seconds,
 )
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
-from vqgan_train.training.run.folder import mark_stopped
+from vqgan_train.training.run.contents import mark_stopped
 
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,12 @@
 """Writing and reading of checkpoint files, as Lightning's plugin for it."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vqgan_train.checkpoint import save_atomically
-from vqgan_train.system.errors import CheckpointError
+from vqgan_train.training.run.saved_state import read_state
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -21,16 +19,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read tensors and plain values.
+        """Read tensors and plain values onto the CPU.
 
         Raises:
-            CheckpointError: the file holds something else, which is not run.
+            CheckpointError: the file is missing, damaged, or not written by a run.
         """
-        try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"{path} holds more than tensors and plain values, so a run does not go on from "
-                f"it. To start from its weights, set model.init_from={path}."
-            ) from error
-        return content
+        return read_state(Path(path))

@@ -1,8 +1,7 @@
-"""The folder of a run: whose it is, what it holds, and the settings that it was started with."""
+"""The folder of a run: checked before anything is written, then held by one run at a time."""
 
+import errno
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,139 +14,97 @@ import yaml
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.system.errors import UserError
+from vqgan_train.system.errors import RunFolderError
 from vqgan_train.system.files import remove_partial, write_atomically
-from vqgan_train.training.run.logs import is_first_rank
-
-CONFIG_FILE = "config.yaml"
-CURVES_FILE = "curves.png"
-WANDB_ID_FILE = "wandb_id"
-CHECKPOINTS = "checkpoints"
-PICTURES = "images"
-PROFILES = "profile"
-STOPPED_FILE = "stopped"
-"""There if the run saved its state because it was told to stop, and has not gone on since."""
+from vqgan_train.system.path_errors import DISK_FULL, lies_in
+from vqgan_train.training.run.contents import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    STOPPED_FILE,
+    checkpoint_times,
+)
+from vqgan_train.training.run.logs import RankLog, is_first_rank, open_first
+from vqgan_train.training.run.start import find_start
 
 OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
-"""Tells the processes that the first rank launches which folder it chose."""
-
-CHANGEABLE = re.compile(
-    r"(?!run\.(seed|parent)$)(run|trainer|logger)\.|data\.(num_workers|train_shards|val_shards"
-    r"|cache_dir|cache_gb|stall_seconds|attempts)$"
-)
-"""Settings that may differ when a run goes on: how long and where, not what is trained on what.
-
-The seed orders the data: with another one a run would repeat some samples and skip others. Shards
-may have moved; whether they are the same ones is told by their fingerprint.
-"""
+"""Environment variable that tells the ranks which folder the first one chose."""
 
 CHECKPOINTS_AT_ONCE = 3
-BYTES_A_WEIGHT = 12
-"""last, best and one in the making; float32, and Adam's two moments."""
+"""last.ckpt, best.ckpt, and one that is being written."""
 
-DIFFERENCES_SHOWN = 8
+BYTES_PER_WEIGHT = 12
+"""The weight and Adam's two moments, float32."""
 
-
-class RunFolderError(UserError):
-    """The output folder cannot be used; the message says why and what to do."""
-
-
-def last_checkpoint(folder: Path) -> Path:
-    """Where a run keeps its newest state."""
-    return folder / CHECKPOINTS / "last.ckpt"
+LOCK_FILE = ".lock"
+LOCK_SECONDS = 10
+"""Wait for another run to leave the folder: a job that was told to stop may need some seconds."""
 
 
-def best_checkpoint(folder: Path) -> Path:
-    """Where a run keeps its best state."""
-    return folder / CHECKPOINTS / "best.ckpt"
+class RunFolder:
+    """The folder of one run, from the first look at it until the run ends.
 
-
-def holds_run(path: Path) -> bool:
-    """Whether a folder is that of a run; one that is empty or not there is not.
-
-    Raises:
-        RunFolderError: it holds something else.
-    """
-    if not path.exists() or not any(path.iterdir()):
-        return False
-    if not (path / CONFIG_FILE).is_file():
-        raise RunFolderError(
-            f"run.output_dir={path} holds no run of vqgan_train, but "
-            f"{', '.join(sorted(entry.name for entry in path.iterdir())[:5])}. "
-            "Choose another folder."
-        )
-    return True
-
-
-def require_same_run(path: Path, settings: Mapping[str, Any]) -> None:
-    """Check that the run in a folder is the one that the settings describe.
-
-    Raises:
-        RunFolderError: it is another one.
-    """
-    file = path / CONFIG_FILE
-    try:
-        stored = yaml.safe_load(file.read_text())
-    except yaml.YAMLError:
-        stored = None
-    if not isinstance(stored, Mapping):
-        raise RunFolderError(f"{file} holds no settings of a run. Choose another run.output_dir.")
-    advice = "Choose another folder, or set these as they were."
-    require_same_settings(f"run.output_dir={path} holds another run", stored, settings, advice)
-
-
-def require_same_settings(
-    problem: str, stored: Mapping[str, Any], settings: Mapping[str, Any], advice: str
-) -> None:
-    """Check that two runs' settings differ in nothing but what is `CHANGEABLE`.
+    Making the object only reads, so that errors that the user can fix are raised before anything is
+    written. `opened` then takes the folder for this run alone.
 
     Args:
-        problem: the beginning of the message.
-        stored: nested plain values.
-        settings: likewise, of the run that is to go on.
-        advice: the end of the message.
+        output_dir: the configured folder; None: a new one under runs/.
+        resume: `auto`, `never`, or the path of a checkpoint.
+        parent: checkpoint of the run that a new folder continues; None: there is none.
+        settings: nested plain values: all settings of this rank.
 
     Raises:
-        RunFolderError: they do; the message names each with both values.
+        RunFolderError: the folder cannot be used, or the run cannot resume from its checkpoint.
+        CheckpointError: a checkpoint cannot be read or fetched.
     """
-    different = different_settings(stored, settings, CHANGEABLE)
-    if different:
-        raise RunFolderError(f"{problem}:\n{differences(different, 'there', 'now')}\n{advice}")
 
+    def __init__(
+        self, output_dir: str | None, *, resume: str, parent: str | None, settings: dict[str, Any]
+    ) -> None:
+        require_named_folder(os.environ, output_dir)
+        self.settings = settings
+        self._output_dir = output_dir
+        self._path: Path | None = None
+        self._checkpoints = checkpoint_times(Path(output_dir)) if output_dir else []
+        self.start = find_start(output_dir, resume, parent, settings)
+        """The state that the run starts from."""
 
-def different_settings(
-    one: Mapping[str, Any], other: Mapping[str, Any], may_differ: re.Pattern[str]
-) -> dict[str, tuple[Any, Any]]:
-    """Both values of each setting that differs and may not, by its name."""
-    first, second = dict(_leaves(one)), dict(_leaves(other))
-    both = {
-        name: (first.get(name, "absent"), second.get(name, "absent"))
-        for name in sorted(first.keys() | second.keys())
-        if not may_differ.match(name)
-    }
-    return {name: (there, here) for name, (there, here) in both.items() if there != here}
+    @property
+    def path(self) -> Path:
+        """The folder; known once the run is opened."""
+        assert self._path is not None, "the folder is not open yet"
+        return self._path
 
+    @property
+    def stored_settings(self) -> dict[str, Any]:
+        """Settings for config.yaml and checkpoints: those given, with the folder's real name."""
+        return {**self.settings, "run": {**self.settings["run"], "output_dir": str(self.path)}}
 
-def differences(different: Mapping[str, tuple[Any, Any]], one: str, other: str) -> str:
-    """A line for each of the first few settings, and how many more there are.
+    @contextmanager
+    def opened(self, rank_log: RankLog, num_weights: int) -> Iterator[None]:
+        """Hold the folder: locked against other runs, with config.yaml and this run's log in it.
 
-    Args:
-        different: of `different_settings`.
-        one: where the first value is.
-        other: where the second is.
-    """
-    lines = [
-        f"  {name}: {there} {one}, {here} {other}" for name, (there, here) in different.items()
-    ]
-    more = len(lines) - DIFFERENCES_SHOWN
-    return "\n".join(lines[:DIFFERENCES_SHOWN]) + (f"\n  and {more} more" if more > 0 else "")
+        Args:
+            rank_log: log of this rank; the first rank's is written into the folder from here on.
+            num_weights: trained parameters, whose checkpoints must fit onto the disk.
+
+        Raises:
+            RunFolderError: another run is in the folder, or has saved a checkpoint there since it
+                was looked at; the folder cannot be written; or its disk is too small or gets full.
+        """
+        self._path = path = claim_folder(self._output_dir)
+        with lock_folder(path), _write_errors_named(path):
+            require_unmoved(path, self._checkpoints)
+            write_config(path, self.stored_settings)
+            open_first(rank_log, path)
+            require_space(path, num_weights)
+            yield
 
 
 def require_named_folder(environment: Mapping[str, str], output_dir: str | None) -> None:
-    """Check that a job that Slurm has started again knows where it was.
+    """Check that a job that Slurm has started again can find its earlier folder.
 
     Raises:
-        RunFolderError: it would begin anew.
+        RunFolderError: the folder has no configured name, so the job would begin anew.
     """
     times = environment.get("SLURM_RESTART_COUNT", "0")
     if times != "0" and output_dir is None:
@@ -159,7 +116,7 @@ def require_named_folder(environment: Mapping[str, str], output_dir: str | None)
 
 
 def claim_folder(output_dir: str | None) -> Path:
-    """The folder of the run: the one given, or a new one under runs/, which is made at once."""
+    """Return the configured folder, or make a new one under runs/."""
     if output_dir is not None:
         return Path(output_dir)
     if not is_first_rank():  # it writes nothing
@@ -167,90 +124,11 @@ def claim_folder(output_dir: str | None) -> Path:
     stamp = datetime.now(UTC).astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     for number in count(1):
         path = Path("runs") / (stamp if number == 1 else f"{stamp}-{number}")
-        # Making it is what claims it: another run may start in the same second.
+        # Making the folder claims it: another run may start in the same second.
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             return path
     raise AssertionError("there is always a next number")
-
-
-def not_writable(path: Path, error: OSError) -> RunFolderError:
-    """What to say of a folder that cannot be written."""
-    return RunFolderError(
-        f"run.output_dir={path} cannot be written ({error.strerror}). Choose another."
-    )
-
-
-@rank_zero_only
-def require_space(path: Path, num_weights: int) -> None:
-    """Check that the checkpoints of a run fit onto its disk.
-
-    Args:
-        path: the run's folder.
-        num_weights: parameters that are trained.
-
-    Raises:
-        RunFolderError: they do not.
-    """
-    kept = sum(file.stat().st_size for file in (path / CHECKPOINTS).glob("*.ckpt"))
-    needed = CHECKPOINTS_AT_ONCE * BYTES_A_WEIGHT * num_weights - kept
-    free = shutil.disk_usage(path).free
-    if free < needed:
-        raise RunFolderError(
-            f"The checkpoints of this run take {needed / 1e9:.1f} GB, and the disk of "
-            f"run.output_dir={path} has {free / 1e9:.1f} GB left. Make room, or choose another."
-        )
-
-
-@rank_zero_only
-def start_folder(path: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder and write config.yaml, whole or not at all; clear what a kill left behind.
-
-    Raises:
-        RunFolderError: the folder cannot be written.
-    """
-    try:
-        remove_partial(path)
-        (path / STOPPED_FILE).unlink(missing_ok=True)
-        with write_atomically(path / CONFIG_FILE) as file:
-            file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
-    except OSError as error:
-        raise not_writable(path, error) from error
-    os.environ[OUTPUT_DIR_VARIABLE] = str(path)
-
-
-@rank_zero_only
-def mark_stopped(path: Path, why: str) -> None:
-    """Leave a file that says that the same command is to go on.
-
-    What srun and torchrun make of the ranks' exit codes does not tell.
-    """
-    with write_atomically(path / STOPPED_FILE) as file:
-        file.write(f"{why}\n".encode())
-
-
-def wandb_id(folder: Path) -> str:
-    """The id of the folder's W&B run: drawn once, so that a resumed run goes on there."""
-    if not is_first_rank():
-        return ""  # only the first rank logs
-    file = folder / WANDB_ID_FILE
-    if not file.exists():
-        with write_atomically(file) as written:
-            written.write(secrets.token_hex(4).encode())
-    return file.read_text()
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), node
-
-
-LOCK_FILE = ".lock"
-LOCK_SECONDS = 10
-"""A job that was ended may need some to go."""
 
 
 @contextmanager
@@ -258,7 +136,7 @@ def lock_folder(path: Path) -> Iterator[None]:
     """Keep other runs out of a folder until this one has ended, however it ends.
 
     Raises:
-        RunFolderError: another run is in it, or it cannot be written.
+        RunFolderError: another run is in the folder, or the folder cannot be written.
     """
     if not is_first_rank():
         yield
@@ -273,7 +151,7 @@ def lock_folder(path: Path) -> Iterator[None]:
             "choose another folder."
         ) from error
     except OSError as error:
-        raise not_writable(path, error) from error
+        raise _not_writable(path, error) from error
     try:
         yield
     finally:
@@ -281,21 +159,84 @@ def lock_folder(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def saved_states(output_dir: str | None) -> list[tuple[str, int]]:
-    """Names and times of the checkpoints in a folder."""
-    folder = Path(output_dir or os.devnull) / CHECKPOINTS
-    return sorted((file.name, file.stat().st_mtime_ns) for file in folder.glob("*.ckpt"))
+@rank_zero_only
+def require_unmoved(path: Path, checkpoints: list[tuple[str, int]]) -> None:
+    """Check that no other run has saved in a folder since it was looked at.
+
+    Args:
+        path: the folder.
+        checkpoints: result of `checkpoint_times` when this run decided where to start.
+
+    Raises:
+        RunFolderError: another run has, so this one would resume from an outdated checkpoint.
+    """
+    if checkpoint_times(path) != checkpoints:
+        raise RunFolderError(
+            f"Another run has saved its last state in run.output_dir={path} while this one waited "
+            "for it. The same command again resumes from there."
+        )
 
 
 @rank_zero_only
-def require_unmoved(path: Path, saved: list[tuple[str, int]]) -> None:
-    """Check that no other run has saved in a folder since it was looked at.
+def write_config(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write config.yaml, whole or not at all; remove what a killed process left behind.
 
     Raises:
-        RunFolderError: one has, and this one would go on from what is no longer the newest.
+        RunFolderError: the folder cannot be written.
     """
-    if saved_states(str(path)) != saved:
+    try:
+        remove_partial(path)
+        (path / STOPPED_FILE).unlink(missing_ok=True)
+        with write_atomically(path / CONFIG_FILE) as file:
+            file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    os.environ[OUTPUT_DIR_VARIABLE] = str(path)
+
+
+@rank_zero_only
+def require_space(path: Path, num_weights: int) -> None:
+    """Check that the checkpoints of a run fit onto its disk.
+
+    Args:
+        path: the run's folder.
+        num_weights: trained parameters.
+
+    Raises:
+        RunFolderError: the disk has too little space left.
+    """
+    kept = sum(file.stat().st_size for file in (path / CHECKPOINTS).glob("*.ckpt"))
+    needed = CHECKPOINTS_AT_ONCE * BYTES_PER_WEIGHT * num_weights - kept
+    free = shutil.disk_usage(path).free
+    if free < needed:
         raise RunFolderError(
-            f"Another run has saved its last state in run.output_dir={path} while this one waited "
-            "for it. The same command again goes on from there."
+            f"The checkpoints of this run take {needed / 1e9:.1f} GB, and the disk of "
+            f"run.output_dir={path} has {free / 1e9:.1f} GB left. Make room, or choose another."
         )
+
+
+@contextmanager
+def _write_errors_named(path: Path) -> Iterator[None]:
+    """Name the folder where a file in it, such as a checkpoint or a picture, cannot be written.
+
+    Other OSErrors pass: they may be defects of ours, and keep their traceback.
+
+    Raises:
+        RunFolderError: the folder's disk is full, or a file in it cannot be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Writing to an open file names no file; only a full disk or a broken one shows like that.
+        is_disk = error.filename is None and error.errno in (*DISK_FULL, errno.EIO)
+        if not is_disk and not lies_in(error, path):
+            raise
+        raise _not_writable(path, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> RunFolderError:
+    file = "" if error.filename in (None, str(path)) else f": {error.filename}"
+    return RunFolderError(
+        f"run.output_dir={path} cannot be written ({error.strerror}{file}). Make room there, or "
+        "choose another folder; the same command resumes from the newest checkpoint."
+    )

@@ -1,4 +1,4 @@
-"""What each rank says, in a file of its own; only the first one speaks on the console."""
+"""Logging: a file for each rank; the console shows the first rank's messages."""
 
 import logging
 import os
@@ -18,14 +18,17 @@ from vqgan_train.system.process_group import CONNECTION_LOST, is_of_lost_rank
 
 
 def configure_logging() -> None:
-    """Send our log to the terminal, from the first rank only, and hush Lightning's advice."""
+    """Send the first rank's log to the terminal, and silence advice that does not apply.
+
+    Other ranks only show their errors.
+    """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
     package = logging.getLogger("vqgan_train")
     package.handlers = [handler]
     package.propagate = False
-    package.setLevel(logging.INFO)  # each rank has a file of its own, too
+    package.setLevel(logging.INFO)  # each rank also has a file of its own
     for name in ("pytorch_lightning", "lightning_fabric"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)
@@ -33,44 +36,44 @@ def configure_logging() -> None:
             shown.setLevel(logging.WARNING if is_first_rank() else logging.ERROR)
     # Lightning 2.6 asks torch 2.14 in a way that later versions will not answer.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # Wherever Slurm is installed, used or not; what matters of it system/processes.py checks.
+    # Shown wherever Slurm is installed; system/processes.py checks whether srun is needed.
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-    # The progress bar shows the loader's wait; a general advice for more workers helps no CPU.
+    # The progress bar shows the time spent waiting for data, which tells whether to add workers.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # What is logged in validation was summed over ranks by the module itself.
+    # The module itself has summed what it logs in validation over the ranks.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    # torch 2.14 deprecates switching it off, which is still the only way to do without.
+    # torch 2.14 deprecates broadcast_buffers=False, but has no other way yet to switch it off.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks and writes for all."""
+    """Tell whether this process is rank 0, which logs to the console and writes the files."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 LOGS = "logs"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ROOTS = ("vqgan_train", "vqgan_train-file", "pytorch_lightning", "lightning_fabric", "torch")
-MOST_KEPT = 10_000
-"""Messages from before the file is known."""
+MAX_BUFFERED = 10_000
+"""Messages kept until the run's folder, and so the file, is known."""
 
 file_only = logging.getLogger("vqgan_train-file")
-"""What the console is told in another way."""
+"""Logger for messages that go to the file only, because the console shows them in another way."""
 file_only.propagate = False
 file_only.setLevel(logging.INFO)
 
 
 class RankLog:
-    """This rank's file, and the messages from before it was known where it lies."""
+    """Log file of this rank, and a buffer for messages from before its folder is known."""
 
     def __init__(self) -> None:
-        self._kept = MemoryHandler(MOST_KEPT, flushLevel=logging.CRITICAL + 1, flushOnClose=True)
+        self._kept = MemoryHandler(MAX_BUFFERED, flushLevel=logging.CRITICAL + 1, flushOnClose=True)
         self._file: logging.FileHandler | None = None
         for name in ROOTS:
             logging.getLogger(name).addHandler(self._kept)
 
     def open(self, folder: Path) -> None:
-        """Write from now on into `logs/rank_<rank>.log` of the run's folder, and what was kept."""
+        """Write the buffered and all later messages to `logs/rank_<rank>.log` in the folder."""
         if self._file is not None:
             return
         path = folder / LOGS / f"rank_{getattr(rank_zero_only, 'rank', 0)}.log"
@@ -83,12 +86,12 @@ class RankLog:
 
     @property
     def place(self) -> str:
-        """Where all ranks' files are."""
+        """Pattern of all ranks' files, for messages."""
         folder = Path(self._file.baseFilename).parent if self._file else Path(LOGS)
         return str(folder / "rank_*.log")
 
     def close(self) -> None:
-        """Leave the loggers as they were."""
+        """Close the file and remove the handlers."""
         for name in ROOTS:
             logging.getLogger(name).removeHandler(self._kept)
         self._kept.close()
@@ -98,13 +101,13 @@ class RankLog:
 
 @rank_zero_only
 def open_first(rank_log: RankLog, folder: Path) -> None:
-    """Open the first rank's file as soon as the folder is there; the others are told later."""
+    """Open the first rank's file; the other ranks open theirs once they are told the folder."""
     rank_log.open(folder)
 
 
 @contextmanager
 def rank_log() -> Iterator[RankLog]:
-    """Keep what this rank says, warnings and the traceback of what ends it included."""
+    """Log this rank's messages, warnings, and the traceback of the exception that ends it."""
     file = RankLog()
     shown = warnings.showwarning
 
@@ -128,13 +131,13 @@ def rank_log() -> Iterator[RankLog]:
 
 @contextmanager
 def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
-    """Say that another rank is gone, instead of what the connection to it noticed.
+    """Turn an error of the connection to a lost rank into one that says so.
 
     Args:
-        rank_log: this rank's; the others' lie beside it.
+        rank_log: log of this rank, beside the others'.
 
     Raises:
-        LostRankError: one is.
+        LostRankError: another rank has ended.
     """
     try:
         yield
@@ -142,15 +145,15 @@ def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
         if not is_of_lost_rank(error):
             raise
         raise LostRankError(
-            "Another rank of the run is gone, so this one ends, too. Why it went is said by that "
-            f"rank: above, or at the end of its log among {rank_log.place}; one that was "
-            "killed says nothing (out of memory?). The same command goes on from the newest "
+            "Another rank of the run has ended, so this one ends, too. The other rank's reason is "
+            f"above, or at the end of its log among {rank_log.place}; a rank that was killed logs "
+            "nothing (out of memory?). The same command resumes from the newest "
             f"checkpoint.{_notice(error)}"
         ) from error
 
 
 def _notice(error: Exception) -> str:
-    """What else it may be, where no connection ended: an address that is taken, say."""
+    """Quote an error that may have another cause than a lost rank, such as a port in use."""
     if CONNECTION_LOST.search(str(error)):
         return ""
     return f" What this rank noticed: {first_line(error)[:300]}"

@@ -1,4 +1,4 @@
-"""provenance."""
+"""Provenance of a checkpoint: the settings, data and code that made it."""
 
 import os
 import platform
@@ -20,18 +20,18 @@ RECORDED_PACKAGES = (
 
 
 PROVENANCE = "vqgan_train"
-"""Where a checkpoint says what made it."""
+"""Key of the provenance in a checkpoint."""
 
 
 def provenance(
     settings: dict[str, Any], data: dict[str, Any], parent: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What made a checkpoint: settings, data, git revision, versions and the run before.
+    """Describe what makes a checkpoint: settings, data, git revision, versions and the parent run.
 
     Args:
         settings: nested plain values.
         data: plain values that describe the data.
-        parent: what is known of the run that this one continues, its own provenance included.
+        parent: the run that this one continues, with its own provenance; None: there is none.
     """
     return {
         "config": settings,
@@ -45,8 +45,8 @@ def provenance(
 
 
 def _git_revision() -> str:
-    """The checkout's commit, marked if it was changed since; empty outside of one."""
-    home = Path(__file__).parents[1]
+    """Return the checkout's commit, marked if files were changed since; empty outside of one."""
+    home = Path(__file__).parents[3]
     # An installed package may lie inside of somebody else's repository.
     if _git("rev-parse", "--show-toplevel") != str(home.resolve()):
         return ""
@@ -54,7 +54,7 @@ def _git_revision() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git answers about the folder of this file; empty if there is no git or no repository."""
+    """Run git in the folder of this file; empty if git or the repository is missing."""
     try:
         output = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments],

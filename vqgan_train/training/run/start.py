@@ -1,95 +1,88 @@
-"""Where a run begins: anew, from a checkpoint of its own, or where its parent stopped."""
+"""Where a run starts: from nothing, from its own checkpoint, or where its parent stopped."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.system.errors import CheckpointError
-from vqgan_train.training.data.data_module import DATA_STATE, DATA_STATE_KEYS
-from vqgan_train.training.run.folder import (
-    RunFolderError,
+from vqgan_train.system.errors import CheckpointError, RunFolderError
+from vqgan_train.training.data.data_module import DATA_STATE
+from vqgan_train.training.run.contents import (
     best_checkpoint,
     holds_run,
     last_checkpoint,
     require_same_run,
-    require_same_settings,
 )
 from vqgan_train.training.run.logs import is_first_rank
 from vqgan_train.training.run.provenance import PROVENANCE
+from vqgan_train.training.run.saved_state import is_resumable, read_state
+from vqgan_train.training.run.settings_comparison import require_same_settings
 
 log = logging.getLogger(__name__)
 
 
 class RunStart(NamedTuple):
-    """What a run has behind it."""
+    """State that a run starts from."""
 
     is_new: bool
-    """Whether the run itself has made no step yet: it begins anew, or where its parent stopped."""
+    """Whether the run itself has made no step yet; its parent may have."""
 
     checkpoint: Path | None
-    """The state to go on from. None: there is none."""
+    """Checkpoint to resume from; None: there is none."""
 
     step: int
-    """Optimizer steps, the parent's included."""
+    """Optimizer steps so far, the parent's included."""
 
     data: Mapping[str, Any] | None
-    """The data module's state."""
+    """State of the data module; None: training begins with the first sample."""
 
     parent: Mapping[str, Any] | None
-    """What is known of the run that this one continues: `source`, `step`, `images`, `provenance`;
-    in the latter its own parent."""
+    """Run that this one continues: `source`, `step`, `images`, `provenance`. The provenance names
+    the parent's own parent."""
 
 
 ANEW = RunStart(True, None, 0, None, None)
-
-STATE = {
-    "global_step": int,
-    "optimizer_states": list,
-    "warm_step": int,
-    PROVENANCE: dict,
-    DATA_STATE: dict,
-}
-"""What a checkpoint must hold for a run to go on from it, beside the weights."""
 
 
 def find_start(
     output_dir: str | None, resume: str, parent: str | None, settings: Mapping[str, Any]
 ) -> RunStart:
-    """Decide where the run begins; nothing is made or changed.
+    """Decide where the run starts; write nothing.
 
     Args:
-        output_dir: the folder, or None for a new one.
-        resume: auto, never, or the path of a checkpoint.
-        parent: the checkpoint of the run that a folder without one of its own continues.
-        settings: nested plain values, compared with those of the run that goes on.
+        output_dir: the configured folder; None: a new one.
+        resume: `auto`, `never`, or the path of a checkpoint.
+        parent: checkpoint that the run continues if its own folder holds none.
+        settings: nested plain values, compared with those of the run to resume.
 
     Raises:
-        RunFolderError: the folder holds something else, or the checkpoint cannot be gone on from.
+        RunFolderError: the folder holds something else, or the run cannot resume from the
+            checkpoint.
         CheckpointError: a checkpoint cannot be read or fetched.
     """
     folder = Path(output_dir) if output_dir else None
-    held = is_first_rank() and folder is not None and holds_run(folder)
+    is_held = is_first_rank() and folder is not None and holds_run(folder)
     if resume not in ("auto", "never"):
-        return _from_given(Path(resume), folder if held else None, settings)
-    if held and folder is not None:
+        return _from_configured(Path(resume), folder if is_held else None, settings)
+    if is_held and folder is not None:
         if resume == "never":
             raise RunFolderError(
                 f"run.output_dir={folder} holds a run already, and run.resume=never. Choose "
-                "another folder, or go on with run.resume=auto."
+                "another folder, or resume with run.resume=auto."
             )
         require_same_run(folder, settings)
-    own = _newest_of(folder) if resume == "auto" and folder is not None else None
-    if own is not None:
-        return own
+    newest = _newest_in(folder) if resume == "auto" and folder is not None else None
+    if newest is not None:
+        return newest
     if parent is not None:
         return _from_parent(parent, settings)
     return ANEW
 
 
-def _from_given(checkpoint: Path, folder: Path | None, settings: Mapping[str, Any]) -> RunStart:
+def _from_configured(
+    checkpoint: Path, folder: Path | None, settings: Mapping[str, Any]
+) -> RunStart:
     if not checkpoint.is_file():
         raise RunFolderError(
             f"run.resume={checkpoint} is neither auto, never, nor a checkpoint that exists."
@@ -99,51 +92,51 @@ def _from_given(checkpoint: Path, folder: Path | None, settings: Mapping[str, An
             f"run.output_dir={folder} holds another run than the one of run.resume={checkpoint}. "
             "Choose a new folder."
         )
-    content = _read_run(checkpoint, "run.resume")
+    content = _read_resumable(checkpoint, "run.resume")
     require_same_settings(
         f"run.resume={checkpoint} is of another run",
         content[PROVENANCE]["config"],
         settings,
         "Set these as they were.",
     )
-    return _going_on(checkpoint, content)
+    return _resumed_from(checkpoint, content)
 
 
-def _newest_of(folder: Path) -> RunStart | None:
-    """The newest state in a run's folder that can be read; None if none was written yet.
+def _newest_in(folder: Path) -> RunStart | None:
+    """Find the newest readable state in a run's folder; None if none was written yet.
 
     Raises:
-        RunFolderError: there are some, and none can be read.
+        RunFolderError: there are checkpoints, and none of them can be read.
     """
     written = [path for path in (last_checkpoint(folder), best_checkpoint(folder)) if path.exists()]
-    states, damaged = [], []
+    starts, damaged = [], []
     for path in written:
         try:
-            states.append(_going_on(path, _read_run(path, "run.output_dir")))
+            starts.append(_resumed_from(path, _read_resumable(path, "run.output_dir")))
         except (CheckpointError, RunFolderError) as error:
             log.warning("WARNING: passed over %s: %s", path, error)
             damaged.append(str(path))
-    if damaged and not states:
+    if damaged and not starts:
         raise RunFolderError(
-            f"{' and '.join(damaged)} cannot be read, and there is nothing else to go on from. "
+            f"{' and '.join(damaged)} cannot be read, and there is nothing else to resume from. "
             "Restore a copy, or move them away to begin the run anew."
         )
-    return max(states, key=lambda state: state.step, default=None)
+    return max(starts, key=lambda start: start.step, default=None)
 
 
-def _going_on(checkpoint: Path, content: Mapping[str, Any]) -> RunStart:
+def _resumed_from(checkpoint: Path, content: Mapping[str, Any]) -> RunStart:
     parent = content[PROVENANCE]["parent"]
     return RunStart(False, checkpoint, content["global_step"], content[DATA_STATE], parent)
 
 
 def _from_parent(source: str, settings: Mapping[str, Any]) -> RunStart:
     checkpoint = fetch_checkpoint(source, "run.parent")
-    content = _read_run(checkpoint, "run.parent")
+    content = _read_resumable(checkpoint, "run.parent")
     step, data, provenance = (content[key] for key in ("global_step", DATA_STATE, PROVENANCE))
     require_same_settings(
         f"run.parent={source} cannot be continued like this",
-        _what_must_stay(provenance["config"]),
-        _what_must_stay(settings),
+        _shared_with_parent(provenance["config"]),
+        _shared_with_parent(settings),
         f"Set these as they were, or start from its weights alone: model.init_from={source}.",
     )
     images = data["position"]
@@ -151,8 +144,8 @@ def _from_parent(source: str, settings: Mapping[str, Any]) -> RunStart:
     return RunStart(True, checkpoint, step, data, parent)
 
 
-def _what_must_stay(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A run may train otherwise than its parent, but the same networks, in the same data order."""
+def _shared_with_parent(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the settings that a run must share with its parent: its networks and its data order."""
     run, model = settings.get("run", {}), settings.get("model", {})
     return {
         "run": {"seed": run.get("seed")},
@@ -160,17 +153,11 @@ def _what_must_stay(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_run(checkpoint: Path, setting: str) -> dict[str, Any]:
-    content = read_checkpoint(checkpoint)
-    is_whole = all(isinstance(content.get(key), kind) for key, kind in STATE.items())
-    if not (
-        is_whole
-        and content["optimizer_states"]
-        and {"config", "parent"} <= content[PROVENANCE].keys()
-        and content[DATA_STATE].keys() >= DATA_STATE_KEYS
-    ):
+def _read_resumable(checkpoint: Path, setting: str) -> dict[str, Any]:
+    content = read_state(checkpoint)
+    if not is_resumable(content):
         raise RunFolderError(
-            f"{setting}={checkpoint} holds no run of vqgan_train to go on with. To start from its "
-            f"weights, set model.init_from={checkpoint}."
+            f"{setting}={checkpoint} holds no state of a run of vqgan_train to resume from. To "
+            f"start from its weights, set model.init_from={checkpoint}."
         )
     return content

@@ -1,4 +1,4 @@
-"""The data, from its settings."""
+"""Build the training and validation data from their settings."""
 
 import logging
 from collections.abc import Sequence
@@ -16,24 +16,41 @@ from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.data.interleaved import INTERLEAVE_BLOCK, InterleavedOrder
 from vqgan_train.training.data.orders import FullShuffle, SampleOrder, WindowedShuffle
 from vqgan_train.training.data.weighted import WeightedSampling
+from vqgan_train.training.run.start import RunStart
 from vqgan_train.training.setup.quantities import world_size
 
 log = logging.getLogger(__name__)
 
 Sources = list[list[Path | str]]
-"""The shards of each pattern: paths, and addresses of remote ones."""
+"""Shards of each configured pattern: paths, and addresses of remote ones."""
+
+
+def open_data(config: Config, start: RunStart) -> ShardDataModule:
+    """Build the data, index its shards, read some samples, and resume at the start's position.
+
+    Raises:
+        ShardError: shards are missing or unreadable, hold no images, or are not those that the run
+            was trained on.
+    """
+    data = build_data(config)
+    data.prepare_data()
+    data.require_readable()
+    if start.data is not None:
+        data.load_state_dict(start.data)
+        data.compare_validation(start.data)
+    return data
 
 
 def build_data(config: Config) -> ShardDataModule:
-    """Find the shards and say how to read them."""
+    """Find the shards, and build the data module that reads them; nothing is opened yet."""
     data = config.data
     train, val = _find_shards(data)
     sizes = [len(source) for source in train]
     if data.shard_lanes is not None:
-        _compare_lanes(data.shard_lanes, data.batch_size * world_size(config))
+        _warn_of_shared_lanes(data.shard_lanes, data.batch_size * world_size(config))
 
     def make_order(counts: Sequence[int]) -> SampleOrder:
-        return build_plan(data, config.run.seed, counts, sizes)
+        return build_order(data, config.run.seed, counts, sizes)
 
     train_shards = [shard for source in train for shard in source]
     val_shards = [shard for source in val for shard in source]
@@ -54,16 +71,16 @@ def build_data(config: Config) -> ShardDataModule:
     )
 
 
-def build_plan(
+def build_order(
     data: DataConfig, seed: int, counts: Sequence[int], sources: Sequence[int]
 ) -> SampleOrder:
-    """Choose the order of training samples.
+    """Build the order of training samples.
 
     Args:
-        data: how to draw.
-        seed: the run's.
-        counts: samples in each shard.
-        sources: shards of each pattern.
+        data: settings of sampling and shuffling.
+        seed: seed of the order.
+        counts: number of samples in each shard.
+        sources: number of shards of each pattern.
     """
     if data.sampling is Sampling.with_replacement:
         return WeightedSampling(counts, sources, data.source_weights, seed, data.shuffle_shards)
@@ -74,8 +91,13 @@ def build_plan(
     return FullShuffle(sum(counts), seed)
 
 
-def _compare_lanes(lanes: int, images: int) -> None:
-    """Say so where lanes do not spare downloads: in the order nothing is wrong then."""
+def _warn_of_shared_lanes(lanes: int, images: int) -> None:
+    """Warn if several devices would read one lane's shards; the sample order is unaffected.
+
+    Args:
+        lanes: data.shard_lanes.
+        images: batch size over all devices.
+    """
     if lanes * INTERLEAVE_BLOCK % images:
         log.warning(
             "WARNING: data.shard_lanes=%d x %d images is no multiple of the %d images that all "
@@ -103,6 +125,6 @@ def _find_shards(data: DataConfig) -> tuple[Sources, Sources]:
     if shared:
         raise ShardError(
             f"data.train_shards and data.val_shards share {len(shared)} shards, for example "
-            f"{shared[0]}: validation would be of images that were trained on. Keep them apart."
+            f"{shared[0]}: validation would measure images of the training. Keep them apart."
         )
     return train, val

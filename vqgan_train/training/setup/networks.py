@@ -1,10 +1,11 @@
-"""The networks with the weights they start from, from their settings."""
+"""Build the networks from their settings, and give them the weights that they start from."""
 
 import logging
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from vqgan_train.checkpoint import (
     LoadReport,
@@ -26,7 +27,7 @@ MEMORY_FORMATS = {
 
 
 def build_module(config: Config) -> VQGANModule:
-    """Make the networks, with random weights, and LPIPS."""
+    """Build the networks with random weights, and LPIPS with its published ones."""
     loss = config.loss
     module = VQGANModule(
         model=asdict(config.model.architecture),
@@ -52,7 +53,7 @@ def build_module(config: Config) -> VQGANModule:
 
 
 def initialise(module: VQGANModule, config: Config) -> None:
-    """Give the networks the weights that a new run starts from.
+    """Give the networks the weights that a run without a checkpoint of its own starts from.
 
     Raises:
         CheckpointError: model.init_from cannot be fetched or read, or does not fit.
@@ -76,7 +77,11 @@ def initialise(module: VQGANModule, config: Config) -> None:
 
 
 def load_weights(module: VQGANModule, path: Path) -> LoadReport:
-    """Take a checkpoint's generator, and its discriminator if it has one."""
+    """Load a checkpoint's generator into the module, and its discriminator if it has one.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its weights do not fit the networks.
+    """
     weights = weights_under_our_names(read_checkpoint(path)["state_dict"], path)
     report = LoadReport.compare(module.state_dict(), weights)
     differences = network_differences(
@@ -93,3 +98,8 @@ def load_weights(module: VQGANModule, path: Path) -> LoadReport:
     module.load_state_dict({**module.state_dict(), **weights})
     log.info("model.init_from=%s\n%s", path, report)
     return report
+
+
+def num_weights(network: nn.Module) -> int:
+    """Count the parameters of a network."""
+    return sum(weight.numel() for weight in network.parameters())

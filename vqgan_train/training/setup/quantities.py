@@ -1,68 +1,107 @@
-"""Numbers that follow from several settings at once."""
+"""Settings that depend on the machine, and numbers that follow from several settings at once."""
 
-import math
 import os
+from dataclasses import replace
 
-from vqgan_train.config import Config, LearningRateScaling
-from vqgan_train.system.devices import require_devices
+import wandb
+
+from vqgan_train.config import (
+    Config,
+    LearningRateScaling,
+    TrainerConfig,
+    WandbConfig,
+    WandbMode,
+)
+from vqgan_train.system.devices import require_devices, require_gpus, require_precision
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.system.launch import resolve_world_size
 from vqgan_train.training.run.start import RunStart
 
 
-def devices_and_nodes(config: Config) -> tuple[int, int]:
-    """How many devices a node train, and how many nodes.
+def resolve(config: Config) -> Config:
+    """Check the settings against this machine; return them with numbers for devices and nodes.
 
     Raises:
-        UserError: torchrun or srun has started something else than what is set.
-        UserError: this machine does not have the devices.
+        LaunchError: torchrun or srun has started another number of processes than configured.
+        DeviceError: this machine lacks the devices, or they cannot do what is configured.
+        ConfigError: W&B is to be used online, and there is no API key.
     """
     trainer = config.trainer
-    here = require_devices(trainer.accelerator.value, "auto")
-    settled = resolve_world_size(os.environ, trainer.devices, trainer.num_nodes, here)
-    require_devices(trainer.accelerator.value, settled[0])
-    return settled
+    available = require_devices(trainer.accelerator.value, "auto")
+    devices, num_nodes = resolve_world_size(
+        os.environ, trainer.devices, trainer.num_nodes, available
+    )
+    require_devices(trainer.accelerator.value, devices)
+    _require_abilities(trainer)
+    _require_wandb(config.logger.wandb)
+    return replace(config, trainer=replace(trainer, devices=devices, num_nodes=num_nodes))
+
+
+def _require_abilities(trainer: TrainerConfig) -> None:
+    """Check that the devices can compute as configured.
+
+    Raises:
+        DeviceError: they cannot.
+    """
+    require_precision(trainer.accelerator.value, trainer.precision.value)
+    if trainer.sync_batchnorm:
+        require_gpus(trainer.accelerator.value, "trainer.sync_batchnorm=true")
+
+
+def _require_wandb(config: WandbConfig | None) -> None:
+    """Check that there is an API key if W&B is to be used online.
+
+    Raises:
+        ConfigError: there is no API key.
+    """
+    is_online = config is not None and config.mode == WandbMode.online
+    if is_online and not wandb.login(prompt=False, verify=False):
+        raise ConfigError(
+            "logger.wandb.mode=online, but W&B has no API key here. Run `wandb login`, set "
+            "WANDB_API_KEY, or take logger.wandb.mode=offline and `wandb sync` later."
+        )
 
 
 def world_size(config: Config) -> int:
-    """How many devices train, over all nodes."""
-    return math.prod(devices_and_nodes(config))
+    """Devices that train, over all nodes, of settings that were resolved."""
+    devices, num_nodes = config.trainer.devices, config.trainer.num_nodes
+    assert isinstance(devices, int), "resolve the settings first"
+    assert isinstance(num_nodes, int), "resolve the settings first"
+    return devices * num_nodes
 
 
-def learning_rate(config: Config) -> float:
-    """The rate that is used."""
-    return (
-        config.optim.learning_rate
-        * {
-            LearningRateScaling.none: 1,
-            LearningRateScaling.device_batch: config.data.batch_size
-            * config.optim.accumulate_batches,
-            LearningRateScaling.global_batch: images_a_step(config),
-        }[config.optim.learning_rate_scaling]
-    )
-
-
-def images_a_step(config: Config) -> int:
-    """Images whose gradients make one step, over all devices."""
+def images_per_step(config: Config) -> int:
+    """Global batch size: images per optimizer step, over all devices and accumulated batches."""
     return config.data.batch_size * config.optim.accumulate_batches * world_size(config)
 
 
+def learning_rate(config: Config) -> float:
+    """Learning rate after scaling."""
+    optim = config.optim
+    if optim.learning_rate_scaling is LearningRateScaling.none:
+        return optim.learning_rate
+    if optim.learning_rate_scaling is LearningRateScaling.device_batch:
+        return optim.learning_rate * (config.data.batch_size * optim.accumulate_batches)
+    return optim.learning_rate * images_per_step(config)
+
+
 def last_step(config: Config, start: RunStart) -> int:
-    """The step after which the run ends.
+    """Optimizer step after which the run ends.
 
     Raises:
-        ConfigError: it would end before its first step, and is not a finished run started again.
+        ConfigError: the run would end before its first step. A finished run that is started again
+            may: it has nothing left to do.
     """
     run = config.run
     ends = [] if run.max_steps is None else [run.max_steps]
     if run.max_images is not None:
         images = start.data["position"] if start.data else 0
-        ends.append(start.step + max(0, run.max_images - images) // images_a_step(config))
+        ends.append(start.step + max(0, run.max_images - images) // images_per_step(config))
     is_finished_run_again = not start.is_new and run.resume == "auto"
     if min(ends) <= start.step and not is_finished_run_again:
         raise ConfigError(
             f"run.max_steps={run.max_steps} and run.max_images={run.max_images} leave not one step "
-            f"of {images_a_step(config)} images"
+            f"of {images_per_step(config)} images"
             + (f" after the {start.step} steps of {start.checkpoint}." if start.step else ".")
             + " Raise them, or lower data.batch_size."
         )

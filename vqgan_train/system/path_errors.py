@@ -1,0 +1,60 @@
+"""Tell OSErrors that the user can fix, which are about a configured path, from defects of ours."""
+
+import errno
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vqgan_train.system.files import cache_folder
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and a used-up quota: never a defect of ours, whatever the file."""
+
+PATTERN = re.compile(r"[*?\[{]")
+"""First character of a glob or brace pattern."""
+
+
+def explain_path_error(error: OSError, settings: Mapping[str, Any]) -> str | None:
+    """Describe an error that the user can fix; None if it may be a defect of ours.
+
+    Args:
+        error: it may lack a file, as errors of writing to an open file do.
+        settings: nested plain values.
+    """
+    reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    for setting, text in _texts(settings):
+        if lies_in(error, _folder_of_pattern(text).expanduser()):
+            return (
+                f"{setting}={text}: {reason}. Check that the path is right, that its disk is there "
+                "and has room, and that you may read and write it."
+            )
+    if lies_in(error, cache_folder("")):
+        return f"The cache cannot be used ({reason}). Make room, or set XDG_CACHE_HOME to a folder."
+    if error.errno in DISK_FULL:
+        return f"A disk is full ({reason}). Make room, and give the same command again."
+    return None
+
+
+def lies_in(error: OSError, path: Path) -> bool:
+    """Tell whether an error is about a path or about anything inside of it."""
+    files = [file for file in (error.filename, error.filename2) if isinstance(file, str)]
+    return any(Path(file).absolute().is_relative_to(path.absolute()) for file in files)
+
+
+def _folder_of_pattern(text: str) -> Path:
+    """Return a path as it is, and of a pattern the folder that all its matches are in."""
+    start = PATTERN.split(text, maxsplit=1)[0]
+    return Path(text) if start == text else Path(f"{start}_").parent
+
+
+def _texts(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """List every text among nested settings, with the dotted name of its setting."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _texts(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _texts(value, name)
+    elif isinstance(node, str) and node:
+        yield name, node

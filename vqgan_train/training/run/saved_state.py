@@ -1,0 +1,68 @@
+"""Read the checkpoints that runs write: all tensors, unlike `vqgan_train.checkpoint`."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+
+from vqgan_train.system.errors import CheckpointError, first_line
+from vqgan_train.training.data.data_module import DATA_STATE, DATA_STATE_KEYS
+from vqgan_train.training.run.provenance import PROVENANCE
+
+STATE = {
+    "global_step": int,
+    "optimizer_states": list,
+    "warm_step": int,
+    PROVENANCE: dict,
+    DATA_STATE: dict,
+}
+"""Entries, beside the weights, that a checkpoint needs so that a run can resume from it."""
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a run onto the CPU, and compare it with its checksums.
+
+    torch itself ignores the checksums. With them, the file of the f16-16384 model (0.9 GB) takes
+    3 s instead of 1.7 s, and as much memory as it is large.
+
+    Returns:
+        Tensors and plain values. Classes and functions that the file names are never run.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not written by a run.
+    """
+    advice = f"To start a run from its weights alone, set model.init_from={path}."
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise BadZipFile(f"{damaged} differs from its checksum")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except BadZipFile as error:
+        raise CheckpointError(
+            f"{path} is cut short, damaged, or no checkpoint of a run ({error}). {advice}"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values, so a run does not resume from it, "
+            f"and nothing was run. {advice}"
+        ) from error
+    # Damage may show as nearly anything, deep in zipfile and torch.
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} could not be read ({type(error).__name__}: {first_line(error)})."
+        ) from error
+    return content
+
+
+def is_resumable(content: Any) -> bool:
+    """Tell whether a checkpoint holds all that a run needs to resume."""
+    return (
+        isinstance(content, dict)
+        and all(isinstance(content.get(key), kind) for key, kind in STATE.items())
+        and bool(content["optimizer_states"])
+        and {"config", "parent"} <= content[PROVENANCE].keys()
+        and content[DATA_STATE].keys() >= DATA_STATE_KEYS
+    )

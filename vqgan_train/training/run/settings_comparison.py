@@ -1,0 +1,75 @@
+"""Compare the settings of two runs, or of two ranks."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vqgan_train.system.errors import RunFolderError
+
+CHANGEABLE = re.compile(
+    r"(?!run\.(seed|parent)$)(run|trainer|logger)\.|data\.(num_workers|train_shards|val_shards"
+    r"|cache_dir|cache_gb|stall_seconds|attempts)$"
+)
+"""Settings that may differ when a run resumes: they decide how long and where it trains.
+
+The seed may not, because it orders the data: with another seed a run would repeat some samples and
+skip others. Shards may have moved, because their fingerprint tells whether they are the same.
+"""
+
+MAX_DIFFERENCES_SHOWN = 8
+
+
+def require_same_settings(
+    problem: str, stored: Mapping[str, Any], settings: Mapping[str, Any], advice: str
+) -> None:
+    """Check that two runs' settings differ only in what is `CHANGEABLE`.
+
+    Args:
+        problem: the beginning of the message.
+        stored: nested plain values of the earlier run.
+        settings: nested plain values of the run that is to resume or continue it.
+        advice: the end of the message.
+
+    Raises:
+        RunFolderError: other settings differ; the message names each with both values.
+    """
+    different = different_settings(stored, settings, CHANGEABLE)
+    if different:
+        raise RunFolderError(f"{problem}:\n{differences(different, 'there', 'now')}\n{advice}")
+
+
+def different_settings(
+    one: Mapping[str, Any], other: Mapping[str, Any], may_differ: re.Pattern[str]
+) -> dict[str, tuple[Any, Any]]:
+    """Find the settings that differ although they may not: both values by dotted name."""
+    first, second = dict(_leaves(one)), dict(_leaves(other))
+    both = {
+        name: (first.get(name, "absent"), second.get(name, "absent"))
+        for name in sorted(first.keys() | second.keys())
+        if not may_differ.match(name)
+    }
+    return {name: (there, here) for name, (there, here) in both.items() if there != here}
+
+
+def differences(different: Mapping[str, tuple[Any, Any]], one: str, other: str) -> str:
+    """Write a line for each of the first few settings, and how many more there are.
+
+    Args:
+        different: result of `different_settings`.
+        one: where the first value is, such as `there`.
+        other: where the second value is, such as `now`.
+    """
+    lines = [
+        f"  {name}: {there} {one}, {here} {other}" for name, (there, here) in different.items()
+    ]
+    more = len(lines) - MAX_DIFFERENCES_SHOWN
+    shown = "\n".join(lines[:MAX_DIFFERENCES_SHOWN])
+    return shown + (f"\n  and {more} more" if more > 0 else "")
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), node

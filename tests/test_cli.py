@@ -1,4 +1,4 @@
-"""What a person types, and what they are answered."""
+"""The command line: overrides, error messages, exit codes."""
 
 import csv
 import errno

@@ -33,6 +33,7 @@ def error(number: int, *files: str | None) -> OSError:
     [
         (error(errno.EACCES, "out/run"), "run.output_dir=out/run: Permission denied: out/run"),
         (error(errno.EROFS, "out/run/a/b"), "run.output_dir=out/run: Read-only file system"),
+        (error(errno.EACCES, "out"), "run.output_dir=out/run: Permission denied: out"),
         (error(errno.ENOENT, "/photos/x3.tar"), "data.train_shards=/photos/x{0..9}.tar: No such"),
         (error(errno.EXDEV, "/elsewhere", "out/run/b"), "run.output_dir=out/run: Invalid cross"),
         (error(errno.EACCES, "/caches/vqgan_train/index/a"), "set XDG_CACHE_HOME"),
@@ -49,7 +50,6 @@ def test_what_the_user_can_fix_is_told_by_setting(raised: OSError, setting: str)
     [
         error(errno.ENOENT, "/elsewhere/x"),
         error(errno.ENOENT, "out/runner"),
-        error(errno.ENOENT, "out"),
         error(errno.EACCES, "/photo/x3.tar"),
         error(errno.ENOENT, "/caches/other"),
         error(errno.EBADF),

@@ -24,22 +24,29 @@ def explain_path_error(error: OSError, settings: Mapping[str, Any]) -> str | Non
     """
     reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     for setting, text in _texts(settings):
-        if lies_in(error, _folder_of_pattern(text).expanduser()):
+        if is_about(error, _folder_of_pattern(text)):
             return (
                 f"{setting}={text}: {reason}. Check that the path is right, that its disk is there "
                 "and has room, and that you may read and write it."
             )
-    if lies_in(error, cache_folder("")):
+    if is_about(error, cache_folder("")):
         return f"The cache cannot be used ({reason}). Make room, or set XDG_CACHE_HOME to a folder."
     if error.errno in DISK_FULL:
         return f"A disk is full ({reason}). Make room, and give the same command again."
     return None
 
 
-def lies_in(error: OSError, path: Path) -> bool:
-    """Tell whether an error is about a path or about anything inside of it."""
-    files = [file for file in (error.filename, error.filename2) if isinstance(file, str)]
-    return any(Path(file).absolute().is_relative_to(path.absolute()) for file in files)
+def is_about(error: OSError, path: Path) -> bool:
+    """Tell whether an error is about a path, a file inside of it, or a folder that it lies in.
+
+    Making a folder with its parents fails with the name of the first parent that cannot be made.
+    """
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
+    files = [Path(name).absolute() for name in names]
+    return any(
+        file.is_relative_to(path.absolute()) or path.absolute().is_relative_to(file)
+        for file in files
+    )
 
 
 def _folder_of_pattern(text: str) -> Path:

@@ -1,4 +1,4 @@
-"""The folder of a run: claimed by one, written whole."""
+"""The folder of a run: held by one run at a time, written whole, its errors named."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What a rank says is in its file, from the first word to the traceback."""
+"""The log of a rank: in its file from the first message to the traceback."""
 
 import logging
 import sys

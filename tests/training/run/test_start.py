@@ -1,4 +1,4 @@
-"""Where in a run to go on: its own checkpoint, a given one, or the parent's."""
+"""Where a run starts: from its own checkpoint, a configured one, or its parent's."""
 
 import logging
 import os

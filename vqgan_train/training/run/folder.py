@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.system.errors import RunFolderError
 from vqgan_train.system.files import remove_partial, write_atomically
-from vqgan_train.system.path_errors import DISK_FULL, lies_in
+from vqgan_train.system.path_errors import DISK_FULL, is_about
 from vqgan_train.training.run.contents import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -229,7 +229,7 @@ def _write_errors_named(path: Path) -> Iterator[None]:
     except OSError as error:
         # Writing to an open file names no file; only a full disk or a broken one shows like that.
         is_disk = error.filename is None and error.errno in (*DISK_FULL, errno.EIO)
-        if not is_disk and not lies_in(error, path):
+        if not is_disk and not is_about(error, path):
             raise
         raise _not_writable(path, error) from error
 

@@ -1,4 +1,4 @@
-"""Scripts that measure: their tables are what their JSON says, and a small part of each runs."""
+"""Benchmark scripts: the tables in docs equal the JSON files, and a small part of each runs."""
 
 import importlib
 import json

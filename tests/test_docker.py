@@ -1,4 +1,4 @@
-"""The Docker image: what it copies, which versions it pins, and one step in a clean venv."""
+"""Docker image: copied files, pinned versions, and the package step in a clean venv."""
 
 import importlib.util
 import os

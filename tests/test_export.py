@@ -1,4 +1,4 @@
-"""The command, and the proof that JAX makes of an export what torch makes of the checkpoint."""
+"""`export`: the command, and a proof that JAX and torch give the same results."""
 
 import importlib
 import importlib.util

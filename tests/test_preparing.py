@@ -1,4 +1,4 @@
-"""The commands that prepare data: their settings, their answers, and the page about them."""
+"""Commands that prepare data: their settings, error messages and docs page."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def composed(command: str, *overrides: str) -> Any:
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
-def test_every_command_composes_and_leaves_to_the_user_what_only_the_user_knows(
+def test_every_command_composes_and_requires_its_mandatory_settings(
     command: str,
 ) -> None:
     assert composed(command, *GIVEN[command]).output == "out"
@@ -82,7 +82,7 @@ def test_the_default_selection_is_that_of_the_model_card() -> None:
     assert config.people.multiplier == 1
 
 
-def test_sources_come_and_go() -> None:
+def test_sources_can_be_added_and_left_out() -> None:
     given = ["sources.cc3m=null", "sources.yfcc=[a/{0..2}.tar,b.tar]", "output=out"]
     config = composed("select", *given, "+sources.mine=c/{0..2}.tar", "+weights.mine=2")
     assert config.sources == {"yfcc": ["a/{0..2}.tar", "b.tar"], "mine": ["c/{0..2}.tar"]}
@@ -131,15 +131,15 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "mistake", "told"), MISTAKES)
-def test_a_mistake_is_told(command: str, mistake: str, told: str) -> None:
+@pytest.mark.parametrize(("command", "mistake", "message"), MISTAKES)
+def test_a_wrong_setting_is_explained(command: str, mistake: str, message: str) -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011 - Hydra's and ours
         composed(command, *GIVEN[command], mistake)
-    assert told in explain(raised.value, SCHEMAS[command])
+    assert message in explain(raised.value, SCHEMAS[command])
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
-def test_a_file_that_is_not_there_is_answered_on_one_screen(
+def test_a_missing_file_is_a_short_error(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""A release: every number of its card is the run's, and what it says to do can be done."""
+"""Releases: the card has the run's numbers, and its instructions work."""
 
 import filecmp
 import importlib

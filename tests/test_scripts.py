@@ -1,4 +1,4 @@
-"""Scripts at the shell: they say what they do, refuse what cannot be, and end when told to."""
+"""Scripts at the shell: --help, errors in one line, and clean exits on signals."""
 
 import argparse
 import importlib
@@ -53,7 +53,7 @@ def test_help_explains_and_does_nothing_else(name: str, monkeypatch: pytest.Monk
         ("check_default_job", [], "the following arguments are required: RUN, SECONDS"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_invalid_options_are_refused_in_one_line(
     name: str,
     arguments: list[str],
     message: str,
@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert said.count("\n") == 1
 
 
-def test_a_checkpoint_that_is_none_is_refused_before_anything_trains(
+def test_a_file_that_is_no_checkpoint_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = tmp_path / "x.ckpt"

@@ -1,4 +1,4 @@
-"""`python -m vqgan_train`: settings from conf/ and the command line, checked; then train."""
+"""`python -m vqgan_train`: train, with settings from conf/ and the command line."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def _train(config: Config) -> None:
-    # Importing Lightning takes seconds, which nobody with a typo in a setting should wait for.
+    # Importing Lightning takes seconds; a misspelt setting is reported before that.
     if rank_of(os.environ) == 0:
         sys.stdout.write("starting vqgan_train\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`python -m vqgan_train.check_data`: look through shards before training does."""
+"""`python -m vqgan_train.check_data`: find damaged shards and images before training."""
 
 from vqgan_train.cli import run_command
 from vqgan_train.config.preparation import CheckDataConfig

@@ -1,4 +1,4 @@
-"""`python -m vqgan_train.select`: copy chosen samples into new shards."""
+"""`python -m vqgan_train.select`: select samples of several sources and copy them to new shards."""
 
 from vqgan_train.cli import run_command
 from vqgan_train.config import SelectConfig

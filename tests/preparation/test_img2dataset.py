@@ -1,4 +1,4 @@
-"""img2dataset itself, against a web server on this machine that has good and bad links."""
+"""img2dataset downloading from a local web server with good and bad links."""
 
 import gzip
 import hashlib
@@ -145,7 +145,7 @@ def assert_kept(now: bytes, before: bytes, shorter_side: int) -> None:
 
 
 @pytest.mark.slow
-def test_yfcc_links_and_a_network_at_fault(
+def test_yfcc_links_with_too_many_failures(
     cache_with_img2dataset: Path,
     photos: dict[str, bytes],
     server: str,
@@ -218,11 +218,11 @@ def test_rare_reasons_are_summed_and_bad_rows_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "fraction"), [(3, 0.3), (10, 1.0), (0, 0.0)])
-def test_enough_is_enough(number: int, fraction: float) -> None:
+def test_a_fraction_of_at_least_the_minimum_is_accepted(number: int, fraction: float) -> None:
     require_min_success(DownloadReport(10, number, Counter(x=10 - number)), fraction)
 
 
-def test_what_img2dataset_says_wrong_is_told(tmp_path: Path) -> None:
+def test_a_failing_img2dataset_is_an_error(tmp_path: Path) -> None:
     program = tmp_path / "bin" / "img2dataset"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nexit 3\n")
@@ -232,7 +232,7 @@ def test_what_img2dataset_says_wrong_is_told(tmp_path: Path) -> None:
         run_img2dataset(program, {})
 
 
-def test_an_environment_without_it_is_refused(tmp_path: Path) -> None:
+def test_an_environment_without_img2dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"pip install {REQUIREMENT}"):
         prepare_environment(tmp_path)
 
@@ -243,7 +243,7 @@ def test_a_python_without_imghdr_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         prepare_environment(None)
 
 
-def test_an_installation_that_fails_is_told_and_not_taken_for_done(
+def test_a_failed_installation_is_reported_and_repeated(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))

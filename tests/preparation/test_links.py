@@ -1,4 +1,4 @@
-"""Lists of links, as img2dataset gets them."""
+"""Reading of links, and the lists that img2dataset reads."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ def test_every_caption_and_address_of_cc3m_arrives(tmp_path: Path) -> None:
     assert [link["url"] for link in written] == urls
 
 
-def test_separators_of_unicode_do_not_end_a_line(tmp_path: Path) -> None:
+def test_unicode_line_separators_do_not_end_a_line(tmp_path: Path) -> None:
     file = tmp_path / "cc3m.tsv"
     file.write_text("one\u2028two\x85three\x0bfour\thttps://x.example/\n")
     write_lists([file], read_cc3m, tmp_path / "lists", rows=3)

@@ -73,7 +73,7 @@ def contents(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
 
 
-def test_bytes_are_kept_and_fields_are_what_they_hold(
+def test_files_are_copied_and_fields_follow_from_the_content(
     tmp_path: Path, many_kinds: dict[str, bytes]
 ) -> None:
     pack(config(tmp_path))
@@ -91,7 +91,7 @@ def test_bytes_are_kept_and_fields_are_what_they_hold(
     ]  # fmt: skip
 
 
-def test_what_training_could_not_read_is_left_out_counted_and_named(
+def test_unreadable_images_are_left_out_counted_and_named(
     tmp_path: Path, many_kinds: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = {
@@ -117,7 +117,7 @@ def test_what_training_could_not_read_is_left_out_counted_and_named(
     assert len(read(tmp_path / "out")) == len(many_kinds)
 
 
-def test_a_shard_of_which_nothing_can_be_read_leaves_its_report(tmp_path: Path) -> None:
+def test_a_shard_without_readable_images_has_only_a_report(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / "in" / f"{number}.jpg", b"no")
     write(tmp_path / "in" / "5.jpg", encoded("JPEG"))
@@ -174,7 +174,7 @@ def test_two_runs_and_any_number_of_workers_write_the_same_bytes(
     assert first == again
 
 
-def test_a_second_run_reads_no_image_and_says_the_same(
+def test_a_second_run_reads_no_image_and_reports_the_same(
     tmp_path: Path,
     many_kinds: dict[str, bytes],
     capsys: pytest.CaptureFixture[str],
@@ -189,22 +189,22 @@ def test_a_second_run_reads_no_image_and_says_the_same(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"samples_per_shard": 5}, "samples_per_shard was 4, is 5"),
         ({"inputs": "in/b"}, "images was 9, is 7"),
     ],
 )
-def test_another_job_does_not_go_on_in_the_same_folder(
+def test_other_settings_or_files_are_refused_in_the_same_folder(
     tmp_path: Path,
     many_kinds: dict[str, bytes],
     change: dict[str, Any],
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pack(config(tmp_path))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         pack(config(tmp_path, **change))
 
 
@@ -216,7 +216,7 @@ def test_an_image_that_changed_is_noticed(tmp_path: Path, many_kinds: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "message"),
     [
         (["nowhere"], "There is no folder nowhere. Relative paths start at"),
         (["in", "in/b"], "in/b is in in: its images would be packed twice"),
@@ -224,22 +224,22 @@ def test_an_image_that_changed_is_noticed(tmp_path: Path, many_kinds: dict[str, 
         (["empty"], "There is no image file in empty; other files: {'.md': 1}. Names of images"),
     ],
 )
-def test_inputs_that_make_no_sense_are_refused(
+def test_missing_empty_and_nested_inputs_are_refused(
     tmp_path: Path,
     many_kinds: dict[str, bytes],
     inputs: list[str],
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "empty" / "a.md", "x")
-    with pytest.raises(UserError, match="^" + told.replace("{", r"\{")):
+    with pytest.raises(UserError, match="^" + message.replace("{", r"\{")):
         pack(config(tmp_path, inputs=inputs))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ("file_name,caption\n", "has the columns file_name, caption, and no text"),
         ("file_name,text\na.jpg,1\n./a.jpg,2\n", "names a.jpg twice"),
@@ -247,19 +247,17 @@ def test_inputs_that_make_no_sense_are_refused(
         (None, "cannot be read: .*No such file"),
     ],
 )
-def test_tables_that_make_no_sense_are_refused(
-    tmp_path: Path, many_kinds: dict[str, bytes], table: str | bytes | None, told: str
+def test_unusable_caption_tables_are_refused(
+    tmp_path: Path, many_kinds: dict[str, bytes], table: str | bytes | None, message: str
 ) -> None:
     file = tmp_path / "table.csv"
     if table is not None:
         write(file, table)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         pack(config(tmp_path, captions=str(file)))
 
 
-def test_a_folder_that_is_something_else_is_left_alone(
-    tmp_path: Path, many_kinds: dict[str, bytes]
-) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, many_kinds: dict[str, bytes]) -> None:
     write(tmp_path / "out" / "thesis.txt", "x")
     with pytest.raises(UserError, match="holds files that no such job began"):
         pack(config(tmp_path))
@@ -268,7 +266,7 @@ def test_a_folder_that_is_something_else_is_left_alone(
 
 
 @pytest.mark.slow
-def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_pack_resumes_and_writes_the_same_bytes(tmp_path: Path) -> None:
     for number in range(48):
         write(tmp_path / "in" / f"{number}.png", image_bytes(700, 700, seed=number))
     reference = tmp_path / "reference"

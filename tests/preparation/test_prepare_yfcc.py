@@ -1,4 +1,4 @@
-"""prepare_yfcc: the records of YFCC100M's OpenAI subset, parquet or jsonl with zips."""
+"""`prepare_yfcc` on records of YFCC100M's OpenAI subset: parquet, or jsonl with zips."""
 
 import gzip
 import importlib.util
@@ -139,7 +139,7 @@ def test_jsonl_finds_its_images_in_zips(tmp_path: Path, capsys: pytest.CaptureFi
     write_jsonl_and_zip(tmp_path, "3d1", rows, images)
     other = [record(n, key=f"001{n:029x}") for n in range(3)]
     write_jsonl_and_zip(tmp_path, "001", other, {row["key"]: lost for row in other})
-    prepare_yfcc(config(tmp_path, images=str(tmp_path / "data"), num_workers=2))
+    prepare_yfcc(config(tmp_path, images=str(tmp_path / "data"), num_workers=1))
     samples = read(tmp_path / "out")
     assert {key: sample["jpg"] for key, sample in samples.items()} == images | {
         row["key"]: lost for row in other
@@ -163,7 +163,7 @@ def test_a_second_run_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     prepare_yfcc(config(tmp_path))
 
 
-def test_files_may_come_one_after_the_other_and_again(tmp_path: Path) -> None:
+def test_files_can_be_added_and_changed_later(tmp_path: Path) -> None:
     first, second = tmp_path / "records" / "0.parquet", tmp_path / "records" / "1.parquet"
     images = [image_bytes(seed=n, file_format="JPEG") for n in range(3)]
     write_parquet(first, [record(0, img=images[0])])
@@ -211,7 +211,7 @@ def test_files_that_are_damaged_or_missing_are_named(published: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (
             gzip.compress(b'{"key": "a", "title_clean": "b"}\n'),
@@ -222,15 +222,15 @@ def test_files_that_are_damaged_or_missing_are_named(published: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "Not a gzipped file"),
     ],
 )
-def test_jsonl_that_is_something_else_is_refused(
-    published: Path, content: bytes, told: str
+def test_jsonl_that_is_damaged_or_has_other_fields_is_refused(
+    published: Path, content: bytes, message: str
 ) -> None:
     (published / "records" / "metadata_3d1.jsonl.gz").write_bytes(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         prepare_yfcc(config(published, images=str(published / "data")))
 
 
-def test_parquet_that_is_something_else_is_refused(tmp_path: Path) -> None:
+def test_parquet_that_is_damaged_or_has_other_fields_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "records" / "0.parquet", [{"url": "x", "caption": "y"}])
     with pytest.raises(
         UserError,
@@ -242,7 +242,7 @@ def test_parquet_that_is_something_else_is_refused(tmp_path: Path) -> None:
         prepare_yfcc(config(tmp_path))
 
 
-def test_names_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+def test_unknown_suffixes_and_equal_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.csv is not a file of records"):
         pair_with_images([Path("a.csv")], None)
     with pytest.raises(UserError, match="Several files are named a,"):

@@ -1,4 +1,4 @@
-"""select as a command: new shards of exactly what was asked for, after a kill too."""
+"""`select`: surveys, and new shards with exactly the requested samples, also after a kill."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def contents(output: Path) -> dict[str, bytes]:
     return {str(path.relative_to(output)): path.read_bytes() for path in sorted(files)}
 
 
-def test_shards_hold_what_was_asked_for_and_say_where_from(
+def test_shards_have_the_requested_samples_and_lists_of_origins(
     sources: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     select(config(sources))
@@ -146,7 +146,7 @@ def test_shards_hold_what_was_asked_for_and_say_where_from(
     assert sum(len(i.starts) for i in index_shards(sorted((out / "train").glob("*.tar")))) == 21
 
 
-def test_the_same_bytes_whatever_the_workers_and_others_with_another_seed(sources: Path) -> None:
+def test_bytes_depend_on_the_seed_and_not_on_the_workers(sources: Path) -> None:
     select(config(sources))
     select(config(sources, output=str(sources / "again"), num_workers=1))
     select(config(sources, output=str(sources / "other"), seed=1))
@@ -177,7 +177,7 @@ def test_no_image_is_read_a_second_time(sources: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "other", [{"min_side": 21}, {"people_words": ("man",)}, {"detect_faces": True}], ids=str
 )
-def test_a_survey_by_other_rules_is_another_survey(
+def test_a_cached_survey_is_not_used_for_other_rules(
     sources: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
     monkeypatch.setattr("vqgan_train.preparation.survey.face_counter", lambda: lambda _: 1)
@@ -193,9 +193,7 @@ def test_a_survey_by_other_rules_is_another_survey(
     assert found[0] != found[1]
 
 
-def test_a_survey_that_is_damaged_or_of_a_changed_shard_is_made_again(
-    sources: Path, cache: Path
-) -> None:
+def test_damaged_surveys_and_changed_shards_are_surveyed_again(sources: Path, cache: Path) -> None:
     select(config(sources))
     before = contents(sources / "out")
     for number, file in enumerate(sorted((cache / "survey").iterdir())):
@@ -209,7 +207,7 @@ def test_a_survey_that_is_damaged_or_of_a_changed_shard_is_made_again(
     assert contents(sources / "changed") != before
 
 
-def test_too_few_leave_nothing_behind_and_can_be_allowed(sources: Path) -> None:
+def test_too_few_samples_write_nothing_unless_allowed(sources: Path) -> None:
     with pytest.raises(UserError, match="b should give 10 samples for training and has 7"):
         select(config(sources, samples=30))
     assert not (sources / "out").exists()
@@ -217,13 +215,13 @@ def test_too_few_leave_nothing_behind_and_can_be_allowed(sources: Path) -> None:
     assert len(read(sources / "out" / "train")) == 20 + 7
 
 
-def test_no_validation_is_no_folder(sources: Path) -> None:
+def test_without_validation_there_is_no_val_folder(sources: Path) -> None:
     select(config(sources, val_samples=0))
     assert not (sources / "out" / "val").exists()
     assert "val_shards" not in (sources / "out" / "report.txt").read_text()
 
 
-def test_a_survey_says_what_each_sample_is(tmp_path: Path) -> None:
+def test_a_survey_has_state_people_and_hash_of_each_sample(tmp_path: Path) -> None:
     samples = [
         sample("a", 1, side=16),
         sample("b", 2, side=15),
@@ -245,7 +243,7 @@ def test_a_survey_says_what_each_sample_is(tmp_path: Path) -> None:
     )
 
 
-def test_words_are_whole_and_none_is_none() -> None:
+def test_only_whole_words_match_and_no_words_match_nothing() -> None:
     pattern = word_pattern(["man", "dr. no", "c++"])
     assert pattern.search("A MAN.")
     assert not pattern.search("woman, human, manly")
@@ -273,7 +271,7 @@ def test_a_large_image_is_reduced_before_faces_are_looked_for() -> None:
     assert people._scale_down(image[:, :400]).shape == (30, 400, 3)
 
 
-def test_faces_without_the_extra_are_refused_before_anything(
+def test_face_detection_without_dlib_is_refused_at_once(
     sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(people.importlib.util, "find_spec", lambda _: None)
@@ -285,7 +283,7 @@ def test_faces_without_the_extra_are_refused_before_anything(
 
 
 @pytest.mark.slow
-def test_a_killed_selection_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_selection_resumes_and_writes_the_same_bytes(tmp_path: Path) -> None:
     for shard in range(6):
         numbers = range(shard * 20, shard * 20 + 20)
         write_shard(

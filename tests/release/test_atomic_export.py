@@ -1,4 +1,4 @@
-"""The folder of an export: it gets all files or none, and no other export loses a file."""
+"""An export folder gets all files of an export or none, and no other file is lost."""
 
 from pathlib import Path
 

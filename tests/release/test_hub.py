@@ -1,4 +1,4 @@
-"""The way to Hugging Face's hub; the hub is on loopback."""
+"""Upload to the Hugging Face Hub, with a local server in its place."""
 
 import os
 from collections.abc import Iterator

@@ -9,16 +9,8 @@ class ConfigError(UserError):
     """A setting is impossible; the message names it, its value and what to change."""
 
 
-class LaunchError(UserError):
-    """The processes that were started contradict the settings."""
-
-
 class LostRankError(UserError):
     """Another rank of the run has ended."""
-
-
-class DeviceError(UserError):
-    """The configured device is unavailable on this machine."""
 
 
 class RunFolderError(UserError):
@@ -39,14 +31,6 @@ class CheckpointError(UserError):
 
 class ExportError(UserError):
     """Weights cannot be exported as configured; the message says why and what to do."""
-
-
-class PreparationError(UserError):
-    """Inputs cannot be prepared; the message says what was found and what to change."""
-
-
-class TokenError(UserError):
-    """Tokens cannot be made or used as configured; the message says why and what to do."""
 
 
 def first_line(error: Exception) -> str:

@@ -92,7 +92,7 @@ def test_real_photos_have_no_problems(photo_shards: list[Path]) -> None:
 
 def test_shorter_sides_are_counted_in_classes(tmp_path: Path) -> None:
     sides = (1, 63, 64, 255, 256, 300, 383, 384, 2500)
-    encoded = [image_bytes(side, min(40 * side, 2600)) for side in sides]
+    encoded = [image_bytes(side, min(40 * side, 2600), file_format="JPEG") for side in sides]
     found = check_shard(write_images(tmp_path / "a.tar", *encoded), 256)
     assert found.shorter_sides == {0: 2, 64: 1, 192: 1, 256: 3, 384: 1, 2048: 1}
     assert found.counts[Kind.small] == 4

@@ -13,7 +13,7 @@ from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.shard_check import ShardChecks
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.files import write_atomically
+from vqgan_train.system.files import try_writing, write_atomically
 
 PROBLEMS_FOUND = 1
 """Exit code if the shards have problems; 0 if not."""
@@ -25,32 +25,32 @@ def check_data(config: CheckDataConfig) -> None:
     Raises:
         SystemExit: the shards have problems.
         ShardError: a shard does not exist.
+        UserError: `output` is a folder.
         OSError: the report cannot be written.
     """
-    require_writable(config.output)
+    output = None if config.output is None else Path(config.output)
+    if output is not None:
+        require_writable(output)
     checks = ShardChecks(expand_shards(config.shards), config.image_size)
     report = make_report(collect(checks, config.num_workers), config.image_size)
     sys.stdout.write(f"{to_text(report)}\n")
-    if config.output is not None:
-        with write_atomically(Path(config.output)) as file:
+    if output is not None:
+        with write_atomically(output) as file:
             file.write(json.dumps(report, indent=2).encode())
     if report["problems"]:
         sys.exit(PROBLEMS_FOUND)
 
 
-def require_writable(output: str | None) -> None:
+def require_writable(output: Path) -> None:
     """Check before hours of work that the report can be written.
 
     Raises:
         UserError: `output` is a folder.
         OSError: no file can be written beside it.
     """
-    if output is not None:
-        if Path(output).is_dir():
-            raise UserError(f"output={output} is a folder. Name a file in it.")
-        with write_atomically(Path(f"{output}.probe")):
-            pass
-        Path(f"{output}.probe").unlink()
+    if output.is_dir():
+        raise UserError(f"output={output} is a folder. Name a file in it.")
+    try_writing(output.parent)
 
 
 def collect(checks: ShardChecks, num_workers: int) -> Findings:

@@ -22,8 +22,8 @@ def resolve(config: Config) -> Config:
     """Check the settings against this machine; return them with numbers for devices and nodes.
 
     Raises:
-        LaunchError: torchrun or srun has started another number of processes than configured.
-        DeviceError: this machine lacks the devices, or they cannot do what is configured.
+        UserError: torchrun or srun has started another number of processes than configured; this
+            machine lacks the devices, or they cannot do what is configured.
         ConfigError: W&B is to be used online, and there is no API key.
     """
     trainer = config.trainer
@@ -41,7 +41,7 @@ def _require_abilities(trainer: TrainerConfig) -> None:
     """Check that the devices can compute as configured.
 
     Raises:
-        DeviceError: they cannot.
+        UserError: they cannot.
     """
     require_precision(trainer.accelerator.value, trainer.precision.value)
     if trainer.sync_batchnorm:

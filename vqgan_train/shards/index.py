@@ -11,7 +11,7 @@ import os
 import tarfile
 import zipfile
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from vqgan_train.shards.tar import METADATA, Field, Listing, read_plain_files, walk_shard
+from vqgan_train.shards.tar import Field, Listing, walk_shard
 from vqgan_train.system.errors import ShardError
 from vqgan_train.system.files import cache_folder, cache_lock, write_atomically
 
@@ -205,8 +205,8 @@ class _SampleRanges:
 
     def append(self, sample: list[Field]) -> None:
         if any(field.is_image for field in sample):
-            self.starts.append(sample[0].member.start)
-            self.ends.append(sample[-1].member.end)
+            self.starts.append(sample[0].start)
+            self.ends.append(sample[-1].end)
         else:
             self.without_image += 1
 
@@ -302,22 +302,10 @@ def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
         file.seek(start)
         piece = file.read(end - start)
     try:
-        return next(iter(group_by_keys(_expand_files(piece, str(path)))))
+        files = tar_file_expander([{"url": str(path), "stream": io.BytesIO(piece)}])
+        return next(iter(group_by_keys(files)))
     except (tarfile.TarError, ValueError, RecursionError, StopIteration) as error:
         raise ShardError(
             f"{path} has changed since it was indexed: no sample begins at byte {start}. "
             "Do not change shards while a run reads them, and start the run again."
         ) from error
-
-
-def _expand_files(piece: bytes, url: str) -> Iterable[dict[str, Any]]:
-    """Give what WebDataset's `tar_file_expander` gives for a piece of a shard.
-
-    Plain headers are parsed here, because tarfile, which WebDataset uses, takes a tenth of the
-    time of a training image.
-    """
-    files = read_plain_files(piece)
-    if not files:
-        return tar_file_expander([{"url": url, "stream": io.BytesIO(piece)}])
-    named = [(name, data) for name, data in files if not METADATA.match(name)]
-    return [*({"fname": name, "data": data, "__url__": url} for name, data in named), {}]

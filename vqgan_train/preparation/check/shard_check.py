@@ -131,9 +131,9 @@ def _check_images(index: ShardIndex, image_size: int, findings: ShardFindings) -
 
 def _check_names(listing: Listing, findings: ShardFindings) -> None:
     fields = (part for sample in listing.samples for part in sample)
-    for member in (*listing.others, *(part.member for part in fields)):
-        if _is_unsafe(member.name):
-            findings.add(Kind.unsafe_name, f"{listing.path}/{member.name}")
+    for name in (*listing.others, *(part.member for part in fields)):
+        if _is_unsafe(name):
+            findings.add(Kind.unsafe_name, f"{listing.path}/{name}")
 
 
 def _is_unsafe(name: str) -> bool:

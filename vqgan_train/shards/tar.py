@@ -64,7 +64,7 @@ class Listing:
 
 
 def list_shard(path: Path) -> Listing:
-    """List all members of a shard; takes about 1.5 kB of memory per sample of three fields.
+    """List all members of a shard; takes about 1 kB of memory per sample of three fields.
 
     Raises:
         ShardError: the file cannot be read.

@@ -235,12 +235,6 @@ class ShardDataModule(LightningDataModule):
         return self.trainer
 
 
-DATA_STATE = ShardDataModule.__qualname__
-"""Key under which Lightning stores the state of `ShardDataModule` in a checkpoint."""
-
-DATA_STATE_KEYS = {"position", "step", "train_fingerprint", "val_fingerprint"}
-
-
 def require_rank_consistency(strategy: Any, fingerprints: tuple[str, ...]) -> None:
     """Check that all ranks have the same data; else they would repeat some samples and skip others.
 

@@ -3,7 +3,6 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,36 +42,6 @@ class Field(NamedTuple):
     def is_image(self) -> bool:
         """Whether training reads this field as an image."""
         return self.name in IMAGE_FIELDS
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Complete list of a shard's members."""
-
-    path: Path
-    num_bytes: int
-    """Size of the file."""
-
-    samples: list[list[Field]]
-    """Undamaged samples with and without images; none is empty."""
-
-    others: list[str]
-    """Names of members that belong to no sample: folders, links, hidden files."""
-
-    problem: str
-    """Damage of the file; empty if there is none."""
-
-
-def list_shard(path: Path) -> Listing:
-    """List all members of a shard; takes about 1 kB of memory per sample of three fields.
-
-    Raises:
-        ShardError: the file cannot be read.
-    """
-    samples: list[list[Field]] = []
-    others: list[str] = []
-    num_bytes, problem = walk_shard(path, samples.append, others.append)
-    return Listing(path, num_bytes, samples, others, problem)
 
 
 def walk_shard(

@@ -244,7 +244,7 @@ def retry_pause_seconds(attempt: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RemoteShard:
-    """Shard that is fetched when it is read; see `shards.index.Shard` for its methods."""
+    """Shard that is fetched when it is read; its methods are those of `ShardIndex`."""
 
     address: str
     """pipe:COMMAND, or an address that fsspec opens."""
@@ -282,7 +282,7 @@ class RemoteShard:
         return self.store.is_dead(self.address)
 
     def read(self, number: int) -> dict[str, Any]:
-        """Read one sample's fields: see `Shard.read`.
+        """Read one sample's fields: see `ShardIndex.read`.
 
         Raises:
             DeadShardError: the sample is unavailable for any reason; a run continues without it.

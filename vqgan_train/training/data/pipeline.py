@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.shards.index import Shard, fingerprint
+from vqgan_train.shards.remote.opening import Shard, fingerprint
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.orders import SampleOrder, SampleRef
 

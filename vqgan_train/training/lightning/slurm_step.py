@@ -40,4 +40,4 @@ class SlurmStep(SLURMEnvironment):
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Accept any number of devices: `SLURMEnvironment` compares it with the job, not the step."""
+        """Accept any number of devices; Lightning would compare it with the job, not the step."""

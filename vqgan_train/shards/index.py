@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 UNREADABLE_INDEX = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 """Exceptions that mean a damaged index file."""
 
-MIN_SHARDS_FOR_BAR = 20
-"""A progress bar is shown for at least this many shards."""
+BAR_DELAY_SECONDS = 2
+"""A progress bar is shown for work that takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,6 @@ class ShardIndex:
         """
         return read_range(self.path, int(self.starts[number]), int(self.ends[number]))
 
-    def is_available(self) -> bool:
-        """Return whether the shard has samples."""
-        return self.num_samples > 0
-
     def identity(self) -> bytes:
         """Return bytes that identify the samples by file name and byte ranges, in any folder."""
         name = os.fsencode(self.name)
@@ -97,12 +93,9 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     Raises:
         ShardError: all shards are dead.
     """
-    few = len(paths) < MIN_SHARDS_FOR_BAR
     with cache_lock("index"):
-        indices = [
-            _load_or_mark_dead(path)
-            for path in tqdm(paths, "indexing shards", unit="shard", disable=few)
-        ]
+        bar = tqdm(paths, "indexing shards", unit="shard", delay=BAR_DELAY_SECONDS)
+        indices = [_load_or_mark_dead(path) for path in bar]
     if indices and not any(index.num_samples for index in indices):
         raise ShardError(
             f"None of {len(indices)} shards holds a sample with an image. The first is "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vqgan_train.shards.index import MIN_SHARDS_FOR_BAR, ShardIndex, index_shards
+from vqgan_train.shards.index import BAR_DELAY_SECONDS, ShardIndex, index_shards
 from vqgan_train.shards.remote.counts import count_samples
 from vqgan_train.shards.remote.disk_cache import CachePin
 from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, RemoteShard, ShardStore
@@ -96,9 +96,10 @@ def _fetch_and_pin(
     stop = threading.Event()
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         fetched = pool.map(lambda address: store.fetch_and_pin(address, stop), addresses)
-        few = len(addresses) < MIN_SHARDS_FOR_BAR
+        num = len(addresses)
+        bar = tqdm(fetched, "fetching shards", num, unit="shard", delay=BAR_DELAY_SECONDS)
         try:
-            return list(tqdm(fetched, "fetching shards", len(addresses), unit="shard", disable=few))
+            return list(bar)
         except DeadShardError as error:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Holds on files of the cache, in the moments in which other processes come in between."""
+"""Pins of cached files, in the moments in which other processes come in between."""
 
 import fcntl
 import gc
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vqgan_train.shards.remote.disk_cache import Hold
+from vqgan_train.shards.remote.disk_cache import CachePin
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def shard(tmp_path: Path) -> Path:
     return path
 
 
-def is_held(path: Path) -> bool:
+def is_pinned(path: Path) -> bool:
     """Whether anyone has a lock on a file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -31,20 +31,20 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def test_what_a_forked_process_lets_go_of_its_parent_still_holds(
+def test_a_pin_that_a_forked_process_releases_stays_pinned_by_its_parent(
     shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold = Hold(shard)
-    parents = os.dup(hold._descriptor)  # a fork leaves the same lock with two descriptors
+    pin = CachePin(shard)
+    parents = os.dup(pin._descriptor)  # a fork leaves the same lock with two descriptors
     with monkeypatch.context() as forked:
         forked.setattr(os, "getpid", lambda: -1)
-        hold.release()
-    assert is_held(shard)
+        pin.release()
+    assert is_pinned(shard)
     os.close(parents)
-    assert not is_held(shard)
+    assert not is_pinned(shard)
 
 
-def test_a_file_that_goes_before_it_is_locked_is_not_held(
+def test_a_file_that_is_evicted_before_it_is_locked_is_not_pinned(
     shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, descriptors = fcntl.flock, []
@@ -56,7 +56,7 @@ def test_a_file_that_goes_before_it_is_locked_is_not_held(
 
     monkeypatch.setattr(fcntl, "flock", remove_and_lock)
     with pytest.raises(FileNotFoundError, match=r"000\.tar") as gone:
-        Hold(shard)
+        CachePin(shard)
     # At once, and not when the error that refers to it is forgotten.
     assert gone.traceback
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -69,6 +69,6 @@ def test_a_file_that_is_not_there_is_an_error_and_nothing_more(
     ignored: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     with pytest.raises(FileNotFoundError):
-        Hold(tmp_path / "000.tar")
+        CachePin(tmp_path / "000.tar")
     gc.collect()
     assert not ignored

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from factories import image_samples, write_shard
 
-from vqgan_train.shards.index import ShardIndex, fingerprint, index_shard, index_shards
+from vqgan_train.shards.index import ShardIndex, index_shard, index_shards
+from vqgan_train.shards.remote.opening import fingerprint
 
 FIRST_VERSION = "801c77df480eebc991c6bc63464feffc0933221b746f88f6e352575cf7256192"
 

@@ -317,8 +317,8 @@ def wait_until_fetched(prefetchers: list[Prefetcher], num_shards: int) -> None:
 
     def all_there() -> bool:
         with prefetcher._changed:
-            held = len(prefetcher._holds) + len(prefetcher._soon)
-            return not prefetcher._jobs and held >= num_shards
+            held = len(prefetcher._pins) + len(prefetcher._low_priority_pins)
+            return not prefetcher._queue and held >= num_shards
 
     wait_until(all_there)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vqgan_train.shards.remote import transfer
-from vqgan_train.shards.remote.transfer import StallError
+from vqgan_train.shards.remote.transfer import TransferError
 
 
 def wait(
@@ -35,9 +35,9 @@ def wait(
     monkeypatch.setattr(os, "waitid", lambda *_: None if now < ends_at else "ended")
     process: Any = SimpleNamespace(pid=1)
     try:
-        transfer._wait(process, lambda: progress(now), least=10, stall_seconds=3)
-    except StallError as error:
-        raise StallError(f"{error}; after {now:.0f} s") from None
+        transfer._wait(process, lambda: progress(now), min_progress=10, stall_seconds=3)
+    except TransferError as error:
+        raise TransferError(f"{error}; after {now:.0f} s") from None
     return now
 
 
@@ -53,10 +53,10 @@ def test_what_comes_in_pieces_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StallError, match="nothing, or next to nothing, for 3 s; after 3 s"):
+    with pytest.raises(TransferError, match="nothing, or next to nothing, for 3 s; after 3 s"):
         wait(monkeypatch, lambda now: 3 * now, ends_at=100)
 
 
 def test_what_stops_coming_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StallError, match="after 23 s"):
+    with pytest.raises(TransferError, match="after 23 s"):
         wait(monkeypatch, lambda now: 20 * min(now, 20), ends_at=100)

@@ -16,7 +16,7 @@ from vqgan_train.images.locations import (
     open_store,
 )
 from vqgan_train.shards.index import ShardIndex
-from vqgan_train.shards.index import fingerprint as shards_fingerprint
+from vqgan_train.shards.remote.opening import fingerprint as shards_fingerprint
 from vqgan_train.shards.remote.opening import open_to_stream
 from vqgan_train.shards.remote.store import RemoteShard
 from vqgan_train.system.errors import UserError

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.shards.naming import redact_address
 from vqgan_train.system.errors import UserError
-from vqgan_train.training.data.data_module import DATA_STATE
 from vqgan_train.training.run.provenance import PROVENANCE
+from vqgan_train.training.run.saved_state import DATA_STATE
 
 MAX_RUNS = 100
 """Longest accepted chain of runs. A damaged checkpoint can name itself as its own parent."""

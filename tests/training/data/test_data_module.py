@@ -11,6 +11,7 @@ from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.data.orders import FULL_SHUFFLE, FullShuffle, SampleRef
+from vqgan_train.training.run.saved_state import DATA_STATE, DATA_STATE_KEYS
 
 TRANSFORM = ImageTransform(16, 16, random_crop=False, random_flip=False)
 
@@ -133,6 +134,13 @@ def test_the_position_counts_what_all_ranks_have_drawn(shards: tuple[Path, Path]
     module.trainer.global_step = 5
     assert module.position() == 5 * 4 * 2 * 3
     assert module.state_dict() == state_of(module, position=120, step=5)
+
+
+def test_saved_states_are_recognised_by_the_name_and_entries_of_the_state(
+    shards: tuple[Path, Path],
+) -> None:
+    assert ShardDataModule.__qualname__ == DATA_STATE
+    assert make_module(shards).state_dict().keys() == DATA_STATE_KEYS | {"order"}
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(shards: tuple[Path, Path]) -> None:

@@ -14,7 +14,6 @@ from factories import image_bytes, image_samples, write_shard
 from torch.utils.data import DataLoader
 
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.shards import index as reading
 from vqgan_train.shards.index import index_shard
 from vqgan_train.shards.tar import IMAGE_FIELDS
 from vqgan_train.training.data.orders import FullShuffle, SampleRef
@@ -50,39 +49,6 @@ def test_reading_gives_the_very_bytes(data: ShardDataset) -> None:
     expected = image_samples(20)
     found = [shard.read(place) for shard in data.shards for place in range(len(shard.starts))]
     assert [{k: v for k, v in sample.items() if k != "__url__"} for sample in found] == expected
-
-
-def test_plain_pieces_are_read_as_webdataset_reads_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.tar"
-    names = [
-        "a/0.PNG",
-        "a/0.txt",
-        "__meta__/0.txt",
-        "a/0.cls.json",
-        "./1.png",
-        f"{'long' * 40}.png",
-        "2.jpg",
-    ]
-    with tarfile.open(path, "w") as tar:
-        for name in names:
-            member = tarfile.TarInfo(name)
-            member.size = len(name) * 100
-            tar.addfile(member, io.BytesIO(name.encode() * 100))
-    shards = [index_shard(path), index_shard(write_shard(tmp_path / "b.tar", image_samples(5)))]
-    places = [(shard, place) for shard in shards for place in range(shard.num_samples)]
-    found = [shard.read(place) for shard, place in places]
-    monkeypatch.setattr(reading, "read_plain_files", lambda _piece: None)
-    assert found == [shard.read(place) for shard, place in places]
-    assert len(found) == 4 + 5
-
-
-def test_plain_pieces_are_read_without_tarfile(
-    data: ShardDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(reading, "tar_file_expander")
-    assert all(data[SampleRef(0, number)].image is not None for number in range(len(data)))
 
 
 def test_a_draw_is_its_sample_transformed_by_a_generator_of_its_own(data: ShardDataset) -> None:

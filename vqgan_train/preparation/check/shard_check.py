@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
 from vqgan_train.preparation.training_image import content_hash, decode_for_training
-from vqgan_train.shards.index import ShardIndex, cache_index, index_listing
+from vqgan_train.shards.index import ShardIndex, load_index
 from vqgan_train.shards.naming import printable_name
-from vqgan_train.shards.tar import IMAGE_FIELDS, Field, Listing, list_shard
+from vqgan_train.shards.tar import IMAGE_FIELDS, Field, walk_shard
 from vqgan_train.system.errors import ShardError
 
 MIN_FIELD_FRACTION = 0.8
@@ -98,13 +98,15 @@ def check_shard(path: Path, image_size: int) -> ShardFindings:
     """
     findings = ShardFindings(path)
     try:
-        listing = list_shard(path)
-        _check_names(listing, findings)
-        _check_samples(listing, findings)
-        index = index_listing(listing)
-        if listing.problem:
-            findings.add(Kind.damaged, f"{path}: {listing.problem}")
-        cache_index(index)
+        samples: list[list[Field]] = []
+        others: list[str] = []
+        walk_shard(path, samples.append, others.append)  # about 1 kB of memory per sample
+        names = (part.member for sample in samples for part in sample)
+        _check_names((*others, *names), findings)
+        _check_samples(samples, findings)
+        index = load_index(path)
+        if index.problem:
+            findings.add(Kind.damaged, f"{path}: {index.problem}")
         _check_images(index, image_size, findings)
     except (ShardError, OSError) as error:  # _check_images handles the errors of single images
         findings.add(Kind.unusable, str(error))
@@ -129,11 +131,10 @@ def _check_images(index: ShardIndex, image_size: int, findings: ShardFindings) -
         findings.contents[position] = content_hash(encoded)
 
 
-def _check_names(listing: Listing, findings: ShardFindings) -> None:
-    fields = (part for sample in listing.samples for part in sample)
-    for member in (*listing.others, *(part.member for part in fields)):
-        if _is_unsafe(member.name):
-            findings.add(Kind.unsafe_name, f"{listing.path}/{member.name}")
+def _check_names(names: Sequence[str], findings: ShardFindings) -> None:
+    for name in names:
+        if _is_unsafe(name):
+            findings.add(Kind.unsafe_name, f"{findings.path}/{name}")
 
 
 def _is_unsafe(name: str) -> bool:
@@ -141,16 +142,14 @@ def _is_unsafe(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable()
 
 
-def _check_samples(listing: Listing, findings: ShardFindings) -> None:
-    having = Counter(name for sample in listing.samples for name in _names(sample))
-    usual = {
-        name for name, count in having.items() if count >= MIN_FIELD_FRACTION * len(listing.samples)
-    }
+def _check_samples(samples: Sequence[Sequence[Field]], findings: ShardFindings) -> None:
+    having = Counter(name for sample in samples for name in _names(sample))
+    usual = {name for name, count in having.items() if count >= MIN_FIELD_FRACTION * len(samples)}
     usual -= IMAGE_FIELDS  # a png among jpgs is no missing jpg
     keys: set[str] = set()
-    for sample in listing.samples:
+    for sample in samples:
         key, names = sample[0].key, _names(sample)
-        name = f"{listing.path}/{key}"
+        name = f"{findings.path}/{key}"
         if not names & IMAGE_FIELDS:
             findings.add(Kind.without_image, f"{name}: {_fields_without_image(names)}")
         elif missing := sorted(usual - names):

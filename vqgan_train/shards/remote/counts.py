@@ -7,7 +7,6 @@ a resumed run uses the same numbers.
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from tempfile import TemporaryDirectory
 from filelock import FileLock
 from tqdm import tqdm
 
-from vqgan_train.shards.index import MIN_SHARDS_FOR_BAR
+from vqgan_train.shards.index import BAR_DELAY_SECONDS
 from vqgan_train.shards.naming import PIPE, redact_address
 from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, ShardStore, retry_pause_seconds
 from vqgan_train.shards.remote.transfer import TransferError, fetch_small_files
@@ -76,10 +75,12 @@ def _write_count(address: str, store: ShardStore, samples: int, source: str) -> 
 def _count_from_stats(addresses: Sequence[str], store: ShardStore) -> None:
     """Store the counts of those shards that have statistics."""
     requests = [(address, stats) for address in addresses if (stats := stats_address(address))]
-    few = len(requests) < MIN_SHARDS_FOR_BAR
     with (
         tqdm(
-            total=len(requests), desc="reading NNNNN_stats.json", unit="shard", disable=few
+            desc="reading NNNNN_stats.json",
+            total=len(requests),
+            unit="shard",
+            delay=BAR_DELAY_SECONDS,
         ) as bar,
         TemporaryDirectory(dir=store.cache.folder, prefix="stats-") as folder,
     ):
@@ -151,11 +152,9 @@ def _download_and_count(addresses: Sequence[str], store: ShardStore) -> None:
         store.cache.folder,
     )
     started_at = time.monotonic()
-    num_bytes, dead, gave_up = 0, [], threading.Event()
+    num_bytes, dead = 0, []
 
     def download(address: str) -> int | DeadShardError:
-        if gave_up.is_set():
-            return 0
         try:
             index = store.fetch(address)
         except DeadShardError as error:
@@ -169,24 +168,17 @@ def _download_and_count(addresses: Sequence[str], store: ShardStore) -> None:
             if isinstance(result, DeadShardError):
                 dead.append(result)
                 if len(dead) == MAX_DEAD_SHARDS:
-                    gave_up.set()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
             else:
                 num_bytes += result
     seconds = time.monotonic() - started_at
     log.info("Counting took %.0f s, %.3g GB.", seconds, num_bytes / 1e9)
     if dead:
-        raise _counting_error(len(addresses), dead, gave_up.is_set())
-
-
-def _counting_error(num_shards: int, dead: Sequence[DeadShardError], gave_up: bool) -> ShardError:
-    rest = "; the rest was not tried" if gave_up else ""
-    advice = (
-        "Check the address, and that this machine reaches it."
-        if gave_up or len(dead) == num_shards > 1
-        else "Leave them out of the list, or put a NNNNN_stats.json with their `successes` beside "
-        "them."
-    )
-    return ShardError(
-        f"The samples of {len(dead)} of {num_shards} remote shards cannot be counted, so the "
-        f"sample order is unknown{rest}. The first: {str(dead[0]).rstrip('.')}. {advice}"
-    )
+        rest = "; the rest was not tried" if len(dead) == MAX_DEAD_SHARDS else ""
+        raise ShardError(
+            f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted, so "
+            f"the sample order is unknown{rest}. The first: {str(dead[0]).rstrip('.')}. Check the "
+            "address, and that this machine reaches it. If it is right, leave the shards out of "
+            "the list, or put a NNNNN_stats.json with their `successes` beside them."
+        )

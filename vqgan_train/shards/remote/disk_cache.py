@@ -7,7 +7,6 @@ low-priority pin: they are evicted last, and only for a download that is needed 
 
 import fcntl
 import os
-import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -21,8 +20,6 @@ EVICTION_LOCK = "room.lock"
 
 LOW_PRIORITY_FILE = "soon"
 """Marker beside a cached file; a lock on it means that the file is needed soon."""
-
-TOUCH_INTERVAL_SECONDS = 60
 
 
 class CacheFullError(ShardError):
@@ -122,16 +119,6 @@ class DiskCache:
                 stat = path.stat()
                 files.append((stat.st_mtime, stat.st_size, path))
         return sum(size for _, size, _ in files), files
-
-
-def touch(path: Path) -> None:
-    """Record that a file is used now, for the choice of files to evict.
-
-    Raises:
-        FileNotFoundError: the file does not exist any more.
-    """
-    if time.time() - path.stat().st_mtime > TOUCH_INTERVAL_SECONDS:
-        os.utime(path)
 
 
 def pin_low_priority(path: Path) -> CachePin:

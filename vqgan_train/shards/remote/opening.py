@@ -1,5 +1,6 @@
-"""Open lists of local and remote shards, for streaming or to stay in the cache."""
+"""Open lists of local and remote shards, for streaming or to stay in the cache; identify them."""
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,16 +8,35 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vqgan_train.shards.index import MIN_SHARDS_FOR_BAR, ShardIndex, index_shards
+from vqgan_train.shards.index import BAR_DELAY_SECONDS, ShardIndex, index_shards
 from vqgan_train.shards.remote.counts import count_samples
 from vqgan_train.shards.remote.disk_cache import CachePin
 from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, RemoteShard, ShardStore
 from vqgan_train.system.errors import DeadShardError, ShardError
 
+Shard = ShardIndex | RemoteShard
 
-def open_to_stream(
-    shards: Sequence[Path | str], store: ShardStore | None
-) -> list[ShardIndex | RemoteShard]:
+
+def fingerprint(shards: Sequence[Shard]) -> str:
+    """Return a SHA-256 of shards: their order, file names, sizes and byte ranges.
+
+    Lists with equal fingerprints have equal byte ranges in files of equal names and sizes, in
+    whatever folders. Images are not read, so a file whose pixels were replaced within the same
+    byte ranges keeps its fingerprint. Takes 0.03 s for 2.27 million samples.
+
+    Only name and number of samples count for a remote shard, because it is not fetched for this.
+    So a remote shard and a local copy of it have different fingerprints.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for shard in shards:
+        digest.update(shard.identity())
+    return digest.hexdigest()
+
+
+def open_to_stream(shards: Sequence[Path | str], store: ShardStore | None) -> list[Shard]:
     """Index local shards, and count the samples of remote ones, which are fetched when read.
 
     Args:
@@ -76,9 +96,10 @@ def _fetch_and_pin(
     stop = threading.Event()
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         fetched = pool.map(lambda address: store.fetch_and_pin(address, stop), addresses)
-        few = len(addresses) < MIN_SHARDS_FOR_BAR
+        num = len(addresses)
+        bar = tqdm(fetched, "fetching shards", num, unit="shard", delay=BAR_DELAY_SECONDS)
         try:
-            return list(tqdm(fetched, "fetching shards", len(addresses), unit="shard", disable=few))
+            return list(bar)
         except DeadShardError as error:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from vqgan_train.shards.index import (
     write_index,
 )
 from vqgan_train.shards.naming import file_name, redact_address
-from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache, touch
+from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache
 from vqgan_train.shards.remote.transfer import FinalTransferError, TransferError, fetch_file
 from vqgan_train.system.errors import DeadShardError, ShardError
 from vqgan_train.system.files import PARTIAL, write_atomically
@@ -47,8 +48,6 @@ CACHE_FULL_POLL_SECONDS = 0.5
 
 MAX_EVICTIONS_BEFORE_READ = 3
 """How often a shard may be evicted between its download and a read before the read fails."""
-
-_WARNED_ADDRESSES: set[str] = set()
 
 
 class StoppedError(Exception):
@@ -89,7 +88,7 @@ class ShardStore:
         index = self._indices.get(address)
         if index is not None:
             try:
-                touch(index.path)
+                os.utime(index.path)  # the least recently used files are evicted first
             except FileNotFoundError:
                 self._indices.pop(address, None)
             else:
@@ -142,7 +141,7 @@ class ShardStore:
     def _load_cached(self, address: str) -> ShardIndex | None:
         shard = self.shard_path(address)
         try:
-            touch(shard)
+            os.utime(shard)
             return read_index(self.entry_folder(address) / "index.npz", shard)
         except FileNotFoundError:
             return None
@@ -242,9 +241,20 @@ def retry_pause_seconds(attempt: int) -> float:
     return longest * random.SystemRandom().uniform(0.5, 1)
 
 
+@cache
+def _warn_of_surplus(address: str, found: int, promised: int) -> None:
+    """Warn once per process: only the promised samples have a place in the order."""
+    log.warning(
+        "%s holds %d samples, %d more than it promised, which are not trained on.",
+        redact_address(address),
+        found,
+        found - promised,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteShard:
-    """Shard that is fetched when it is read; see `shards.index.Shard` for its methods."""
+    """Shard that is fetched when it is read; its methods are those of `ShardIndex`."""
 
     address: str
     """pipe:COMMAND, or an address that fsspec opens."""
@@ -269,20 +279,12 @@ class RemoteShard:
         name = os.fsencode(self.name)
         return np.array((len(name), -1, self.num_samples), dtype="<i8").tobytes() + name
 
-    def is_available(self) -> bool:
-        """Fetch the shard, and return whether that succeeded."""
-        try:
-            self._fetch()
-        except DeadShardError:
-            return False
-        return True
-
     def is_dead(self) -> bool:
         """Return whether the shard is marked as dead; nothing is fetched."""
         return self.store.is_dead(self.address)
 
     def read(self, number: int) -> dict[str, Any]:
-        """Read one sample's fields: see `Shard.read`.
+        """Read one sample's fields: see `ShardIndex.read`.
 
         Raises:
             DeadShardError: the sample is unavailable for any reason; a run continues without it.
@@ -290,7 +292,7 @@ class RemoteShard:
         for _ in range(MAX_EVICTIONS_BEFORE_READ):
             index = self._fetch()
             if index.num_samples > self.num_samples:
-                self._warn_of_surplus(index.num_samples)
+                _warn_of_surplus(self.address, index.num_samples, self.num_samples)
             if number >= index.num_samples:
                 raise DeadShardError(
                     f"there are only {index.num_samples} of {self.num_samples} promised samples"
@@ -307,17 +309,6 @@ class RemoteShard:
             f"{redact_address(self.address)} is evicted from the cache before it is read. Raise "
             "data.cache_gb."
         )
-
-    def _warn_of_surplus(self, num_found: int) -> None:
-        """Warn once per process: only the promised samples have a place in the order."""
-        if self.address not in _WARNED_ADDRESSES:
-            _WARNED_ADDRESSES.add(self.address)
-            log.warning(
-                "%s holds %d samples, %d more than it promised, which are not trained on.",
-                redact_address(self.address),
-                num_found,
-                num_found - self.num_samples,
-            )
 
     def _fetch(self) -> ShardIndex:
         """Fetch the shard; if the cache is full, retry for `stall_seconds`."""

@@ -29,7 +29,7 @@ from vqgan_train.training.data.prefetch import PrefetchedBatches
 log = logging.getLogger(__name__)
 
 SAMPLES_TO_CHECK = 4
-"""Samples of each data set that are read before a run starts."""
+"""Samples and shards of each data set that are tried before a run starts."""
 
 
 class ShardDataModule(LightningDataModule):
@@ -102,9 +102,7 @@ class ShardDataModule(LightningDataModule):
             ShardError: the ranks have different shards.
         """
         trainer = self._trainer()
-        require_rank_consistency(
-            trainer.strategy, (self.train_data.fingerprint, self.val_data.fingerprint)
-        )
+        self._require_rank_consistency()
         steps_left = max(trainer.max_steps - self._resumed_step, 0)
         batches = PlannedBatches(
             order=self.order,
@@ -156,11 +154,10 @@ class ShardDataModule(LightningDataModule):
         """
         for setting, data in (("train", self.train_data), ("val", self.val_data)):
             numbers = data.samples_to_check(SAMPLES_TO_CHECK)
-            samples = [data[SampleRef(0, number)] for number in numbers]
-            if all(sample.image is None for sample in samples):
+            if all(data[SampleRef(0, number)].image is None for number in numbers):
                 raise ShardError(
-                    f"None of the first {len(samples)} samples of data.{setting}_shards could be "
-                    f"read, for example {samples[0].name}. Check that they hold images."
+                    f"None of the first samples of data.{setting}_shards could be read, for "
+                    f"example {data[SampleRef(0, 0)].name}. Check that they hold images."
                 )
 
     def first_val_images(self, count: int) -> Tensor:
@@ -234,27 +231,18 @@ class ShardDataModule(LightningDataModule):
         assert self.trainer is not None, "the data module needs a trainer"
         return self.trainer
 
+    def _require_rank_consistency(self) -> None:
+        """Check that all ranks have the same data; else some samples are repeated or skipped.
 
-DATA_STATE = ShardDataModule.__qualname__
-"""Key under which Lightning stores the state of `ShardDataModule` in a checkpoint."""
-
-DATA_STATE_KEYS = {"position", "step", "train_fingerprint", "val_fingerprint"}
-
-
-def require_rank_consistency(strategy: Any, fingerprints: tuple[str, ...]) -> None:
-    """Check that all ranks have the same data; else they would repeat some samples and skip others.
-
-    Args:
-        strategy: Lightning's strategy, which communicates with the other ranks.
-        fingerprints: fingerprints of this rank's data sets.
-
-    Raises:
-        ShardError: the fingerprints of any two ranks differ; raised on all ranks.
-    """
-    is_same = tuple(strategy.broadcast(fingerprints)) == fingerprints
-    if not strategy.reduce_boolean_decision(is_same, all=True):
-        raise ShardError(
-            "The machines of this run do not agree on what the shards hold. Compare the copies of "
-            "local shards on the machines. For remote shards, delete the count.json files in "
-            "data.cache_dir. Then start again."
-        )
+        Raises:
+            ShardError: the fingerprints of any two ranks differ; raised on all ranks.
+        """
+        strategy = self._trainer().strategy
+        fingerprints = (self.train_data.fingerprint, self.val_data.fingerprint)
+        is_same = tuple(strategy.broadcast(fingerprints)) == fingerprints
+        if not strategy.reduce_boolean_decision(is_same, all=True):
+            raise ShardError(
+                "The machines of this run do not agree on what the shards hold. Compare the copies "
+                "of local shards on the machines. For remote shards, delete the count.json files "
+                "in data.cache_dir. Then start again."
+            )

@@ -9,28 +9,18 @@ depend on the number of ranks.
 
 import heapq
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqgan_train.system.errors import ShardError
-from vqgan_train.training.data.orders import EpochOrder
+from vqgan_train.training.data.orders import Epoch, EpochOrder
 
 INTERLEAVE_BLOCK = 8
 """Consecutive samples per lane; changing it changes the sample order."""
 
 SHARDS, SAMPLES, REST = 0x1A5E, 0x1A3B, 0x1AE5
 """Last elements of seeds, which keep random numbers independent, as in orders.py."""
-
-
-class _Epoch(NamedTuple):
-    samples: NDArray[np.int64]
-    """Sample numbers of the epoch in order."""
-
-    num_interleaved: int
-    """Samples read from the lanes in turn, until one is exhausted; the rest is shuffled."""
 
 
 class InterleavedOrder(EpochOrder):
@@ -48,13 +38,9 @@ class InterleavedOrder(EpochOrder):
 
     def __init__(self, counts: Sequence[int], seed: int, shuffle_shards: int, lanes: int) -> None:
         assert shuffle_shards % lanes == 0, "all lanes mix equally many shards"
-        self.counts = np.asarray(counts, dtype=np.int64)
-        self.seed = seed
+        super().__init__(counts, seed)
         self.lanes = lanes
         self.shuffle_shards = shuffle_shards
-        self.num_samples = int(self.counts.sum())
-        self._firsts = np.cumsum(self.counts) - self.counts
-        self._epoch = lru_cache(maxsize=2)(self._permute)
         with_samples = int((self.counts > 0).sum())
         if with_samples < lanes:
             raise ShardError(
@@ -64,6 +50,7 @@ class InterleavedOrder(EpochOrder):
             )
         round_size = lanes * INTERLEAVE_BLOCK
         mixed_samples = self.num_samples * shuffle_shards / with_samples
+        # Positions in which each lane reads about as many shards as it mixes.
         self._window_size = max(1, round(mixed_samples / round_size)) * round_size
 
     @property
@@ -71,29 +58,20 @@ class InterleavedOrder(EpochOrder):
         """Name of the order with its settings."""
         return f"exactly_once, shuffled over {self.shuffle_shards} shards in {self.lanes} lanes"
 
-    def window(self, position: int) -> range:
-        """Return positions in which each lane reads about as many shards as it mixes."""
-        epoch, place = divmod(position, self.num_samples)
-        interleaved, size = self._epoch(epoch).num_interleaved, self._window_size
-        start = place // size * size if place < interleaved else interleaved
-        stop = min(start + size, interleaved) if place < interleaved else self.num_samples
-        first = epoch * self.num_samples
-        return range(first + start, first + stop)
-
-    def samples(self, window: range) -> NDArray[np.int64]:
-        """Return the sample numbers of a window."""
-        epoch, place = divmod(window.start, self.num_samples)
-        return self._epoch(epoch).samples[place : place + len(window)]
-
-    def _permute(self, epoch: int) -> _Epoch:
+    def _permute(self, epoch: int) -> Epoch:
         lanes = [self._mix(epoch, lane, shards) for lane, shards in enumerate(self._deal(epoch))]
         rounds = min(len(lane) for lane in lanes) // INTERLEAVE_BLOCK
         length = rounds * INTERLEAVE_BLOCK
         blocks = [lane[:length].reshape(rounds, INTERLEAVE_BLOCK) for lane in lanes]
         interleaved = np.stack(blocks, axis=1).ravel()
+        # Once a lane is exhausted, what the others have left is shuffled: it is the last window.
         rest = np.concatenate([lane[length:] for lane in lanes])
         random = np.random.default_rng((self.seed, epoch, REST))
-        return _Epoch(np.concatenate([interleaved, random.permutation(rest)]), len(interleaved))
+        starts = range(0, len(interleaved), self._window_size)
+        return Epoch(
+            np.concatenate([interleaved, random.permutation(rest)]),
+            np.unique([*starts, len(interleaved), self.num_samples]),
+        )
 
     def _deal(self, epoch: int) -> list[list[int]]:
         """Deal the permuted shards, each to the lane with the fewest samples so far."""
@@ -113,6 +91,5 @@ class InterleavedOrder(EpochOrder):
         mixed = []
         for first in range(0, len(shards), shards_per_group):
             group = shards[first : first + shards_per_group]
-            samples = [self._firsts[s] + np.arange(self.counts[s]) for s in group]
-            mixed.append(random.permutation(np.concatenate(samples)))
+            mixed.append(random.permutation(self.samples_of(group)))
         return np.concatenate(mixed)

@@ -12,7 +12,7 @@ gives each machine a share of the shards, and weighted.py draws with replacement
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -68,14 +68,57 @@ class SampleOrder(ABC):
         return refs
 
 
-class EpochOrder(SampleOrder):
-    """Order in which each epoch of `num_samples` positions holds each sample once."""
+class Epoch(NamedTuple):
+    """Order of the samples of one epoch, and its windows."""
 
-    num_samples: int
+    samples: NDArray[np.int64]
+    """(N,) sample numbers."""
+
+    borders: NDArray[np.int64]
+    """(windows + 1,) places at which the windows begin, and N."""
+
+
+class EpochOrder(SampleOrder):
+    """Order in which each epoch holds each sample once. An epoch takes 8 bytes per sample.
+
+    Args:
+        counts: number of samples in each shard.
+        seed: seed of the permutations.
+    """
+
+    def __init__(self, counts: Sequence[int], seed: int) -> None:
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.seed = seed
+        self.num_samples = int(self.counts.sum())
+        self._firsts = np.cumsum(self.counts) - self.counts
+        # Two epochs, because a batch at a border reads from both, and the next window is asked for
+        # ahead.
+        self._epoch = lru_cache(maxsize=2)(self._permute)
+
+    @abstractmethod
+    def _permute(self, epoch: int) -> Epoch:
+        """Return the order of an epoch."""
+
+    def window(self, position: int) -> range:
+        """Return the positions of a window. Windows whose shards have no samples are skipped."""
+        epoch, place = divmod(position, self.num_samples)
+        borders = self._epoch(epoch).borders
+        number = int(np.searchsorted(borders, place, side="right")) - 1
+        first = epoch * self.num_samples
+        return range(first + int(borders[number]), first + int(borders[number + 1]))
+
+    def samples(self, window: range) -> NDArray[np.int64]:
+        """Return the sample numbers of a window."""
+        epoch, place = divmod(window.start, self.num_samples)
+        return self._epoch(epoch).samples[place : place + len(window)]
 
     def epoch_at(self, position: int) -> int:
         """Return the epoch."""
         return position // self.num_samples
+
+    def samples_of(self, shards: Iterable[int]) -> NDArray[np.int64]:
+        """Return the numbers of all samples of some shards."""
+        return np.concatenate([self._firsts[s] + np.arange(self.counts[s]) for s in shards])
 
 
 def require_same_order(checkpoint_order: str, order: SampleOrder) -> None:
@@ -106,26 +149,16 @@ class FullShuffle(EpochOrder):
     """
 
     def __init__(self, num_samples: int, seed: int) -> None:
-        self.num_samples = num_samples
-        self.seed = seed
-        self._permutation = lru_cache(maxsize=1)(self._permute)
+        super().__init__([num_samples], seed)
 
     @property
     def name(self) -> str:
         """Name of the order; it has no settings."""
         return FULL_SHUFFLE
 
-    def window(self, position: int) -> range:
-        """Return the positions of the epoch."""
-        first = position - position % self.num_samples
-        return range(first, first + self.num_samples)
-
-    def samples(self, window: range) -> NDArray[np.int64]:
-        """Return the permutation of an epoch."""
-        return self._permutation(self.epoch_at(window.start))
-
-    def _permute(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+    def _permute(self, epoch: int) -> Epoch:
+        samples = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+        return Epoch(samples, np.array([0, self.num_samples]))
 
 
 class WindowedShuffle(EpochOrder):
@@ -138,47 +171,21 @@ class WindowedShuffle(EpochOrder):
     """
 
     def __init__(self, counts: Sequence[int], seed: int, shuffle_shards: int) -> None:
-        self.counts = np.asarray(counts, dtype=np.int64)
-        self.seed = seed
+        super().__init__(counts, seed)
         self.shuffle_shards = shuffle_shards
-        self.num_samples = int(self.counts.sum())
-        self._firsts = np.cumsum(self.counts) - self.counts
-        # A batch at the end of an epoch reads from two epochs. Besides the current window, the
-        # next one is asked for ahead, and a batch at a border goes back to the previous one.
-        self._epoch = lru_cache(maxsize=2)(self._permute_shards)
-        self._window = lru_cache(maxsize=3)(self._permute_samples)
 
     @property
     def name(self) -> str:
         """Name of the order with the size of its windows."""
         return f"exactly_once, shuffled over {self.shuffle_shards} shards"
 
-    def window(self, position: int) -> range:
-        """Return the positions of a window. Windows whose shards have no samples are skipped."""
-        epoch, place = divmod(position, self.num_samples)
-        _, borders = self._epoch(epoch)
-        number = int(np.searchsorted(borders, place, side="right")) - 1
-        first = epoch * self.num_samples
-        return range(first + int(borders[number]), first + int(borders[number + 1]))
-
-    def samples(self, window: range) -> NDArray[np.int64]:
-        """Return the permuted samples of the window's shards."""
-        return self._window(window.start)
-
-    def _permute_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return an epoch's shards in order, and the borders of its windows, 0 and N included."""
-        order = np.random.default_rng((self.seed, epoch, SHARDS)).permutation(len(self.counts))
-        ends = np.cumsum(self.counts[order])
-        borders = np.concatenate(([0], ends[self.shuffle_shards - 1 :: self.shuffle_shards]))
-        return order, borders if borders[-1] == self.num_samples else np.append(borders, ends[-1])
-
-    def _permute_samples(self, start: int) -> NDArray[np.int64]:
-        """Return the samples of the window that starts at position `start`."""
-        epoch, place = divmod(start, self.num_samples)
-        order, borders = self._epoch(epoch)
-        number = int(np.searchsorted(borders, place, side="right")) - 1
-        shards = order[number * self.shuffle_shards :][: self.shuffle_shards]
-        samples = np.concatenate(
-            [np.arange(self._firsts[s], self._firsts[s] + self.counts[s]) for s in shards]
-        )
-        return np.random.default_rng((self.seed, epoch, number, SAMPLES)).permutation(samples)
+    def _permute(self, epoch: int) -> Epoch:
+        shards = np.random.default_rng((self.seed, epoch, SHARDS)).permutation(len(self.counts))
+        windows = [
+            np.random.default_rng((self.seed, epoch, number, SAMPLES)).permutation(
+                self.samples_of(shards[first : first + self.shuffle_shards])
+            )
+            for number, first in enumerate(range(0, len(shards), self.shuffle_shards))
+        ]
+        borders = np.cumsum([0, *(len(window) for window in windows)])
+        return Epoch(np.concatenate(windows), borders)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.shards.index import Shard, fingerprint
+from vqgan_train.shards.remote.opening import Shard, fingerprint
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.orders import SampleOrder, SampleRef
 
@@ -60,13 +60,11 @@ class ShardDataset(Dataset[Sample]):
         except UNREADABLE as error:
             return Sample(f"{name}: {reason(error)}", None)
 
-    def samples_to_check(self, count: int) -> range:
-        """Return the first `count` samples of the first available shard; of all, if none is."""
-        # Looks at no more than `count` shards, because each may have to be downloaded.
-        for shard, first in zip(self.shards[:count], self._firsts.tolist(), strict=False):
-            if shard.is_available():
-                return range(first, min(first + count, len(self)))
-        return range(min(count, len(self)))
+    def samples_to_check(self, count: int) -> list[int]:
+        """Return the first `count` samples, and the first sample of each of `count` shards."""
+        # Of few shards, because each may have to be downloaded.
+        numbers = (*range(count), *self._firsts[:count].tolist())
+        return [number for number in dict.fromkeys(numbers) if number < len(self)]
 
     def shard_numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the shard of each sample."""

@@ -9,8 +9,8 @@ from contextlib import suppress
 import numpy as np
 from torch.utils.data import Sampler
 
-from vqgan_train.shards.index import Shard
 from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, pin_low_priority
+from vqgan_train.shards.remote.opening import Shard
 from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, RemoteShard, StoppedError
 from vqgan_train.system.errors import DeadShardError, ShardError
 from vqgan_train.training.data.orders import SampleRef

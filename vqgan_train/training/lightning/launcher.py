@@ -16,7 +16,6 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from vqgan_train.system.processes import LOST_RANK, STOPPED, describe_exit_code
-from vqgan_train.training.run.folder import OUTPUT_DIR_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +23,6 @@ PARENT_VARIABLE = "VQGAN_TRAIN_FIRST_RANK"
 """Process id of the first rank, for the ranks that it starts."""
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
-
-VARIABLES = (
-    *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"),
-    THREADS_VARIABLE,
-    PARENT_VARIABLE,
-    OUTPUT_DIR_VARIABLE,
-)
-"""Environment variables that the first rank sets for the ranks that it starts."""
 
 GRACE_SECONDS = 20.0
 """Time for ranks to report a lost peer and exit by themselves, before they are killed."""
@@ -58,26 +49,15 @@ class RankStrategy(DDPStrategy):
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
-        self._launcher = RankLauncher(
-            self.cluster_environment, self.num_processes, self.num_nodes, self.command
-        )
+        self._launcher = RankLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+        self._launcher.command = self.command
 
 
 class RankLauncher(_SubprocessScriptLauncher):
-    """Starts the other ranks of a machine, and kills all ranks when one of them fails.
+    """Starts the other ranks of a machine, and kills all ranks when one of them fails."""
 
-    Args:
-        environment: Lightning's cluster environment.
-        num_processes: number of ranks per node.
-        num_nodes: number of nodes.
-        command: starts one rank; None repeats the command line of this process.
-    """
-
-    def __init__(
-        self, environment: Any, num_processes: int, num_nodes: int, command: Sequence[str] | None
-    ) -> None:
-        super().__init__(environment, num_processes, num_nodes)
-        self.command = command
+    command: Sequence[str] | None = None
+    """Starts one rank; None repeats the command line of this process."""
 
     def launch(
         self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any
@@ -137,9 +117,7 @@ def watch_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
     log_failed_ranks(ranks)
     for process in ranks:
         process.kill()
-    log.error("This rank was still waiting for it after %.0f s, and exits.", GRACE_SECONDS)
-    logging.shutdown()
-    os._exit(LOST_RANK)
+    _exit_as_lost("This rank was still waiting for it")
 
 
 def log_failed_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
@@ -169,7 +147,12 @@ def _follow(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     time.sleep(GRACE_SECONDS)
-    log.error("The first rank has ended. This rank was still waiting for it, and exits.")
+    _exit_as_lost("The first rank has ended. This rank was still waiting for it")
+
+
+def _exit_as_lost(reason: str) -> None:
+    """Exit at once, because an exception cannot interrupt a collective operation."""
+    log.error("%s after %.0f s, and exits.", reason, GRACE_SECONDS)
     logging.shutdown()
     os._exit(LOST_RANK)
 
@@ -177,7 +160,7 @@ def _follow(parent: int) -> None:
 @contextmanager
 def restore_process_state() -> Iterator[None]:
     """Restore environment, thread count and process group, so that a sweep's next run can start."""
-    before = {name: os.environ.get(name) for name in VARIABLES}
+    before = dict(os.environ)
     threads = torch.get_num_threads()
     try:
         yield
@@ -191,7 +174,6 @@ def restore_process_state() -> Iterator[None]:
         raise
     finally:
         torch.set_num_threads(threads)
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        for added in os.environ.keys() - before.keys():
+            del os.environ[added]
+        os.environ |= before

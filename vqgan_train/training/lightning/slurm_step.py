@@ -1,8 +1,8 @@
 """Lightning's view of a Slurm step: address, port and ranks."""
 
 import os
+import signal
 
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 FIRST_PORT, NUM_PORTS = 15_000, 10_000
@@ -10,24 +10,22 @@ STEPS_PER_JOB = 100
 """Distance between the ports of consecutive jobs, whose steps use the ports between."""
 
 
-class SlurmStep(ClusterEnvironment):
+class SlurmStep(SLURMEnvironment):
     """Ranks that srun started.
 
-    Lightning's own `SLURMEnvironment` reads the variables of the job, but one job can have several
-    steps. It also refuses tasks that were not requested by --ntasks-per-node, and installs signal
-    handlers, which would replace ours.
+    Lightning's `SLURMEnvironment` reads the variables of the job, but one job can have several
+    steps, so address, port and number of ranks come from the step here.
     """
 
-    @property
-    def creates_processes_externally(self) -> bool:
-        """True, because srun started all ranks."""
-        return True
+    def __init__(self) -> None:
+        # Not super().__init__, which refuses tasks that --ntasks-per-node did not request.
+        self.auto_requeue = False  # else Lightning's signal handlers replace those of the run
+        self.requeue_signal = signal.SIGUSR1  # unused, but Lightning requires one
 
     @property
     def main_address(self) -> str:
         """MASTER_ADDR, or the host name of the step's first node."""
-        nodes = os.environ["SLURM_STEP_NODELIST"]
-        first = SLURMEnvironment.resolve_root_node_address(nodes)
+        first = self.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
         return os.environ.setdefault("MASTER_ADDR", first)
 
     @property
@@ -37,29 +35,9 @@ class SlurmStep(ClusterEnvironment):
         port = FIRST_PORT + (STEPS_PER_JOB * job + step) % NUM_PORTS
         return int(os.environ.setdefault("MASTER_PORT", str(port)))
 
-    @staticmethod
-    def detect() -> bool:
-        """Return False, because training/setup/trainer.py chooses this environment itself."""
-        return False
-
     def world_size(self) -> int:
         """Return the number of tasks in the step."""
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
 
-    def set_world_size(self, size: int) -> None:
-        """Do nothing: Slurm sets it."""
-
-    def global_rank(self) -> int:
-        """Return the number of this task."""
-        return int(os.environ["SLURM_PROCID"])
-
-    def set_global_rank(self, rank: int) -> None:
-        """Do nothing: Slurm sets it."""
-
-    def local_rank(self) -> int:
-        """Return the number of this task on its node."""
-        return int(os.environ["SLURM_LOCALID"])
-
-    def node_rank(self) -> int:
-        """Return the number of this node in the step."""
-        return int(os.environ["SLURM_NODEID"])
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Accept any number of devices; Lightning would compare it with the job, not the step."""

@@ -8,8 +8,13 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from vqgan_train.system.errors import CheckpointError, first_line
-from vqgan_train.training.data.data_module import DATA_STATE, DATA_STATE_KEYS
 from vqgan_train.training.run.provenance import PROVENANCE
+
+DATA_STATE = "ShardDataModule"
+"""Key of the data module's state in a checkpoint: Lightning takes the name of its class."""
+
+DATA_STATE_KEYS = {"position", "step", "train_fingerprint", "val_fingerprint"}
+"""Entries of the data module's state that a run needs to resume."""
 
 STATE = {
     "global_step": int,

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.system.errors import CheckpointError, RunFolderError
-from vqgan_train.training.data.data_module import DATA_STATE
 from vqgan_train.training.run.contents import (
     best_checkpoint,
     holds_run,
@@ -16,7 +15,7 @@ from vqgan_train.training.run.contents import (
 )
 from vqgan_train.training.run.logs import is_first_rank
 from vqgan_train.training.run.provenance import PROVENANCE
-from vqgan_train.training.run.saved_state import is_resumable, read_state
+from vqgan_train.training.run.saved_state import DATA_STATE, is_resumable, read_state
 from vqgan_train.training.run.settings_comparison import require_same_settings
 
 log = logging.getLogger(__name__)

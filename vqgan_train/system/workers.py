@@ -33,7 +33,7 @@ def run_tasks(
         collate_fn=_unchanged,
         num_workers=num_workers,
         worker_init_fn=_ignore_ctrl_c,
-        pin_memory=torch.cuda.is_initialized(),  # only results for a GPU in use gain from it
+        pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]  # untyped there
     )
     for result in loader:
         if isinstance(result, UserError | OSError):

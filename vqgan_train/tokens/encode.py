@@ -20,12 +20,13 @@ from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.naming import expand_shards, expand_sources
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
+from vqgan_train.system.jobs import join_job
 from vqgan_train.system.launch import ProcessRank, find_process_rank
 from vqgan_train.tokens.batches import EncodeBatch, load_batches
 from vqgan_train.tokens.formats import FORMATS, TokenFormat, TokenRow, require_installed
 from vqgan_train.tokens.ledger import (
     LEDGER,
-    join_job,
+    LEDGER_JOB_FILE,
     read_reports,
     remove_leftovers,
     write_report,
@@ -138,7 +139,7 @@ def begin_job(source: ImageSource, output: Output, batch_size: int, device: str)
         "device": device,
         **{f"tokens' {k}": getattr(output.metadata, k) for k in output.metadata.__slots__},
     }
-    join_job(output.folder, job)
+    join_job(output.folder, job, LEDGER_JOB_FILE)
 
 
 def remaining_chunks(source: ImageSource, output: Output, process: ProcessRank) -> list[str]:

@@ -474,7 +474,7 @@ def test_a_folder_with_other_files_is_left_alone(
     output.mkdir()
     (output / "001.parquet").write_text("somebody's")
     assert run_encode(checkpoint, output, shards) == USER_ERROR
-    assert "holds files that no such command wrote" in capsys.readouterr().err
+    assert "holds files that no such job began" in capsys.readouterr().err
     assert list(contents(output)) == ["001.parquet"]
 
 

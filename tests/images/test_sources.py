@@ -9,7 +9,7 @@ from factories import image_bytes
 from pyarrow import parquet
 from tiny_tokens import tiny_shards
 
-from vqgan_train.images.locations import FileLocation, ImageLocation, StoreSettings
+from vqgan_train.images.locations import FileLocation, ImageLocation
 from vqgan_train.images.sources import (
     NO_DAMAGE,
     Chunk,
@@ -19,6 +19,7 @@ from vqgan_train.images.sources import (
     from_tables,
 )
 from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.shards.remote.store import ShardStore
 from vqgan_train.system.errors import DeadShardError, ShardError, UserError
 from vqgan_train.tokens.batches import load_batches
 
@@ -98,7 +99,7 @@ def test_a_table_that_is_damaged_meanwhile_is_an_error_of_ours(tmp_path: Path) -
 
 def test_remote_shards_are_fetched_and_have_the_same_samples(tmp_path: Path) -> None:
     shards = tiny_shards(tmp_path / "shards")
-    store = StoreSettings(tmp_path / "store", 10**9, stall_seconds=30, attempts=1)
+    store = ShardStore(tmp_path / "store", 10**9, stall_seconds=30, attempts=1)
     mixed = from_shards([f"file://{shards[0]}", shards[1], f"file://{shards[2]}"], 4, store)
     assert mixed.sizes == from_shards(shards, 4).sizes
     read = [location.read() for chunk in everything(mixed) for location in chunk.locations]
@@ -109,7 +110,7 @@ def test_a_remote_shard_that_holds_what_nobody_promised_or_is_gone_is_an_error(
     tmp_path: Path,
 ) -> None:
     shards = tiny_shards(tmp_path / "shards")
-    store = StoreSettings(tmp_path / "store", 10**9, stall_seconds=30, attempts=1)
+    store = ShardStore(tmp_path / "store", 10**9, stall_seconds=30, attempts=1)
     addresses = [f"file://{shard}" for shard in shards]
     for shard, count in zip(shards[:2], (4, 10), strict=True):  # it has 5, and 9
         stats = shard.with_name(f"{shard.stem}_stats.json")

@@ -33,12 +33,12 @@ from vqgan_train.evaluation.report.evaluation_folder import (
 )
 from vqgan_train.evaluation.report.text_table import left_out_lines, table_lines
 from vqgan_train.images.bad_images import require_few_dead
-from vqgan_train.images.locations import store_settings
 from vqgan_train.images.sources import ImageSource, from_folder, from_shards
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.metrics.history import rows_beside
 from vqgan_train.shards.naming import expand_sources
+from vqgan_train.shards.remote.store import open_store
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.launch import ProcessRank, find_process_rank
 from vqgan_train.system.process_group import process_group
@@ -126,7 +126,9 @@ def find_images(config: EvaluateConfig) -> ImageSource:
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), config.batch_size)
     shards = [shard for source in expand_sources(config.shards) for shard in source]
-    store = store_settings(config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts)
+    store = open_store(
+        shards, config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
+    )
     return from_shards(shards, config.batch_size, store)
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vqgan_train.images.loading import read_ahead, read_image, stack_pixels
+from vqgan_train.images.loading import read_image, stack_pixels
 from vqgan_train.images.locations import EncodedImage, ImageLocation
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.system.errors import UserError
+from vqgan_train.system.workers import run_tasks
 
 
 class SliceRule(NamedTuple):
@@ -119,14 +120,14 @@ NO_BOXES = np.zeros((0, 4), dtype=np.int64)
 def load_batches(
     requests: Iterable[Request], rules: ReadingRules, *, num_workers: int
 ) -> Iterator[ImageBatch]:
-    """Read the images of each request as a batch, in order; raises what `read_ahead` raises.
+    """Read the images of each request as a batch, in order; raises what `run_tasks` raises.
 
     Args:
         requests: consumed slightly ahead of the batches.
         rules: how to read.
         num_workers: number of loader processes; 0 reads in this process.
     """
-    return read_ahead(requests, partial(_read, rules), num_workers=num_workers)
+    return run_tasks(partial(_read, rules), requests, num_workers=num_workers)
 
 
 def _read(rules: ReadingRules, request: Request) -> ImageBatch:

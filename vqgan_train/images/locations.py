@@ -3,17 +3,15 @@
 import errno
 import time
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqgan_train.images.folders import printable_name, text_beside
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.shards.index import read_range
-from vqgan_train.shards.naming import file_name, redact_address
-from vqgan_train.shards.remote.store import RemoteShard, ShardStore
+from vqgan_train.shards.naming import redact_address
+from vqgan_train.shards.remote.store import RemoteShard
 from vqgan_train.system.errors import ShardError, UserError
-from vqgan_train.system.files import cache_folder
 
 
 class EncodedImage(NamedTuple):
@@ -65,48 +63,12 @@ class ShardLocation(NamedTuple):
         return printable_name(str(self.shard))
 
 
-class StoreSettings(NamedTuple):
-    """Arguments of `ShardStore`: where and how downloaded shards are cached."""
-
-    folder: Path
-    max_bytes: int
-    stall_seconds: float
-    attempts: int
-
-
-def store_settings(
-    cache_dir: str | None, cache_gb: float, stall_seconds: float, attempts: int
-) -> StoreSettings:
-    """Convert a command's settings of downloaded shards.
-
-    Args:
-        cache_dir: folder on a disk of this machine. None: a folder in the user's cache.
-        cache_gb: largest size of that folder in 10^9 bytes.
-        stall_seconds: time without data after which a download fails.
-        attempts: number of tries of each download.
-    """
-    folder = Path(cache_dir).expanduser() if cache_dir else cache_folder("shards")
-    return StoreSettings(folder, int(cache_gb * 1e9), stall_seconds, attempts)
-
-
-@cache
-def open_store(settings: StoreSettings) -> ShardStore:
-    """Return this process's store for these settings."""
-    return ShardStore(*settings)
-
-
 class RemoteLocation(NamedTuple):
     """A sample of a remote shard, which is downloaded when its first sample is read."""
 
-    address: str
-    num_samples: int
-    """Samples of the shard, as counted before it was downloaded."""
-
+    shard: RemoteShard
     number: int
     """Number of the sample in the shard, from 0 on."""
-
-    store: StoreSettings
-    """Not the store itself, because thousands of locations are sent to loader processes."""
 
     def read(self) -> EncodedImage:
         """Read the sample.
@@ -115,13 +77,12 @@ class RemoteLocation(NamedTuple):
             ShardError: the download failed, or the shard has another number of samples.
             LookupError: the sample has no image.
         """
-        store = open_store(self.store)
-        shard = RemoteShard(self.address, self.num_samples, store)
+        shard = self.shard
         fields = shard.read(self.number)
-        downloaded_samples = store.fetch(self.address).num_samples
-        if downloaded_samples != self.num_samples:
+        downloaded_samples = shard.store.fetch(shard.address).num_samples
+        if downloaded_samples != shard.num_samples:
             raise ShardError(
-                f"{self.file} holds {downloaded_samples} samples, and not {self.num_samples}, as "
+                f"{self.file} holds {downloaded_samples} samples, and not {shard.num_samples}, as "
                 "the NNNNN_stats.json beside it says, or as there were before. Correct that file, "
                 "or download the shard and give the file."
             )
@@ -130,12 +91,12 @@ class RemoteLocation(NamedTuple):
     @property
     def name(self) -> str:
         """Name for messages while the sample's key is not known."""
-        return f"{file_name(self.address)}, sample {self.number}"
+        return f"{self.shard.name}, sample {self.number}"
 
     @property
     def file(self) -> str:
         """Address of the shard, without the parts that may be secret."""
-        return redact_address(self.address)
+        return redact_address(self.shard.address)
 
 
 class FileLocation(NamedTuple):

@@ -12,13 +12,11 @@ from vqgan_train.images.locations import (
     ImageLocation,
     RemoteLocation,
     ShardLocation,
-    StoreSettings,
-    open_store,
 )
 from vqgan_train.shards.index import ShardIndex
 from vqgan_train.shards.remote.opening import fingerprint as shards_fingerprint
 from vqgan_train.shards.remote.opening import open_to_stream
-from vqgan_train.shards.remote.store import RemoteShard
+from vqgan_train.shards.remote.store import RemoteShard, ShardStore
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import file_signature, fingerprint
 from vqgan_train.system.packages import require_pyarrow
@@ -111,27 +109,26 @@ def _changed_error(changed: str) -> UserError:
 
 
 def from_shards(
-    shards: Sequence[Path | str], samples_per_chunk: int, store: StoreSettings | None = None
+    shards: Sequence[Path | str], samples_per_chunk: int, store: ShardStore | None = None
 ) -> ImageSource:
     """List the samples of shards; no chunk holds samples of two shards.
 
     Args:
         shards: paths of local shards, and addresses of remote ones.
         samples_per_chunk: largest number of samples of a chunk.
-        store: where downloaded shards are cached; None if all are local.
+        store: downloads the remote shards; None if there are none.
 
     Raises:
         ShardError: a shard cannot be read or has no image, or the samples of a remote one cannot be
             counted.
     """
-    is_remote = any(isinstance(shard, str) for shard in shards)
-    opened = open_to_stream(shards, open_store(store) if store and is_remote else None)
+    opened = open_to_stream(shards, store)
     local = [shard.path for shard in opened if isinstance(shard, ShardIndex)]
     sizes = [size for shard in opened for size in _sizes(shard.num_samples, samples_per_chunk)]
     return ImageSource(
         shards_fingerprint(opened),
         sizes,
-        partial(_shard_locations, opened, store),
+        partial(_shard_locations, opened),
         partial(_changed_file, local, _signatures(local)),
         _damage(opened),
     )
@@ -222,17 +219,14 @@ def _changed_folder(folder: Path, before: str) -> str:
 # Locations of the samples.
 
 
-def _shard_locations(
-    shards: Sequence[ShardIndex | RemoteShard], store: StoreSettings | None
-) -> Iterator[ImageLocation]:
+def _shard_locations(shards: Sequence[ShardIndex | RemoteShard]) -> Iterator[ImageLocation]:
     for shard in shards:
         if isinstance(shard, ShardIndex):
             for start, end in zip(shard.starts, shard.ends, strict=True):
                 yield ShardLocation(shard.path, int(start), int(end))
         else:
-            assert store is not None, "remote shards need a store"
             for number in range(shard.num_samples):
-                yield RemoteLocation(shard.address, shard.num_samples, number, store)
+                yield RemoteLocation(shard, number)
 
 
 def _folder_locations(folder: Path) -> Iterator[ImageLocation]:

@@ -90,14 +90,8 @@ def pack_in_parallel(
     """
     total = PackReport()
     with tqdm(total=num_images, desc="packing", unit="image") as bar:
-        for report in run_tasks(
-            pack_task,
-            tasks,
-            stored=lambda _: None,  # pack_shard finds what an earlier run packed
-            num_workers=num_workers,
-            bar=bar,
-            size_of=lambda report: report.seen,
-        ):
+        for report in run_tasks(pack_task, tasks, num_workers=num_workers):
+            bar.update(report.seen)
             total.add(report)
     return total
 

@@ -69,15 +69,8 @@ def write_selected_shards(
         for task in _tasks(samples, shards, folder, samples_per_shard)
     )
     with tqdm(total=sum(map(len, selected.values())), desc="copying", unit="image") as bar:
-        for _ in run_tasks(
-            _write,
-            tasks,
-            stored=lambda task: len(task.samples) if _origins(task).exists() else None,
-            num_workers=num_workers,
-            bar=bar,
-            size_of=int,
-        ):
-            pass
+        for num_samples in run_tasks(_write_unless_done, tasks, num_workers=num_workers):
+            bar.update(num_samples)
 
 
 def _tasks(
@@ -98,16 +91,14 @@ def _tasks(
         yield _Task(folder / f"{number:05d}.tar", first, samples)
 
 
-def _origins(task: _Task) -> Path:
-    """Return the path of a shard's origin list. It is written last, so it marks the shard done."""
-    return task.shard.with_suffix(".tsv")
-
-
-def _write(task: _Task) -> int:
-    lines = [HEADER]
-    write_shard(task.shard, _copies(task, lines))
-    with write_atomically(_origins(task)) as file:
-        file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+def _write_unless_done(task: _Task) -> int:
+    # The origin list is written last, so it marks the shard done.
+    origins = task.shard.with_suffix(".tsv")
+    if not origins.exists():
+        lines = [HEADER]
+        write_shard(task.shard, _copies(task, lines))
+        with write_atomically(origins) as file:
+            file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
     return len(task.samples)
 
 

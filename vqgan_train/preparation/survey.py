@@ -97,21 +97,20 @@ def survey_shards(
         bar: progress bar, advanced by the number of samples.
     """
     folder = cache_folder("survey")
-    return run_tasks(
-        _survey_and_store,
-        (_Task(shard, rules, folder / _file_name(shard.path, rules)) for shard in shards),
-        stored=lambda task: _stored(task.file),
-        num_workers=num_workers,
-        bar=bar,
-        size_of=lambda survey: len(survey.states),
-    )
+    tasks = (_Task(shard, rules, folder / _file_name(shard.path, rules)) for shard in shards)
+    for survey in run_tasks(_load_or_survey, tasks, num_workers=num_workers):
+        bar.update(len(survey.states))
+        yield survey
 
 
 def _file_name(shard: Path, rules: SurveyRules) -> str:
     return f"{fingerprint([file_signature(shard), json.dumps(asdict(rules))])}.npz"
 
 
-def _survey_and_store(task: _Task) -> Survey:
+def _load_or_survey(task: _Task) -> Survey:
+    stored = _stored(task.file)
+    if stored is not None:
+        return stored
     survey = survey_shard(task.shard, task.rules)
     try:
         with write_atomically(task.file) as partial:

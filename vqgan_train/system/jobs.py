@@ -23,42 +23,49 @@ def open_job(folder: Path, job: Mapping[str, Any]) -> None:
     """
     require_free_or_same(folder, job)
     remove_partial(folder)
-    write_job(folder / JOB_FILE, job)
+    _write_job(folder / JOB_FILE, job)
 
 
-def write_job(file: Path, job: Mapping[str, Any]) -> None:
-    """Write a job file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with write_atomically(file) as partial:
-        partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
-
-
-def require_free_or_same(folder: Path, job: Mapping[str, Any]) -> None:
+def require_free_or_same(folder: Path, job: Mapping[str, Any], job_file: str = JOB_FILE) -> None:
     """Refuse a folder that holds something else, before hours are spent.
+
+    Args:
+        folder: folder of the results, which may not exist yet.
+        job: as in `open_job`.
+        job_file: path of the job file in the folder.
 
     Raises:
         UserError: the folder is a file, holds the results of another job, or other files.
     """
-    file = folder / JOB_FILE
-    if file.exists():
-        require_same(folder, file, job)
-    elif folder.is_file():
+    if folder.is_file():
         raise UserError(f"{folder} is a file. Name a folder for the results.")
-    elif folder.is_dir() and any(folder.iterdir()):
+    # Listed before the look at the job file, which other processes of the job write before others.
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if (folder / job_file).exists():
+        _require_same(folder, folder / job_file, job)
+    elif names - {Path(job_file).parts[0]}:
         raise UserError(
             f"{folder} holds files that no such job began. Name an empty or a new folder."
         )
 
 
-def require_same(folder: Path, file: Path, job: Mapping[str, Any]) -> None:
-    """Refuse to resume a job whose values differ from those in the folder's job file.
+def join_job(folder: Path, job: Mapping[str, Any], job_file: str) -> None:
+    """Start a job in a folder, resume it, or join other processes that work on it.
 
-    Raises:
-        UserError: a value of the job has changed; the message names all that have.
+    Arguments and errors are those of `require_free_or_same`.
     """
+    require_free_or_same(folder, job, job_file)
+    if not (folder / job_file).exists():
+        _write_job(folder / job_file, job)
+        _require_same(folder, folder / job_file, job)  # another process may have written it, too
+
+
+def _write_job(file: Path, job: Mapping[str, Any]) -> None:
+    with write_atomically(file) as partial:
+        partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+
+
+def _require_same(folder: Path, file: Path, job: Mapping[str, Any]) -> None:
     before = json.loads(file.read_text())
     now = json.loads(json.dumps(dict(job)))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

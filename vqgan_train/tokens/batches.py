@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vqgan_train.images.loading import read_ahead, read_image, stack_pixels
+from vqgan_train.images.loading import read_image, stack_pixels
 from vqgan_train.images.locations import ImageLocation
 from vqgan_train.images.sources import Chunk
 from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.system.workers import run_tasks
 from vqgan_train.tokens.formats import Labels
 
 
@@ -56,7 +57,7 @@ def load_batches(
         UserError: the system cannot read a file, or the source has changed.
     """
     requests = _requests(chunks, batch_size)
-    return read_ahead(requests, partial(_read, transform), num_workers=num_workers)
+    return run_tasks(partial(_read, transform), requests, num_workers=num_workers)
 
 
 def _requests(chunks: Iterable[Chunk], batch_size: int) -> Iterator[_Request]:

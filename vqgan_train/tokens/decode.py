@@ -19,9 +19,10 @@ from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
+from vqgan_train.system.jobs import join_job
 from vqgan_train.system.launch import ProcessRank, find_process_rank
 from vqgan_train.tokens.formats import FORMATS, TokenRow
-from vqgan_train.tokens.ledger import join_job
+from vqgan_train.tokens.ledger import LEDGER_JOB_FILE
 from vqgan_train.tokens.token_file import TokenFile, files_fingerprint, open_token_file
 from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
 
@@ -46,7 +47,7 @@ def decode(config: DecodeConfig) -> None:
         "max_images": config.max_images,
         "tokens": files_fingerprint(files),
     }
-    join_job(folder, job)
+    join_job(folder, job, LEDGER_JOB_FILE)
     with tqdm(total=config.max_images, desc="decoding", unit="image") as bar:
         written = decode_files(
             files,

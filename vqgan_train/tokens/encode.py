@@ -14,18 +14,19 @@ from tqdm import tqdm
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.config import EncodeConfig
 from vqgan_train.images.bad_images import BadImages, ChunkReport, require_few_dead
-from vqgan_train.images.locations import store_settings
 from vqgan_train.images.sources import Damage, ImageSource, from_folder, from_shards, from_tables
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.naming import expand_shards, expand_sources
+from vqgan_train.shards.remote.store import open_store
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
+from vqgan_train.system.jobs import join_job
 from vqgan_train.system.launch import ProcessRank, find_process_rank
 from vqgan_train.tokens.batches import EncodeBatch, load_batches
 from vqgan_train.tokens.formats import FORMATS, TokenFormat, TokenRow, require_installed
 from vqgan_train.tokens.ledger import (
     LEDGER,
-    join_job,
+    LEDGER_JOB_FILE,
     read_reports,
     remove_leftovers,
     write_report,
@@ -85,8 +86,8 @@ def find_samples(config: EncodeConfig) -> ImageSource:
     max_samples = config.samples_per_file
     if config.shards is not None:
         shards = [shard for source in expand_sources(config.shards) for shard in source]
-        store = store_settings(
-            config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
+        store = open_store(
+            shards, config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
         )
         return from_shards(shards, max_samples, store)
     if config.folder is not None:
@@ -138,7 +139,7 @@ def begin_job(source: ImageSource, output: Output, batch_size: int, device: str)
         "device": device,
         **{f"tokens' {k}": getattr(output.metadata, k) for k in output.metadata.__slots__},
     }
-    join_job(output.folder, job)
+    join_job(output.folder, job, LEDGER_JOB_FILE)
 
 
 def remaining_chunks(source: ImageSource, output: Output, process: ProcessRank) -> list[str]:

@@ -4,46 +4,19 @@ Several processes may write to one folder at the same time.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from vqgan_train.images.bad_images import ChunkReport
-from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import PARTIAL, write_atomically
-from vqgan_train.system.jobs import JOB_FILE, require_same, write_job
+from vqgan_train.system.jobs import JOB_FILE
 
 LEDGER = ".vqgan_train"
 """Folder next to the token files; hidden, so that programs that read all files pass over it."""
 
-
-def join_job(folder: Path, job: Mapping[str, Any]) -> None:
-    """Start a job in a folder, resume it, or join other processes that work on it.
-
-    Args:
-        folder: folder of the job's files, created if it does not exist.
-        job: everything that these files depend on, as plain values.
-
-    Raises:
-        UserError: the folder has another job or other files, or cannot be written.
-    """
-    file = folder / LEDGER / JOB_FILE
-    if folder.is_file():
-        raise UserError(f"output={folder} is a file. Name a folder.")
-    # Looked at before the job file, because another process writes that before all others.
-    is_free = not folder.exists() or all(path.name == LEDGER for path in folder.iterdir())
-    if not file.exists():
-        if not is_free:
-            raise UserError(
-                f"output={folder} holds files that no such command wrote. Name an empty or a new "
-                "folder."
-            )
-        try:
-            write_job(file, job)
-        except OSError as error:
-            raise UserError(f"output={folder} cannot be written: {error.strerror}.") from error
-    require_same(folder, file, job)
+LEDGER_JOB_FILE = f"{LEDGER}/{JOB_FILE}"
+"""The job file, hidden for the same reason."""
 
 
 def write_report(folder: Path, chunk: str, report: ChunkReport) -> None:

@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from vqgan_train.shards.naming import file_name, redact_address
 from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache
 from vqgan_train.shards.remote.transfer import FinalTransferError, TransferError, fetch_file
 from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import PARTIAL, write_atomically
+from vqgan_train.system.files import PARTIAL, cache_folder, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,13 @@ class ShardStore:
         self.stall_seconds = stall_seconds
         self.attempts = attempts
         self._indices: dict[str, ShardIndex] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Loader processes are sent the store with thousands of samples, and open it once.
+        cache = self.cache
+        return _store_of_process, (
+            cache.folder, cache.max_bytes, self.stall_seconds, self.attempts,
+        )  # fmt: skip
 
     def fetch(
         self, address: str, stop: threading.Event | None = None, *, urgent: bool = True
@@ -232,6 +239,33 @@ class ShardStore:
         write_index(published, self.entry_folder(address) / "index.npz")
         index.path.replace(published.path)
         return published
+
+
+@cache
+def _store_of_process(*arguments: Any) -> ShardStore:
+    return ShardStore(*arguments)
+
+
+def open_store(
+    shards: Sequence[Path | str],
+    cache_dir: str | None,
+    cache_gb: float,
+    stall_seconds: float,
+    attempts: int,
+) -> ShardStore | None:
+    """Open the store for a command's remote shards; None if all shards are local.
+
+    Args:
+        shards: paths of local shards, addresses of remote ones.
+        cache_dir: folder on a disk of this machine. None: a folder in the user's cache.
+        cache_gb: largest size of that folder in 10^9 bytes.
+        stall_seconds: time without data after which a download fails.
+        attempts: number of tries of each download.
+    """
+    if all(isinstance(shard, Path) for shard in shards):
+        return None
+    folder = Path(cache_dir).expanduser() if cache_dir else cache_folder("shards")
+    return ShardStore(folder, int(cache_gb * 1e9), stall_seconds, attempts)
 
 
 def retry_pause_seconds(attempt: int) -> float:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from vqgan_train.config import Config, DataConfig
 from vqgan_train.config.data import Sampling
-from vqgan_train.images.locations import store_settings
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.naming import expand_sources
-from vqgan_train.shards.remote.store import ShardStore
+from vqgan_train.shards.remote.store import open_store
 from vqgan_train.shards.sample_photos import pack_sample_photos
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.data_module import ShardDataModule
@@ -57,7 +56,13 @@ def build_data(config: Config) -> ShardDataModule:
     return ShardDataModule(
         train_shards=train_shards,
         val_shards=val_shards,
-        store=_build_store(data, [*train_shards, *val_shards]),
+        store=open_store(
+            [*train_shards, *val_shards],
+            data.cache_dir,
+            data.cache_gb,
+            data.stall_seconds,
+            data.attempts,
+        ),
         make_order=make_order,
         train_transform=ImageTransform(
             data.resize, data.image_size, data.random_crop, data.random_flip
@@ -106,13 +111,6 @@ def _warn_of_shared_lanes(lanes: int, images: int) -> None:
             INTERLEAVE_BLOCK,
             images,
         )
-
-
-def _build_store(data: DataConfig, shards: Sequence[Path | str]) -> ShardStore | None:
-    if all(isinstance(shard, Path) for shard in shards):
-        return None
-    settings = store_settings(data.cache_dir, data.cache_gb, data.stall_seconds, data.attempts)
-    return ShardStore(*settings)
 
 
 def _find_shards(data: DataConfig) -> tuple[Sources, Sources]:

@@ -5,8 +5,9 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
 import hydra
@@ -17,7 +18,6 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vqgan_train.config import (
-    Settings,
     config_dir,
     plain_settings,
     register_schema,
@@ -41,7 +41,7 @@ class PathError(UserError):
     """A configured path cannot be read or written."""
 
 
-def run_command(config_name: str, schema: type[Settings], job: Callable[[Settings], None]) -> None:
+def run_command(config_name: str, schema: type, job: str) -> None:
     """Compose the settings from conf/ and the command line, check them, and do the job with them.
 
     Errors that the user can fix are shown without a traceback and end the process with exit code 2.
@@ -49,7 +49,8 @@ def run_command(config_name: str, schema: type[Settings], job: Callable[[Setting
     Args:
         config_name: name of the command's file in conf/.
         schema: dataclass of the command's settings.
-        job: called with the settings.
+        job: function that is called with the settings, as MODULE:FUNCTION. A text, because its
+            module imports torch for seconds: a misspelt setting is reported before that.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema(schema)
@@ -57,9 +58,9 @@ def run_command(config_name: str, schema: type[Settings], job: Callable[[Setting
     def run_job(composed: DictConfig) -> None:
         # Inside of Hydra as well, which would print the overrides first.
         with _errors_explained(schema):
-            config = to_config(composed, schema)
+            config: object = to_config(composed, schema)
             with configured_paths_named(config):
-                job(config)
+                resolve_name(job)(config)
 
     # Hydra names its job after the function's module.
     run_job.__module__ = "vqgan_train"

@@ -1,1 +1,0 @@
-"""Goes through images once, with all checkpoints, on one process or several."""

@@ -1,1 +1,0 @@
-"""The processes of a run: who starts them, what each says, and what their end means."""

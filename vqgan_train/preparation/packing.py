@@ -13,13 +13,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from vqgan_train.images.sample import UNREADABLE, reason
+from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.preparation.command_report import (
     format_counts,
     publish_report,
     report_line,
     write_lines,
 )
-from vqgan_train.preparation.training_image import decode_for_training
 from vqgan_train.shards.writing import write_shard
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
-from vqgan_train.preparation.training_image import content_hash, decode_for_training
+from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, reason
+from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.shards.index import ShardIndex
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import cache_folder, file_signature, fingerprint, write_atomically

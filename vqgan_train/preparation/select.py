@@ -12,12 +12,11 @@ from vqgan_train.config import SelectConfig, plain_settings
 from vqgan_train.preparation.command_report import publish_report, report_line, write_lines
 from vqgan_train.preparation.sample_selection import (
     Selection,
-    SelectionRequest,
     SourceCounts,
     SurveyedSource,
     select_samples,
 )
-from vqgan_train.preparation.selected_shards import SourceShard, write_selected_shards
+from vqgan_train.preparation.selected_shards import write_selected_shards
 from vqgan_train.preparation.survey import (
     SurveyRules,
     concat_surveys,
@@ -45,19 +44,17 @@ def select(config: SelectConfig) -> None:
     sources = _survey(config, shards)
     selection = select_samples(
         sources,
-        SelectionRequest(
-            samples=config.samples,
-            val_samples=config.val_samples,
-            val_source=config.val_source,
-            people_multiplier=config.people.multiplier,
-            allow_fewer=config.allow_fewer,
-            seed=config.seed,
-        ),
+        samples=config.samples,
+        val_samples=config.val_samples,
+        val_source=config.val_source,
+        people_multiplier=config.people.multiplier,
+        allow_fewer=config.allow_fewer,
+        seed=config.seed,
     )
     open_job(output, job)
     write_selected_shards(
         {output / "train": selection.training, output / "val": selection.validation},
-        [SourceShard(name, index) for name, indices in shards.items() for index in indices],
+        [(name, index) for name, indices in shards.items() for index in indices],
         samples_per_shard=config.samples_per_shard,
         num_workers=config.num_workers,
     )

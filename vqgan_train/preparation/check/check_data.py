@@ -36,7 +36,7 @@ def check_data(config: CheckDataConfig) -> None:
             try_writing(Path(config.output).parent)  # before hours of work
         except OSError as error:
             raise UserError(
-                f"output={config.output} cannot be written ({error}). Name a file in another folder."
+                f"output={config.output} cannot be written ({error}). Name another file."
             ) from error
     findings = collect(expand_shards(config.shards), config.image_size, config.num_workers)
     report = make_report(findings, config.image_size)

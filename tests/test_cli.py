@@ -22,8 +22,9 @@ from tiny_runs import compose_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
 from vqgan_train.checkpoint import read_checkpoint, save_atomically
-from vqgan_train.cli import OverrideError, explain, quote_overrides
+from vqgan_train.cli import explain, quote_overrides
 from vqgan_train.config import Config, config_dir
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.processes import INTERRUPTED, USER_ERROR
 
 PACKAGE = Path(entry.__file__).parent
@@ -141,7 +142,7 @@ def test_a_comma_is_answered_with_how_to_write_a_list() -> None:
 
 def test_a_pattern_that_the_shell_expanded_is_noticed() -> None:
     arguments = [f"data.train_shards=shards/0000{number}.tar" for number in range(3)]
-    with pytest.raises(OverrideError, match=r"data.train_shards is given 3 times") as raised:
+    with pytest.raises(UserError, match=r"data.train_shards is given 3 times") as raised:
         quote_overrides(arguments, Config)
     assert "data.train_shards='shards/{00..99}.tar'" in str(raised.value)
     quote_overrides(["-m", "-m", "--config-dir=a", "--config-dir=b", "run.seed=1"], Config)

@@ -33,14 +33,6 @@ WANDB_ERRORS = "wandb.errors"
 """Module of W&B's errors, which is not imported just to name them."""
 
 
-class OverrideError(UserError):
-    """The command line contradicts itself."""
-
-
-class PathError(UserError):
-    """A configured path cannot be read or written."""
-
-
 def run_command(config_name: str, schema: type, job: str) -> None:
     """Compose the settings from conf/ and the command line, check them, and do the job with them.
 
@@ -99,7 +91,7 @@ def configured_paths_named(config: object) -> Iterator[None]:
     Other OSErrors pass unchanged: they are defects of ours.
 
     Raises:
-        PathError: the path of a setting, a file inside of it, or the cache is at fault.
+        UserError: the path of a setting, a file inside of it, or the cache is at fault.
     """
     try:
         yield
@@ -107,7 +99,7 @@ def configured_paths_named(config: object) -> Iterator[None]:
         explanation = explain_path_error(error, plain_settings(config))
         if explanation is None:
             raise
-        raise PathError(explanation) from error
+        raise UserError(explanation) from error
 
 
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
@@ -117,7 +109,7 @@ def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
     takes only text: the overrides of its command line are `sys.argv`.
 
     Raises:
-        OverrideError: a setting is given twice, as happens when the shell expands {00..99} itself.
+        UserError: a setting is given twice, as happens when the shell expands {00..99} itself.
     """
     parser = OverridesParser.create()
     quoted = [_quote(argument, parser, schema) for argument in arguments]
@@ -128,7 +120,7 @@ def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
                 " If the shell expanded a pattern like {00..99}, put quotes around it: "
                 f"{key}='shards/{{00..99}}.tar'."
             )
-            raise OverrideError(
+            raise UserError(
                 f"{key} is given {count} times; give it once."
                 + (expanded if key.endswith("shards") else "")
             )

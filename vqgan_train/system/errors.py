@@ -41,10 +41,6 @@ class ExportError(UserError):
     """Weights cannot be exported as configured; the message says why and what to do."""
 
 
-class PreparationError(UserError):
-    """Inputs cannot be prepared; the message says what was found and what to change."""
-
-
 class TokenError(UserError):
     """Tokens cannot be made or used as configured; the message says why and what to do."""
 

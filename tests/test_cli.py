@@ -3,13 +3,15 @@
 import csv
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -20,10 +22,12 @@ from tiny_runs import compose_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
 from vqgan_train.checkpoint import read_checkpoint, save_atomically
-from vqgan_train.cli import OverrideError, explain, quote_overrides
-from vqgan_train.config import Config
+from vqgan_train.cli import explain, quote_overrides
+from vqgan_train.config import Config, config_dir
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.processes import INTERRUPTED, USER_ERROR
 
+PACKAGE = Path(entry.__file__).parent
 ONE_SCREEN = 25
 NASTY_NAMES = (
     "shards/{00000..00099}.tar",
@@ -138,7 +142,7 @@ def test_a_comma_is_answered_with_how_to_write_a_list() -> None:
 
 def test_a_pattern_that_the_shell_expanded_is_noticed() -> None:
     arguments = [f"data.train_shards=shards/0000{number}.tar" for number in range(3)]
-    with pytest.raises(OverrideError, match=r"data.train_shards is given 3 times") as raised:
+    with pytest.raises(UserError, match=r"data.train_shards is given 3 times") as raised:
         quote_overrides(arguments, Config)
     assert "data.train_shards='shards/{00..99}.tar'" in str(raised.value)
     quote_overrides(["-m", "-m", "--config-dir=a", "--config-dir=b", "run.seed=1"], Config)
@@ -315,12 +319,35 @@ def test_unreadable_images_only(
     assert not (tmp_path / "run").exists()
 
 
+JOB = re.compile(r'run_command\(\s*"(\w+)", (\w+), "([\w.]+:\w+)"\s*\)')
+STUBS = {
+    file.stem: match
+    for file in sorted(PACKAGE.glob("*.py"))
+    if (match := JOB.search(file.read_text()))
+}
+
+
+@pytest.mark.parametrize("stub", STUBS)
+def test_every_command_names_a_function_that_takes_its_settings(stub: str) -> None:
+    config_name, schema, job = STUBS[stub].groups()
+    assert (config_dir() / f"{config_name}.yaml").is_file()
+    assert (config_name, stub) == ("train", "__main__") or config_name == stub
+    function = resolve_name(job)
+    hints = get_type_hints(function)
+    hints.pop("return")
+    assert [hint.__name__ for hint in hints.values()] == [schema]
+
+
+def test_there_are_eleven_commands() -> None:
+    assert len(STUBS) == 11
+
+
 def main_with(
     monkeypatch: pytest.MonkeyPatch, folder: Path, job: Callable[[Config], object] | None = None
 ) -> None:
     """Run the command on a tiny run, or with another job in place of training."""
     if job is not None:
-        monkeypatch.setattr(entry, "_train", job)
+        monkeypatch.setattr("vqgan_train.training.train.train", job)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(sys, "argv", ["vqgan_train", *tiny(folder)])
     entry.main()

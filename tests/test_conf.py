@@ -17,13 +17,12 @@ from tiny_runs import compose_config
 from vqgan_train.cli import explain, is_users
 from vqgan_train.config import (
     AdaptiveWeightScope,
-    ArchitectureConfig,
     Config,
-    DiscriminatorConfig,
     config_dir,
     plain_settings,
     setting_names,
 )
+from vqgan_train.config.model import ArchitectureConfig, DiscriminatorConfig
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.training.setup.quantities import learning_rate

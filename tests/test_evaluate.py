@@ -22,13 +22,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
-from vqgan_train.config import (
-    Config,
-    EvaluateConfig,
-    EvaluationMetric,
-    SelectConfig,
-    setting_names,
-)
+from vqgan_train.config import Config, EvaluateConfig, SelectConfig, setting_names
+from vqgan_train.config.evaluation import EvaluationMetric
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
 from vqgan_train.evaluation.metric_suite import RequestedMetrics, WeightFiles, load_metric_suite

@@ -174,13 +174,9 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
 ) -> None:
     uploads: list[tuple[str, bool, Path, tuple[str, ...]]] = []
 
-    class RecordingHub:
-        def __init__(self, repository: str, *, private: bool) -> None:
-            self.repository, self.private = repository, private
-
-        def upload(self, folder: Path, files: tuple[str, ...]) -> str:
-            uploads.append((self.repository, self.private, folder, files))
-            return f"hub/{self.repository}"
+    def upload(repository: str, folder: Path, files: tuple[str, ...], *, private: bool) -> str:
+        uploads.append((repository, private, folder, files))
+        return f"hub/{repository}"
 
     def write(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Release:
         (folder / "training").mkdir(parents=True)
@@ -189,7 +185,8 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
         made = Conversion((), 3, 1234, 32, True, Agreement(64, 63, 0.5))
         return Release(folder, ("README.md", "training/metrics.csv"), {"flax": made}, 2, 1)
 
-    monkeypatch.setattr("vqgan_train.release.export.Hub", RecordingHub)
+    monkeypatch.setattr("vqgan_train.release.export.require_login", lambda _: None)
+    monkeypatch.setattr("vqgan_train.release.export.upload", upload)
     monkeypatch.setattr("vqgan_train.release.export.write_release", write)
     (tmp_path / "last.ckpt").touch()
     given = (f"checkpoint={tmp_path}/last.ckpt", "format=release", "card.license=mit")

@@ -18,13 +18,13 @@ from vqgan_train.cli import USER_ERROR, explain, quote_overrides
 from vqgan_train.config import (
     LinksConfig,
     PackConfig,
-    PeopleConfig,
     PrepareYfccConfig,
     SelectConfig,
     config_dir,
     register_schema,
     to_config,
 )
+from vqgan_train.config.preparation import PeopleConfig
 from vqgan_train.system.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

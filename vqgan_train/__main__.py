@@ -10,11 +10,11 @@ from vqgan_train.system.launch import rank_of
 
 def main() -> None:
     """Run the command."""
-    run_command("train", Config, _train)
+    run_command("train", Config, "vqgan_train.__main__:train")
 
 
-def _train(config: Config) -> None:
-    # Importing Lightning takes seconds; a misspelt setting is reported before that.
+def train(config: Config) -> None:
+    """Train, after a first sign of life, because importing Lightning takes seconds."""
     if rank_of(os.environ) == 0:
         sys.stdout.write("starting vqgan_train\n")
         sys.stdout.flush()

@@ -6,14 +6,9 @@ from vqgan_train.config.preparation import CheckDataConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("check_data", CheckDataConfig, _run)
-
-
-def _run(config: CheckDataConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.check.check_data import check_data
-
-    check_data(config)
+    run_command(
+        "check_data", CheckDataConfig, "vqgan_train.preparation.check.check_data:check_data"
+    )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
 import hydra
@@ -17,7 +18,6 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vqgan_train.config import (
-    Settings,
     config_dir,
     plain_settings,
     register_schema,
@@ -33,15 +33,7 @@ WANDB_ERRORS = "wandb.errors"
 """Module of W&B's errors, which is not imported just to name them."""
 
 
-class OverrideError(UserError):
-    """The command line contradicts itself."""
-
-
-class PathError(UserError):
-    """A configured path cannot be read or written."""
-
-
-def run_command(config_name: str, schema: type[Settings], job: Callable[[Settings], None]) -> None:
+def run_command(config_name: str, schema: type, job: str) -> None:
     """Compose the settings from conf/ and the command line, check them, and do the job with them.
 
     Errors that the user can fix are shown without a traceback and end the process with exit code 2.
@@ -49,7 +41,8 @@ def run_command(config_name: str, schema: type[Settings], job: Callable[[Setting
     Args:
         config_name: name of the command's file in conf/.
         schema: dataclass of the command's settings.
-        job: called with the settings.
+        job: function that is called with the settings, as MODULE:FUNCTION. A text, because its
+            module imports torch for seconds: a misspelt setting is reported before that.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema(schema)
@@ -57,9 +50,9 @@ def run_command(config_name: str, schema: type[Settings], job: Callable[[Setting
     def run_job(composed: DictConfig) -> None:
         # Inside of Hydra as well, which would print the overrides first.
         with _errors_explained(schema):
-            config = to_config(composed, schema)
+            config: object = to_config(composed, schema)
             with configured_paths_named(config):
-                job(config)
+                resolve_name(job)(config)
 
     # Hydra names its job after the function's module.
     run_job.__module__ = "vqgan_train"
@@ -98,7 +91,7 @@ def configured_paths_named(config: object) -> Iterator[None]:
     Other OSErrors pass unchanged: they are defects of ours.
 
     Raises:
-        PathError: the path of a setting, a file inside of it, or the cache is at fault.
+        UserError: the path of a setting, a file inside of it, or the cache is at fault.
     """
     try:
         yield
@@ -106,7 +99,7 @@ def configured_paths_named(config: object) -> Iterator[None]:
         explanation = explain_path_error(error, plain_settings(config))
         if explanation is None:
             raise
-        raise PathError(explanation) from error
+        raise UserError(explanation) from error
 
 
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
@@ -116,7 +109,7 @@ def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
     takes only text: the overrides of its command line are `sys.argv`.
 
     Raises:
-        OverrideError: a setting is given twice, as happens when the shell expands {00..99} itself.
+        UserError: a setting is given twice, as happens when the shell expands {00..99} itself.
     """
     parser = OverridesParser.create()
     quoted = [_quote(argument, parser, schema) for argument in arguments]
@@ -127,7 +120,7 @@ def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
                 " If the shell expanded a pattern like {00..99}, put quotes around it: "
                 f"{key}='shards/{{00..99}}.tar'."
             )
-            raise OverrideError(
+            raise UserError(
                 f"{key} is given {count} times; give it once."
                 + (expanded if key.endswith("shards") else "")
             )

@@ -6,14 +6,7 @@ from vqgan_train.config import DecodeConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("decode", DecodeConfig, _run)
-
-
-def _run(config: DecodeConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.tokens.decode import decode
-
-    decode(config)
+    run_command("decode", DecodeConfig, "vqgan_train.tokens.decode:decode")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,7 @@ from vqgan_train.config import EncodeConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("encode", EncodeConfig, _run)
-
-
-def _run(config: EncodeConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.tokens.encode import encode
-
-    encode(config)
+    run_command("encode", EncodeConfig, "vqgan_train.tokens.encode:encode")
 
 
 if __name__ == "__main__":

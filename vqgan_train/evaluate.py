@@ -6,14 +6,7 @@ from vqgan_train.config import EvaluateConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("evaluate", EvaluateConfig, _run)
-
-
-def _run(config: EvaluateConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.evaluation.evaluate import evaluate
-
-    evaluate(config)
+    run_command("evaluate", EvaluateConfig, "vqgan_train.evaluation.evaluate:evaluate")
 
 
 if __name__ == "__main__":

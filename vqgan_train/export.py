@@ -6,14 +6,7 @@ from vqgan_train.config import ExportConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("export", ExportConfig, _run)
-
-
-def _run(config: ExportConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.release.export import export
-
-    export(config)
+    run_command("export", ExportConfig, "vqgan_train.release.export:export")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,7 @@ from vqgan_train.config import PackConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("pack", PackConfig, _run)
-
-
-def _run(config: PackConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.pack import pack
-
-    pack(config)
+    run_command("pack", PackConfig, "vqgan_train.preparation.pack:pack")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,9 @@ from vqgan_train.config import PrepareYfccConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("prepare_yfcc", PrepareYfccConfig, _run)
-
-
-def _run(config: PrepareYfccConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.prepare_yfcc import prepare_yfcc
-
-    prepare_yfcc(config)
+    run_command(
+        "prepare_yfcc", PrepareYfccConfig, "vqgan_train.preparation.prepare_yfcc:prepare_yfcc"
+    )
 
 
 if __name__ == "__main__":

@@ -6,15 +6,9 @@ from vqgan_train.config import LinksConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("prepare_yfcc_links", LinksConfig, _run)
-
-
-def _run(config: LinksConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.download import download
-    from vqgan_train.preparation.links import read_yfcc_links
-
-    download(config, read_yfcc_links)
+    run_command(
+        "prepare_yfcc_links", LinksConfig, "vqgan_train.preparation.download:prepare_yfcc_links"
+    )
 
 
 if __name__ == "__main__":

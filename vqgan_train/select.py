@@ -6,14 +6,7 @@ from vqgan_train.config import SelectConfig
 
 def main() -> None:
     """Run the command."""
-    run_command("select", SelectConfig, _run)
-
-
-def _run(config: SelectConfig) -> None:
-    # Importing torch takes seconds; a misspelt setting is reported before that.
-    from vqgan_train.preparation.select import select
-
-    select(config)
+    run_command("select", SelectConfig, "vqgan_train.preparation.select:select")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
-from vqgan_train.release.hub import Hub
+from vqgan_train.release.hub import require_login, upload
 from vqgan_train.system.errors import UserError
 
 # The client's own, of its HTTP library.
@@ -48,7 +48,7 @@ FILES = ("README.md", "model.safetensors", "training/config.yaml")
 
 @pytest.mark.parametrize("private", [True, False])
 def test_the_files_of_a_release_are_one_commit(hub: HubServer, folder: Path, private: bool) -> None:
-    address = Hub("tester/cards", private=private).upload(folder, FILES)
+    address = upload("tester/cards", folder, FILES, private=private)
     assert address == f"{hub.address}/tester/cards"
     (asked,) = hub.repositories.values()
     # Older clients say it in another way.
@@ -62,7 +62,7 @@ def test_the_files_of_a_release_are_one_commit(hub: HubServer, folder: Path, pri
 def test_without_a_token_nothing_is_begun(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UserError, match=r"push_to_hub=tester/cards needs a .*token.* HF_TOKEN"):
-        Hub("tester/cards", private=True)
+        require_login("tester/cards")
     assert hub.repositories == {}
 
 
@@ -71,7 +71,7 @@ def test_a_token_that_the_hub_does_not_know_is_refused(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     with pytest.raises(UserError, match=r"(?s)did not accept the token .*Nothing was written"):
-        Hub("tester/cards", private=True)
+        require_login("tester/cards")
 
 
 @pytest.mark.parametrize("path", ["/api/repos/create", "/api/models/tester/cards/commit/main"])
@@ -79,7 +79,6 @@ def test_what_the_hub_refuses_is_said_with_how_to_go_on(
     hub: HubServer, folder: Path, path: str
 ) -> None:
     hub.refused = path
-    uploading = Hub("tester/cards", private=True)
     with pytest.raises(UserError, match=rf"(?s)failed: .*403.*The release is in {folder}\."):
-        uploading.upload(folder, FILES)
+        upload("tester/cards", folder, FILES, private=True)
     assert hub.files == {}

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from vqgan_train.config.checks import Frozen, as_list, require, require_at_least
+from vqgan_train.config.sources import SourceConfig
 
 
 class Sampling(Enum):
@@ -21,7 +22,7 @@ class Sampling(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class DataConfig(Frozen):
+class DataConfig(Frozen, SourceConfig):
     """WebDataset shards, and the preprocessing of their images."""
 
     train_shards: Any
@@ -65,42 +66,18 @@ class DataConfig(Frozen):
     share of remote shards; best is batch_size x number of all devices / 8. shuffle_shards must be a
     multiple of it. null: no groups, so every machine downloads nearly all shards."""
 
-    cache_dir: str | None
-    """Folder for downloaded shards, on each machine. null: ~/.cache/vqgan_train/shards."""
-
-    cache_gb: float
-    """Maximum size of the downloaded shards in cache_dir, in 10^9 bytes."""
-
-    stall_seconds: float
-    """Seconds without data, or with next to none, after which a download is tried again."""
-
-    attempts: int
-    """Tries per download; then the shard counts as dead, and its samples as unreadable."""
-
-    max_bad_fraction: float
-    """Fraction of unreadable samples among all at which the run stops. 0: at the first one."""
-
     def __post_init__(self) -> None:
         for name in ("train_shards", "val_shards"):
             shards = getattr(self, name)
             object.__setattr__(self, name, None if shards is None else as_list(shards))
         require_at_least(1, data__batch_size=self.batch_size, data__image_size=self.image_size)
         require_at_least(0, data__num_workers=self.num_workers)
-        require_at_least(1, data__attempts=self.attempts)
+        self.check_source("data.")
         self._check_order()
-        require(self.cache_gb > 0, f"data.cache_gb is {self.cache_gb}; it must be more than 0.")
-        require(
-            self.stall_seconds > 0,
-            f"data.stall_seconds is {self.stall_seconds}; it must be more than 0.",
-        )
         require(
             self.resize >= self.image_size,
             f"data.resize is {self.resize}, smaller than data.image_size={self.image_size}: there "
             "would be nothing to crop from. Raise data.resize.",
-        )
-        require(
-            0 <= self.max_bad_fraction < 1,
-            f"data.max_bad_fraction is {self.max_bad_fraction}; it must be in [0, 1).",
         )
         require(
             (self.train_shards is None) == (self.val_shards is None),

@@ -162,16 +162,13 @@ class EvaluateConfig(SourceConfig):
         wanted = {name: rule for name, rule in self.slices.items() if rule is not None}
         for name, rule in wanted.items():
             require(
-                isinstance(rule, SliceConfig)
-                or (isinstance(rule, Mapping) and rule.keys() == {"column", "pattern"}),
+                isinstance(rule, Mapping) and rule.keys() == {"column", "pattern"},
                 f"slices.{name} is {rule}; give a slice column and pattern, as in "
                 f"'+slices.{name}={{column: caption, pattern: dog}}'.",
             )
             require(name not in GROUPS, f"slices.{name} is a built-in group; rename the slice.")
         self.slices = {
-            name: rule
-            if isinstance(rule, SliceConfig)
-            else SliceConfig(column=str(rule["column"]), pattern=str(rule["pattern"]))
+            name: SliceConfig(column=str(rule["column"]), pattern=str(rule["pattern"]))
             for name, rule in wanted.items()
         }
 

@@ -1,4 +1,4 @@
-"""Settings of commands that go through images once: what may be bad, and remote shards."""
+"""Settings of every command that reads images: what may be bad, and remote shards."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from vqgan_train.config.checks import require, require_at_least
 
 @dataclass(kw_only=True, slots=True)
 class SourceConfig:
-    """How much of a source may be bad, and where remote shards are kept meanwhile."""
+    """Tolerance for bad images, and the cache of remote shards."""
 
     max_bad_fraction: float
-    """Images that cannot be decoded, as a fraction of all, at which the command stops. 0: at the
-    first. And so of shards of which nothing is left."""
+    """Fraction of images that cannot be decoded, among all, at which the command stops. 0: at the
+    first one."""
 
     cache_dir: str | None
-    """Folder on a disk of each machine for remote shards. null: ~/.cache/vqgan_train/shards."""
+    """Folder for downloaded shards, on each machine. null: ~/.cache/vqgan_train/shards."""
 
     cache_gb: float
-    """What remote shards may take there, in 10^9 bytes."""
+    """Maximum size of the downloaded shards in cache_dir, in 10^9 bytes."""
 
     stall_seconds: float
-    """How long a remote source may send nothing, or next to nothing, before it is asked again."""
+    """Seconds without data, or with next to none, after which a download is tried again."""
 
     attempts: int
-    """How often a remote source is asked before the command stops."""
+    """Tries per download; then the shard counts as dead, and its samples as unreadable."""
 
-    def check_source(self) -> None:
-        """Refuse what is impossible; for `__post_init__`.
+    def check_source(self, group: str = "") -> None:
+        """Refuse values that are out of range; for `__post_init__`.
+
+        Args:
+            group: the settings' group in messages, with a dot: `data.`.
 
         Raises:
-            ConfigError: something is.
+            ConfigError: a value is out of range.
         """
         require(
             0 <= self.max_bad_fraction < 1,
-            f"max_bad_fraction is {self.max_bad_fraction}; it must be in [0, 1).",
+            f"{group}max_bad_fraction is {self.max_bad_fraction}; it must be in [0, 1).",
         )
-        require(self.cache_gb > 0, f"cache_gb is {self.cache_gb}; it must be more than 0.")
-        require(
-            self.stall_seconds > 0,
-            f"stall_seconds is {self.stall_seconds}; it must be more than 0.",
-        )
-        require_at_least(1, attempts=self.attempts)
+        for name in ("cache_gb", "stall_seconds"):
+            value = getattr(self, name)
+            require(value > 0, f"{group}{name} is {value}; it must be more than 0.")
+        require_at_least(1, **{f"{group}attempts": self.attempts})

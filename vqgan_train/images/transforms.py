@@ -89,6 +89,17 @@ def decode(encoded: bytes) -> Tensor:
         return picture_pixels(image)
 
 
+def decode_for_training(encoded: bytes) -> Tensor:
+    """Decode an image as `decode` does, and refuse one that training would skip.
+
+    Raises:
+        Exception: one of `UNREADABLE`.
+    """
+    image = decode(encoded)
+    require_croppable(image.shape[1], image.shape[2])
+    return image
+
+
 def picture_pixels(image: Image.Image) -> Tensor:
     """Convert a PIL image of any mode to RGB: (3, H, W) uint8."""
     if image.mode.startswith("I;16"):

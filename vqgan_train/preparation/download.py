@@ -13,7 +13,13 @@ from vqgan_train.preparation.img2dataset import (
     require_min_success,
     run_img2dataset,
 )
-from vqgan_train.preparation.links import BadRows, ReadLinks, write_lists
+from vqgan_train.preparation.links import (
+    BadRows,
+    ReadLinks,
+    read_cc3m,
+    read_yfcc_links,
+    write_lists,
+)
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.files import file_signature, fingerprint
 from vqgan_train.system.jobs import open_job
@@ -22,6 +28,16 @@ MAX_LINKS_PER_LIST = 1_000_000
 """img2dataset holds one list in memory."""
 
 JPEG_QUALITY = 95
+
+
+def prepare_cc3m(config: LinksConfig) -> None:
+    """Download the images of CC3M's list of links."""
+    download(config, read_cc3m)
+
+
+def prepare_yfcc_links(config: LinksConfig) -> None:
+    """Download the images of YFCC100M's records."""
+    download(config, read_yfcc_links)
 
 
 def download(config: LinksConfig, read: ReadLinks) -> None:

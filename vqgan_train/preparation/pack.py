@@ -1,6 +1,7 @@
 """`python -m vqgan_train.pack`: pack folders of image files into shards."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,6 @@ from vqgan_train.preparation.packing import (
     in_chunks,
     pack_in_parallel,
     pack_shard,
-    publish_pack_report,
 )
 from vqgan_train.system.files import file_signature
 from vqgan_train.system.jobs import open_job
@@ -58,7 +58,6 @@ def pack(config: PackConfig) -> None:
         _PackTask(output / f"{number:05d}.tar", chunk, found.fingerprint)
         for number, chunk in enumerate(chunks)
     )
-    report = pack_in_parallel(_pack, tasks, num_workers=config.num_workers, num_images=found.images)
     lines = []
     if found.others:
         lines.append(report_line("other files", format_counts(found.others)))
@@ -66,15 +65,21 @@ def pack(config: PackConfig) -> None:
     if unused:
         example = min(unused)
         lines.append(report_line("no image for", f"{len(unused)} captions, for example {example}"))
-    publish_pack_report(report, output, lines)
+    pack_in_parallel(
+        _pack,
+        tasks,
+        output,
+        num_workers=config.num_workers,
+        num_images=found.images,
+        more_lines=lines,
+    )
 
 
 def _pack(task: _PackTask) -> PackReport:
-    return pack_shard(task.shard, task.files, _name, _load, source=task.source)
-
-
-def _name(file: ImageFile) -> str:
-    return printable_name(str(file.folder / file.name))
+    images = [
+        (printable_name(str(file.folder / file.name)), partial(_load, file)) for file in task.files
+    ]
+    return pack_shard(task.shard, images, source=task.source)
 
 
 def _load(file: ImageFile) -> EncodedImage:

@@ -13,13 +13,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from vqgan_train.images.sample import UNREADABLE, reason
+from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.preparation.command_report import (
     format_counts,
     publish_report,
     report_line,
     write_lines,
 )
-from vqgan_train.preparation.training_image import decode_for_training
 from vqgan_train.shards.writing import write_shard
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
@@ -49,6 +49,11 @@ class EncodedImage(NamedTuple):
     """Values for the sample's json field, to which width and height are added."""
 
 
+NamedLoader = tuple[str, Callable[[], EncodedImage]]
+"""Name of an image for the report, and a function that reads the image. It raises one of
+`UNREADABLE` if that fails."""
+
+
 @dataclass(slots=True)
 class PackReport:
     """Counts of packed images of one or more shards; stored as JSON beside each shard."""
@@ -73,54 +78,49 @@ class PackReport:
 def pack_in_parallel(
     pack_task: Callable[[Task], PackReport],
     tasks: Iterable[Task],
+    output: Path,
     *,
     num_workers: int,
     num_images: int | None,
-) -> PackReport:
-    """Pack shards in several processes and show a progress bar.
+    more_lines: Sequence[str] = (),
+) -> None:
+    """Pack shards in several processes, then report what was packed and what was left out.
 
     Args:
         pack_task: a function at the top of a module, because other processes call it.
         tasks: the arguments of the calls; drawn when a process is free.
+        output: folder of the shards, for report.txt, and left_out.tsv with the images left out.
         num_workers: processes; 0 packs in this one.
         num_images: length of the progress bar; None if unknown.
+        more_lines: printed and saved at the end of the report.
 
-    Returns:
-        The sum of all reports.
+    Raises:
+        UserError: no image was packed.
     """
     total = PackReport()
     with tqdm(total=num_images, desc="packing", unit="image") as bar:
         for report in run_tasks(pack_task, tasks, num_workers=num_workers):
             bar.update(report.seen)
             total.add(report)
-    return total
+    _publish(total, output, more_lines)
 
 
-def pack_shard(
-    shard: Path,
-    items: Sequence[Item],
-    name_of: Callable[[Item], str],
-    load: Callable[[Item], EncodedImage],
-    *,
-    source: str,
-) -> PackReport:
+def pack_shard(shard: Path, images: Sequence[NamedLoader], *, source: str) -> PackReport:
     """Write a shard and then its report, or return the report of an earlier run.
 
     Args:
         shard: path of the tar file. If no image can be read, only the report is written.
-        items: anything that `load` reads an image from.
-        name_of: returns the name of an item for the report.
-        load: reads an item; raises one of `UNREADABLE` if that fails.
-        source: fingerprint of the files behind the items. An earlier shard is kept if its report
-            has the same fingerprint.
+        images: the images to pack.
+        source: fingerprint of the files that hold the images. An earlier shard is kept if its
+            report has the same fingerprint.
     """
     file = shard.with_suffix(".json")
     if file.exists():
         stored = PackReport(**json.loads(file.read_text()))
         if stored.source == source:
             return stored
-    report = PackReport(source, seen=len(items))
-    samples = _readable_samples(items, name_of, load, report)
+    report = PackReport(source, seen=len(images))
+    samples = _readable_samples(images, report)
     first = next(samples, None)
     if first is not None:
         report.packed = write_shard(shard, chain([first], samples))
@@ -130,16 +130,13 @@ def pack_shard(
 
 
 def _readable_samples(
-    items: Sequence[Item],
-    name_of: Callable[[Item], str],
-    load: Callable[[Item], EncodedImage],
-    report: PackReport,
+    images: Sequence[NamedLoader], report: PackReport
 ) -> Iterator[dict[str, str | bytes]]:
-    for item in items:
+    for name, load in images:
         try:
-            sample = _to_sample(load(item))
+            sample = _to_sample(load())
         except UNREADABLE as error:
-            report.left_out[name_of(item)] = reason(error)
+            report.left_out[name] = reason(error)
             continue
         report.with_caption += bool(sample.get("txt"))
         yield sample
@@ -163,17 +160,7 @@ def _to_sample(image: EncodedImage) -> dict[str, str | bytes]:
     return sample
 
 
-def publish_pack_report(report: PackReport, output: Path, more_lines: Sequence[str] = ()) -> None:
-    """Print and save what was packed, and write the images that were left out to left_out.tsv.
-
-    Args:
-        report: the sum of all reports.
-        output: folder of the shards.
-        more_lines: printed and saved after the others.
-
-    Raises:
-        UserError: no image was packed.
-    """
+def _publish(report: PackReport, output: Path, more_lines: Sequence[str]) -> None:
     reasons = Counter(report.left_out.values())
     if not report.packed:
         raise UserError(

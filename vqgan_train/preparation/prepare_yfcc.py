@@ -13,7 +13,6 @@ from vqgan_train.preparation.packing import (
     in_chunks,
     pack_in_parallel,
     pack_shard,
-    publish_pack_report,
 )
 from vqgan_train.preparation.yfcc_records import (
     IMAGE,
@@ -48,78 +47,62 @@ def prepare_yfcc(config: PrepareYfccConfig) -> None:
     # The files are not part of the job, so that more can be added: few disks hold all 1.9 TB.
     open_job(output, {"command": "prepare_yfcc", "samples_per_shard": config.samples_per_shard})
     tasks = (_PackTask(file, output, config.samples_per_shard) for file in files)
-    report = pack_in_parallel(_pack, tasks, num_workers=config.num_workers, num_images=None)
-    publish_pack_report(report, output)
+    pack_in_parallel(_pack, tasks, output, num_workers=config.num_workers, num_images=None)
 
 
 def _pack(task: _PackTask) -> PackReport:
     report = PackReport()
     # Shards are packed again if their record file or its zip file has changed.
     source = fingerprint(file_signature(path) for path in task.records if path is not None)
-    archive = _Archive(task.records.images)
-    stem = stem_of(task.records.path)
-    name_of, load = partial(_name, task.records.path.name), partial(_load, archive)
+    archive = None if task.records.images is None else _Archive(task.records.images)
+    path = task.records.path
     for number, chunk in enumerate(in_chunks(read_records(task.records), task.samples_per_shard)):
-        shard = task.output / f"{stem}-{number:05d}.tar"
-        report.add(pack_shard(shard, chunk, name_of, load, source=source))
+        shard = task.output / f"{stem_of(path)}-{number:05d}.tar"
+        images = [
+            (f"{path.name}/{record['key']}", partial(_load, archive, record)) for record in chunk
+        ]
+        report.add(pack_shard(shard, images, source=source))
     return report
 
 
 class _Archive:
-    """Images of records, in a zip file or in the records themselves.
+    """Zip file of images, whose members are named KEY.jpg, in any folder.
 
-    Args:
-        path: zip file whose members are named KEY.jpg, in any folder. None: the images are in the
-            records.
+    Raises:
+        UserError: the file is incomplete.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = _open_zip(path) if path is not None else None
-        names = self.file.namelist() if self.file is not None else []
-        self.names = {Path(name).stem: name for name in names}
+        try:
+            self.file = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise UserError(
+                f"{path} is not a complete zip file ({error}). Download it again."
+            ) from error
+        self.names = {Path(name).stem: name for name in self.file.namelist()}
 
-    def image(self, record: Record) -> bytes:
-        """Return the image file of a record.
+    def read(self, key: str) -> bytes | None:
+        """Return the image file of a record by its key; None if there is no such member.
 
         Raises:
-            LookupError: the record has no image.
             ValueError: the image's bytes in the zip file are damaged.
         """
-        if self.file is None:
-            content = record[IMAGE]
-            # The image type of the `datasets` library stores a path beside the bytes.
-            content = content["bytes"] if isinstance(content, Mapping) else content
-        else:
-            content = self._unzip(self.file, record["key"])
-        if not content:
-            raise LookupError("the record has no image")
-        return bytes(content)
-
-    def _unzip(self, file: zipfile.ZipFile, key: str) -> bytes | None:
         try:
-            return file.read(self.names[key]) if key in self.names else None
+            return self.file.read(self.names[key]) if key in self.names else None
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise ValueError(f"damaged in {self.path}: {error}") from error
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise UserError(
-            f"{path} is not a complete zip file ({error}). Download it again."
-        ) from error
-
-
-def _name(file: str, record: Record) -> str:
-    return f"{file}/{record['key']}"
-
-
-def _load(archive: _Archive, record: Record) -> EncodedImage:
+def _load(archive: _Archive | None, record: Record) -> EncodedImage:
+    content = record[IMAGE] if archive is None else archive.read(record["key"])
+    # The image type of the `datasets` library stores a path beside the bytes.
+    content = content["bytes"] if isinstance(content, Mapping) else content
+    if not content:
+        raise LookupError("the record has no image")
     return EncodedImage(
         key=str(record["key"]).replace(".", "_"),
-        content=archive.image(record),
+        content=bytes(content),
         caption=caption_of(record),
         metadata={name: record[name] for name in KEPT_FIELDS if name in record},
     )

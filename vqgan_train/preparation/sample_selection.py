@@ -26,26 +26,6 @@ class SurveyedSource:
     survey: Survey
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SelectionRequest:
-    """Numbers of samples to select, and from where."""
-
-    samples: int
-    """Training samples."""
-
-    val_samples: int
-    val_source: str
-    """Name of the source of all validation samples."""
-
-    people_multiplier: float
-    """How many times as likely a training image of people is as another image."""
-
-    allow_fewer: bool
-    """Whether a source with too few samples gives all it has, instead of raising an error."""
-
-    seed: int
-
-
 @dataclass(slots=True)
 class SourceCounts:
     """Numbers of samples in one source, and of those selected from it."""
@@ -75,8 +55,26 @@ class Selection:
     counts: dict[str, SourceCounts]
 
 
-def select_samples(sources: Sequence[SurveyedSource], request: SelectionRequest) -> Selection:
+def select_samples(
+    sources: Sequence[SurveyedSource],
+    *,
+    samples: int,
+    val_samples: int,
+    val_source: str,
+    people_multiplier: float,
+    allow_fewer: bool,
+    seed: int,
+) -> Selection:
     """Select validation samples, then training samples from the rest; shuffle both.
+
+    Args:
+        sources: where the samples are.
+        samples: number of training samples.
+        val_samples: number of validation samples.
+        val_source: name of the source of all validation samples.
+        people_multiplier: how many times as likely a training image of people is as another image.
+        allow_fewer: whether a source with too few samples gives all it has, instead of an error.
+        seed: seed of the selection and of the order.
 
     Raises:
         UserError: a source has too few samples and `allow_fewer` is off, or no source has a usable
@@ -87,39 +85,34 @@ def select_samples(sources: Sequence[SurveyedSource], request: SelectionRequest)
     owner = np.repeat(np.arange(len(sources)), [len(s.survey.states) for s in sources])
     names = [source.name for source in sources]
 
-    candidates = np.flatnonzero(is_free & (owner == names.index(request.val_source)))
-    val_counts = counts[request.val_source]
-    if len(candidates) < request.val_samples and not request.allow_fewer:
-        raise _too_few(
-            request.val_samples,
-            len(candidates),
-            "validation",
-            request.val_source,
-            val_counts,
-            request,
-        )
-    # People are not preferred here, so that validation represents the source.
-    validation = _draw(
-        candidates, np.ones(len(candidates)), request.val_samples, request.seed, VALIDATION_STREAM
-    )
-    val_counts.validation = len(validation)
-    is_free[validation] = False
-
-    training = []
-    shares = split_by_weight(request.samples, [source.weight for source in sources])
-    for number, (name, share) in enumerate(zip(names, shares, strict=True)):
+    def draw(number: int, wanted: int, multiplier: float, stream: int) -> NDArray[np.int64]:
         candidates = np.flatnonzero(is_free & (owner == number))
-        if len(candidates) < share and not request.allow_fewer:
-            raise _too_few(share, len(candidates), "training", name, counts[name], request)
-        weights = np.where(people[candidates], request.people_multiplier, 1.0)
-        drawn = _draw(candidates, weights, share, request.seed, FIRST_SOURCE_STREAM + number)
+        if len(candidates) < wanted and not allow_fewer:
+            purpose = "validation" if stream == VALIDATION_STREAM else "training"
+            raise UserError(
+                f"The source {names[number]} should give {wanted} samples for {purpose} and has "
+                f"{len(candidates)}: it holds {_held(counts[names[number]])}. Give it more shards, "
+                f"ask for fewer (samples={samples}, val_samples={val_samples}), change the weights "
+                "of the sources, or set allow_fewer=true to take all that is available."
+            )
+        weights = np.where(people[candidates], multiplier, 1.0)
+        return _draw(candidates, weights, wanted, np.random.default_rng((seed, stream)))
+
+    # People are not preferred here, so that validation represents the source.
+    validation = draw(names.index(val_source), val_samples, 1.0, VALIDATION_STREAM)
+    counts[val_source].validation = len(validation)
+    is_free[validation] = False
+    training = []
+    shares = split_by_weight(samples, [source.weight for source in sources])
+    for number, (name, share) in enumerate(zip(names, shares, strict=True)):
+        drawn = draw(number, share, people_multiplier, FIRST_SOURCE_STREAM + number)
         counts[name].wanted = share
         counts[name].training = len(drawn)
         counts[name].training_people = int(people[drawn].sum())
         training.append(drawn)
     if not sum(map(len, training)):
         raise UserError("No source has a usable sample for training.")
-    order = np.random.default_rng((request.seed, ORDER_STREAM))
+    order = np.random.default_rng((seed, ORDER_STREAM))
     return Selection(order.permutation(np.concatenate(training)), validation, counts)
 
 
@@ -160,21 +153,10 @@ def split_by_weight(total: int, weights: Sequence[float]) -> list[int]:
     return shares
 
 
-def _too_few(
-    wanted: int,
-    available: int,
-    purpose: str,
-    source: str,
-    counts: SourceCounts,
-    request: SelectionRequest,
-) -> UserError:
-    return UserError(
-        f"The source {source} should give {wanted} samples for {purpose} and has {available}: it "
-        f"holds {counts.held}, of which {counts.duplicates} are duplicates, {counts.too_small} too "
-        f"small, {counts.unreadable} unreadable, {counts.validation} taken for validation. "
-        f"Give it more shards, ask for fewer (samples={request.samples}, "
-        f"val_samples={request.val_samples}), change the weights of the sources, or set "
-        "allow_fewer=true to take all that is available."
+def _held(counts: SourceCounts) -> str:
+    return (
+        f"{counts.held}, of which {counts.duplicates} are duplicates, {counts.too_small} too "
+        f"small, {counts.unreadable} unreadable, {counts.validation} taken for validation"
     )
 
 
@@ -182,9 +164,8 @@ def _draw(
     candidates: NDArray[np.int64],
     weights: NDArray[np.float64],
     count: int,
-    seed: int,
-    stream: int,
+    random: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Draw by weight without replacement (Efraimidis and Spirakis, 2006)."""
-    arrival = np.random.default_rng((seed, stream)).exponential(size=len(candidates)) / weights
+    arrival = random.exponential(size=len(candidates)) / weights
     return candidates[np.argsort(arrival, kind="stable")[:count]]

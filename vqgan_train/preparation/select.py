@@ -9,23 +9,23 @@ from typing import Any
 from tqdm import tqdm
 
 from vqgan_train.config import SelectConfig, plain_settings
+from vqgan_train.metrics.faces import missing_package
 from vqgan_train.preparation.command_report import publish_report, report_line, write_lines
 from vqgan_train.preparation.sample_selection import (
     Selection,
-    SelectionRequest,
     SourceCounts,
     SurveyedSource,
     select_samples,
 )
-from vqgan_train.preparation.selected_shards import SourceShard, write_selected_shards
+from vqgan_train.preparation.selected_shards import write_selected_shards
 from vqgan_train.preparation.survey import (
     SurveyRules,
     concat_surveys,
-    require_face_detector,
     survey_shards,
 )
 from vqgan_train.shards.index import ShardIndex, index_shards
 from vqgan_train.shards.naming import expand_shards
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import file_signature, fingerprint
 from vqgan_train.system.jobs import open_job, require_free_or_same
 
@@ -35,8 +35,11 @@ NOT_IN_JOB = ("output", "num_workers")
 
 def select(config: SelectConfig) -> None:
     """Survey all sources, select samples, and write output/train, output/val and a report."""
-    if config.people.detect_faces:
-        require_face_detector()
+    if config.people.detect_faces and missing_package("dlib"):
+        raise UserError(
+            "people.detect_faces needs dlib, which is not installed: "
+            "pip install 'vqgan_train[faces]'. Or set people.detect_faces=false."
+        )
     output = Path(config.output).expanduser()
     paths = {name: expand_shards(patterns) for name, patterns in config.sources.items()}
     job = _describe_job(config, paths)
@@ -45,19 +48,17 @@ def select(config: SelectConfig) -> None:
     sources = _survey(config, shards)
     selection = select_samples(
         sources,
-        SelectionRequest(
-            samples=config.samples,
-            val_samples=config.val_samples,
-            val_source=config.val_source,
-            people_multiplier=config.people.multiplier,
-            allow_fewer=config.allow_fewer,
-            seed=config.seed,
-        ),
+        samples=config.samples,
+        val_samples=config.val_samples,
+        val_source=config.val_source,
+        people_multiplier=config.people.multiplier,
+        allow_fewer=config.allow_fewer,
+        seed=config.seed,
     )
     open_job(output, job)
     write_selected_shards(
         {output / "train": selection.training, output / "val": selection.validation},
-        [SourceShard(name, index) for name, indices in shards.items() for index in indices],
+        [(name, index) for name, indices in shards.items() for index in indices],
         samples_per_shard=config.samples_per_shard,
         num_workers=config.num_workers,
     )

@@ -17,13 +17,6 @@ HEADER = "key\tsource\tshard\tkey_there\n"
 """Columns of the origin list beside a shard: the new key, and source, shard and key before."""
 
 
-class SourceShard(NamedTuple):
-    """A shard and the name of its source."""
-
-    source: str
-    shard: ShardIndex
-
-
 class _Sample(NamedTuple):
     """Where a sample is: its source, its shard and its bytes in that shard."""
 
@@ -45,7 +38,7 @@ class _Task(NamedTuple):
 
 def write_selected_shards(
     selected: Mapping[Path, NDArray[np.int64]],
-    shards: Sequence[SourceShard],
+    shards: Sequence[tuple[str, ShardIndex]],
     *,
     samples_per_shard: int,
     num_workers: int,
@@ -56,7 +49,7 @@ def write_selected_shards(
 
     Args:
         selected: numbers of the samples of each output folder, counted through `shards`.
-        shards: all shards of all sources.
+        shards: all shards of all sources, each with the name of its source.
         samples_per_shard: size of every shard except the last of a folder.
         num_workers: processes; 0 copies in this one.
 
@@ -75,7 +68,7 @@ def write_selected_shards(
 
 def _tasks(
     selected: NDArray[np.int64],
-    shards: Sequence[SourceShard],
+    shards: Sequence[tuple[str, ShardIndex]],
     folder: Path,
     samples_per_shard: int,
 ) -> Iterator[_Task]:

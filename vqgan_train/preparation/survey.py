@@ -1,6 +1,5 @@
 """Survey of shards before a selection: which images are usable, duplicates, or show people."""
 
-import importlib.util
 import json
 import logging
 import re
@@ -11,14 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
-from vqgan_train.preparation.training_image import content_hash, decode_for_training
+from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, reason
+from vqgan_train.images.transforms import decode_for_training
+from vqgan_train.metrics.faces import FaceFinder, to_numpy
 from vqgan_train.shards.index import ShardIndex
-from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import cache_folder, file_signature, fingerprint, write_atomically
 from vqgan_train.system.workers import run_tasks
 
@@ -29,9 +30,6 @@ GOOD, BAD, SMALL = range(3)
 
 FACE_SEARCH_SIDE = 500
 """Longer side in pixels to which larger images are scaled before the search for faces."""
-
-FACE_UPSAMPLING = 1
-"""How often the detector doubles the image. It needs faces of 80 pixels, so finds them from 40."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,20 +147,20 @@ def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
         if min(image.shape[1:]) < rules.min_side:
             states[position] = SMALL
             continue
-        people[position] = shows_person(fields, image.permute(1, 2, 0).contiguous().numpy())
+        people[position] = shows_person(fields, image)
     return Survey(digests, states, people, tuple(bad))
 
 
-def _person_detector(
-    rules: SurveyRules,
-) -> Callable[[dict[str, Any], NDArray[np.uint8]], bool]:
-    """Build a function that tells whether a sample with image (H, W, 3) uint8 shows people."""
+def _person_detector(rules: SurveyRules) -> Callable[[dict[str, Any], Tensor], bool]:
+    """Build a function that tells whether a sample with image (3, H, W) uint8 shows people."""
     words = word_pattern(rules.people_words)
-    count_faces = face_counter() if rules.detect_faces else lambda _: 0
+    find_faces = FaceFinder()
 
-    def shows_person(fields: dict[str, Any], image: NDArray[np.uint8]) -> bool:
+    def shows_person(fields: dict[str, Any], image: Tensor) -> bool:
         caption = fields.get("txt", b"").decode("utf-8", "replace")
-        return bool(words.search(caption)) or count_faces(image) > 0
+        if words.search(caption):
+            return True
+        return rules.detect_faces and len(find_faces(_scale_down(image))) > 0
 
     return shows_person
 
@@ -176,35 +174,8 @@ def word_pattern(words: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{alternatives})\b" if words else r"(?!)", re.IGNORECASE)
 
 
-def require_face_detector() -> None:
-    """Check that faces can be detected.
-
-    Raises:
-        UserError: dlib is not installed.
-    """
-    if importlib.util.find_spec("dlib") is None:
-        raise UserError(
-            "people.detect_faces needs dlib, which is not installed: "
-            "pip install 'vqgan_train[faces]'. Or set people.detect_faces=false."
-        )
-
-
-def face_counter() -> Callable[[NDArray[np.uint8]], int]:
-    """Load dlib and return a function that counts frontal faces in an image (H, W, 3) uint8."""
-    import dlib
-
-    detector: Any = dlib.get_frontal_face_detector()
-
-    def count(image: NDArray[np.uint8]) -> int:
-        return len(detector(_scale_down(image), FACE_UPSAMPLING))
-
-    return count
-
-
-def _scale_down(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    scale = FACE_SEARCH_SIDE / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+def _scale_down(image: Tensor) -> Tensor:
+    picture = Image.fromarray(to_numpy(image))
+    sides = (FACE_SEARCH_SIDE, FACE_SEARCH_SIDE)
+    picture.thumbnail(sides, Image.Resampling.BILINEAR, reducing_gap=None)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

@@ -51,7 +51,8 @@ def pair_with_images(records: Sequence[Path], folder: Path | None) -> list[Recor
         UserError: a file has an unknown suffix, two files have the same name, a zip file is
             missing, or parquet is given and pyarrow is not installed.
     """
-    unknown = [path for path in records if not (is_parquet(path) or is_jsonl(path))]
+    endings = (".parquet", ".jsonl", ".jsonl.gz")
+    unknown = [path for path in records if not path.name.endswith(endings)]
     if unknown:
         raise UserError(
             f"{unknown[0]} is not a file of records: give files that end with .parquet, .jsonl or "
@@ -86,11 +87,9 @@ def read_records(file: RecordFile) -> Iterator[Record]:
     Raises:
         UserError: the file is damaged, or lacks a required field.
     """
-    return (
-        _read_parquet(file.path)
-        if is_parquet(file.path)
-        else read_jsonl(file.path, REQUIRED_FIELDS)
-    )
+    if is_parquet(file.path):
+        return _read_parquet(file.path)
+    return read_jsonl(file.path, REQUIRED_FIELDS)
 
 
 def read_jsonl(path: Path, required: Sequence[str]) -> Iterator[Record]:
@@ -142,11 +141,6 @@ def _require_fields(path: Path, names: Record | Sequence[str], required: Sequenc
 def is_parquet(path: Path) -> bool:
     """Whether a file's name ends like that of a parquet file."""
     return path.suffix == ".parquet"
-
-
-def is_jsonl(path: Path) -> bool:
-    """Whether a file's name ends like that of a jsonl file, compressed or not."""
-    return path.name.endswith((".jsonl", ".jsonl.gz"))
 
 
 def stem_of(path: Path) -> str:

@@ -1,11 +1,11 @@
 """The folder of a release: weights in three formats, model card, settings, metrics and pictures."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from huggingface_hub import ModelCard
 from jinja2 import UndefinedError
 
 from vqgan_train.checkpoint import FORMATS
@@ -25,7 +25,6 @@ from vqgan_train.release.lineage import (
     read_lineage,
 )
 from vqgan_train.release.run_records import RunRecords, find_records
-from vqgan_train.system.errors import ExportError
 from vqgan_train.training.run.contents import CONFIG_FILE
 
 CARD = "README.md"
@@ -52,7 +51,7 @@ class Release(NamedTuple):
 def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Release:
     """Write the weights, settings, metrics, newest pictures and model card of a trained model.
 
-    Every file is read back and compared before the release is kept.
+    The weights are read back and compared before the release is kept.
 
     Args:
         checkpoint: checkpoint of a run of vqgan_train.
@@ -62,8 +61,8 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
     Raises:
         CheckpointError: the checkpoint cannot be read, or weights are missing or not finite.
         UserError: the checkpoint was not saved by a run, or lacks metadata.
-        ExportError: `folder` holds a different file of the same name, or a file that was written
-            differs from its source. Nothing is kept.
+        ExportError: `folder` holds a different file of the same name, or weights that were
+            written differ from the checkpoint's. Nothing is kept.
     """
     lineage = read_lineage(checkpoint)
     records = tuple(find_records(run) for run in lineage.runs)
@@ -76,13 +75,16 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
         }
         for run, its_records in zip(lineage.runs, records, strict=True):
             _write_run(run, its_records, partial / TRAINING / f"part{run.number}")
-        pictures = _copy(records[-1].pictures, partial / PICTURES)
-        model = ReleasedModel(lineage, records, networks, origin, pictures)
+        pictures = records[-1].pictures
+        if pictures is not None:
+            shutil.copyfile(pictures, partial / PICTURES)
+        picture_name = None if pictures is None else PICTURES
+        model = ReleasedModel(lineage, records, networks, origin, picture_name)
         try:
             card = model_card(model, metadata)
         except (*METADATA_ERRORS, UndefinedError) as error:
             raise incomplete_metadata(checkpoint, error) from error
-        _write_card(card, partial / CARD)
+        (partial / CARD).write_text(card, encoding="utf-8")
         files = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
     return Release(
         folder=folder,
@@ -95,34 +97,7 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
 
 def _write_run(run: TrainingRun, records: RunRecords, folder: Path) -> None:
     folder.mkdir(parents=True)
-    file = folder / CONFIG_FILE
-    settings = run.public_settings()
-    file.write_text(yaml.safe_dump(settings, sort_keys=False))
-    _require_written(yaml.safe_load(file.read_text()), settings, file)
-    _copy(records.metrics, folder / METRICS_FILE)
-
-
-def _copy(source: Path | None, target: Path) -> str | None:
-    """Copy a file; return the name of the copy, or None if there is no source."""
-    if source is None:
-        return None
-    # Read once, because a run that is still training appends to its metrics.
-    content = source.read_bytes()
-    target.write_bytes(content)
-    _require_written(target.read_bytes(), content, target)
-    return target.name
-
-
-def _write_card(card: str, file: Path) -> None:
-    file.write_text(card, encoding="utf-8")
-    # ModelCard parses the front matter as the Hub does and writes it again. The text is equal
-    # only if the parser understood all of it.
-    _require_written(str(ModelCard.load(file)), card, file)
-
-
-def _require_written(found: object, expected: object, file: Path) -> None:
-    if found != expected:
-        raise ExportError(
-            f"{file.name} differs from what was written to it, so the release was not kept. This "
-            "is a bug of vqgan_train or a disk failure; please report it."
-        )
+    settings = yaml.safe_dump(run.public_settings(), sort_keys=False)
+    (folder / CONFIG_FILE).write_text(settings, encoding="utf-8")
+    if records.metrics is not None:
+        shutil.copyfile(records.metrics, folder / METRICS_FILE)

@@ -2,18 +2,20 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vqgan_train.config.preparation import CheckDataConfig
 from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
-from vqgan_train.preparation.check.shard_check import ShardChecks
+from vqgan_train.preparation.check.shard_check import check_shard
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import try_writing, write_atomically
+from vqgan_train.system.workers import run_tasks
 
 PROBLEMS_FOUND = 1
 """Exit code if the shards have problems; 0 if not."""
@@ -24,40 +26,34 @@ def check_data(config: CheckDataConfig) -> None:
 
     Raises:
         SystemExit: the shards have problems.
+        UserError: `output` is a folder, or cannot be written.
         ShardError: a shard does not exist.
-        UserError: `output` is a folder.
-        OSError: the report cannot be written.
     """
-    output = None if config.output is None else Path(config.output)
-    if output is not None:
-        require_writable(output)
-    checks = ShardChecks(expand_shards(config.shards), config.image_size)
-    report = make_report(collect(checks, config.num_workers), config.image_size)
+    if config.output is not None:
+        if Path(config.output).is_dir():
+            raise UserError(f"output={config.output} is a folder. Name a file in it.")
+        try:
+            try_writing(Path(config.output).parent)  # before hours of work
+        except OSError as error:
+            raise UserError(
+                f"output={config.output} cannot be written ({error}). Name another file."
+            ) from error
+    findings = collect(expand_shards(config.shards), config.image_size, config.num_workers)
+    report = make_report(findings, config.image_size)
     sys.stdout.write(f"{to_text(report)}\n")
-    if output is not None:
-        with write_atomically(output) as file:
+    if config.output is not None:
+        with write_atomically(Path(config.output)) as file:
             file.write(json.dumps(report, indent=2).encode())
     if report["problems"]:
         sys.exit(PROBLEMS_FOUND)
 
 
-def require_writable(output: Path) -> None:
-    """Check before hours of work that the report can be written.
-
-    Raises:
-        UserError: `output` is a folder.
-        OSError: no file can be written beside it.
-    """
-    if output.is_dir():
-        raise UserError(f"output={output} is a folder. Name a file in it.")
-    try_writing(output.parent)
-
-
-def collect(checks: ShardChecks, num_workers: int) -> Findings:
+def collect(shards: Sequence[Path], image_size: int, num_workers: int) -> Findings:
     """Check all shards in parallel, one shard per process at a time."""
     findings = Findings()
-    loader = DataLoader(checks, batch_size=None, num_workers=num_workers)
-    for shard in tqdm(loader, "checking", unit="shard"):
+    check = partial(check_shard, image_size=image_size)
+    results = run_tasks(check, shards, num_workers=num_workers)
+    for shard in tqdm(results, desc="checking", unit="shard", total=len(shards)):
         findings.add(shard)
     findings.compare_shards()
     return findings

@@ -8,10 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
-from vqgan_train.preparation.training_image import content_hash, decode_for_training
+from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, reason
+from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.shards.index import ShardIndex, load_index
 from vqgan_train.shards.naming import printable_name
 from vqgan_train.shards.tar import IMAGE_FIELDS, Field, walk_shard
@@ -68,25 +67,6 @@ class ShardFindings:
         examples = self.examples.setdefault(kind, [])
         if len(examples) < MAX_EXAMPLES:
             examples.append(printable_name(text))
-
-
-@dataclass(frozen=True, slots=True)
-class ShardChecks(Dataset[ShardFindings]):
-    """Dataset whose items are the findings of one shard each, so that a loader checks in parallel.
-
-    Args:
-        paths: the shards.
-        image_size: side of the model's images, in pixels.
-    """
-
-    paths: Sequence[Path]
-    image_size: int
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, number: int) -> ShardFindings:
-        return check_shard(self.paths[number], self.image_size)
 
 
 def check_shard(path: Path, image_size: int) -> ShardFindings:

@@ -2,7 +2,6 @@
 
 import struct
 import time
-import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from checkpoint.pickles import (
     name,
     storage,
     tensor,
-    text,
     write_legacy,
     write_zip,
 )
@@ -52,18 +50,12 @@ def resident_bytes(*, peak: bool = False) -> int:
 
 DEPTH = 200_000
 PICKLES = {
-    "a million dicts": b"]" + b"}" * 1_000_001,
-    "sixteen megabytes": b"\x8c\xff" + b"a" * 255 + b"0" + b"N0" * (8 * MEGABYTE),
     "a text that is not there": b"\x8d" + struct.pack("<Q", 2**40),
     "a text of negative length": b"\x8d" + struct.pack("<q", -1),
     "bytes that are not there": b"\x8e" + struct.pack("<Q", 2**62),
     "bytes of protocol 2 that are not there": b"T" + struct.pack("<i", 2**31 - 1),
     "a number that is not there": b"\x8b" + struct.pack("<i", 2**31 - 1),
     "a number of a million digits": b"L" + b"9" * 1_000_000 + b"L\n",
-    "a tuple in tuples as a key": b"}" + b")" + b"\x85" * DEPTH + b"Ns",
-    "long tuples as keys": b"}" + b"(" + b"N" * 100_000 + b"tq\1" + b"Nsh\1Ns" * 100_000,
-    "long texts as keys": b"}" + text("a" * MEGABYTE) + b"q\1" + b"Nsh\1Ns" * 10,
-    "huge numbers as keys": b"}(" + integer(2**61 - 1 << 200) + b"Nu",
     "an empty stack": b"0" * 10,
     "no mark": b"t",
     "an unknown memo": b"h\x07",
@@ -72,7 +64,6 @@ PICKLES = {
     "an unfinished pair": b"}(Nu",
     "what is neither list nor dict": b"K\x01Na",
     "a call of a number": b"K\x01)R",
-    "a call without a tuple": name("a", "b") + b"]R",
     "an object of nothing": b"(o",
 }
 
@@ -122,14 +113,6 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
-def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.ckpt", checkpoint())
-    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.writestr("archive/data/0", DATA)
-    with pytest.raises(CheckpointError, match="two members of one name"):
-        read_checkpoint(path)
-
-
 def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     size = 4 * MEGABYTE
@@ -157,40 +140,12 @@ def test_a_member_that_claims_more_than_the_file_is_refused(tmp_path: Path) -> N
         read_checkpoint(path)
 
 
-def test_a_huge_directory_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.ckpt", checkpoint())
-    with zipfile.ZipFile(path, "a") as archive:
-        template = archive.infolist()[-1]
-        for index in range(70_000):
-            member = zipfile.ZipInfo(f"archive/data/{index + 1:020}")
-            member.header_offset, member.CRC = template.header_offset, 0
-            archive.filelist.append(member)
-        archive._didModify = True
-    del archive, member, template
-    tracemalloc.start()
-    with pytest.raises(CheckpointError, match="directory is huge"):
-        read_checkpoint(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2 * MEGABYTE
-
-
-def test_a_huge_pickle_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.ckpt", checkpoint() + b"N" * (17 * MEGABYTE))
-    tracemalloc.start()
-    with pytest.raises(CheckpointError, match="pickle is huge"):
-        read_checkpoint(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2 * MEGABYTE
-
-
 def test_an_old_file_whose_storage_claims_too_much_is_refused(tmp_path: Path) -> None:
     many = dict_of(
         {"state_dict": dict_of({"a": tensor(storage("0", integer(2**40)), 0, [4], [1])})}
     )
     path = write_legacy(tmp_path / "a.ckpt", many, data=struct.pack("<q", 2**40) + DATA)
-    with pytest.raises(CheckpointError, match="cut short"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is damaged"):
         read_checkpoint(path)
 
 

@@ -1,6 +1,7 @@
 """Our readers give the same tensors as torch.load(weights_only=True), in both torch formats."""
 
 import random
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 import torch
-from checkpoint.pickles import checkpoint, saved_bytes, write_legacy
+from checkpoint.pickles import VALUES, checkpoint, saved_bytes, write_legacy, write_zip
 from factories import tiny_discriminator, tiny_vqgan
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -109,10 +110,12 @@ def test_files_without_checksums(tmp_path: Path) -> None:
     assert torch.equal(read_checkpoint(path)["state_dict"]["a"], torch.arange(9))
 
 
-def test_an_optimizer_takes_no_memory(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "optimizer": {"m": torch.zeros(10)}}, path)
-    assert not isinstance(read_checkpoint(path)["optimizer"]["m"], Tensor)
+def test_a_file_of_the_other_byte_order_gives_the_same_values(tmp_path: Path) -> None:
+    data = {"0": VALUES.numpy().astype(">f4").tobytes()}
+    path = write_zip(tmp_path / "a.pt", checkpoint(), data)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/byteorder", "big")
+    assert torch.equal(read_checkpoint(path)["state_dict"]["weight"], VALUES)
 
 
 def written_flax(weights: dict[str, Tensor], path: Path) -> None:
@@ -169,10 +172,10 @@ def test_a_whole_model_is_read(tmp_path: Path) -> None:
     assert_same(read_checkpoint(path)["state_dict"], weights)
 
 
-@pytest.mark.parametrize("keys", [b"\x80\x02].", b"\x80\x02](X\x01\x00\x00\x001e.", b"\x80\x02N."])
+@pytest.mark.parametrize("keys", [b"\x80\x02](X\x01\x00\x00\x001e.", b"\x80\x02N."])
 def test_an_old_file_whose_list_of_storages_is_another_is_refused(
     tmp_path: Path, keys: bytes
 ) -> None:
     path = write_legacy(tmp_path / "a.ckpt", checkpoint(), keys=keys)
-    with pytest.raises(CheckpointError, match="list of storages"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is damaged"):
         read_checkpoint(path)

@@ -32,7 +32,7 @@ OTHER_FILES = {
     "tar archive": b"\0".join([b"file", b" " * 252]) + b"ustar  \0" + b"0" * 300,
     "a pickle, but not one that torch writes": pickle.dumps({"state_dict": {}}, protocol=2),
     "zip archive, but not of torch": zipped({"notes.txt": "no weights"}),
-    "TorchScript": zipped({"a/data.pkl": "", "a/constants.pkl": ""}),
+    "TorchScript": zipped({"a/data.pkl": "", "a/constants.pkl": "", "a/version": "3\n"}),
     "no checkpoint format": b"Not Found",
 }
 

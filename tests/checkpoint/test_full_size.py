@@ -81,7 +81,7 @@ def test_a_checkpoint_of_2021_is_read_with_its_settings(tmp_path: Path) -> None:
     assert settings["ddconfig"]["ch_mult"] == [1, 1, 2]
     assert settings["image_size"] == "${ddconfig.resolution}"
     assert (checkpoint["epoch"], checkpoint["global_step"]) == (3, 1234)
-    assert [str(key) for key in checkpoint["callbacks"]] == [
+    assert [key.name for key in checkpoint["callbacks"]] == [
         "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
     ]
     model = VQGAN.from_checkpoint(path)

@@ -147,7 +147,7 @@ def test_callbacks_of_lightning_1_0_are_kept_by_name(
     callbacks = read_checkpoint(write(tmp_path / "a.ckpt", checkpoint(callbacks=program)))[
         "callbacks"
     ]
-    assert {str(key): value for key, value in callbacks.items()} == {
+    assert {key.name: value for key, value in callbacks.items()} == {
         "pytorch_lightning.callbacks.gone.ModelCheckpoint": {"best": 3}
     }
 
@@ -227,6 +227,17 @@ def test_weights_of_half_precision_are_read_as_float32(tmp_path: Path) -> None:
     weights = peer_vqgan(**TINY_ARCHITECTURE).half().state_dict()
     model = VQGAN.from_checkpoint(saved({"state_dict": weights}, tmp_path / "last.ckpt"))
     assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    weights = peer_vqgan(**TINY_ARCHITECTURE).state_dict()
+    weights["encoder.conv_in.weight"] = weights["encoder.conv_in.weight"].to(dtype)
+    path = saved({"state_dict": weights}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=rf"conv_in\.weight' in .*last\.ckpt is of {dtype}"):
+        read_networks(path)
 
 
 def test_a_model_does_not_depend_on_its_file_any_more(tmp_path: Path) -> None:

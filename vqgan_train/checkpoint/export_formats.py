@@ -21,7 +21,7 @@ from vqgan_train.checkpoint.model_configs import (
     taming_config,
 )
 from vqgan_train.checkpoint.reading import DISCRIMINATOR, GENERATOR, CheckpointWeights
-from vqgan_train.checkpoint.tensors import STATE_DICT
+from vqgan_train.checkpoint.torch_files import STATE_DICT
 from vqgan_train.checkpoint.weight_names import to_original
 
 LENGTH_BYTES = 8

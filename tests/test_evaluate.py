@@ -31,7 +31,7 @@ from vqgan_train.config import (
 )
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
-from vqgan_train.evaluation.metric_suite import load_metric_suite
+from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
@@ -430,9 +430,8 @@ def test_weights_of_ones_own_are_named_by_their_hash(
 
 def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    settings = ("checkpoint=c", "output=o", "folder=f", "metrics=[lpips_vgg,lpips_alex]")
-    config = compose_settings("evaluate", EvaluateConfig, *settings, "faces.detect=false")
-    found, _ = load_metric_suite(config, torch.device("cpu"))
+    wanted = RequestedMetrics(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
+    found, _ = load_metric_suite(wanted, torch.device("cpu"))
     names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
     assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
 

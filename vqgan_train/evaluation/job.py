@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vqgan_train.config import EvaluateConfig
 from vqgan_train.evaluation.gather_results import (
     gather_results,
     image_table,
@@ -29,6 +28,7 @@ from vqgan_train.evaluation.report.results import (
 from vqgan_train.evaluation.report.summaries import differences_of, summaries_of
 from vqgan_train.images.bad_images import BadImages, ChunkReport
 from vqgan_train.images.sources import ImageSource
+from vqgan_train.images.transforms import height_and_width
 from vqgan_train.metrics.codebook import codebook_statistics
 from vqgan_train.metrics.frechet import FeatureSums, frechet_distance
 from vqgan_train.system.launch import ProcessRank
@@ -51,14 +51,26 @@ class Checkpoint(NamedTuple):
 class EvaluationJob:
     """Everything that an evaluation needs."""
 
-    config: EvaluateConfig
     source: ImageSource
     """The images, in parts of one batch each."""
+
+    given: tuple[str, ...]
+    """Configured shards or folder."""
 
     checkpoints: Sequence[Checkpoint]
     suite: MetricSuite
     left_out: Sequence[LeftOut]
     rules: ReadingRules
+    pixel_range: str
+    num_workers: int
+    max_bad_fraction: float
+    """Fraction of unreadable images above which the evaluation stops."""
+
+    pictures_each: int
+    """Number of pictures kept per reason."""
+
+    resamples: int
+    """Number of bootstrap resamples."""
 
 
 def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evaluation | None:
@@ -71,14 +83,13 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
         ShardError: a shard has changed since it was indexed, or is unavailable.
         UserError: too many images are unreadable, or the source has changed.
     """
-    config = job.config
     requests = _requests(job.source, process)
-    bad_images = BadImages(ChunkReport(), config.max_bad_fraction, bar, REMEDY)
+    bad_images = BadImages(ChunkReport(), job.max_bad_fraction, bar, REMEDY)
     results = measure_images(
-        load_batches(requests, job.rules, num_workers=config.num_workers),
+        load_batches(requests, job.rules, num_workers=job.num_workers),
         [checkpoint.tokenizer for checkpoint in job.checkpoints],
         job.suite,
-        pixel_range=config.pixel_range.value,
+        pixel_range=job.pixel_range,
         bad_images=bad_images,
         bar=bar,
     )
@@ -100,7 +111,7 @@ def _requests(source: ImageSource, process: ProcessRank) -> Iterator[Request]:
 
 
 def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
-    config, has_faces = job.config, job.suite.faces is not None
+    transform, has_faces = job.rules.transform, job.suite.faces is not None
     images = image_table(results.images, list(job.rules.slices), has_faces=has_faces)
     checkpoints = tuple(
         _checkpoint_result(job, results, images, index) for index in range(len(job.checkpoints))
@@ -112,15 +123,15 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
     ]
     return Evaluation(
         dataset=DatasetFacts(
-            given=tuple(config.shards or [str(config.folder)]),
+            given=job.given,
             fingerprint=job.source.fingerprint,
             num_images=len(results.images),
             unreadable=tuple(name for _, name in results.bad),
             dead_shards=tuple(job.source.damage.dead),
             damaged_shards=tuple(job.source.damage.partly),
-            resize=config.resize,
-            image_size=config.image_size,
-            pixel_range=config.pixel_range.value,
+            resize=height_and_width(transform.resize)[0],
+            image_size=height_and_width(transform.image_size)[0],
+            pixel_range=job.pixel_range,
             faces_looked_for=has_faces,
         ),
         images=images,
@@ -129,9 +140,7 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
         differences=tuple(
             difference
             for after in checkpoints[1:]
-            for difference in differences_of(
-                checkpoints[0], after, images, config.bootstrap.resamples
-            )
+            for difference in differences_of(checkpoints[0], after, images, job.resamples)
         ),
         left_out=(*job.left_out, *without_column),
         pictures=(),
@@ -157,7 +166,7 @@ def _checkpoint_result(
         face_values=face_values,
         codebook=codebook_statistics(results.usage[index]),
         rfid=_distances(suite, results.reference, results.sums[index]),
-        summaries=summaries_of(values, face_values, images, job.config.bootstrap.resamples),
+        summaries=summaries_of(values, face_values, images, job.resamples),
     )
 
 

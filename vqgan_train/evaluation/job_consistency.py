@@ -44,14 +44,14 @@ def require_same_job(job: EvaluationJob, process: ProcessRank) -> None:
 def job_facts(job: EvaluationJob) -> dict[str, str]:
     """Describe everything that determines the results, by name."""
     suite, rules = job.suite, job.rules
-    config, source = job.config, job.source
+    transform, source = rules.transform, job.source
     rfid = () if suite.features is None else ("rfid",)
     found = {
         "metrics": ", ".join(sorted((*suite.images, *suite.face_names, *rfid))),
         "images": f"{sum(source.sizes):,}, fingerprint {images_fingerprint(source)[:DIGITS]}",
         "batches": f"{len(source.sizes):,} of {max(source.sizes)}",
-        "sizes": f"resize {config.resize}, image_size {config.image_size}",
-        "pixel_range": config.pixel_range.value,
+        "sizes": f"resize {transform.resize}, image_size {transform.image_size}",
+        "pixel_range": job.pixel_range,
         "faces.detect": str(rules.faces is not None),
     }
     for name, rule in rules.slices.items():

@@ -136,8 +136,19 @@ def _read(rules: ReadingRules, request: Request) -> ImageBatch:
         if isinstance(image, str):
             bad.append((number, image))
         else:
-            encoded, (pixels, size) = image
-            rows.append(_row(rules, number, encoded, pixels, size))
+            encoded, (pixels, (width, height)) = image
+            columns = sample_columns(encoded)
+            row = ImageRow(
+                number=number,
+                key=encoded.key,
+                caption=encoded.caption,
+                source=encoded.source,
+                width=width,
+                height=height,
+                slices=tuple(rule.matches(columns) for rule in rules.slices.values()),
+                boxes=rules.faces(pixels) if rules.faces else NO_BOXES,
+            )
+            rows.append(row)
             stack.append(pixels)
     return ImageBatch(rows, stack_pixels(stack), bad)
 
@@ -147,20 +158,3 @@ def _decode(transform: ImageTransform, image: bytes) -> tuple[Tensor, tuple[int,
     pixels = transform.pixels(image, _UNUSED_GENERATOR)
     with Image.open(io.BytesIO(image)) as opened:
         return pixels, opened.size
-
-
-def _row(
-    rules: ReadingRules, number: int, encoded: EncodedImage, pixels: Tensor, size: tuple[int, int]
-) -> ImageRow:
-    columns = sample_columns(encoded)
-    width, height = size
-    return ImageRow(
-        number=number,
-        key=encoded.key,
-        caption=encoded.caption,
-        source=encoded.source,
-        width=width,
-        height=height,
-        slices=tuple(rule.matches(columns) for rule in rules.slices.values()),
-        boxes=rules.faces(pixels) if rules.faces else NO_BOXES,
-    )

@@ -56,19 +56,13 @@ def _summary(sums: Floats, counts: Floats, values: Floats, resampled: Floats) ->
         mean = float(sums.sum() / count)
     else:
         mean = float(infinite[0]) if len(set(infinite.tolist())) == 1 else np.nan
-    has_interval = np.count_nonzero(counts) >= MIN_IMAGES
-    low, high = _interval(resampled) if has_interval else (np.nan, np.nan)
-    return Summary(mean=mean, low=low, high=high, count=count, num_infinite=len(infinite))
-
-
-def _interval(resampled: Floats) -> tuple[float, float]:
     # The mean of a resample is NaN if the metric is undefined for all its images.
     means = resampled[~np.isnan(resampled)]
-    if not len(means):
-        return np.nan, np.nan
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(means, [tail, 100 - tail]).tolist()
-    return low, high
+    low = high = np.nan
+    if np.count_nonzero(counts) >= MIN_IMAGES and len(means):
+        tail = (100 - LEVEL) / 2
+        low, high = np.percentile(means, [tail, 100 - tail]).tolist()
+    return Summary(mean=mean, low=low, high=high, count=count, num_infinite=len(infinite))
 
 
 def _resampled_means(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:

@@ -29,6 +29,7 @@ from vqgan_train.config import (
     SelectConfig,
     setting_names,
 )
+from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
 from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
@@ -37,7 +38,6 @@ from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
 from vqgan_train.images.sources import NO_DAMAGE, ImageSource
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.metrics.images import PIXEL_METRICS, measure
 from vqgan_train.preparation.survey import word_pattern
 from vqgan_train.system.errors import ConfigError
@@ -246,13 +246,13 @@ def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
 def with_made_up_faces(patch: pytest.MonkeyPatch) -> None:
     """Find none, one or two faces in an image, without dlib; they depend on its pixels."""
 
-    def find(_: FaceFinder, pixels: Tensor) -> NDArray[np.int64]:
+    def find(pixels: Tensor) -> NDArray[np.int64]:
         total = int(pixels.sum())
         left, top = total % 7, total % 11
         boxes = [[left, top, left + 12, top + 9], [left + 5, top + 3, left + 20, top + 20]]
         return np.array(boxes[: total % 3], np.int64).reshape(-1, 4)
 
-    patch.setattr(FaceFinder, "__call__", find)
+    patch.setattr(command, "find_faces", find)
     patch.setattr(metric_suite, "is_installed", lambda package: package == "dlib")
 
 

@@ -1,7 +1,6 @@
 """Faces are found in photos of people and not elsewhere, and measured inside their boxes."""
 
 import io
-import pickle
 import tarfile
 from types import SimpleNamespace
 
@@ -15,7 +14,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from vqgan_train.images.transforms import crop_centre, decode, resize_shorter_side, to_uint8
-from vqgan_train.metrics.faces import FaceFinder, FaceMetrics, Identities, to_numpy
+from vqgan_train.metrics import faces as module
+from vqgan_train.metrics.faces import FaceMetrics, Identities, find_faces, to_numpy
 from vqgan_train.metrics.images import PIXEL_METRICS, lpips_of, measure
 
 BILINEAR = Image.Resampling.BILINEAR
@@ -34,26 +34,18 @@ def people() -> Tensor:
 
 
 def test_faces_are_found_in_photos_of_people_and_rarely_elsewhere(people: Tensor) -> None:
-    find = FaceFinder()
-    found = [find(photo) for photo in people]
+    found = [find_faces(photo) for photo in people]
     assert sum(len(boxes) > 0 for boxes in found) >= 6
-    assert sum(len(find(photo)) > 0 for photo in to_uint8(real_photos(8))) <= 1
+    assert sum(len(find_faces(photo)) > 0 for photo in to_uint8(real_photos(8))) <= 1
     for boxes in found:
         assert boxes.dtype == np.int64
         assert ((boxes >= 0) & (boxes <= 256)).all()
         assert (boxes[:, 2:] - boxes[:, :2] > 20).all()
 
 
-def test_what_finds_faces_travels_to_a_loader_process(people: Tensor) -> None:
-    find = FaceFinder()
-    boxes = find(people[1])
-    again = pickle.loads(pickle.dumps(find))
-    np.testing.assert_array_equal(again(people[1]), boxes)
-
-
 @pytest.fixture(scope="module")
 def faces(people: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    found = [FaceFinder()(photo) for photo in people[:4]]
+    found = [find_faces(photo) for photo in people[:4]]
     images = np.repeat(np.arange(4), [len(boxes) for boxes in found])
     return images, np.concatenate(found)
 
@@ -142,12 +134,13 @@ def test_a_reconstruction_is_embedded_with_the_landmarks_of_the_reference() -> N
     assert found == (7.0, 3.0)
 
 
-def test_the_last_row_and_column_of_a_face_are_in_its_box() -> None:
+def test_the_last_row_and_column_of_a_face_are_in_its_box(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # dlib's rectangles end at the last pixel, our boxes after it.
     faces = [dlib_rectangle(3, 1, 5, 4), dlib_rectangle(-2, 0, 1, 9)]
-    find = FaceFinder()
-    find._detector = lambda pixels, doublings: faces
-    boxes = find(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(module, "_detector", lambda: lambda pixels, doublings: faces)
+    boxes = find_faces(torch.zeros(3, 8, 8, dtype=torch.uint8))
     assert boxes.tolist() == [[0, 0, 2, 8], [3, 1, 6, 5]]
 
 
@@ -178,4 +171,4 @@ def test_an_image_without_faces_has_an_empty_list_of_boxes() -> None:
     grey = Image.new("RGB", (64, 64), "grey")
     encoded = io.BytesIO()
     grey.save(encoded, format="PNG")
-    assert FaceFinder()(decode(encoded.getvalue())).shape == (0, 4)
+    assert find_faces(decode(encoded.getvalue())).shape == (0, 4)

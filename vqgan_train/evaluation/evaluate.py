@@ -31,7 +31,7 @@ from vqgan_train.images.bad_images import require_few_dead
 from vqgan_train.images.locations import store_settings
 from vqgan_train.images.sources import ImageSource, from_folder, from_shards
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.metrics.faces import FaceFinder
+from vqgan_train.metrics.faces import find_faces
 from vqgan_train.metrics.history import rows_beside
 from vqgan_train.shards.naming import expand_sources
 from vqgan_train.system.devices import choose_device
@@ -96,7 +96,7 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
         checkpoints=checkpoints,
         suite=suite,
         left_out=left_out,
-        rules=ReadingRules(transform, slices, FaceFinder() if suite.faces is not None else None),
+        rules=ReadingRules(transform, slices, find_faces if suite.faces is not None else None),
         pixel_range=config.pixel_range.value,
         num_workers=config.num_workers,
         max_bad_fraction=config.max_bad_fraction,

@@ -6,7 +6,7 @@ A slice is a set of images whose caption, or another column, matches a regular e
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from torch import Tensor
 from vqgan_train.images.loading import read_ahead, read_image, stack_pixels
 from vqgan_train.images.locations import EncodedImage, ImageLocation
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.system.errors import UserError
 
 
@@ -104,7 +103,8 @@ class ReadingRules(NamedTuple):
 
     transform: ImageTransform
     slices: Mapping[str, SliceRule]
-    faces: FaceFinder | None
+    faces: Callable[[Tensor], NDArray[np.int64]] | None
+    """Finds the faces, as `find_faces` does; None: faces are not detected."""
 
 
 Request = Sequence[tuple[int, ImageLocation]]

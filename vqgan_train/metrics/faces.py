@@ -6,6 +6,7 @@ dlib's frontal face detector needs no weights. Identities are compared by dlib's
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +36,28 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-class FaceFinder:
-    """Finds frontal faces whose sides are about 40 pixels or more."""
+@cache
+def _detector() -> Any:
+    import dlib
 
-    def __init__(self) -> None:
-        self._detector: Any = None
+    return dlib.get_frontal_face_detector()
 
-    def __call__(self, pixels: Tensor) -> NDArray[np.int64]:
-        """Return boxes (F, 4) of left, top, right, bottom in (3, H, W) uint8, within the image."""
-        if self._detector is None:  # created on first use, because it cannot be pickled
-            import dlib
 
-            self._detector = dlib.get_frontal_face_detector()
-        height, width = pixels.shape[1:]
-        found = self._detector(to_numpy(pixels), DOUBLINGS)
-        boxes = [[f.left(), f.top(), f.right() + 1, f.bottom() + 1] for f in found]
-        limits = [width, height, width, height]
-        # From left to right: the detector's own order is by confidence.
-        return np.array(sorted(boxes), np.int64).reshape(-1, 4).clip(0, limits)
+def find_faces(pixels: Tensor) -> NDArray[np.int64]:
+    """Find frontal faces whose sides are about 40 pixels or more.
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the detector out of pickles for loader processes."""
-        return {"_detector": None}
+    Args:
+        pixels: (3, H, W) uint8.
+
+    Returns:
+        Boxes (F, 4) of left, top, right, bottom, within the image, from left to right.
+    """
+    height, width = pixels.shape[1:]
+    found = _detector()(to_numpy(pixels), DOUBLINGS)
+    boxes = [[f.left(), f.top(), f.right() + 1, f.bottom() + 1] for f in found]
+    limits = [width, height, width, height]
+    # The detector's own order is by confidence.
+    return np.array(sorted(boxes), np.int64).reshape(-1, 4).clip(0, limits)
 
 
 class Identities:

@@ -26,13 +26,12 @@ from vqgan_train.config import Config, EvaluateConfig, SelectConfig, setting_nam
 from vqgan_train.config.evaluation import EvaluationMetric
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
-from vqgan_train.evaluation.metric_suite import RequestedMetrics, WeightFiles, load_metric_suite
+from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
 from vqgan_train.images.sources import NO_DAMAGE, ImageSource
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.metrics.images import PIXEL_METRICS, measure
 from vqgan_train.preparation.survey import word_pattern
 from vqgan_train.system.errors import ConfigError
@@ -241,14 +240,14 @@ def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
 def with_made_up_faces(patch: pytest.MonkeyPatch) -> None:
     """Find none, one or two faces in an image, without dlib; they depend on its pixels."""
 
-    def find(_: FaceFinder, pixels: Tensor) -> NDArray[np.int64]:
+    def find(pixels: Tensor) -> NDArray[np.int64]:
         total = int(pixels.sum())
         left, top = total % 7, total % 11
         boxes = [[left, top, left + 12, top + 9], [left + 5, top + 3, left + 20, top + 20]]
         return np.array(boxes[: total % 3], np.int64).reshape(-1, 4)
 
-    patch.setattr(FaceFinder, "__call__", find)
-    patch.setattr(metric_suite, "missing_package", lambda name: None if name == "dlib" else name)
+    patch.setattr(command, "find_faces", find)
+    patch.setattr(metric_suite, "is_installed", lambda package: package == "dlib")
 
 
 @pytest.mark.slow
@@ -393,7 +392,7 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     monkeypatch.setattr(metric_suite, "fetch_checkpoint", no_network)
     monkeypatch.setattr(inception_weights, "downloaded", no_index)
     monkeypatch.setattr(metric_suite, "find_lpips_weights", no_weights)
-    monkeypatch.setattr(metric_suite, "missing_package", lambda package: package)
+    monkeypatch.setattr(metric_suite, "is_installed", lambda _: False)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, "faces.detect=true") == 0
     found = read_evaluation(tmp_path / "out")
     assert {left.metric for left in found.left_out} >= {"rfid", "lpips_vgg", "lpips_alex", "faces"}
@@ -426,7 +425,7 @@ def test_weights_of_ones_own_are_named_by_their_hash(
 def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     wanted = RequestedMetrics(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
-    found, _ = load_metric_suite(wanted, WeightFiles(None, None, None), torch.device("cpu"))
+    found, _ = load_metric_suite(wanted, torch.device("cpu"))
     names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
     assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
 

@@ -3,12 +3,12 @@
 import pytest
 
 from vqgan_train.evaluation.image_batches import sample_columns, slice_rule
-from vqgan_train.images.locations import Encoded
+from vqgan_train.images.locations import EncodedImage
 from vqgan_train.system.errors import UserError
 
 
-def encoded(caption: str = "", metadata: bytes = b"") -> Encoded:
-    return Encoded("name", "k", caption, "s", b"", metadata)
+def encoded(caption: str = "", metadata: bytes = b"") -> EncodedImage:
+    return EncodedImage("name", "k", caption, "s", b"", metadata)
 
 
 def test_a_pattern_matches_anywhere_and_in_any_case() -> None:

@@ -1,7 +1,6 @@
 """Faces are found in photos of people and not elsewhere, and measured inside their boxes."""
 
 import io
-import pickle
 import tarfile
 from types import SimpleNamespace
 
@@ -15,7 +14,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from vqgan_train.images.transforms import crop_centre, decode, resize_shorter_side, to_uint8
-from vqgan_train.metrics.faces import FaceFinder, FaceMetrics, Identities, to_numpy
+from vqgan_train.metrics import faces as module
+from vqgan_train.metrics.faces import FaceMetrics, Identities, find_faces, to_numpy
 from vqgan_train.metrics.images import PIXEL_METRICS, lpips_of, measure
 
 BILINEAR = Image.Resampling.BILINEAR
@@ -34,26 +34,18 @@ def people() -> Tensor:
 
 
 def test_faces_are_found_in_photos_of_people_and_rarely_elsewhere(people: Tensor) -> None:
-    find = FaceFinder()
-    found = [find(photo) for photo in people]
+    found = [find_faces(photo) for photo in people]
     assert sum(len(boxes) > 0 for boxes in found) >= 6
-    assert sum(len(find(photo)) > 0 for photo in to_uint8(real_photos(8))) <= 1
+    assert sum(len(find_faces(photo)) > 0 for photo in to_uint8(real_photos(8))) <= 1
     for boxes in found:
         assert boxes.dtype == np.int64
         assert ((boxes >= 0) & (boxes <= 256)).all()
         assert (boxes[:, 2:] - boxes[:, :2] > 20).all()
 
 
-def test_what_finds_faces_travels_to_a_loader_process(people: Tensor) -> None:
-    find = FaceFinder()
-    boxes = find(people[1])
-    again = pickle.loads(pickle.dumps(find))
-    np.testing.assert_array_equal(again(people[1]), boxes)
-
-
 @pytest.fixture(scope="module")
 def faces(people: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    found = [FaceFinder()(photo) for photo in people[:4]]
+    found = [find_faces(photo) for photo in people[:4]]
     images = np.repeat(np.arange(4), [len(boxes) for boxes in found])
     return images, np.concatenate(found)
 
@@ -66,9 +58,10 @@ def test_only_what_is_inside_of_a_box_counts(
     for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
         outside[image, :, top:bottom, left:right] = people[image, :, top:bottom, left:right]
     metrics = FaceMetrics({"psnr": PIXEL_METRICS["psnr"]}, Identities())
-    (found,) = metrics.measure(people[:4], [outside], images, boxes)
-    assert tuple(found) == metrics.names == ("face_psnr", "face_identity")
-    assert np.isinf(found["face_psnr"]).all()
+    assert metrics.names == ("face_psnr", "face_identity")
+    for image, box in zip(images, boxes, strict=True):
+        psnr, _ = metrics.measure(people[image], [outside[image]], box)
+        assert np.isinf(psnr)
 
 
 def test_a_box_has_the_psnr_of_its_crop(
@@ -77,11 +70,12 @@ def test_a_box_has_the_psnr_of_its_crop(
     images, boxes = faces
     blurred = gaussian_blur(people[:4], [9, 9])
     metrics = FaceMetrics({"psnr": PIXEL_METRICS["psnr"]}, None)
-    (found,) = metrics.measure(people[:4], [blurred], images, boxes)
-    for place, (image, (left, top, right, bottom)) in enumerate(zip(images, boxes, strict=True)):
+    for image, box in zip(images, boxes, strict=True):
+        left, top, right, bottom = box
         crops = [batch[image : image + 1, :, top:bottom, left:right] for batch in (people, blurred)]
         expected = float(measure(PIXEL_METRICS, *crops)["psnr"])
-        assert found["face_psnr"][place] == pytest.approx(expected)
+        (found,) = metrics.measure(people[image], [blurred[image]], box)
+        assert found == pytest.approx(expected)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
@@ -92,8 +86,7 @@ def test_a_box_has_the_lpips_of_its_crop_scaled(
     images, boxes = faces
     blurred = gaussian_blur(people[:4], [9, 9])
     metrics = FaceMetrics({"lpips_alex": lpips_of(theirs)}, None)
-    (found,) = metrics.measure(people[:4], [blurred], images, boxes)
-    for place, (image, box) in enumerate(zip(images, boxes, strict=True)):
+    for image, box in zip(images, boxes, strict=True):
         crops = [
             Image.fromarray(to_numpy(batch[image])).crop(tuple(box)).resize((128, 128), BILINEAR)
             for batch in (people, blurred)
@@ -104,7 +97,8 @@ def test_a_box_has_the_lpips_of_its_crop_scaled(
         with torch.inference_mode():
             expected = float(theirs(one, other))
         # PIL rounds between its two passes.
-        assert found["face_lpips_alex"][place] == pytest.approx(expected, rel=0.02)
+        (found,) = metrics.measure(people[image], [blurred[image]], box)
+        assert found == pytest.approx(expected, rel=0.02)
 
 
 def test_a_person_is_near_to_themselves_and_blur_takes_them_away(
@@ -112,8 +106,12 @@ def test_a_person_is_near_to_themselves_and_blur_takes_them_away(
 ) -> None:
     images, boxes = faces
     versions = [people[:4], gaussian_blur(people[:4], [5, 5]), gaussian_blur(people[:4], [21, 21])]
-    found = FaceMetrics({}, Identities()).measure(people[:4], versions, images, boxes)
-    same, little, much = (values["face_identity"] for values in found)
+    metrics = FaceMetrics({}, Identities())
+    found = [
+        metrics.measure(people[image], [version[image] for version in versions], box)
+        for image, box in zip(images, boxes, strict=True)
+    ]
+    same, little, much = np.array(found).T
     assert np.abs(same).max() < 1e-6
     assert (little > 0).all()
     assert much.mean() > little.mean()
@@ -130,20 +128,19 @@ class MeanOfLandmarks:
 
 
 def test_a_reconstruction_is_embedded_with_the_landmarks_of_the_reference() -> None:
-    reference = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    reference = torch.full((3, 8, 8), 100, dtype=torch.uint8)
     metrics = FaceMetrics({}, MeanOfLandmarks())  # type: ignore[arg-type]
-    found = metrics.measure(
-        reference, [reference + 7, reference - 3], np.array([0]), np.array([[0, 0, 8, 8]])
-    )
-    assert [values["face_identity"].tolist() for values in found] == [[7.0], [3.0]]
+    found = metrics.measure(reference, [reference + 7, reference - 3], np.array([0, 0, 8, 8]))
+    assert found == (7.0, 3.0)
 
 
-def test_the_last_row_and_column_of_a_face_are_in_its_box() -> None:
+def test_the_last_row_and_column_of_a_face_are_in_its_box(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # dlib's rectangles end at the last pixel, our boxes after it.
     faces = [dlib_rectangle(3, 1, 5, 4), dlib_rectangle(-2, 0, 1, 9)]
-    find = FaceFinder(0)
-    find._detector = lambda pixels, doublings: faces
-    boxes = find(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(module, "_detector", lambda: lambda pixels, doublings: faces)
+    boxes = find_faces(torch.zeros(3, 8, 8, dtype=torch.uint8))
     assert boxes.tolist() == [[0, 0, 2, 8], [3, 1, 6, 5]]
 
 
@@ -174,4 +171,4 @@ def test_an_image_without_faces_has_an_empty_list_of_boxes() -> None:
     grey = Image.new("RGB", (64, 64), "grey")
     encoded = io.BytesIO()
     grey.save(encoded, format="PNG")
-    assert FaceFinder()(decode(encoded.getvalue())).shape == (0, 4)
+    assert find_faces(decode(encoded.getvalue())).shape == (0, 4)

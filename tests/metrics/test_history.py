@@ -58,7 +58,7 @@ def test_a_run_leaves_a_small_picture_with_every_panel(tmp_path: Path) -> None:
     train(tiny_config(tmp_path))
     figure = draw_curves(numbers(read_rows(tmp_path / "run" / "metrics.csv")))
     assert figure is not None
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [p.title for p in PANELS]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(PANELS)
     file = tmp_path / "run" / "curves.png"
     with Image.open(file) as picture:
         assert 1000 < picture.width < 2000
@@ -112,5 +112,5 @@ def test_all_that_validation_logs_has_a_direction_and_is_drawn(tmp_path: Path) -
     measured = {name for name in logged if name.startswith("val/")} - {"val/seconds"}
     assert measured == set(HIGHER_IS_BETTER)
     # The other two repeat what `used` and `perplexity` show.
-    drawn = {name for panel in PANELS for name in panel.lines}
+    drawn = {name for lines in PANELS.values() for name in lines}
     assert measured - drawn == {"val/codebook/dead", "val/codebook/entropy"}

@@ -41,14 +41,8 @@ def blurred(photos: Tensor) -> Tensor:
 def metrics() -> dict[str, ImageMetric]:
     return {
         **PIXEL_METRICS,
-        "lpips_vgg": lpips_of(LPIPS(find_lpips_weights())),
-        "lpips_alex": lpips_of(
-            lpips_with_alexnet(
-                find_lpips_weights(
-                    ALEXNET,
-                )
-            )
-        ),
+        "lpips_vgg": lpips_of(LPIPS(find_lpips_weights(VGG16))),
+        "lpips_alex": lpips_of(lpips_with_alexnet(find_lpips_weights(ALEXNET))),
     }
 
 

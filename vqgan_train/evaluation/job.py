@@ -5,20 +5,23 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from vqgan_train.evaluation.gather_results import (
-    GlobalResults,
     gather_results,
+    image_table,
     require_few_bad_together,
 )
 from vqgan_train.evaluation.image_batches import ReadingRules, Request, load_batches
-from vqgan_train.evaluation.measure_images import measure_images
+from vqgan_train.evaluation.measure_images import Results, measure_images
 from vqgan_train.evaluation.metric_suite import MetricSuite
 from vqgan_train.evaluation.report.results import (
     CheckpointResult,
     DatasetFacts,
     Evaluation,
+    Floats,
+    ImageTable,
     LeftOut,
     SetDistance,
 )
@@ -80,10 +83,10 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
         ShardError: a shard has changed since it was indexed, or is unavailable.
         UserError: too many images are unreadable, or the source has changed.
     """
-    batches = load_batches(_requests(job.source, process), job.rules, num_workers=job.num_workers)
+    requests = _requests(job.source, process)
     bad_images = BadImages(ChunkReport(), job.max_bad_fraction, bar, REMEDY)
-    local = measure_images(
-        batches,
+    results = measure_images(
+        load_batches(requests, job.rules, num_workers=job.num_workers),
         [checkpoint.tokenizer for checkpoint in job.checkpoints],
         job.suite,
         pixel_range=job.pixel_range,
@@ -92,10 +95,8 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
     )
     job.source.require_unchanged()
     require_few_bad_together(bad_images, process)
-    names = [checkpoint.name for checkpoint in job.checkpoints]
-    has_faces = job.suite.faces is not None
-    results = gather_results(local, names, list(job.rules.slices), process, has_faces=has_faces)
-    return None if results is None else _evaluation(job, results)
+    gather_results(results, process)
+    return _evaluation(job, results) if process.rank == 0 else None
 
 
 def share_size(source: ImageSource, process: ProcessRank) -> int:
@@ -109,53 +110,72 @@ def _requests(source: ImageSource, process: ProcessRank) -> Iterator[Request]:
         yield list(enumerate(places, firsts[name]))
 
 
-def _evaluation(job: EvaluationJob, results: GlobalResults) -> Evaluation:
-    first, *later = results.measured
-    transform = job.rules.transform
+def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
+    transform, has_faces = job.rules.transform, job.suite.faces is not None
+    images = image_table(results.images, list(job.rules.slices), has_faces=has_faces)
+    checkpoints = tuple(
+        _checkpoint_result(job, results, images, index) for index in range(len(job.checkpoints))
+    )
     without_column = [
-        LeftOut(f"slice {name}", f"no image has the column {job.rules.slices[name].column}")
-        for name in results.without_column
+        LeftOut(f"slice {name}", f"no image has the column {rule.column}")
+        for index, (name, rule) in enumerate(job.rules.slices.items())
+        if all(image.row.slices[index] is None for image in results.images)
     ]
     return Evaluation(
         dataset=DatasetFacts(
             given=job.given,
             fingerprint=job.source.fingerprint,
-            num_images=len(results.images.keys),
-            unreadable=results.unreadable,
+            num_images=len(results.images),
+            unreadable=tuple(name for _, name in results.bad),
             dead_shards=tuple(job.source.damage.dead),
             damaged_shards=tuple(job.source.damage.partly),
             resize=height_and_width(transform.resize)[0],
             image_size=height_and_width(transform.image_size)[0],
             pixel_range=job.pixel_range,
-            faces_looked_for=job.rules.faces is not None,
+            faces_looked_for=has_faces,
         ),
-        images=results.images,
-        checkpoints=tuple(
-            _checkpoint_result(job, results, index) for index in range(len(job.checkpoints))
-        ),
+        images=images,
+        checkpoints=checkpoints,
         evaluators={name: str(e) for name, e in job.suite.evaluators.items()},
         differences=tuple(
             difference
-            for after in later
-            for difference in differences_of(first, after, results.images, job.resamples)
+            for after in checkpoints[1:]
+            for difference in differences_of(checkpoints[0], after, images, job.resamples)
         ),
         left_out=(*job.left_out, *without_column),
         pictures=(),
     )
 
 
-def _checkpoint_result(job: EvaluationJob, results: GlobalResults, index: int) -> CheckpointResult:
-    checkpoint, measured = job.checkpoints[index], results.measured[index]
+def _checkpoint_result(
+    job: EvaluationJob, results: Results, images: ImageTable, index: int
+) -> CheckpointResult:
+    checkpoint, suite = job.checkpoints[index], job.suite
+    values = _values([image.values for image in results.images], job, list(suite.images), index)
+    face_values = _values(
+        [of_face for image in results.images for of_face in image.face_values],
+        job,
+        suite.face_names,
+        index,
+    )
     return CheckpointResult(
         name=checkpoint.name,
         source=checkpoint.source,
         weights_sha256=checkpoint.tokenizer.weights_sha256,
-        values=measured.values,
-        face_values=measured.face_values,
+        values=values,
+        face_values=face_values,
         codebook=codebook_statistics(results.usage[index]),
-        rfid=_distances(job.suite, results.reference, results.sums[index]),
-        summaries=summaries_of(measured, results.images, job.resamples),
+        rfid=_distances(suite, results.reference, results.sums[index]),
+        summaries=summaries_of(values, face_values, images, job.resamples),
     )
+
+
+def _values(
+    rows: Sequence[tuple[float, ...]], job: EvaluationJob, metrics: Sequence[str], index: int
+) -> dict[str, Floats]:
+    """Return one checkpoint's values of images or faces, given those of all, by metric."""
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(job.checkpoints), len(metrics))
+    return {metric: values[:, index, column] for column, metric in enumerate(metrics)}
 
 
 def _distances(

@@ -5,10 +5,9 @@ mean nothing.
 """
 
 import hashlib
-from collections.abc import Iterable
 
 from vqgan_train.evaluation.job import EvaluationJob
-from vqgan_train.images.locations import FileLocation, ImageLocation
+from vqgan_train.images.locations import FileLocation
 from vqgan_train.images.sources import ImageSource
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.launch import ProcessRank
@@ -70,17 +69,12 @@ def job_facts(job: EvaluationJob) -> dict[str, str]:
 
 def images_fingerprint(source: ImageSource) -> str:
     """Return a fingerprint of the images that does not depend on their folder's path."""
-    first = next(source.locations(), None)
-    is_of_files = isinstance(first, FileLocation)
-    return _files_fingerprint(source.locations()) if is_of_files else source.fingerprint
-
-
-def _files_fingerprint(places: Iterable[ImageLocation]) -> str:
     digest = hashlib.sha256()
-    for place in places:
-        if isinstance(place, FileLocation):
-            size = place.path.stat().st_size if place.path.exists() else None
-            digest.update(repr((place.source, size)).encode("utf-8", "surrogatepass"))
+    for place in source.locations():
+        if not isinstance(place, FileLocation):
+            return source.fingerprint
+        size = place.path.stat().st_size if place.path.exists() else None
+        digest.update(repr((place.source, size)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

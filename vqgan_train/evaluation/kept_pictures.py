@@ -88,7 +88,18 @@ def add_pictures(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:
         if isinstance(pixels, str):
             lost.append(LeftOut(f"picture {images.keys[row]}", pixels))
         else:
-            kept.append(_picture(job, row, reasons, pixels))
+            reconstructions = {
+                name: to_numpy(reconstruct(pixels, tokenizer, job.pixel_range)[1][0])
+                for name, _, tokenizer in job.checkpoints
+            }
+            kept.append(
+                KeptPicture(
+                    row=row,
+                    reasons=reasons,
+                    original=to_numpy(pixels[0]),
+                    reconstructions=reconstructions,
+                )
+            )
     return replace(evaluation, pictures=tuple(kept), left_out=(*evaluation.left_out, *lost))
 
 
@@ -120,15 +131,3 @@ def _read_again(
     if (batch.rows[0].key, batch.rows[0].source) != (images.keys[row], images.sources[row]):
         return "another image has replaced it"
     return batch.pixels
-
-
-def _picture(job: EvaluationJob, row: int, reasons: tuple[str, ...], pixels: Tensor) -> KeptPicture:
-    return KeptPicture(
-        row=row,
-        reasons=reasons,
-        original=to_numpy(pixels[0]),
-        reconstructions={
-            name: to_numpy(reconstruct(pixels, tokenizer, job.pixel_range)[1][0])
-            for name, _, tokenizer in job.checkpoints
-        },
-    )

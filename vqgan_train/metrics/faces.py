@@ -6,6 +6,7 @@ dlib's frontal face detector needs no weights. Identities are compared by dlib's
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +31,33 @@ EMBEDDING = "models/dlib_face_recognition_resnet_model_v1.dat"
 Pixels = NDArray[np.uint8]
 
 
-def missing_package(*packages: str) -> str | None:
-    """The first of some packages that is not installed."""
-    return next((p for p in packages if importlib.util.find_spec(p) is None), None)
+def is_installed(package: str) -> bool:
+    """Return whether a package is installed, without importing it."""
+    return importlib.util.find_spec(package) is not None
 
 
-class FaceFinder:
-    """Finds frontal faces whose sides are about 40 pixels or more."""
+@cache
+def _detector() -> Any:
+    import dlib
 
-    def __init__(self) -> None:
-        self._detector: Any = None
+    return dlib.get_frontal_face_detector()
 
-    def __call__(self, pixels: Tensor) -> NDArray[np.int64]:
-        """Return boxes (F, 4) of left, top, right, bottom in (3, H, W) uint8, within the image."""
-        if self._detector is None:  # created on first use, because it cannot be pickled
-            import dlib
 
-            self._detector = dlib.get_frontal_face_detector()
-        height, width = pixels.shape[1:]
-        found = self._detector(to_numpy(pixels), DOUBLINGS)
-        boxes = [[f.left(), f.top(), f.right() + 1, f.bottom() + 1] for f in found]
-        limits = [width, height, width, height]
-        # From left to right: the detector's own order is by confidence.
-        return np.array(sorted(boxes), np.int64).reshape(-1, 4).clip(0, limits)
+def find_faces(pixels: Tensor) -> NDArray[np.int64]:
+    """Find frontal faces whose sides are about 40 pixels or more.
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the detector out of pickles for loader processes."""
-        return {"_detector": None}
+    Args:
+        pixels: (3, H, W) uint8.
+
+    Returns:
+        Boxes (F, 4) of left, top, right, bottom, within the image, from left to right.
+    """
+    height, width = pixels.shape[1:]
+    found = _detector()(to_numpy(pixels), DOUBLINGS)
+    boxes = [[f.left(), f.top(), f.right() + 1, f.bottom() + 1] for f in found]
+    limits = [width, height, width, height]
+    # The detector's own order is by confidence.
+    return np.array(sorted(boxes), np.int64).reshape(-1, 4).clip(0, limits)
 
 
 class Identities:
@@ -109,45 +110,34 @@ class FaceMetrics:
         return tuple(f"face_{name}" for name in (*self.metrics, *identity))
 
     def measure(
-        self,
-        reference: Tensor,
-        reconstructions: Sequence[Tensor],
-        images: NDArray[np.int64],
-        boxes: NDArray[np.int64],
-    ) -> list[dict[str, NDArray[np.float64]]]:
-        """Measure the faces of a batch.
+        self, reference: Tensor, versions: Sequence[Tensor], box: NDArray[np.int64]
+    ) -> tuple[float, ...]:
+        """Measure one face.
 
         Args:
-            reference: (B, 3, H, W) uint8, on the metrics' device.
-            reconstructions: as `reference`, of each checkpoint.
-            images: (F,) index of each face's image in the batch.
-            boxes: (F, 4).
+            reference: its image (3, H, W) uint8, on the metrics' device.
+            versions: reconstructions of the image.
+            box: (4,).
 
         Returns:
-            For each checkpoint the values (F,), by `face_` and the metric's name.
+            The values of the first version in the order of `names`, then of the second, and so on.
         """
-        measured: list[dict[str, list[float]]] = [{} for _ in reconstructions]
-        for image, box in zip(images.tolist(), boxes, strict=True):
-            versions = [batch[image] for batch in reconstructions]
-            for values, pixels in zip(measured, versions, strict=True):
-                for name, value in self._crop_values(reference[image], pixels, box).items():
-                    values.setdefault(f"face_{name}", []).append(value)
-            if self.identities is not None:
-                distances = self._identity_distances(reference[image], versions, box)
-                for values, distance in zip(measured, distances, strict=True):
-                    values.setdefault("face_identity", []).append(distance)
-        return [{name: np.array(own) for name, own in values.items()} for values in measured]
+        rows = [self._crop_values(reference, pixels, box) for pixels in versions]
+        if self.identities is not None:
+            distances = self._identity_distances(reference, versions, box)
+            rows = [[*row, distance] for row, distance in zip(rows, distances, strict=True)]
+        return tuple(value for row in rows for value in row)
 
     def _crop_values(
         self, reference: Tensor, pixels: Tensor, box: NDArray[np.int64]
-    ) -> dict[str, float]:
+    ) -> list[float]:
         left, top, right, bottom = box.tolist()
         crops = [image[None, :, top:bottom, left:right] for image in (reference, pixels)]
         scaled = [_scale(crop) for crop in crops]
-        return {
-            name: float(measure({name: metric}, *(crops if name == "psnr" else scaled))[name])
+        return [
+            float(measure({name: metric}, *(crops if name == "psnr" else scaled))[name])
             for name, metric in self.metrics.items()
-        }
+        ]
 
     def _identity_distances(
         self, reference: Tensor, versions: Sequence[Tensor], box: NDArray[np.int64]

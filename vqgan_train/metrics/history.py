@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,38 +43,30 @@ Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps and values of a metric, both (T,)."""
 
 
-class Panel(NamedTuple):
-    """One diagram of the curves."""
+PANELS: Mapping[str, Mapping[str, str]] = {
+    "L1 + LPIPS": {
+        "train/loss/reconstruction": "training",
+        "val/loss/reconstruction": "validation",
+    },
+    "LPIPS": {
+        "train/loss/perceptual": "training",
+        "val/loss/perceptual": "validation",
+        "val/lpips_alexnet": "validation, AlexNet",
+    },
+    "L1": {"train/loss/pixel": "training", "val/loss/pixel": "validation"},
+    "codebook loss": {"train/loss/codebook": "training", "val/loss/codebook": "validation"},
+    "adversarial losses": {
+        "train/loss/adversarial": "generator",
+        "train/loss/discriminator": "discriminator",
+    },
+    "PSNR (dB)": {"val/psnr": "validation"},
+    "SSIM": {"val/ssim": "validation"},
+    "codes used": {"val/codebook/used": "used", "val/codebook/perplexity": "perplexity"},
+}
+"""Diagrams by title: labels of their lines by the metric's name in the log.
 
-    title: str
-    lines: Mapping[str, str]
-    """Labels by the metric's name in the log."""
-
-
-PANELS = (
-    Panel(
-        "L1 + LPIPS",
-        {"train/loss/reconstruction": "training", "val/loss/reconstruction": "validation"},
-    ),
-    Panel(
-        "LPIPS",
-        {
-            "train/loss/perceptual": "training",
-            "val/loss/perceptual": "validation",
-            "val/lpips_alexnet": "validation, AlexNet",
-        },
-    ),
-    Panel("L1", {"train/loss/pixel": "training", "val/loss/pixel": "validation"}),
-    Panel("codebook loss", {"train/loss/codebook": "training", "val/loss/codebook": "validation"}),
-    Panel(
-        "adversarial losses",
-        {"train/loss/adversarial": "generator", "train/loss/discriminator": "discriminator"},
-    ),
-    Panel("PSNR (dB)", {"val/psnr": "validation"}),
-    Panel("SSIM", {"val/ssim": "validation"}),
-    Panel("codes used", {"val/codebook/used": "used", "val/codebook/perplexity": "perplexity"}),
-)
-"""Diagrams in drawing order; diagrams without a value are left out."""
+They are drawn in this order; diagrams without a value are left out.
+"""
 
 COLUMNS = 4
 PANEL_INCHES = (2.9, 2.2)
@@ -96,8 +87,10 @@ MAX_POINTS = 150
 
 def draw_curves(rows: Sequence[MetricRow]) -> Figure | None:
     """Draw the metrics of a run over its steps; None if there is nothing to draw."""
-    series = {name: _series(rows, name) for panel in PANELS for name in panel.lines}
-    panels = [panel for panel in PANELS if any(len(series[name][0]) for name in panel.lines)]
+    series = {name: _series(rows, name) for lines in PANELS.values() for name in lines}
+    panels = [
+        title for title, lines in PANELS.items() if any(len(series[name][0]) for name in lines)
+    ]
     if not panels:
         return None
     columns = min(COLUMNS, len(panels))
@@ -110,8 +103,8 @@ def draw_curves(rows: Sequence[MetricRow]) -> Figure | None:
     grid = figure.subplots(lines, columns, squeeze=False).flat
     for axes in list(grid)[len(panels) :]:
         axes.remove()
-    for axes, panel in zip(figure.axes, panels, strict=True):
-        _draw_panel(axes, panel, series)
+    for axes, title in zip(figure.axes, panels, strict=True):
+        _draw_panel(axes, title, series)
     return figure
 
 
@@ -132,8 +125,9 @@ def _series(rows: Sequence[MetricRow], name: str) -> Series:
     return steps, np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw_panel(axes: Axes, panel: Panel, series: Mapping[str, Series]) -> None:
-    drawn = {label: series[name] for name, label in panel.lines.items() if len(series[name][0])}
+def _draw_panel(axes: Axes, title: str, series: Mapping[str, Series]) -> None:
+    lines = PANELS[title]
+    drawn = {label: series[name] for name, label in lines.items() if len(series[name][0])}
     for label, (steps, values) in drawn.items():
         color = COLORS.get(label, FIRST_COLOR)
         is_long = len(steps) > MAX_POINTS
@@ -143,12 +137,12 @@ def _draw_panel(axes: Axes, panel: Panel, series: Mapping[str, Series]) -> None:
         # Few points, as of validations, get markers, because a single point makes no line.
         marker = "." if len(steps) <= MAX_POINTS // 4 else ""
         axes.plot(steps, values, color=color, linewidth=1.3, marker=marker, label=label)
-    axes.set_title(panel.title, fontsize=9, loc="left")
+    axes.set_title(title, fontsize=9, loc="left")
     axes.set_xlabel("step", fontsize=7)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.5)
-    if len(panel.lines) > 1:
+    if len(lines) > 1:
         axes.legend(fontsize=7, frameon=False)
 
 

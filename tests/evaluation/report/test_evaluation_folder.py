@@ -24,7 +24,7 @@ from vqgan_train.evaluation.report.evaluation_folder import (
     write_evaluation,
 )
 from vqgan_train.evaluation.report.results import ALL, SetDistance, Summary
-from vqgan_train.evaluation.report.rows import CODEBOOK_METRICS
+from vqgan_train.evaluation.report.table import CODEBOOK_METRICS
 from vqgan_train.system.errors import UserError
 
 

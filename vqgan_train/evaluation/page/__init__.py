@@ -42,13 +42,6 @@ def write_page(
     Raises:
         OSError: the file cannot be written.
     """
-    with write_atomically(path) as file:
-        file.write(_render(evaluation, runs, picture_bytes).encode())
-
-
-def _render(
-    evaluation: Evaluation, runs: Mapping[str, Sequence[MetricRow]], picture_bytes: int
-) -> str:
     cards, quality = _draw_within(evaluation, picture_bytes)
     names = [checkpoint.name for checkpoint in evaluation.checkpoints]
     script = _part("page.js")
@@ -56,8 +49,10 @@ def _render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_part("page.html")).render(
+    page = environment.from_string(_part("page.html")).render(
         evaluation=evaluation,
+        dataset=evaluation.dataset,
+        images=evaluation.images,
         names=names,
         tiles=make_tiles(evaluation),
         groups=make_groups(evaluation),
@@ -65,6 +60,7 @@ def _render(
         cards=cards,
         reasons=_reasons(cards),
         faces=draw_faces(evaluation),
+        faces_in_pictures=sum(card.faces for card in cards),
         images_with_face=int(np.sum(evaluation.images.slices.get(WITH_FACE, 0))),
         metrics=METRICS,
         usage=draw_usage(evaluation.checkpoints),
@@ -75,6 +71,8 @@ def _render(
         script=script,
         script_digest=digest,
     )
+    with write_atomically(path) as file:
+        file.write(page.encode())
 
 
 def _draw_within(evaluation: Evaluation, picture_bytes: int) -> tuple[list[Card], int]:
@@ -82,7 +80,7 @@ def _draw_within(evaluation: Evaluation, picture_bytes: int) -> tuple[list[Card]
     cards: list[Card] = []
     for quality in QUALITIES:
         cards = draw_cards(evaluation, quality)
-        if sum(jpeg.size for card in cards for jpeg in card.jpegs()) <= picture_bytes:
+        if sum(len(jpeg.content) for card in cards for jpeg in card.jpegs()) <= picture_bytes:
             return cards, quality
     return cards, QUALITIES[-1]
 

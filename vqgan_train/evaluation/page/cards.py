@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vqgan_train.evaluation.page.jpeg import Jpeg, Pixels, compress, error_map
 from vqgan_train.evaluation.page.metric_table import label, number
 from vqgan_train.evaluation.report.metric_names import METRICS
-from vqgan_train.evaluation.report.results import Evaluation, Floats, KeptPicture
+from vqgan_train.evaluation.report.results import Evaluation, Floats
 
 
 class Measurement(NamedTuple):
@@ -28,10 +28,8 @@ class Card(NamedTuple):
     """One kept picture, with reconstructions and error maps by checkpoint."""
 
     row: int
-    key: str
-    caption: str
-    source: str
-    size: str
+    """Row in the image table."""
+
     faces: int
     original: Jpeg
     reconstructions: Mapping[str, Jpeg]
@@ -50,26 +48,22 @@ class Card(NamedTuple):
 def draw_cards(evaluation: Evaluation, quality: int) -> list[Card]:
     """Compress all kept pictures at a JPEG quality."""
     ranks = _ranks(evaluation)
-    return [_card(evaluation, kept, ranks[kept.row], quality) for kept in evaluation.pictures]
-
-
-def _card(
-    evaluation: Evaluation, kept: KeptPicture, ranks: Mapping[str, int], quality: int
-) -> Card:
-    images, row, reconstructions = evaluation.images, kept.row, kept.reconstructions
-    return Card(
-        row=row,
-        key=images.keys[row],
-        caption=images.captions[row],
-        source=images.sources[row],
-        size=f"{images.widths[row]} \N{MULTIPLICATION SIGN} {images.heights[row]}",
-        faces=int((images.face_images == row).sum()),
-        original=compress(kept.original, quality),
-        reconstructions={n: compress(pixels, quality) for n, pixels in reconstructions.items()},
-        errors={n: error_map(kept.original, pixels) for n, pixels in reconstructions.items()},
-        measurements=_measurements([c.values for c in evaluation.checkpoints], row),
-        ranks=ranks,
-    )
+    values = [checkpoint.values for checkpoint in evaluation.checkpoints]
+    cards = []
+    for kept in evaluation.pictures:
+        versions = kept.reconstructions.items()
+        cards.append(
+            Card(
+                row=kept.row,
+                faces=int((evaluation.images.face_images == kept.row).sum()),
+                original=compress(kept.original, quality),
+                reconstructions={name: compress(pixels, quality) for name, pixels in versions},
+                errors={name: error_map(kept.original, pixels) for name, pixels in versions},
+                measurements=_measurements(values, kept.row),
+                ranks=ranks[kept.row],
+            )
+        )
+    return cards
 
 
 def _measurements(values: Sequence[Mapping[str, Floats]], index: int) -> list[Measurement]:
@@ -132,7 +126,6 @@ class Face(NamedTuple):
     row: int
     """Row of its picture."""
 
-    key: str
     side: int
     """Longer side of the detector's box, in pixels."""
 
@@ -141,16 +134,8 @@ class Face(NamedTuple):
     measurements: list[Measurement]
 
 
-class Faces(NamedTuple):
-    """Faces of the kept pictures."""
-
-    shown: list[Face]
-    in_pictures: int
-    """Number of faces in kept pictures, including those not shown."""
-
-
-def draw_faces(evaluation: Evaluation) -> Faces:
-    """Cut the largest faces out of the kept pictures."""
+def draw_faces(evaluation: Evaluation) -> list[Face]:
+    """Cut the `MAX_FACES` largest faces out of the kept pictures."""
     pictures = {kept.row: kept for kept in evaluation.pictures}
     table = evaluation.images
     boxes = table.face_boxes.reshape(-1, 4)
@@ -163,7 +148,6 @@ def draw_faces(evaluation: Evaluation) -> Faces:
         shown.append(
             Face(
                 row=kept.row,
-                key=table.keys[kept.row],
                 side=int(sides[face]),
                 original=compress(_cut(kept.original, box), FACE_QUALITY),
                 reconstructions={
@@ -173,7 +157,7 @@ def draw_faces(evaluation: Evaluation) -> Faces:
                 measurements=_measurements([c.face_values for c in evaluation.checkpoints], face),
             )
         )
-    return Faces(shown, len(faces))
+    return shown
 
 
 def _cut(pixels: Pixels, box: NDArray[np.int64]) -> Pixels:

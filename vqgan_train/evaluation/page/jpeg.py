@@ -25,11 +25,6 @@ class Jpeg(NamedTuple):
     height: int
 
     @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return len(self.content)
-
-    @property
     def uri(self) -> str:
         """Data URI for `src`."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.content).decode()}"

@@ -1,7 +1,6 @@
 """The metric table, the summary tiles and the notes of the page, as text for its template."""
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vqgan_train.evaluation.report.metric_names import METRICS
@@ -9,13 +8,13 @@ from vqgan_train.evaluation.report.results import (
     ALL,
     FACE_BOXES,
     MIN_COMPARABLE_IMAGES,
-    CheckpointResult,
     Difference,
     Evaluation,
+    SetDistance,
     Summary,
 )
-from vqgan_train.evaluation.report.rows import CODEBOOK_METRICS
-from vqgan_train.evaluation.report.text_table import group_size, group_title, infinite_notes
+from vqgan_train.evaluation.report.table import Row, group_size, group_title, table_rows
+from vqgan_train.evaluation.report.text_table import infinite_notes
 
 MINUS, INFINITE, UNDEFINED = "\N{MINUS SIGN}", "\N{INFINITY}", "\N{EN DASH}"
 
@@ -84,32 +83,24 @@ class Group(NamedTuple):
     lines: list[Line]
 
 
-class Tile(NamedTuple):
-    """One number of the summary at the top of the page."""
-
-    label: str
-    cell: Cell
-
-
 def make_groups(evaluation: Evaluation) -> list[Group]:
     """Return all groups of the table; the tokens of all images come last."""
-    groups = []
-    for name in evaluation.checkpoints[0].summaries:
-        title = f"{group_title(name)}: {group_size(evaluation, name)}"
-        lines = [*_metric_lines(evaluation, name), *_rfid_lines(evaluation, name)]
-        groups.append(Group(title, lines))
-    tokens = [_line(metric, _codebook_cells(evaluation, metric)) for metric in CODEBOOK_METRICS]
-    codes = len(evaluation.checkpoints[0].codebook.usage)
-    return [*groups, Group(f"tokens of all images: {codes:,} codes", tokens)]
-
-
-def make_tiles(evaluation: Evaluation) -> list[Tile]:
-    """Return the last checkpoint's metrics of all images and of faces."""
-    last = evaluation.checkpoints[-1]
     return [
-        Tile(label(metric), _cell(evaluation, group, metric, last))
+        Group(
+            f"{group_title(group)}: {group_size(evaluation, group)}", [_line(row) for row in rows]
+        )
+        for group, rows in table_rows(evaluation).items()
+    ]
+
+
+def make_tiles(evaluation: Evaluation) -> list[Line]:
+    """Return the lines whose last cells are the summary at the top of the page."""
+    table = table_rows(evaluation)
+    return [
+        _line(row)
         for group in (ALL, FACE_BOXES)
-        for metric in last.summaries.get(group, {})
+        for row in table.get(group, [])
+        if row.metric != "rfid"
     ]
 
 
@@ -140,70 +131,28 @@ def make_notes(evaluation: Evaluation) -> list[str]:
     return notes
 
 
-def _metric_lines(evaluation: Evaluation, group: str) -> Iterator[Line]:
-    for metric in evaluation.checkpoints[0].summaries[group]:
-        cells = [_cell(evaluation, group, metric, c) for c in evaluation.checkpoints]
-        yield _line(metric, cells)
-
-
-def _rfid_lines(evaluation: Evaluation, group: str) -> Iterator[Line]:
-    if not any(group in checkpoint.rfid for checkpoint in evaluation.checkpoints):
-        return
-    cells = []
-    first = evaluation.checkpoints[0].rfid.get(group)
-    for checkpoint in evaluation.checkpoints:
-        distance = checkpoint.rfid.get(group)
-        if distance is None:
-            cells.append(Cell("", remark="left out"))
-            continue
-        remark = f"N = {distance.count:,}{'' if distance.comparable else ', comparable here only'}"
-        change = (
-            None
-            if first is None or distance is first
-            else _plain_change("rfid", distance.value - first.value)
-        )
-        cells.append(Cell(number("rfid", distance.value), remark=remark, change=change))
-    yield _line("rfid", cells)
-
-
-def _codebook_cells(evaluation: Evaluation, metric: str) -> list[Cell]:
-    first, *later = (float(getattr(c.codebook, metric)) for c in evaluation.checkpoints)
-    return [Cell(number(metric, first))] + [
-        Cell(number(metric, value), change=_plain_change(metric, value - first)) for value in later
+def _line(row: Row) -> Line:
+    direction = "more is better" if METRICS[row.metric].higher_is_better else "less is better"
+    cells = [
+        _cell(row.metric, value, None if change is None else _change(row.metric, change))
+        for value, change in zip(row.values, row.changes, strict=True)
     ]
+    return Line(label(row.metric), direction, cells)
 
 
-def _plain_change(metric: str, change: float) -> Change:
-    """Return a change without an interval, which is not judged."""
-    return Change(number(metric, change, sign="+"), "", "plain", "")
+def _cell(metric: str, value: Summary | SetDistance | float, change: Change | None) -> Cell:
+    if isinstance(value, Summary):
+        return Cell(number(metric, value.mean), interval(metric, value), change=change)
+    if isinstance(value, SetDistance):
+        remark = f"N = {value.count:,}{'' if value.comparable else ', comparable here only'}"
+        return Cell(number(metric, value.value), remark=remark, change=change)
+    return Cell(number(metric, value), change=change)
 
 
-def _line(metric: str, cells: Sequence[Cell]) -> Line:
-    direction = "more is better" if METRICS[metric].higher_is_better else "less is better"
-    return Line(label(metric), direction, list(cells))
-
-
-def _cell(evaluation: Evaluation, group: str, metric: str, checkpoint: CheckpointResult) -> Cell:
-    summary = checkpoint.summaries[group].get(metric)
-    if summary is None:
-        return Cell("", remark="left out")
-    place = (checkpoint.name, group, metric)
-    changes = (
-        _change(difference)
-        for difference in evaluation.differences
-        if (difference.after, difference.group, difference.metric) == place
-    )
-    return Cell(_mean(metric, summary), interval(metric, summary), change=next(changes, None))
-
-
-def _mean(metric: str, summary: Summary) -> str:
-    if not summary.count:
-        return number(metric, float("inf" if summary.num_infinite else "nan"))
-    return number(metric, summary.mean)
-
-
-def _change(difference: Difference) -> Change:
-    metric, change = difference.metric, difference.change
+def _change(metric: str, difference: Difference | float) -> Change:
+    if not isinstance(difference, Difference):
+        return Change(number(metric, difference, sign="+"), "", "plain", "")
+    change = difference.change
     if math.isnan(change.mean):
         return Change(UNDEFINED, "", "plain", "")
     verdict = "unclear"

@@ -1,6 +1,7 @@
 """Percentile bootstrap intervals of means (Efron 1979), from a seed.
 
-Letters: N images, M columns (metrics of checkpoints, or differences of two), R resamples.
+Letters: N images, F rows (images, or faces in them), M columns (metrics of a checkpoint, or
+changes of metrics), R resamples.
 """
 
 import numpy as np
@@ -14,40 +15,30 @@ LEVEL = 95.0
 COUNTS_AT_ONCE = 2**21
 """Elements of a block of resamples: 16 MB, independent of N."""
 
+SEED = 0
+
 MIN_IMAGES = 2
 """Minimum images for an interval, because every resample of one image is that image."""
 
 
-def summarise(values: Floats, *, resamples: int, seed: int) -> list[Summary]:
-    """Compute the means of columns over the same images, and their intervals.
+def summarise(
+    values: Floats, images: NDArray[np.int64], *, resamples: int, seed: int = SEED
+) -> list[Summary]:
+    """Compute the means of columns over the same images or faces, and their intervals.
 
-    All columns share their resamples, so that intervals of checkpoints are comparable.
+    All columns share their resamples, so that intervals of checkpoints are comparable. Images are
+    resampled, and their faces with them: faces of one photo share its light and sharpness, so
+    that intervals of faces resampled one by one would be too narrow.
 
     Args:
-        values: (N, M). NaN means undefined and is ignored. Infinities are counted but not averaged;
+        values: (F, M). NaN means undefined and is ignored. Infinities are counted but not averaged;
             if all values of a column are the same infinity, it is the mean.
+        images: (F,) image of each row of the values.
         resamples: R.
         seed: the same values, seed and R give the same intervals.
 
     Returns:
         M summaries; low and high are NaN where fewer than `MIN_IMAGES` have a finite value.
-    """
-    return summarise_by_image(values, np.arange(len(values)), resamples=resamples, seed=seed)
-
-
-def summarise_by_image(
-    values: Floats, images: NDArray[np.int64], *, resamples: int, seed: int
-) -> list[Summary]:
-    """Compute means and intervals of faces, resampled image by image.
-
-    Faces of one photo share its light and sharpness; resampled one by one, their intervals would be
-    too narrow.
-
-    Args:
-        values: (F, M), as in `summarise`.
-        images: (F,) image of each face.
-        resamples: R.
-        seed: as in `summarise`.
     """
     finite = np.isfinite(values)
     unique_images, rows = np.unique(images, return_inverse=True)
@@ -65,19 +56,13 @@ def _summary(sums: Floats, counts: Floats, values: Floats, resampled: Floats) ->
         mean = float(sums.sum() / count)
     else:
         mean = float(infinite[0]) if len(set(infinite.tolist())) == 1 else np.nan
-    has_interval = np.count_nonzero(counts) >= MIN_IMAGES
-    low, high = _interval(resampled) if has_interval else (np.nan, np.nan)
-    return Summary(mean=mean, low=low, high=high, count=count, num_infinite=len(infinite))
-
-
-def _interval(resampled: Floats) -> tuple[float, float]:
     # The mean of a resample is NaN if the metric is undefined for all its images.
     means = resampled[~np.isnan(resampled)]
-    if not len(means):
-        return np.nan, np.nan
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(means, [tail, 100 - tail]).tolist()
-    return low, high
+    low = high = np.nan
+    if np.count_nonzero(counts) >= MIN_IMAGES and len(means):
+        tail = (100 - LEVEL) / 2
+        low, high = np.percentile(means, [tail, 100 - tail]).tolist()
+    return Summary(mean=mean, low=low, high=high, count=count, num_infinite=len(infinite))
 
 
 def _resampled_means(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:

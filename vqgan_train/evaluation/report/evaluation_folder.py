@@ -11,9 +11,9 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,49 +131,49 @@ def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:
     return folder / PICTURES / f"{row:09d}_{version}.png"
 
 
-def _plain(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "dataset": asdict(evaluation.dataset),
-        "slices": list(evaluation.images.slices),
-        "group_sizes": evaluation.group_sizes(),
-        "checkpoints": [_plain_checkpoint(checkpoint) for checkpoint in evaluation.checkpoints],
-        "evaluators": dict(evaluation.evaluators),
-        "differences": [_numbers(asdict(difference)) for difference in evaluation.differences],
-        "left_out": [asdict(left_out) for left_out in evaluation.left_out],
-        "pictures": [{"row": kept.row, "reasons": kept.reasons} for kept in evaluation.pictures],
-    }
-
-
-def _plain_checkpoint(checkpoint: CheckpointResult) -> dict[str, Any]:
-    codebook = asdict(checkpoint.codebook) | {"usage": checkpoint.codebook.usage.tolist()}
-    distances = {
-        group: asdict(distance) | {"comparable": distance.comparable}
-        for group, distance in checkpoint.rfid.items()
-    }
-    summaries = {
-        group: {metric: asdict(summary) for metric, summary in of_group.items()}
-        for group, of_group in checkpoint.summaries.items()
-    }
-    return _numbers(
+def _plain(evaluation: Evaluation) -> Any:
+    return _json(
         {
-            "name": checkpoint.name,
-            "source": checkpoint.source,
-            "weights_sha256": checkpoint.weights_sha256,
-            "image_metrics": list(checkpoint.values),
-            "face_metrics": list(checkpoint.face_values),
-            "codebook": codebook,
-            "rfid": distances,
-            "summaries": summaries,
+            "dataset": evaluation.dataset,
+            "slices": list(evaluation.images.slices),
+            "group_sizes": evaluation.group_sizes(),
+            "checkpoints": [_plain_checkpoint(checkpoint) for checkpoint in evaluation.checkpoints],
+            "evaluators": evaluation.evaluators,
+            "differences": evaluation.differences,
+            "left_out": evaluation.left_out,
+            "pictures": [
+                {"row": kept.row, "reasons": kept.reasons} for kept in evaluation.pictures
+            ],
         }
     )
 
 
-def _numbers(value: Any) -> Any:
+def _plain_checkpoint(checkpoint: CheckpointResult) -> dict[str, Any]:
+    return {
+        "name": checkpoint.name,
+        "source": checkpoint.source,
+        "weights_sha256": checkpoint.weights_sha256,
+        "image_metrics": list(checkpoint.values),
+        "face_metrics": list(checkpoint.face_values),
+        "codebook": checkpoint.codebook,
+        "rfid": {
+            group: asdict(distance) | {"comparable": distance.comparable}
+            for group, distance in checkpoint.rfid.items()
+        },
+        "summaries": checkpoint.summaries,
+    }
+
+
+def _json(value: Any) -> Any:
     """Replace NaN by None and infinities by strings for `float`, because JSON has neither."""
-    if isinstance(value, dict):
-        return {name: _numbers(inner) for name, inner in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {name: _json(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_numbers(inner) for inner in value]
+        return [_json(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

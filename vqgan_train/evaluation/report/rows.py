@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from vqgan_train.evaluation.report.results import ALL, CheckpointResult, Evaluation, Floats, Summary
+from vqgan_train.evaluation.report.results import ALL, Evaluation, Floats, SetDistance, Summary
+from vqgan_train.evaluation.report.table import TOKENS, table_rows
 
 SLICE_PREFIX = "slice:"
 """Prefix of slices in the head of images.csv; values are `CHECKPOINT:METRIC`."""
-
-CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
 
 IMAGES_HEAD = "number,key,source,"
 """Start of every images.csv, by which a folder is recognised as an evaluation's."""
@@ -70,19 +69,32 @@ def summary_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
 
 def _summary_cells(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
     """Yield the cells of each row of summary.csv by column."""
-    for checkpoint in evaluation.checkpoints:
-        of_checkpoint = {"checkpoint": checkpoint.name}
-        for group, summaries in checkpoint.summaries.items():
-            of_group = of_checkpoint | {"group": group}
-            for metric, summary in summaries.items():
-                evaluator = evaluation.evaluators.get(metric.removeprefix("face_"), "")
-                yield of_group | {"metric": metric, "evaluator": evaluator} | _interval(summary)
-            if distance := checkpoint.rfid.get(group):
-                comparable = {"comparable": int(distance.comparable)}
-                yield of_group | {"metric": "rfid"} | asdict(distance) | comparable
-        for metric, value in codebook_values(checkpoint).items():
-            yield of_checkpoint | {"group": ALL, "metric": metric, "value": value}
-    yield from _changes_without_interval(evaluation)
+    table = [
+        (ALL if group == TOKENS else group, row)
+        for group, rows in table_rows(evaluation).items()
+        for row in rows
+    ]
+    first, *later = evaluation.checkpoints
+    for index, checkpoint in enumerate(evaluation.checkpoints):
+        for group, row in table:
+            yield {
+                "checkpoint": checkpoint.name,
+                "group": group,
+                "metric": row.metric,
+                "evaluator": evaluation.evaluators.get(row.metric.removeprefix("face_"), ""),
+                **_value_cells(row.values[index]),
+            }
+    for index, after in enumerate(later, start=1):
+        for group, row in table:
+            change = row.changes[index]
+            if isinstance(change, int | float):
+                yield {
+                    "checkpoint": after.name,
+                    "compared_with": first.name,
+                    "group": group,
+                    "metric": row.metric,
+                    "value": change,
+                }
     for difference in evaluation.differences:
         yield {
             "checkpoint": difference.after,
@@ -90,39 +102,17 @@ def _summary_cells(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
             "group": difference.group,
             "metric": difference.metric,
             "share_better": difference.share_better,
-            **_interval(difference.change),
+            **_value_cells(difference.change),
         }
 
 
-def codebook_values(checkpoint: CheckpointResult) -> dict[str, float]:
-    """Return the codebook's statistics by metric, in the order of tables."""
-    return {metric: getattr(checkpoint.codebook, metric) for metric in CODEBOOK_METRICS}
-
-
-def _changes_without_interval(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
-    """Yield the changes of rFID and codebook use, which have no value per image to resample."""
-    before, *later = evaluation.checkpoints
-    for after in later:
-        changes = [
-            (group, "rfid", distance.value - before.rfid[group].value)
-            for group, distance in after.rfid.items()
-            if group in before.rfid
-        ]
-        old_values, new_values = codebook_values(before), codebook_values(after)
-        changes += [(ALL, name, new_values[name] - old_values[name]) for name in new_values]
-        for group, metric, value in changes:
-            yield {
-                "checkpoint": after.name,
-                "compared_with": before.name,
-                "group": group,
-                "metric": metric,
-                "value": value,
-            }
-
-
-def _interval(summary: Summary) -> dict[str, Any]:
-    cells = asdict(summary)
-    return {"value": cells.pop("mean"), **cells}
+def _value_cells(value: Summary | SetDistance | float) -> dict[str, Any]:
+    if isinstance(value, Summary):
+        cells = asdict(value)
+        return {"value": cells.pop("mean"), **cells}
+    if isinstance(value, SetDistance):
+        return asdict(value) | {"comparable": int(value.comparable)}
+    return {"value": value}
 
 
 def _empty_if_nan(value: Any) -> Any:

@@ -1,17 +1,14 @@
 """Prints an evaluation as lines of text of at most 100 characters."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from vqgan_train.evaluation.report.evaluation_folder import JSON_FILE
 from vqgan_train.evaluation.report.metric_names import METRICS
 from vqgan_train.evaluation.report.results import (
-    ALL,
-    FACE_BOXES,
     MIN_COMPARABLE_IMAGES,
     WITH_FACE,
-    CheckpointResult,
     DatasetFacts,
     Difference,
     Evaluation,
@@ -19,7 +16,7 @@ from vqgan_train.evaluation.report.results import (
     SetDistance,
     Summary,
 )
-from vqgan_train.evaluation.report.rows import codebook_values
+from vqgan_train.evaluation.report.table import TOKENS, group_size, group_title, table_rows
 
 WIDTH = 100
 LABEL_WIDTH, VALUE_WIDTH, CHANGE_WIDTH = 22, 24, 27
@@ -31,30 +28,14 @@ UNKNOWN = "(-)"
 MAX_NAMED = 5
 """Maximum number of images or shards named per kind of damage."""
 
-TITLES: Mapping[str, str] = {
-    ALL: "all images",
-    WITH_FACE: "images with a face",
-    FACE_BOXES: "faces, each by itself",
-}
-
-
-def group_title(group: str) -> str:
-    """Return the title of a group or slice in tables."""
-    return TITLES.get(group, f"slice {group}")
-
-
-def group_size(evaluation: Evaluation, group: str) -> str:
-    """Return the number of images, or of faces, in words."""
-    noun = "faces" if group == FACE_BOXES else "images"
-    return f"{evaluation.group_sizes()[group]:,} {noun}"
-
 
 def table_lines(evaluation: Evaluation) -> list[str]:
     """Return the table: one block per later checkpoint, which compares it with the first."""
-    first, *later = evaluation.checkpoints
     lines = [*_dataset_lines(evaluation)]
-    for pair in [[first, after] for after in later] or [[first]]:
-        lines += _block(evaluation, pair)
+    for index in range(1, len(evaluation.checkpoints)):
+        lines += _block(evaluation, [0, index])
+    if len(evaluation.checkpoints) == 1:
+        lines += _block(evaluation, [0])
     lines += _notes(evaluation, has_unknown_intervals=any(UNKNOWN in line for line in lines))
     lines += _damage(evaluation.dataset)
     return lines
@@ -75,51 +56,32 @@ def _dataset_lines(evaluation: Evaluation) -> Iterator[str]:
         )
 
 
-def _block(evaluation: Evaluation, pair: Sequence[CheckpointResult]) -> Iterator[str]:
-    head = "".join(_shorten(checkpoint.name).ljust(VALUE_WIDTH) for checkpoint in pair)
+def _block(evaluation: Evaluation, shown: Sequence[int]) -> Iterator[str]:
+    """Yield the table of one checkpoint, or of two and the changes of the second."""
+    names = [_shorten(evaluation.checkpoints[index].name) for index in shown]
     yield ""
-    yield (" " * LABEL_WIDTH + head + "change" * (len(pair) == 2)).rstrip()
-    differences = {
-        (difference.group, difference.metric): difference
-        for difference in evaluation.differences
-        if difference.after == pair[-1].name
-    }
-    for group in pair[0].summaries:
-        yield f"{group_title(group)}, {group_size(evaluation, group)}"
-        for metric in pair[0].summaries[group]:
-            yield _metric_line(metric, group, pair, differences)
-        yield from _rfid_line(group, pair)
-    yield "tokens of all images"
-    statistics = [codebook_values(checkpoint) for checkpoint in pair]
-    for metric in statistics[0]:
-        values = [float(of_checkpoint[metric]) for of_checkpoint in statistics]
-        yield _line(metric, [_number(metric, value) for value in values] + _change(metric, values))
+    yield _padded("", [*names, "change"] if len(shown) == 2 else names)
+    for group, rows in table_rows(evaluation).items():
+        size = "" if group == TOKENS else f", {group_size(evaluation, group)}"
+        yield f"{group_title(group)}{size}"
+        for row in rows:
+            cells = [_cell(row.metric, row.values[index]) for index in shown]
+            change = row.changes[shown[-1]]
+            if change is not None:
+                cells.append(_cell(row.metric, change, sign="+"))
+            label, unit, *_ = METRICS[row.metric]
+            yield _padded(f"  {label}, {unit}" if unit else f"  {label}", cells)
 
 
-def _metric_line(
-    metric: str,
-    group: str,
-    pair: Sequence[CheckpointResult],
-    differences: Mapping[tuple[str, str], Difference],
-) -> str:
-    cells = [_interval(metric, checkpoint.summaries[group][metric]) for checkpoint in pair]
-    if len(pair) == 2 and (difference := differences.get((group, metric))):
-        cells.append(_interval(metric, difference.change, sign="+"))
-    return _line(metric, cells)
-
-
-def _rfid_line(group: str, pair: Sequence[CheckpointResult]) -> Iterator[str]:
-    distances = [checkpoint.rfid[group] for checkpoint in pair if group in checkpoint.rfid]
-    if len(distances) == len(pair):
-        values = [distance.value for distance in distances]
-        yield _line("rfid", [_rfid(distance) for distance in distances] + _change("rfid", values))
-
-
-def _rfid(distance: SetDistance) -> str:
-    if not distance.count:
-        return "-"
-    mark = "" if distance.comparable else " *"
-    return f"{_number('rfid', distance.value)} (N = {distance.count:,}{mark})"
+def _cell(metric: str, value: Summary | SetDistance | Difference | float, *, sign: str = "") -> str:
+    if isinstance(value, Difference):
+        return _cell(metric, value.change, sign=sign)
+    if isinstance(value, Summary):
+        return _interval(metric, value, sign=sign)
+    if isinstance(value, SetDistance):
+        mark = "" if value.comparable else " *"
+        return f"{_number(metric, value.value)} (N = {value.count:,}{mark})" if value.count else "-"
+    return _number(metric, value, sign=sign)
 
 
 def _notes(evaluation: Evaluation, *, has_unknown_intervals: bool) -> Iterator[str]:
@@ -183,33 +145,28 @@ def _damage(facts: DatasetFacts) -> Iterator[str]:
             yield from [f"  and {more:,} more, by name in {JSON_FILE}"] * (more > 0)
 
 
-def _line(metric: str, cells: Sequence[str]) -> str:
-    label, unit, *_ = METRICS[metric]
-    start = f"  {label}, {unit}" if unit else f"  {label}"
+def _padded(label: str, cells: Sequence[str]) -> str:
     widths = [VALUE_WIDTH, VALUE_WIDTH, CHANGE_WIDTH]
     padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
-    return (start.ljust(LABEL_WIDTH) + "".join(padded)).rstrip()
+    return (label.ljust(LABEL_WIDTH) + "".join(padded)).rstrip()
 
 
-def _interval(metric: str, summary: Summary, *, sign: str = "") -> str:
-    if not summary.count:
-        if not summary.num_infinite:
-            return "-"
-        return "-infinite" if summary.mean < 0 else "infinite"
+def _interval(metric: str, summary: Summary, *, sign: str) -> str:
     mean = _number(metric, summary.mean, sign=sign)
+    if not summary.count:
+        return mean
     if not summary.has_interval:
         return f"{mean} {UNKNOWN}"
     low, high = (_number(metric, value, sign=sign) for value in (summary.low, summary.high))
     return f"{mean} ({low}, {high})"
 
 
-def _change(metric: str, values: Sequence[float]) -> list[str]:
-    """Return the cell of a change without an interval; empty for one checkpoint."""
-    return [_number(metric, values[1] - values[0], sign="+")] if len(values) == 2 else []
-
-
 def _number(metric: str, value: float, *, sign: str = "") -> str:
-    return "-" if math.isnan(value) else METRICS[metric].format(value, sign=sign)
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return METRICS[metric].format(value, sign=sign)
 
 
 def _shorten(name: str) -> str:

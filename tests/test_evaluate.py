@@ -24,6 +24,7 @@ from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
 from vqgan_train.config import Config, EvaluateConfig, SelectConfig, setting_names
 from vqgan_train.config.evaluation import EvaluationMetric
+from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
 from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite

@@ -179,7 +179,7 @@ def test_no_image_is_read_a_second_time(sources: Path, monkeypatch: pytest.Monke
 def test_a_cached_survey_is_not_used_for_other_rules(
     sources: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("vqgan_train.preparation.survey.FaceFinder", lambda: lambda _: [1])
+    monkeypatch.setattr("vqgan_train.preparation.survey.find_faces", lambda _: [1])
     index = index_shard(sources / "a0.tar")
     found = []
     for rules in (RULES, replace(RULES, **other)):

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vqgan_train.config import SelectConfig, plain_settings
-from vqgan_train.metrics.faces import missing_package
+from vqgan_train.metrics.faces import is_installed
 from vqgan_train.preparation.command_report import publish_report, report_line, write_lines
 from vqgan_train.preparation.sample_selection import (
     Selection,
@@ -35,7 +35,7 @@ NOT_IN_JOB = ("output", "num_workers")
 
 def select(config: SelectConfig) -> None:
     """Survey all sources, select samples, and write output/train, output/val and a report."""
-    if config.people.detect_faces and missing_package("dlib"):
+    if config.people.detect_faces and not is_installed("dlib"):
         raise UserError(
             "people.detect_faces needs dlib, which is not installed: "
             "pip install 'vqgan_train[faces]'. Or set people.detect_faces=false."

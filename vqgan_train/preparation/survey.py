@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, reason
 from vqgan_train.images.transforms import decode_for_training
-from vqgan_train.metrics.faces import FaceFinder, to_numpy
+from vqgan_train.metrics.faces import find_faces, to_numpy
 from vqgan_train.shards.index import ShardIndex
 from vqgan_train.system.files import cache_folder, file_signature, fingerprint, write_atomically
 from vqgan_train.system.workers import run_tasks
@@ -154,7 +154,6 @@ def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
 def _person_detector(rules: SurveyRules) -> Callable[[dict[str, Any], Tensor], bool]:
     """Build a function that tells whether a sample with image (3, H, W) uint8 shows people."""
     words = word_pattern(rules.people_words)
-    find_faces = FaceFinder()
 
     def shows_person(fields: dict[str, Any], image: Tensor) -> bool:
         caption = fields.get("txt", b"").decode("utf-8", "replace")

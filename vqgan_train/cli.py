@@ -1,4 +1,4 @@
-"""From the command line to checked settings, and from an error to words that a user can act on."""
+"""Run a command: check its settings, and show errors that the user can fix without a traceback."""
 
 import difflib
 import os
@@ -51,7 +51,7 @@ def run_command(config_name: str, schema: type, job: str) -> None:
         # Inside of Hydra as well, which would print the overrides first.
         with _errors_explained(schema):
             config: object = to_config(composed, schema)
-            with configured_paths_named(config):
+            with explain_path_errors(config):
                 resolve_name(job)(config)
 
     # Hydra names its job after the function's module.
@@ -85,7 +85,7 @@ def _errors_explained(schema: type) -> Iterator[None]:
 
 
 @contextmanager
-def configured_paths_named(config: object) -> Iterator[None]:
+def explain_path_errors(config: object) -> Iterator[None]:
     """Name the setting where a configured path cannot be read or written, or a disk is full.
 
     Other OSErrors pass unchanged: they are defects of ours.
@@ -178,7 +178,10 @@ def is_users(error: Exception) -> bool:
 
 
 def _is_from_composing(error: Exception) -> bool:
-    """Tell whether Hydra or OmegaConf raised an error: they use asserts for what users may type."""
+    """Return whether Hydra or OmegaConf raised an error.
+
+    They raise AssertionError, among others, for some invalid overrides.
+    """
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

@@ -107,8 +107,8 @@ def validation_cost(seconds: Sequence[float], step_seconds: float | None) -> str
         step_seconds: duration of a training step; None if it is unknown.
     """
     mean = sum(seconds) / len(seconds)
-    in_steps = f", as long as {mean / step_seconds:.3g} steps" if step_seconds else ""
-    return f"{len(seconds)} of {mean:.3g} s each{in_steps}"
+    in_steps = f" (the time of {mean / step_seconds:.3g} training steps)" if step_seconds else ""
+    return f"{len(seconds)} times, {mean:.3g} s each{in_steps}"
 
 
 def report_finished(config: Config, run: RunFolder) -> None:

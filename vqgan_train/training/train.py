@@ -6,12 +6,12 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from vqgan_train.config import Config, plain_settings
 from vqgan_train.training.callbacks import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
-from vqgan_train.training.lightning.launcher import follow_first_rank, restore_process_state
+from vqgan_train.training.lightning.launcher import exit_with_first_rank, restore_process_state
 from vqgan_train.training.lightning.loggers import WandbRun
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.report import announce, report, report_finished
 from vqgan_train.training.run.folder import RunFolder
-from vqgan_train.training.run.logs import RankLog, configure_logging, lost_ranks_named, rank_log
+from vqgan_train.training.run.logs import RankLog, configure_logging, explain_lost_ranks, rank_log
 from vqgan_train.training.run.start import RunStart
 from vqgan_train.training.setup.data import open_data
 from vqgan_train.training.setup.networks import build_module, initialise, num_weights
@@ -33,7 +33,7 @@ def train(config: Config) -> Trainer | None:
     """
     configure_logging()
     with restore_process_state(), rank_log() as log:
-        follow_first_rank()
+        exit_with_first_rank()
         return _train(config, log)
 
 
@@ -58,7 +58,7 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             report_finished(config, run)
             return None
         announce(config, run, trainer, data, module)
-        with lost_ranks_named(log):
+        with explain_lost_ranks(log):
             make_steps(trainer, module, data, run.start)
         report(config, run, trainer)
     return trainer
@@ -67,7 +67,7 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
 def make_steps(
     trainer: Trainer, module: VQGANModule, data: ShardDataModule, start: RunStart
 ) -> None:
-    """Make the steps that are left."""
+    """Validate once if the run is new, then train to the last step."""
     try:
         if start.checkpoint is None:
             trainer.validate(module, data, verbose=False)  # the baseline that progress is shown on
@@ -77,7 +77,7 @@ def make_steps(
 
 
 def finish_uploads(trainer: Trainer, step: int) -> None:
-    """Upload the last checkpoints of a run that was killed after its last step, before it could."""
+    """Upload the last checkpoints, if an earlier start made all steps but was killed before."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     for artifacts in (c for c in callbacks if isinstance(c, Artifacts) and trainer.is_global_zero):
         artifacts.finish_interrupted(step)

@@ -26,8 +26,8 @@ from vqgan_train.training.run.folder import (
     claim_folder,
     lock_folder,
     require_named_folder,
+    require_no_newer_checkpoint,
     require_space,
-    require_unmoved,
     write_config,
 )
 from vqgan_train.training.run.logs import RankLog
@@ -173,10 +173,10 @@ def test_a_run_that_was_overtaken_while_it_waited_does_not_start(tmp_path: Path)
     last.parent.mkdir()
     last.write_bytes(b"1")
     saved = checkpoint_times(tmp_path)
-    require_unmoved(tmp_path, saved)
+    require_no_newer_checkpoint(tmp_path, saved)
     os.utime(last, ns=(0, 0))
     with pytest.raises(RunFolderError, match="The same command again resumes from there"):
-        require_unmoved(tmp_path, saved)
+        require_no_newer_checkpoint(tmp_path, saved)
     assert checkpoint_times(tmp_path / "none") == []
 
 

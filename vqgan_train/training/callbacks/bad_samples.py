@@ -16,15 +16,16 @@ STATE = "bad_samples"
 """Key of the counts in a checkpoint."""
 
 NAMED_AT_FIRST = 10
-"""So many are named one by one; after that every hundredth."""
+"""Number of unreadable samples that are logged individually; after that, every hundredth is."""
 
 
 class BadSamples(Callback):
     """Counts unreadable samples and unusable shards, and logs the counts with every validation.
 
     Args:
-        max_fraction: of the images a rank has seen, once it has seen 100; beyond it the run stops.
-            Dead shards, which hold nothing that could be read, may be as large a part of all.
+        max_fraction: the run stops once more than this fraction of the samples that a rank has seen
+            is unreadable, where fewer than 100 count as 100; after a resume, the earlier counts of
+            all ranks are included. It also limits the fraction of dead shards at the start.
     """
 
     def __init__(self, max_fraction: float) -> None:
@@ -111,7 +112,8 @@ class BadSamples(Callback):
             raise ShardError(
                 f"{bad} of {seen} samples could not be read, more than "
                 f"data.max_bad_fraction={self.max_fraction} allows. The last: "
-                f"{printable_name(batch['bad'][-1])}. Mend the shards, or allow more."
+                f"{printable_name(batch['bad'][-1])}. Repair the shards, or raise "
+                "data.max_bad_fraction."
             )
 
 

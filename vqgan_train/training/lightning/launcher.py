@@ -135,7 +135,7 @@ def _failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[tuple[int, int]]
     return [(rank, code) for rank, code in codes.items() if code and code not in STOPPED]
 
 
-def follow_first_rank() -> None:
+def exit_with_first_rank() -> None:
     """Exit this process after the first rank has ended, if that one started it."""
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None or os.environ.get("LOCAL_RANK", "0") == "0":

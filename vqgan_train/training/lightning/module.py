@@ -38,7 +38,9 @@ TRAINING_METRICS = {
 """Fields of `StepTerms`, and the names under which they are logged, after `train/`."""
 
 BLANK_SIDE_PX = 64
-"""Side of the NaN image that replaces a batch without a readable image; valid for all losses."""
+"""Side of the NaN image that replaces a batch without a readable image.
+
+Large enough for LPIPS and the discriminator."""
 
 
 class VQGANModule(LightningModule):
@@ -70,7 +72,7 @@ class VQGANModule(LightningModule):
         shares_adaptive_weight: compute one adaptive weight from the images of all ranks, instead
             of one per rank.
         validation_metrics: image metrics measured in validation besides the losses; see
-            `image_metrics`.
+            `metrics.validation.validation_metrics`.
         alexnet_weights: file with the weights of the metric `lpips_alexnet`; None searches the
             usual places.
     """

@@ -92,8 +92,8 @@ class RunFolder:
                 was looked at; the folder cannot be written; or its disk is too small or gets full.
         """
         self._path = path = claim_folder(self._output_dir)
-        with lock_folder(path), _write_errors_named(path):
-            require_unmoved(path, self._checkpoints)
+        with lock_folder(path), _explain_write_errors(path):
+            require_no_newer_checkpoint(path, self._checkpoints)
             write_config(path, self.stored_settings)
             open_first(rank_log, path)
             require_space(path, num_weights)
@@ -160,8 +160,8 @@ def lock_folder(path: Path) -> Iterator[None]:
 
 
 @rank_zero_only
-def require_unmoved(path: Path, checkpoints: list[tuple[str, int]]) -> None:
-    """Check that no other run has saved in a folder since it was looked at.
+def require_no_newer_checkpoint(path: Path, checkpoints: list[tuple[str, int]]) -> None:
+    """Check that no other run saved a checkpoint since this one chose where to start.
 
     Args:
         path: the folder.
@@ -216,7 +216,7 @@ def require_space(path: Path, num_weights: int) -> None:
 
 
 @contextmanager
-def _write_errors_named(path: Path) -> Iterator[None]:
+def _explain_write_errors(path: Path) -> Iterator[None]:
     """Name the folder where a file in it, such as a checkpoint or a picture, cannot be written.
 
     Other OSErrors pass: they may be defects of ours, and keep their traceback.

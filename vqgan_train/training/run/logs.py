@@ -130,8 +130,8 @@ def rank_log() -> Iterator[RankLog]:
 
 
 @contextmanager
-def lost_ranks_named(rank_log: RankLog) -> Iterator[None]:
-    """Turn an error of the connection to a lost rank into one that says so.
+def explain_lost_ranks(rank_log: RankLog) -> Iterator[None]:
+    """Replace a connection error that a lost rank caused by a LostRankError that explains it.
 
     Args:
         rank_log: log of this rank, beside the others'.

@@ -113,7 +113,7 @@ def _newest_in(folder: Path) -> RunStart | None:
         try:
             starts.append(_resumed_from(path, _read_resumable(path, "run.output_dir")))
         except (CheckpointError, RunFolderError) as error:
-            log.warning("WARNING: passed over %s: %s", path, error)
+            log.warning("WARNING: skipped the unreadable checkpoint %s: %s", path, error)
             damaged.append(str(path))
     if damaged and not starts:
         raise RunFolderError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from vqgan_train.system.processes import SIGNAL_BASE, USER_ERROR
+from vqgan_train.system.exit_codes import SIGNAL_BASE, USER_ERROR
 
 
 class Parser(argparse.ArgumentParser):

@@ -25,7 +25,7 @@ from typing import Any
 from command_line import Parser, count, exit_on_signals
 from pages import ROOT, machine, put, table, write_json
 
-from vqgan_train.system.processes import USER_ERROR
+from vqgan_train.system.exit_codes import USER_ERROR
 
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "precisions.json"

@@ -25,7 +25,7 @@ from vqgan_train.checkpoint import read_checkpoint, save_atomically
 from vqgan_train.cli import explain, quote_overrides
 from vqgan_train.config import Config, config_dir
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.processes import INTERRUPTED, USER_ERROR
+from vqgan_train.system.exit_codes import INTERRUPTED, USER_ERROR
 
 PACKAGE = Path(entry.__file__).parent
 ONE_SCREEN = 25

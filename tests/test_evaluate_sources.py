@@ -19,7 +19,7 @@ from vqgan_train.cli import USER_ERROR
 from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation.report.evaluation_folder import JSON_FILE
 from vqgan_train.images import locations
-from vqgan_train.system.processes import LOST_RANK
+from vqgan_train.system.exit_codes import LOST_RANK
 
 PLAIN = "metrics=[psnr,ssim,l1]"
 

@@ -25,9 +25,9 @@ from vqgan_train.config import (
     to_config,
 )
 from vqgan_train.system.errors import LostRankError, UserError
+from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
 from vqgan_train.system.launch import rank_of
 from vqgan_train.system.path_errors import explain_path_error
-from vqgan_train.system.processes import INTERRUPTED, LOST_RANK, USER_ERROR
 
 WANDB_ERRORS = "wandb.errors"
 """Module of W&B's errors, which is not imported just to name them."""

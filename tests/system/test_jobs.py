@@ -9,7 +9,7 @@ import pytest
 
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import fingerprint
-from vqgan_train.system.jobs import join_job, open_job, require_free_or_same
+from vqgan_train.system.job_file import join_job, open_job, require_free_or_same
 
 JOB = {"command": "x", "sizes": (1, 2.5), "name": "ü", "nothing": None}
 HIDDEN = ".hidden/job.json"

@@ -12,8 +12,9 @@ class SourceConfig:
     """Tolerance for bad images, and the cache of remote shards."""
 
     max_bad_fraction: float
-    """Fraction of images that cannot be decoded, among all, at which the command stops. 0: at the
-    first one."""
+    """The command or run stops if more than this fraction of the images seen so far cannot be
+    decoded, or more than this fraction of the shards is dead. Fewer than 100 count as 100. 0: stop
+    at the first."""
 
     cache_dir: str | None
     """Folder for downloaded shards, on each machine. null: ~/.cache/vqgan_train/shards."""

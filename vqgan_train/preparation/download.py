@@ -22,7 +22,7 @@ from vqgan_train.preparation.links import (
 )
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.files import file_signature, fingerprint
-from vqgan_train.system.jobs import open_job
+from vqgan_train.system.job_file import open_job
 
 MAX_LINKS_PER_LIST = 1_000_000
 """img2dataset holds one list in memory."""

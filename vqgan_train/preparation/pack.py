@@ -24,7 +24,7 @@ from vqgan_train.preparation.packing import (
     pack_shard,
 )
 from vqgan_train.system.files import file_signature
-from vqgan_train.system.jobs import open_job
+from vqgan_train.system.job_file import open_job
 
 
 class _PackTask(NamedTuple):

@@ -27,7 +27,7 @@ from vqgan_train.preparation.yfcc_records import (
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import file_signature, fingerprint
-from vqgan_train.system.jobs import open_job
+from vqgan_train.system.job_file import open_job
 
 
 class _PackTask(NamedTuple):

@@ -27,7 +27,7 @@ from vqgan_train.shards.index import ShardIndex, index_shards
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import file_signature, fingerprint
-from vqgan_train.system.jobs import open_job, require_free_or_same
+from vqgan_train.system.job_file import open_job, require_free_or_same
 
 NOT_IN_JOB = ("output", "num_workers")
 """Settings that may change when a command is resumed, because they do not change the samples."""

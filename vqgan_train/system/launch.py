@@ -33,7 +33,8 @@ TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SRUN_VARIABLES = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
 """Variables of rank, world size and local rank.
 
-Not SLURM_NTASKS: the script of sbatch has it too, and is no task itself. Only srun makes steps.
+SLURM_NTASKS is not used, because sbatch also sets it for the batch script, which is not a rank.
+srun alone sets SLURM_STEP_NUM_TASKS.
 """
 
 

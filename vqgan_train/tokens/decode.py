@@ -19,7 +19,7 @@ from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
-from vqgan_train.system.jobs import join_job
+from vqgan_train.system.job_file import join_job
 from vqgan_train.system.launch import ProcessRank, find_process_rank
 from vqgan_train.tokens.formats import FORMATS, TokenRow
 from vqgan_train.tokens.ledger import LEDGER_JOB_FILE

@@ -20,7 +20,7 @@ from vqgan_train.shards.naming import expand_shards, expand_sources
 from vqgan_train.shards.remote.store import open_store
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.jobs import join_job
+from vqgan_train.system.job_file import join_job
 from vqgan_train.system.launch import ProcessRank, find_process_rank
 from vqgan_train.tokens.batches import EncodeBatch, load_batches
 from vqgan_train.tokens.formats import FORMATS, TokenFormat, TokenRow, require_installed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vqgan_train.images.bad_images import ChunkReport
 from vqgan_train.system.files import PARTIAL, write_atomically
-from vqgan_train.system.jobs import JOB_FILE
+from vqgan_train.system.job_file import JOB_FILE
 
 LEDGER = ".vqgan_train"
 """Folder next to the token files; hidden, so that programs that read all files pass over it."""

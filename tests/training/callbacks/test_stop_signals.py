@@ -16,7 +16,7 @@ from pytorch_lightning import Callback
 from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wait_until
 from torch import Tensor
 
-from vqgan_train.system.processes import STOP_SIGNALS, TIME_IS_UP
+from vqgan_train.system.exit_codes import STOP_SIGNALS, TIME_IS_UP
 from vqgan_train.training import callbacks
 from vqgan_train.training.train import train
 
@@ -86,7 +86,8 @@ def test_a_process_knows_its_age() -> None:
             sys.executable,
             "-c",
             "import time; time.sleep(1)\n"
-            "from vqgan_train.system.processes import process_seconds; print(process_seconds())",
+            "from vqgan_train.training.callbacks import stop_signals\n"
+            "print(stop_signals.process_seconds())",
         ],
         capture_output=True,
         text=True,

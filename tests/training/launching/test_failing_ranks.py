@@ -13,7 +13,7 @@ import pytest
 from recorded_ranks import free_port
 from tiny_runs import rows, wait_until
 
-from vqgan_train.system.processes import LOST_RANK
+from vqgan_train.system.exit_codes import LOST_RANK
 
 from .conftest import PATIENCE_SECONDS, TRAIN, Variables, changed
 

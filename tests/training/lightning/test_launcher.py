@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqgan_train.system.processes import LOST_RANK, TIME_IS_UP, describe_exit_code
+from vqgan_train.system.exit_codes import LOST_RANK, TIME_IS_UP, describe_exit_code
 from vqgan_train.training.lightning import launcher
 from vqgan_train.training.lightning.launcher import (
     THREADS_VARIABLE,

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -10,17 +12,19 @@ import torch
 import torch.distributed
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vqgan_train.system.processes import (
+from vqgan_train.system.exit_codes import (
     SIGNAL_BASE,
     STOP_SIGNALS,
     TIME_IS_UP,
     describe_exit_code,
-    process_seconds,
 )
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
 from vqgan_train.training.run.contents import mark_stopped
 
 log = logging.getLogger(__name__)
+
+_IMPORTED_AT = time.monotonic()
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class StopSignals(Callback):
@@ -127,3 +131,14 @@ class StopSignals(Callback):
             signal.signal(number, handler)
         self._handlers_before.clear()
         self._saves = False
+
+
+def process_seconds() -> float:
+    """Return the seconds since this process started; without /proc, since this file's import."""
+    try:
+        # Field 22 is the start, in clock ticks since boot; the second field may contain spaces.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return time.monotonic() - _IMPORTED_AT
+    return uptime - int(fields[19]) / _CLOCK_TICKS

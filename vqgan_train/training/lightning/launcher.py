@@ -15,7 +15,7 @@ import torch.distributed
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from vqgan_train.system.processes import LOST_RANK, STOPPED, describe_exit_code
+from vqgan_train.system.exit_codes import LOST_RANK, STOPPED, describe_exit_code
 
 log = logging.getLogger(__name__)
 

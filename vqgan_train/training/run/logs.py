@@ -36,7 +36,7 @@ def configure_logging() -> None:
             shown.setLevel(logging.WARNING if is_first_rank() else logging.ERROR)
     # Lightning 2.6 asks torch 2.14 in a way that later versions will not answer.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # Shown wherever Slurm is installed; system/processes.py checks whether srun is needed.
+    # Shown wherever Slurm is installed; system/launch.py checks whether srun is needed.
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     # The progress bar shows the time spent waiting for data, which tells whether to add workers.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -1,9 +1,6 @@
-"""How long a process has been running, and the exit code with which it ends."""
+"""Exit codes of commands and runs."""
 
-import os
 import signal
-import time
-from pathlib import Path
 
 USER_ERROR = 2
 """The settings, the data or the machine are wrong; the message says what to change."""
@@ -36,18 +33,3 @@ def describe_exit_code(code: int) -> str:
     if number in {one.value for one in signal.Signals}:
         return signal.Signals(number).name
     return f"exit code {code}"
-
-
-_IMPORTED_AT = time.monotonic()
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-
-
-def process_seconds() -> float:
-    """Return the seconds since this process started; without /proc, since this file's import."""
-    try:
-        # Field 22 is the start, in clock ticks since boot; the second field may contain spaces.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-    except OSError:
-        return time.monotonic() - _IMPORTED_AT
-    return uptime - int(fields[19]) / _CLOCK_TICKS

@@ -4,6 +4,7 @@ import wandb
 from pytorch_lightning import Callback, Trainer, seed_everything
 
 from vqgan_train.config import Config, plain_settings
+from vqgan_train.system.process_group import lost_ranks_named
 from vqgan_train.training.callbacks import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.launcher import follow_first_rank, restore_process_state
@@ -11,7 +12,7 @@ from vqgan_train.training.lightning.loggers import WandbRun
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.report import announce, report, report_finished
 from vqgan_train.training.run.folder import RunFolder
-from vqgan_train.training.run.logs import RankLog, configure_logging, lost_ranks_named, rank_log
+from vqgan_train.training.run.logs import RankLog, configure_logging, rank_log
 from vqgan_train.training.run.start import RunStart
 from vqgan_train.training.setup.data import open_data
 from vqgan_train.training.setup.networks import build_module, initialise, num_weights
@@ -58,7 +59,12 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             report_finished(config, run)
             return None
         announce(config, run, trainer, data, module)
-        with lost_ranks_named(log):
+        with lost_ranks_named(
+            "Another rank of the run has exited, so this one exits, too. The other rank's reason "
+            f"is above, or at the end of its log among {log.place}; a rank that was killed, "
+            "perhaps for want of memory, logs nothing. The same command resumes from the newest "
+            "checkpoint."
+        ):
             make_steps(trainer, module, data, run.start)
         report(config, run, trainer)
     return trainer

@@ -1,0 +1,30 @@
+"""Errors of the connection to another rank are told apart from all others."""
+
+import pytest
+import torch
+
+from vqgan_train.system.errors import LostRankError
+from vqgan_train.system.process_group import lost_ranks_named
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [::1]:4711"),
+        RuntimeError("Socket Timeout: connection reset by the other side"),
+        RuntimeError("Broken pipe"),
+        torch.distributed.DistNetworkError("port: 29500, EADDRINUSE"),
+    ],
+)
+def test_an_error_of_the_connection_is_that_of_a_lost_rank(error: RuntimeError) -> None:
+    with pytest.raises(LostRankError) as raised, lost_ranks_named("Another rank has exited."):
+        raise error
+    assert str(raised.value) == f"Another rank has exited. Error here: {error}"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA out of memory"), ValueError("Broken pipe"), SystemExit(143)]
+)
+def test_other_errors_stay_as_they_are(error: BaseException) -> None:
+    with pytest.raises(type(error)), lost_ranks_named(""):
+        raise error

@@ -29,8 +29,8 @@ def lost_ranks_named(message: str) -> Iterator[None]:
     """Turn an error of the connection to another rank into one that says what it means.
 
     Args:
-        message: says where the other rank's reason is. The error follows, because it may have
-            another cause than a lost rank, such as a port in use.
+        message: says where the other rank's reason is. An error that does not speak of a closed
+            connection follows, because its cause may be another, such as a port in use.
 
     Raises:
         LostRankError: another rank has exited.
@@ -39,11 +39,11 @@ def lost_ranks_named(message: str) -> Iterator[None]:
         yield
     except Exception as error:
         is_from_torch = isinstance(error, torch.distributed.DistError)
-        is_from_backend = type(error) is RuntimeError and CONNECTION_LOST.search(str(error))
-        if not is_from_torch and not is_from_backend:
+        is_closed = CONNECTION_LOST.search(str(error)) is not None
+        if not is_from_torch and not (is_closed and type(error) is RuntimeError):
             raise
-        shown = first_line(error)[:MAX_SHOWN_CHARACTERS]
-        raise LostRankError(f"{message} Error here: {shown}") from error
+        shown = "" if is_closed else f" Error here: {first_line(error)[:MAX_SHOWN_CHARACTERS]}"
+        raise LostRankError(message + shown) from error
 
 
 @contextmanager

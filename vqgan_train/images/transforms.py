@@ -84,8 +84,9 @@ def decode(encoded: bytes) -> Tensor:
     """
     with Image.open(io.BytesIO(encoded)) as image:
         if image.format == "JPEG" and image.mode == "RGB":
-            with suppress(ValueError):  # PIL decides whether the file is readable, and says why
-                return _decode_jpeg(encoded)
+            # The same pixels as PIL's, without its two copies.
+            with suppress(ValueError):  # of a damaged file, about which PIL decides
+                return torch.from_numpy(simplejpeg.decode_jpeg(encoded, "RGB")).permute(2, 0, 1)
         return picture_pixels(image)
 
 
@@ -107,15 +108,6 @@ def picture_pixels(image: Image.Image) -> Tensor:
         grey = torch.from_numpy((np.array(image) >> 8).astype(np.uint8))
         return grey.expand(3, -1, -1)
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
-def _decode_jpeg(encoded: bytes) -> Tensor:
-    """Decode a colour JPEG: (3, H, W) uint8, the same pixels as PIL's without its two copies.
-
-    Raises:
-        ValueError: the file is incomplete or damaged.
-    """
-    return torch.from_numpy(simplejpeg.decode_jpeg(encoded, "RGB")).permute(2, 0, 1)
 
 
 def crop_centre(image: Tensor, size: Size) -> Tensor:

@@ -85,8 +85,8 @@ def require_precision(accelerator: str, precision: str) -> None:
         )
 
 
-def require_gpus(accelerator: str, setting: str) -> None:
-    """Check that training runs on GPUs, which `setting` needs.
+def require_gpus(accelerator: str) -> None:
+    """Check that training runs on GPUs, which trainer.sync_batchnorm needs.
 
     Raises:
         UserError: training would run on another device.
@@ -94,8 +94,9 @@ def require_gpus(accelerator: str, setting: str) -> None:
     if accelerator in ("auto", "gpu") and torch.cuda.device_count() > 0:
         return
     raise UserError(
-        f"{setting} needs GPUs (torch's SyncBatchNorm refuses anything else), but "
-        f"trainer.accelerator={accelerator} means none here. Set it to false, or train on GPUs."
+        "trainer.sync_batchnorm=true needs GPUs (torch's SyncBatchNorm refuses anything else), but "
+        f"trainer.accelerator={accelerator} finds none here. Set trainer.sync_batchnorm=false, or "
+        "train on GPUs."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed
 
-from vqgan_train.system.errors import LostRankError, UserError
+from vqgan_train.system.errors import LostRankError, UserError, first_line
 from vqgan_train.system.launch import ProcessRank
 
 CONNECTION_LOST = re.compile(
@@ -20,15 +20,30 @@ CONNECTION_LOST = re.compile(
 PROCESS_GROUP_TIMEOUT = timedelta(days=1)
 """Longest wait of a process for the others, whose images may be larger."""
 
-MAX_SHOWN_CHARACTERS = 120
-"""Characters of gloo's message that are shown."""
+MAX_SHOWN_CHARACTERS = 300
+"""Characters of the backend's message that are shown."""
 
 
-def is_of_lost_rank(error: Exception) -> bool:
-    """Say whether an error means that another rank has exited."""
-    is_from_torch = isinstance(error, torch.distributed.DistError)
-    is_from_backend = type(error) is RuntimeError and CONNECTION_LOST.search(str(error)) is not None
-    return is_from_torch or is_from_backend
+@contextmanager
+def explain_lost_ranks(message: str) -> Iterator[None]:
+    """Turn an error of the connection to another rank into one that says what it means.
+
+    Args:
+        message: says where the other rank's reason is. An error that does not speak of a closed
+            connection follows, because its cause may be another, such as a port in use.
+
+    Raises:
+        LostRankError: another rank has exited.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_from_torch = isinstance(error, torch.distributed.DistError)
+        is_closed = CONNECTION_LOST.search(str(error)) is not None
+        if not is_from_torch and not (is_closed and type(error) is RuntimeError):
+            raise
+        shown = "" if is_closed else f" Error here: {first_line(error)[:MAX_SHOWN_CHARACTERS]}"
+        raise LostRankError(message + shown) from error
 
 
 @contextmanager
@@ -52,22 +67,19 @@ def process_group(
             "them with torchrun, or set both: the first process's machine and a free port of it."
         )
     try:
-        # gloo, because all tensors that are exchanged are on the CPU.
-        torch.distributed.init_process_group(
-            "gloo",
-            rank=process.rank,
-            world_size=process.world_size,
-            timeout=PROCESS_GROUP_TIMEOUT,
-        )
-        yield
-    except Exception as error:
-        if not is_of_lost_rank(error):
-            raise
-        raise LostRankError(
+        with explain_lost_ranks(
             f"One of the {process.world_size} processes exited, so this one exits, too, and writes "
             "nothing. See the message of the process that exited first; if there is none, it was "
-            f"killed, perhaps for want of memory. Error here: {str(error)[:MAX_SHOWN_CHARACTERS]}"
-        ) from error
+            "killed, perhaps for want of memory."
+        ):
+            # gloo, because all tensors that are exchanged are on the CPU.
+            torch.distributed.init_process_group(
+                "gloo",
+                rank=process.rank,
+                world_size=process.world_size,
+                timeout=PROCESS_GROUP_TIMEOUT,
+            )
+            yield
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.config import EncodeConfig
 from vqgan_train.images.bad_images import BadImages, ChunkReport, require_few_dead
-from vqgan_train.images.sources import Damage, ImageSource, from_folder, from_shards, from_tables
+from vqgan_train.images.sources import ImageSource, from_folder, from_shards, from_tables
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.naming import expand_shards, expand_sources
 from vqgan_train.shards.remote.store import open_store
@@ -22,8 +22,9 @@ from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.job_file import join_job
 from vqgan_train.system.launch import ProcessRank, find_process_rank
+from vqgan_train.system.packages import require_pyarrow
 from vqgan_train.tokens.batches import EncodeBatch, load_batches
-from vqgan_train.tokens.formats import FORMATS, TokenFormat, TokenRow, require_installed
+from vqgan_train.tokens.formats import FORMATS, TokenFormat, TokenRow
 from vqgan_train.tokens.ledger import (
     LEDGER,
     LEDGER_JOB_FILE,
@@ -49,7 +50,8 @@ def encode(config: EncodeConfig) -> None:
     process = find_process_rank(os.environ)
     device = choose_device(config.accelerator.value, process.local_rank)
     token_format = FORMATS[config.format.value]
-    require_installed(token_format)
+    if token_format is FORMATS["parquet"]:
+        require_pyarrow()
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     tokenizer = load_tokenizer(checkpoint, device, config.precision.value)
     metadata = tokenizer.describe(
@@ -74,7 +76,7 @@ def encode(config: EncodeConfig) -> None:
             max_bad_fraction=config.max_bad_fraction,
             bar=bar,
         )
-    sys.stdout.write(summary(count_done(source, output), output, source.damage))
+    sys.stdout.write(summary(source, output))
 
 
 def find_samples(config: EncodeConfig) -> ImageSource:
@@ -199,7 +201,8 @@ def encode_chunks(
     )
     rows: list[TokenRow] = []
     report = ChunkReport()
-    bad_images = BadImages(count_done(source, output).report, max_bad_fraction, bar, REMEDY)
+    before = total_report(read_reports(output.folder, source.chunk_names()).values())
+    bad_images = BadImages(before, max_bad_fraction, bar, REMEDY)
     for batch in batches:
         batch_report = _report(batch)
         bad_images.count(batch_report)
@@ -228,34 +231,24 @@ def _report(batch: EncodeBatch) -> ChunkReport:
     )
 
 
-class DoneChunks(NamedTuple):
-    """Counts of the chunks that are done, by whichever process."""
-
-    report: ChunkReport
-    """Sum of the chunks' reports."""
-
-    num_done: int
-    num_chunks: int
-
-
-def count_done(source: ImageSource, output: Output) -> DoneChunks:
-    """Add up the reports in the output folder."""
-    names = source.chunk_names()
-    reports = read_reports(output.folder, names)
+def total_report(reports: Iterable[ChunkReport]) -> ChunkReport:
+    """Add up the reports of several chunks."""
     total = ChunkReport()
-    for report in reports.values():
+    for report in reports:
         total.add(report)
-    return DoneChunks(total, len(reports), len(names))
+    return total
 
 
-def summary(done: DoneChunks, output: Output, damage: Damage) -> str:
+def summary(source: ImageSource, output: Output) -> str:
     """Describe what is in the output folder, whichever process wrote it.
 
     Raises:
         UserError: all chunks are done, but no image could be read.
     """
-    report, metadata = done.report, output.metadata
-    if done.num_done == done.num_chunks and not report.encoded:
+    names, damage, metadata = source.chunk_names(), source.damage, output.metadata
+    reports = read_reports(output.folder, names)
+    report, is_done = total_report(reports.values()), len(reports) == len(names)
+    if is_done and not report.encoded:
         raise UserError(
             f"None of the {report.seen} images could be read, for example {report.bad[0]}."
         )
@@ -263,10 +256,9 @@ def summary(done: DoneChunks, output: Output, damage: Damage) -> str:
     lines = [
         f"encoded  {report.encoded:,} of {report.seen:,} images, {rows} x {columns} tokens each, "
         f"pixel range {metadata.pixel_range}",
-        f"files    {done.num_done} of {done.num_chunks}: "
-        f"'{output.folder}/*{output.token_format.ending}'",
+        f"files    {len(reports)} of {len(names)}: '{output.folder}/*{output.token_format.ending}'",
     ]
-    if done.num_done < done.num_chunks:
+    if not is_done:
         lines.append("         the others are those of other processes, or of the next start")
     if report.without_caption:
         lines.append(f"captions {report.without_caption:,} images have none")

@@ -87,6 +87,7 @@ def _write_parquet(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
 
 
 def _read_parquet(path: Path) -> OpenedFile:
+    require_pyarrow()
     from pyarrow import ArrowException, parquet
 
     try:
@@ -196,16 +197,6 @@ FORMATS = {
 """Formats by the values of the setting `format`; docs/tokens.md describes their files."""
 
 
-def require_installed(token_format: TokenFormat) -> None:
-    """Check that the library that a format needs is installed, before hours are spent.
-
-    Raises:
-        UserError: the format is parquet, and pyarrow is not installed.
-    """
-    if token_format is FORMATS["parquet"]:
-        require_pyarrow()
-
-
 def open_any(path: Path) -> tuple[TokenMetadata | None, RowReader]:
     """Open a token file in the format that its name's suffix says.
 
@@ -218,7 +209,6 @@ def open_any(path: Path) -> tuple[TokenMetadata | None, RowReader]:
     """
     for token_format in FORMATS.values():
         if path.suffix == token_format.ending:
-            require_installed(token_format)
             metadata, rows = token_format.read(path)
             checked_rows = partial(_checked_rows, path, rows)
             return TokenMetadata.from_plain(metadata, path) if metadata else None, checked_rows

@@ -4,6 +4,7 @@ import wandb
 from pytorch_lightning import Callback, Trainer, seed_everything
 
 from vqgan_train.config import Config, plain_settings
+from vqgan_train.system.process_group import explain_lost_ranks
 from vqgan_train.training.callbacks import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.launcher import exit_with_first_rank, restore_process_state
@@ -11,7 +12,7 @@ from vqgan_train.training.lightning.loggers import WandbRun
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.report import announce, report, report_finished
 from vqgan_train.training.run.folder import RunFolder
-from vqgan_train.training.run.logs import RankLog, configure_logging, explain_lost_ranks, rank_log
+from vqgan_train.training.run.logs import RankLog, configure_logging, rank_log
 from vqgan_train.training.run.start import RunStart
 from vqgan_train.training.setup.data import open_data
 from vqgan_train.training.setup.networks import build_module, initialise, num_weights
@@ -38,6 +39,7 @@ def train(config: Config) -> Trainer | None:
 
 
 def _train(config: Config, log: RankLog) -> Trainer | None:
+    """Train, with this rank's log open."""
     config = resolve(config)
     seed_everything(config.run.seed, verbose=False)
     run = RunFolder(
@@ -58,10 +60,19 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             report_finished(config, run)
             return None
         announce(config, run, trainer, data, module)
-        with explain_lost_ranks(log):
+        with explain_lost_ranks(lost_rank_advice(log)):
             make_steps(trainer, module, data, run.start)
         report(config, run, trainer)
     return trainer
+
+
+def lost_rank_advice(log: RankLog) -> str:
+    """Return what to tell the user when another rank has exited."""
+    return (
+        "Another rank of the run has exited, so this one exits, too. The other rank's reason is "
+        f"above, or at the end of its log among {log.place}; a rank that was killed, perhaps for "
+        "lack of memory, logs nothing. The same command resumes from the newest checkpoint."
+    )
 
 
 def make_steps(

@@ -148,7 +148,7 @@ def test_an_exception(tmp_path: Path, launched: Launched, broken: str) -> None:
     assert "KeyError: 'this rank is broken'" in said
     assert "KeyError: 'this rank is broken'" in log_of(1, tmp_path)
     if "\nError: " in said:  # rank 0 was not ended by the launcher before
-        assert "Another rank of the run is gone" in said
+        assert "Another rank of the run has exited" in said
     assert "Connection closed" not in said, "what the other rank noticed hides what happened"
     assert_gone(*(number_of(rank, tmp_path) for rank in (0, 1)))
 

@@ -6,11 +6,9 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.system.errors import LostRankError
-from vqgan_train.training.run.logs import RankLog, configure_logging, explain_lost_ranks, rank_log
+from vqgan_train.training.run.logs import configure_logging, rank_log
 
 log = logging.getLogger("vqgan_train.somewhere")
 
@@ -61,38 +59,3 @@ def test_a_run_that_goes_on_adds_to_the_file(tmp_path: Path) -> None:
         with rank_log() as file:
             file.open(tmp_path)
     assert (tmp_path / "logs" / "rank_0.log").read_text().count("begins") == 2
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "[gloo/transport/tcp/pair.cc:538] Connection closed by peer [::1]:4711",
-        "Socket Timeout: connection reset by the other side",
-        "Broken pipe",
-    ],
-)
-def test_a_lost_rank_is_named_and_not_the_connection(tmp_path: Path, message: str) -> None:
-    file = RankLog()
-    file.open(tmp_path)
-    with pytest.raises(LostRankError) as raised, explain_lost_ranks(file):
-        raise RuntimeError(message)
-    file.close()
-    assert f"among {tmp_path}/logs/rank_*.log;" in str(raised.value)
-
-
-def test_other_errors_stay_what_they_are() -> None:
-    file = RankLog()
-    for error in (RuntimeError("CUDA out of memory"), ValueError("Broken pipe"), SystemExit(143)):
-        with pytest.raises(type(error)), explain_lost_ranks(file):
-            raise error
-    file.close()
-
-
-def test_what_may_be_no_lost_rank_is_said_too() -> None:
-    file = RankLog()
-    with pytest.raises(LostRankError, match="EADDRINUSE"), explain_lost_ranks(file):
-        raise torch.distributed.DistNetworkError("port: 29500, EADDRINUSE")
-    with pytest.raises(LostRankError) as raised, explain_lost_ranks(file):
-        raise torch.distributed.DistBackendError("Connection closed by peer")
-    assert "peer" not in str(raised.value)
-    file.close()

@@ -23,7 +23,7 @@ from vqgan_train.training.run.contents import (
     STOPPED_FILE,
     checkpoint_times,
 )
-from vqgan_train.training.run.logs import RankLog, is_first_rank, open_first
+from vqgan_train.training.run.logs import RankLog, is_first_rank
 from vqgan_train.training.run.start import find_start
 
 OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
@@ -92,10 +92,11 @@ class RunFolder:
                 was looked at; the folder cannot be written; or its disk is too small or gets full.
         """
         self._path = path = claim_folder(self._output_dir)
-        with lock_folder(path), _explain_write_errors(path):
+        with _explain_write_errors(path), lock_folder(path):
             require_no_newer_checkpoint(path, self._checkpoints)
             write_config(path, self.stored_settings)
-            open_first(rank_log, path)
+            if is_first_rank():  # the others open theirs once they are told the folder
+                rank_log.open(path)
             require_space(path, num_weights)
             yield
 
@@ -136,7 +137,8 @@ def lock_folder(path: Path) -> Iterator[None]:
     """Keep other runs out of a folder until this one has ended, however it ends.
 
     Raises:
-        RunFolderError: another run is in the folder, or the folder cannot be written.
+        RunFolderError: another run is in the folder.
+        OSError: the folder cannot be written.
     """
     if not is_first_rank():
         yield
@@ -150,8 +152,6 @@ def lock_folder(path: Path) -> Iterator[None]:
             f"run.output_dir={path} is in use by another run. Wait for it to end, stop it, or "
             "choose another folder."
         ) from error
-    except OSError as error:
-        raise _not_writable(path, error) from error
     try:
         yield
     finally:
@@ -179,18 +179,11 @@ def require_no_newer_checkpoint(path: Path, checkpoints: list[tuple[str, int]]) 
 
 @rank_zero_only
 def write_config(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write config.yaml, whole or not at all; remove what a killed process left behind.
-
-    Raises:
-        RunFolderError: the folder cannot be written.
-    """
-    try:
-        remove_partial(path)
-        (path / STOPPED_FILE).unlink(missing_ok=True)
-        with write_atomically(path / CONFIG_FILE) as file:
-            file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
-    except OSError as error:
-        raise _not_writable(path, error) from error
+    """Write config.yaml, whole or not at all; remove what a killed process left behind."""
+    remove_partial(path)
+    (path / STOPPED_FILE).unlink(missing_ok=True)
+    with write_atomically(path / CONFIG_FILE) as file:
+        file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
     os.environ[OUTPUT_DIR_VARIABLE] = str(path)
 
 
@@ -231,12 +224,8 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
         is_disk = error.filename is None and error.errno in (*DISK_FULL, errno.EIO)
         if not is_disk and not is_about(error, path):
             raise
-        raise _not_writable(path, error) from error
-
-
-def _not_writable(path: Path, error: OSError) -> RunFolderError:
-    file = "" if error.filename in (None, str(path)) else f": {error.filename}"
-    return RunFolderError(
-        f"run.output_dir={path} cannot be written ({error.strerror}{file}). Make room there, or "
-        "choose another folder; the same command resumes from the newest checkpoint."
-    )
+        file = "" if error.filename in (None, str(path)) else f": {error.filename}"
+        raise RunFolderError(
+            f"run.output_dir={path} cannot be written ({error.strerror}{file}). Make room there, "
+            "or choose another folder; the same command resumes from the newest checkpoint."
+        ) from error

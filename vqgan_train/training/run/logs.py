@@ -13,9 +13,6 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.system.errors import LostRankError, first_line
-from vqgan_train.system.process_group import CONNECTION_LOST, is_of_lost_rank
-
 
 def configure_logging() -> None:
     """Send the first rank's log to the terminal, and silence advice that does not apply.
@@ -99,12 +96,6 @@ class RankLog:
             self._file.close()
 
 
-@rank_zero_only
-def open_first(rank_log: RankLog, folder: Path) -> None:
-    """Open the first rank's file; the other ranks open theirs once they are told the folder."""
-    rank_log.open(folder)
-
-
 @contextmanager
 def rank_log() -> Iterator[RankLog]:
     """Log this rank's messages, warnings, and the traceback of the exception that ends it."""
@@ -127,33 +118,3 @@ def rank_log() -> Iterator[RankLog]:
     finally:
         warnings.showwarning = shown
         file.close()
-
-
-@contextmanager
-def explain_lost_ranks(rank_log: RankLog) -> Iterator[None]:
-    """Replace a connection error that a lost rank caused by a LostRankError that explains it.
-
-    Args:
-        rank_log: log of this rank, beside the others'.
-
-    Raises:
-        LostRankError: another rank has ended.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_of_lost_rank(error):
-            raise
-        raise LostRankError(
-            "Another rank of the run has ended, so this one ends, too. The other rank's reason is "
-            f"above, or at the end of its log among {rank_log.place}; a rank that was killed logs "
-            "nothing (out of memory?). The same command resumes from the newest "
-            f"checkpoint.{_notice(error)}"
-        ) from error
-
-
-def _notice(error: Exception) -> str:
-    """Quote an error that may have another cause than a lost rank, such as a port in use."""
-    if CONNECTION_LOST.search(str(error)):
-        return ""
-    return f" What this rank noticed: {first_line(error)[:300]}"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vqgan_train.config import Config, DataConfig
@@ -48,9 +49,6 @@ def build_data(config: Config) -> ShardDataModule:
     if data.shard_lanes is not None:
         _warn_of_shared_lanes(data.shard_lanes, data.batch_size * world_size(config))
 
-    def make_order(counts: Sequence[int]) -> SampleOrder:
-        return build_order(data, config.run.seed, counts, sizes)
-
     train_shards = [shard for source in train for shard in source]
     val_shards = [shard for source in val for shard in source]
     return ShardDataModule(
@@ -63,13 +61,11 @@ def build_data(config: Config) -> ShardDataModule:
             data.stall_seconds,
             data.attempts,
         ),
-        make_order=make_order,
+        make_order=partial(build_order, data, config.run.seed, sources=sizes),
         train_transform=ImageTransform(
             data.resize, data.image_size, data.random_crop, data.random_flip
         ),
-        val_transform=ImageTransform(
-            data.resize, data.image_size, random_crop=False, random_flip=False
-        ),
+        val_transform=ImageTransform(data.resize, data.image_size),
         batch_size=data.batch_size,
         num_workers=data.num_workers,
         seed=config.run.seed,
@@ -77,7 +73,7 @@ def build_data(config: Config) -> ShardDataModule:
 
 
 def build_order(
-    data: DataConfig, seed: int, counts: Sequence[int], sources: Sequence[int]
+    data: DataConfig, seed: int, counts: Sequence[int], *, sources: Sequence[int]
 ) -> SampleOrder:
     """Build the order of training samples.
 
@@ -97,12 +93,7 @@ def build_order(
 
 
 def _warn_of_shared_lanes(lanes: int, images: int) -> None:
-    """Warn if several devices would read one lane's shards; the sample order is unaffected.
-
-    Args:
-        lanes: data.shard_lanes.
-        images: batch size over all devices.
-    """
+    """Warn if several devices would read one lane's shards; the sample order is unaffected."""
     if lanes * INTERLEAVE_BLOCK % images:
         log.warning(
             "WARNING: data.shard_lanes=%d x %d images is no multiple of the %d images that all "

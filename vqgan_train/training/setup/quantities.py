@@ -8,7 +8,6 @@ import wandb
 from vqgan_train.config import (
     Config,
     LearningRateScaling,
-    TrainerConfig,
     WandbConfig,
     WandbMode,
 )
@@ -32,28 +31,14 @@ def resolve(config: Config) -> Config:
         os.environ, trainer.devices, trainer.num_nodes, available
     )
     require_devices(trainer.accelerator.value, devices)
-    _require_abilities(trainer)
+    require_precision(trainer.accelerator.value, trainer.precision.value)
+    if trainer.sync_batchnorm:
+        require_gpus(trainer.accelerator.value)
     _require_wandb(config.logger.wandb)
     return replace(config, trainer=replace(trainer, devices=devices, num_nodes=num_nodes))
 
 
-def _require_abilities(trainer: TrainerConfig) -> None:
-    """Check that the devices can compute as configured.
-
-    Raises:
-        UserError: they cannot.
-    """
-    require_precision(trainer.accelerator.value, trainer.precision.value)
-    if trainer.sync_batchnorm:
-        require_gpus(trainer.accelerator.value, "trainer.sync_batchnorm=true")
-
-
 def _require_wandb(config: WandbConfig | None) -> None:
-    """Check that there is an API key if W&B is to be used online.
-
-    Raises:
-        ConfigError: there is no API key.
-    """
     is_online = config is not None and config.mode == WandbMode.online
     if is_online and not wandb.login(prompt=False, verify=False):
         raise ConfigError(

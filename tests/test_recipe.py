@@ -128,7 +128,9 @@ def test_images_are_counted_in_whole_steps() -> None:
 
 def test_fewer_images_than_a_step_are_refused() -> None:
     config = tiny_config_of("data.batch_size=4", "run.max_images=3")
-    with pytest.raises(ConfigError, match=r"run.max_images=3 leave not one step of 4 images\. Rai"):
+    with pytest.raises(
+        ConfigError, match=r"run.max_images=3 leave no step of 4 images to make\. Rai"
+    ):
         last_step(config, ANEW)
 
 

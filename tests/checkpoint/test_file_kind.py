@@ -28,7 +28,7 @@ OTHER_FILES = {
     "JSON text": b'{"error": "Repository not found"}',
     "empty": b"",
     "starts with zeros": b"\0" * 5000,
-    "compressed archive": gzip.compress(b"weights"),
+    "compressed archive": gzip.compress(b"weights", mtime=0),
     "tar archive": b"\0".join([b"file", b" " * 252]) + b"ustar  \0" + b"0" * 300,
     "a pickle, but not one that torch writes": pickle.dumps({"state_dict": {}}, protocol=2),
     "zip archive, but not of torch": zipped({"notes.txt": "no weights"}),

@@ -131,7 +131,7 @@ def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, 
             for row in rows:
                 name = Path(row[path_column] or "").as_posix()
                 if name in captions:
-                    raise UserError(f"{table} names {name} twice. Leave one line of it.")
+                    raise UserError(f"{table} names {name} twice. Remove all of its lines but one.")
                 captions[name] = (row[text_column] or "").strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"The captions in {table} cannot be read: {error}") from error

@@ -175,7 +175,7 @@ def read_with_retries(location: ImageLocation) -> EncodedImage:
                 raise UserError(
                     f"{error.filename or location.file} cannot be read: {error.strerror} (asked "
                     f"{len(RETRY_DELAYS_SECONDS) + 1} times). The disk or the permissions are at "
-                    "fault, not the image, so no image was left out for it. Fix that; the same "
-                    "command then resumes."
+                    "fault, not the image, so the image was not left out. Make the file readable; "
+                    "the same command then resumes."
                 ) from error
             time.sleep(delay)

@@ -169,7 +169,10 @@ def from_tables(
     columns = [path_column, *([caption_column] if caption_column is not None else [])]
     rows = sum(_count_rows(table, columns) for table in tables)
     if not rows:
-        raise UserError(f"{tables[0]} has no row. Give tables of paths of images.")
+        raise UserError(
+            f"The {len(tables)} tables have no rows, for example {tables[0]}. Name tables with the "
+            "paths of images."
+        )
     signatures = _signatures(tables)
     return ImageSource(
         fingerprint([*signatures, columns]),
@@ -272,5 +275,8 @@ def _count_rows(table: Path, columns: Sequence[str]) -> int:
             )
         column_type = str(schema.field(column).type)
         if column_type not in ("string", "large_string"):
-            raise UserError(f"The column {column} of {table} holds {column_type}, not strings.")
+            raise UserError(
+                f"The column {column} of {table} holds {column_type}, not strings. Set path_column "
+                "and caption_column to columns of text."
+            )
     return int(rows)

@@ -69,7 +69,7 @@ def _read_rank(environment: Environment, variables: tuple[str, str, str]) -> Pro
 
 
 class Launch(NamedTuple):
-    """The ranks of a training run, if torchrun or srun started them."""
+    """How torchrun or srun has started the ranks of a training run."""
 
     launcher: str
     """`torchrun` or `srun`."""

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
 from vqgan_train.system.job_file import join_job
-from vqgan_train.system.launch import ProcessRank, find_process_rank
+from vqgan_train.system.launch import find_process_rank
 from vqgan_train.tokens.formats import FORMATS, TokenRow
 from vqgan_train.tokens.ledger import LEDGER_JOB_FILE
 from vqgan_train.tokens.token_file import TokenFile, files_fingerprint, open_token_file
@@ -28,7 +27,12 @@ from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
 
 
 def decode(config: DecodeConfig) -> None:
-    """Decode this process's share of the images, if the checkpoint is the one that encoded them."""
+    """Decode this process's share of the images into `<output>/<token file>/<row>_<key>.png`.
+
+    Raises:
+        UserError: another checkpoint made the tokens, a file is damaged, a picture cannot be
+            written, or the values of the networks overflow.
+    """
     process = find_process_rank(os.environ)
     device = choose_device(config.accelerator.value, process.local_rank)
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
@@ -48,16 +52,16 @@ def decode(config: DecodeConfig) -> None:
         "tokens": files_fingerprint(files),
     }
     join_job(folder, job, LEDGER_JOB_FILE)
+    written = 0
     with tqdm(total=config.max_images, desc="decoding", unit="image") as bar:
-        written = decode_files(
-            files,
-            tokenizer,
-            folder,
-            batch_size=config.batch_size,
-            max_images=config.max_images,
-            process=process,
-            bar=bar,
-        )
+        batches = enumerate(_batches(files, config.batch_size, config.max_images))
+        for batch_number, (file, rows) in batches:
+            for number, row in rows:
+                file.validate_row(row, number, tokenizer.codebook_size)
+            if process.owns(batch_number):
+                _write_pictures(rows, file, tokenizer, folder / file.path.stem)
+                written += len(rows)
+            bar.update(len(rows))
     by = f" in process {process.rank} of {process.world_size}" if process.world_size > 1 else ""
     sys.stdout.write(
         f"decoded  {written:,} images{by}, pixel range {' and '.join(ranges)}\n"
@@ -132,45 +136,6 @@ def require_same_tokenizer(file: TokenFile, tokenizer: Tokenizer, *, allow_other
         f"{tokenizer.checkpoint} ({tokenizer.weights_sha256[:12]}..., {ours[0]:,} codes, "
         f"f = {ours[1]}). {advice}"
     )
-
-
-def decode_files(
-    files: Sequence[TokenFile],
-    tokenizer: Tokenizer,
-    folder: Path,
-    *,
-    batch_size: int,
-    max_images: int | None,
-    process: ProcessRank,
-    bar: "tqdm[Any]",
-) -> int:
-    """Write each image as `<folder>/<token file's name>/<row>_<key>.png`.
-
-    Args:
-        files: the token files.
-        tokenizer: decodes them.
-        folder: folder of the pictures.
-        batch_size: number of images per batch.
-        max_images: number of pictures of all processes together; None: all.
-        process: decodes every `world_size`-th batch.
-        bar: advanced by each picture, those of other processes included.
-
-    Returns:
-        The number of pictures that this process wrote.
-
-    Raises:
-        UserError: a file is damaged, a picture cannot be written, or the values of the networks
-            overflow.
-    """
-    written = 0
-    for number, (file, batch) in enumerate(_batches(files, batch_size, max_images)):
-        for row_number, row in batch:
-            file.validate_row(row, row_number, tokenizer.codebook_size)
-        if process.owns(number):
-            _write_pictures(batch, file, tokenizer, folder / file.path.stem)
-            written += len(batch)
-        bar.update(len(batch))
-    return written
 
 
 def picture_name(number: int, key: str) -> str:

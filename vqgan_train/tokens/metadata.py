@@ -63,11 +63,15 @@ class TokenMetadata:
         except TypeError as error:
             raise UserError(
                 f"{path} says how its tokens were made, but not as python -m vqgan_train.encode of "
-                f"this version does ({error})."
+                f"this version does ({error}). Decode it with the version that wrote it, or encode "
+                "its images again."
             ) from None
         problem = metadata.first_problem()
         if problem:
-            raise UserError(f"The metadata of {path} are invalid: {problem}.")
+            raise UserError(
+                f"The metadata of {path} are invalid: {problem}. The file is damaged, or from "
+                "another program; encode its images again, or leave it out."
+            )
         return metadata
 
     def first_problem(self) -> str:

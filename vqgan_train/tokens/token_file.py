@@ -28,7 +28,12 @@ class TokenFile(NamedTuple):
     """Reads the file from its start, a few rows at a time."""
 
     def validate_row(self, row: TokenRow, number: int, codebook_size: int) -> None:
-        """Check that row `number` of the file can be an image's.
+        """Check that a row holds the tokens of one image.
+
+        Args:
+            row: the row.
+            number: number of the row in the file, from 0 on, for the message.
+            codebook_size: number of codes of the tokenizer.
 
         Raises:
             UserError: the row does not have as many tokens as the grid, or a token is not a code.
@@ -57,8 +62,8 @@ def open_token_file(path: Path, pixel_range: str | None) -> TokenFile:
         pixel_range: range of the pixels if the file does not say it; None: the file says it.
 
     Raises:
-        UserError: it is not a token file; its range differs from `pixel_range`; or no range is
-            known.
+        UserError: the file holds no tokens; its range differs from `pixel_range`; or neither names
+            a range.
     """
     metadata, rows = open_any(path)
     if metadata is None:
@@ -91,6 +96,7 @@ def _square_grid(path: Path, rows: Callable[[], Iterator[TokenRow]]) -> tuple[in
     if side == 0 or side * side != count:
         raise UserError(
             f"Row 0 of {path} has {count} tokens, which do not make a square, and the file does "
-            "not say how its tokens were made."
+            "not say how many rows and columns of tokens an image has. Encode its images again, "
+            "or leave it out."
         )
     return side, side

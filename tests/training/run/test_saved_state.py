@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import assert_equal
 
-from vqgan_train.checkpoint import write_atomically
+from vqgan_train.checkpoint import save_atomically
 from vqgan_train.system.errors import CheckpointError
 from vqgan_train.training.run.saved_state import is_resumable, read_state
 
@@ -19,7 +19,7 @@ def saved(tmp_path: Path) -> Path:
     path = tmp_path / "last.ckpt"
     state = {0: {"step": torch.tensor(3.0), "exp_avg": MOMENTS}}
     content = {"state_dict": {"x": torch.ones(2)}, "optimizer_states": [{"state": state}]}
-    write_atomically(content, path)
+    save_atomically(content, path)
     return path
 
 

@@ -25,12 +25,12 @@ STOPPED_FILE = "stopped"
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """Path of a run's newest state."""
+    """Return the path of a run's newest checkpoint."""
     return folder / CHECKPOINTS / "last.ckpt"
 
 
 def best_checkpoint(folder: Path) -> Path:
-    """Path of a run's best state."""
+    """Return the path of a run's best checkpoint."""
     return folder / CHECKPOINTS / "best.ckpt"
 
 
@@ -61,7 +61,7 @@ def require_same_run(path: Path, settings: Mapping[str, Any]) -> None:
     """Check that the run in a folder is the one that the settings describe.
 
     Raises:
-        RunFolderError: it is another run.
+        RunFolderError: the run in the folder has other settings, or its config.yaml is unreadable.
     """
     file = path / CONFIG_FILE
     try:

@@ -117,10 +117,13 @@ def require_named_folder(environment: Mapping[str, str], output_dir: str | None)
 
 
 def claim_folder(output_dir: str | None) -> Path:
-    """Return the configured folder, or make a new one under runs/."""
+    """Return the configured folder, or make a new one under runs/.
+
+    Ranks other than the first return the folder that the first one made.
+    """
     if output_dir is not None:
         return Path(output_dir)
-    if not is_first_rank():  # it writes nothing
+    if not is_first_rank():
         return Path(os.environ.get(OUTPUT_DIR_VARIABLE, "runs"))
     stamp = datetime.now(UTC).astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     for number in count(1):

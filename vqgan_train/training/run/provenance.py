@@ -54,7 +54,7 @@ def _git_revision() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Run git in the folder of this file; empty if git or the repository is missing."""
+    """Return the output of git in this file's folder; empty if git or a repository is missing."""
     try:
         output = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments],

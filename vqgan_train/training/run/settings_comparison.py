@@ -41,7 +41,11 @@ def require_same_settings(
 def different_settings(
     one: Mapping[str, Any], other: Mapping[str, Any], may_differ: re.Pattern[str]
 ) -> dict[str, tuple[Any, Any]]:
-    """Find the settings that differ although they may not: both values by dotted name."""
+    """Return both values of each setting that differs, by its dotted name.
+
+    Settings whose names match `may_differ` are left out. A setting that one side lacks has the
+    value `absent` there.
+    """
     first, second = dict(_leaves(one)), dict(_leaves(other))
     both = {
         name: (first.get(name, "absent"), second.get(name, "absent"))

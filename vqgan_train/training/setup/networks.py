@@ -55,6 +55,8 @@ def build_module(config: Config) -> VQGANModule:
 def initialise(module: VQGANModule, config: Config) -> None:
     """Give the networks the weights that a run without a checkpoint of its own starts from.
 
+    A discriminator without weights is trained alone for the first steps.
+
     Raises:
         CheckpointError: model.init_from cannot be fetched or read, or does not fit.
     """

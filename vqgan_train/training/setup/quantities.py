@@ -48,7 +48,7 @@ def _require_wandb(config: WandbConfig | None) -> None:
 
 
 def world_size(config: Config) -> int:
-    """Devices that train, over all nodes, of settings that were resolved."""
+    """Return the number of devices that train, over all nodes, from resolved settings."""
     devices, num_nodes = config.trainer.devices, config.trainer.num_nodes
     assert isinstance(devices, int), "resolve the settings first"
     assert isinstance(num_nodes, int), "resolve the settings first"
@@ -56,12 +56,12 @@ def world_size(config: Config) -> int:
 
 
 def images_per_step(config: Config) -> int:
-    """Global batch size: images per optimizer step, over all devices and accumulated batches."""
+    """Return the images per optimizer step, over all devices and accumulated batches."""
     return config.data.batch_size * config.optim.accumulate_batches * world_size(config)
 
 
 def learning_rate(config: Config) -> float:
-    """Learning rate after scaling."""
+    """Return the learning rate after scaling by the batch size."""
     optim = config.optim
     if optim.learning_rate_scaling is LearningRateScaling.none:
         return optim.learning_rate
@@ -71,7 +71,7 @@ def learning_rate(config: Config) -> float:
 
 
 def last_step(config: Config, start: RunStart) -> int:
-    """Optimizer step after which the run ends.
+    """Return the optimizer step after which the run ends.
 
     Raises:
         ConfigError: the run would end before its first step. A finished run that is started again
@@ -85,8 +85,8 @@ def last_step(config: Config, start: RunStart) -> int:
     is_finished_run_again = not start.is_new and run.resume == "auto"
     if min(ends) <= start.step and not is_finished_run_again:
         raise ConfigError(
-            f"run.max_steps={run.max_steps} and run.max_images={run.max_images} leave not one step "
-            f"of {images_per_step(config)} images"
+            f"run.max_steps={run.max_steps} and run.max_images={run.max_images} leave no step "
+            f"of {images_per_step(config)} images to make"
             + (f" after the {start.step} steps of {start.checkpoint}." if start.step else ".")
             + " Raise them, or lower data.batch_size."
         )

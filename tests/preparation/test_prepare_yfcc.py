@@ -217,8 +217,11 @@ def test_files_that_are_damaged_or_missing_are_named(published: Path) -> None:
             gzip.compress(b'{"key": "a", "title_clean": "b"}\n', mtime=0),
             "fields key, title_clean, but no description_clean: it is not",
         ),
-        (gzip.compress(b"a\tb\n", mtime=0), "is damaged after line 0", mtime=0),
-        (gzip.compress(json.dumps(record(0)).encode() + b"\n", mtime=0)[:-9], "is damaged after line", mtime=0),
+        (gzip.compress(b"a\tb\n", mtime=0), "is damaged after line 0"),
+        (
+            gzip.compress(json.dumps(record(0)).encode() + b"\n", mtime=0)[:-9],
+            "is damaged after line",
+        ),
         (b"version https://git-lfs.github.com/spec/v1\n", "Not a gzipped file"),
     ],
 )

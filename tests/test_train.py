@@ -23,7 +23,7 @@ GOLDEN_LOSSES = (0.98934, 0.88785, 0.76985, 0.87948, 0.79094)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, runs_draw_curves: None) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     train(tiny_config(folder))
     return folder / "run"

@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,36 @@ from wandb_server import WandbServer
 
 # The tests' tensors are small: a second thread costs more in waiting than it saves in work.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs_draw_no_curves() -> Iterator[None]:
+    """Let runs and evaluations of this process skip their diagrams, which cost half their time.
+
+    Tests of the diagrams themselves ask for `runs_draw_curves` or call the drawing functions.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, substitute in (
+            ("vqgan_train.training.report", "write_curves", lambda path, rows: False),
+            ("vqgan_train.evaluation.page", "draw_usage", lambda checkpoints: "data:,"),
+        ):
+            if module in sys.modules:  # the file of the test imports what trains or evaluates
+                patch.setattr(sys.modules[module], name, substitute)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs_draw_curves() -> Iterator[None]:
+    """Draw the diagrams of runs and evaluations."""
+    from vqgan_train.evaluation import page
+    from vqgan_train.evaluation.page.diagrams import draw_usage
+    from vqgan_train.metrics.history import write_curves
+    from vqgan_train.training import report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write_curves", write_curves)
+        patch.setattr(page, "draw_usage", draw_usage)
+        yield
 
 
 @pytest.fixture

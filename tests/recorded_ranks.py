@@ -10,6 +10,8 @@ import torch
 import torch.multiprocessing
 from tiny_runs import compose_config
 
+from vqgan_train.training import report
+from vqgan_train.training.callbacks import BatchNormAverage
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.train import train
 
@@ -46,6 +48,7 @@ def be_rank(rank: int, port: int) -> None:
     from pytorch_lightning.utilities import rank_zero_only
 
     rank_zero_only.rank = rank
+    report.write_curves = lambda path, rows: False  # as the tests' own process does
 
 
 def train_two_ranks(folder: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -61,10 +64,11 @@ def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         `start`, the state dict at the first step, `end`, that of the last; `batches`: of each
-        `names`, `images` and `terms`.
+        `names`, `images` and `terms`; `own_statistics`, the discriminator's buffers after the last
+        batch, before ranks average them.
     """
     records: dict[str, Any] = {"batches": []}
-    step = VQGANModule.training_step
+    step, average = VQGANModule.training_step, BatchNormAverage.on_train_batch_end
 
     def recorded_step(module: VQGANModule, batch: Mapping[str, Any]) -> dict[str, Any]:
         if "start" not in records:
@@ -74,11 +78,20 @@ def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
         records["batches"].append({"names": batch["name"], "images": images, "terms": terms})
         return output
 
+    def remember_and_average(
+        callback: BatchNormAverage, trainer: Any, module: Any, *rest: Any
+    ) -> None:
+        buffers = module.discriminator.named_buffers()
+        records["own_statistics"] = {name: buffer.clone() for name, buffer in buffers}
+        average(callback, trainer, module, *rest)
+
     VQGANModule.training_step = recorded_step  # type: ignore[method-assign]
+    BatchNormAverage.on_train_batch_end = remember_and_average  # type: ignore[method-assign]
     try:
         trainer = train(compose_config(*overrides))
     finally:
         VQGANModule.training_step = step  # type: ignore[method-assign]
+        BatchNormAverage.on_train_batch_end = average  # type: ignore[method-assign]
     assert trainer is not None
     records["end"] = trainer.lightning_module.state_dict()
     return records

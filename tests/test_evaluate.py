@@ -1,7 +1,11 @@
 """The evaluate command: settings, numbers, results and missing weights."""
 
+import io
 import json
 import re
+import shutil
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +51,15 @@ PLAIN = "metrics=[psnr,ssim,l1]"
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch, tmp_path)
+
+
+def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Isolate tests from the user's cache, a scheduler's variables and the network."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
-        monkeypatch.delenv(name, raising=False)
-    with_tiny_features(monkeypatch)
+        patch.delenv(name, raising=False)
+    with_tiny_features(patch)
 
 
 @pytest.fixture
@@ -64,6 +72,35 @@ def checkpoints(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def shards(tmp_path: Path) -> str:
     return f"shards={tiny_shards(tmp_path / 'shards')[0].parent}/*.tar"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of two checkpoints with all metrics, which several tests look at."""
+
+    checkpoints: list[Path]
+    shards: str
+    weights: tuple[str, ...]
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "one").mkdir()
+    (folder / "two").mkdir()
+    checkpoints = [
+        tiny_checkpoint(folder / "one"),
+        tiny_checkpoint(folder / "two", codebook_size=32),
+    ]
+    shards = f"shards={tiny_shards(folder / 'shards')[0].parent}/*.tar"
+    weights = write_weights(folder)
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        isolate(patch, folder)
+        assert run_evaluate(checkpoints, folder / "out", shards, "pictures=2", *weights) == 0
+    return Evaluated(checkpoints, shards, weights, folder / "out", printed.getvalue())
 
 
 # The settings.
@@ -141,7 +178,7 @@ def test_slices_are_added_and_left_out_on_the_command_line() -> None:
 # The numbers.
 
 
-def images_of(shards: str) -> Tensor:
+def images_of_shards() -> Tensor:
     """Return all images of the tiny shards after cropping, (17, 3, 32, 32) uint8."""
     transform = ImageTransform(32, 32, random_crop=False, random_flip=False)
     draws_nothing = np.random.default_rng(0)
@@ -149,14 +186,11 @@ def images_of(shards: str) -> Tensor:
     return torch.stack([transform.pixels(image, draws_nothing) for image in encoded])
 
 
-def test_the_numbers_are_those_of_the_models_pictures(
-    tmp_path: Path, checkpoints: list[Path], shards: str
-) -> None:
-    assert run_evaluate(checkpoints, tmp_path / "out", shards, *write_weights(tmp_path)) == 0
-    found = read_evaluation(tmp_path / "out")
-    images = images_of(shards)
+def test_the_numbers_are_those_of_the_models_pictures(evaluated: Evaluated) -> None:
+    found = read_evaluation(evaluated.folder)
+    images = images_of_shards()
     assert [c.name for c in found.checkpoints] == ["one", "two"]
-    for path, result in zip(checkpoints, found.checkpoints, strict=True):
+    for path, result in zip(evaluated.checkpoints, found.checkpoints, strict=True):
         tokenizer = load_tokenizer(path, torch.device("cpu"), "fp32")
         tokens = tokenizer.encode(images, "signed")
         pixels = tokenizer.decode(tokens, (16, 16), "signed")
@@ -215,17 +249,10 @@ def assert_same(one: Evaluation, other: Evaluation) -> None:
     assert [kept.row for kept in one.pictures] == [kept.row for kept in other.pictures]
 
 
-def test_neither_batches_nor_workers_show(
-    tmp_path: Path, checkpoints: list[Path], shards: str
-) -> None:
-    weights = write_weights(tmp_path)
-    found = []
-    for name, how in {"by_one": "batch_size=1", "by_seven": "batch_size=7"}.items():
-        assert run_evaluate(checkpoints, tmp_path / name, shards, how, *weights) == 0
-        found.append(read_evaluation(tmp_path / name))
-    assert run_evaluate(checkpoints, tmp_path / "w", shards, "num_workers=2", *weights) == 0
-    assert_same(*found)
-    assert_same(found[0], read_evaluation(tmp_path / "w"))
+def test_neither_batches_nor_workers_show(tmp_path: Path, evaluated: Evaluated) -> None:
+    given = (evaluated.shards, *evaluated.weights, "pictures=2", "batch_size=7", "num_workers=2")
+    assert run_evaluate(evaluated.checkpoints, tmp_path / "out", *given) == 0
+    assert_same(read_evaluation(evaluated.folder), read_evaluation(tmp_path / "out"))
 
 
 def run_rank(rank: int, folder: Path, port: int, arguments: list[str]) -> None:
@@ -300,26 +327,21 @@ def test_ranks_share_the_images() -> None:
 # Results.
 
 
-def test_the_table_is_printed_and_written(
-    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    metrics = "metrics=[psnr,ssim,l1,rfid]"
-    assert run_evaluate(checkpoints, tmp_path / "out", shards, metrics) == 0
-    text = capsys.readouterr().out
+def test_the_table_is_printed_and_written(evaluated: Evaluated) -> None:
+    text = evaluated.printed
     assert "17 images of " in text
     assert re.search(r"rFID +[\d.]+ \(N = 17 \*\) +[\d.]+ \(N = 17 \*\)", text)
     assert "rFID by six features of a seed." in text
-    assert max(map(len, text.replace(str(tmp_path), "").splitlines())) <= 100
-    plain = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert max(map(len, text.replace(str(evaluated.folder.parent), "").splitlines())) <= 100
+    plain = json.loads((evaluated.folder / "evaluation.json").read_text())
     assert plain["group_sizes"] == {"all": 17, "people": 0}
 
 
-def test_pictures_are_the_models(tmp_path: Path, checkpoints: list[Path], shards: str) -> None:
-    assert run_evaluate(checkpoints, tmp_path / "out", shards, PLAIN, "pictures=2") == 0
-    found = read_evaluation(tmp_path / "out")
-    images = images_of(shards)
+def test_pictures_are_the_models(evaluated: Evaluated) -> None:
+    found = read_evaluation(evaluated.folder)
+    images = images_of_shards()
     assert 2 <= len(found.pictures) <= 17
-    tokenizer = load_tokenizer(checkpoints[1], torch.device("cpu"), "fp32")
+    tokenizer = load_tokenizer(evaluated.checkpoints[1], torch.device("cpu"), "fp32")
     for kept in found.pictures:
         own = images[kept.row]
         np.testing.assert_array_equal(kept.original, own.permute(1, 2, 0).numpy())
@@ -407,20 +429,16 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     assert "left out: faces: dlib is not installed: pip install" in text
 
 
-def test_weights_of_ones_own_are_named_by_their_hash(
-    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = write_weights(tmp_path)
-    given = ("metrics=[psnr,lpips_vgg,lpips_alex]", *weights)
-    assert run_evaluate(checkpoints, tmp_path / "out", shards, *given) == 0
-    named = read_evaluation(tmp_path / "out").evaluators
-    assert named.keys() == {"lpips_vgg", "lpips_alex"}
-    digest = weights_sha256(safetensors.torch.load_file(tmp_path / "alexnet.safetensors"))[:8]
+def test_weights_of_ones_own_are_named_by_their_hash(evaluated: Evaluated) -> None:
+    named = read_evaluation(evaluated.folder).evaluators
+    assert named.keys() >= {"lpips_vgg", "lpips_alex"}
+    alexnet = evaluated.folder.parent / "alexnet.safetensors"
+    digest = weights_sha256(safetensors.torch.load_file(alexnet))[:8]
     own = f"LPIPS v0.1, AlexNet (weights sha256 {digest}..., not the published ones)"
     assert named["lpips_alex"] == own
     assert named["lpips_vgg"].endswith("..., not the published ones)")
-    assert f"LPIPS AlexNet by {own}." in capsys.readouterr().out
-    assert own in (tmp_path / "out" / PAGE_FILE).read_text()
+    assert f"LPIPS AlexNet by {own}." in evaluated.printed
+    assert own in (evaluated.folder / PAGE_FILE).read_text()
 
 
 def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,13 +494,19 @@ def test_a_file_that_was_named_must_be_there(
 
 
 def test_only_evaluations_are_replaced(
-    tmp_path: Path, checkpoints: list[Path], shards: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    evaluated: Evaluated,
+    checkpoints: list[Path],
+    shards: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output = tmp_path / "out"
-    for pictures in (3, 1):
-        assert run_evaluate(checkpoints, output, shards, PLAIN, f"pictures={pictures}") == 0
-        kept = read_evaluation(output).pictures
-        assert len(list((output / "pictures").glob("*.png"))) == 3 * len(kept)
+    output = Path(shutil.copytree(evaluated.folder, tmp_path / "out"))
+    assert run_evaluate(checkpoints, output, shards, PLAIN, "pictures=1") == 0
+    kept = read_evaluation(output).pictures
+    before = read_evaluation(evaluated.folder).pictures
+    assert len(kept) < len(before)
+    for folder, pictures in ((output, kept), (evaluated.folder, before)):
+        assert len(list((folder / "pictures").glob("*.png"))) == 3 * len(pictures)
     (output / "images.csv").unlink()
     assert run_evaluate(checkpoints, output, shards, PLAIN) == USER_ERROR
     assert "holds files of something else" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from tiny_tokens import tiny_checkpoint, tiny_shards
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 
 
+@pytest.mark.usefixtures("runs_draw_curves")
 def test_a_page_is_there_with_pictures_and_curves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

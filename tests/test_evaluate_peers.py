@@ -171,7 +171,7 @@ def evaluate_a_model_that(
     shard = write_shard(tmp_path / "a.tar", image_samples(8))
     checkpoint, output = tiny_checkpoint(tmp_path), tmp_path / makes
     weights = write_weights(tmp_path / "weights")
-    given = (f"shards={shard}", "resize=64", "image_size=64", "slices.people=null", *weights)
+    given = (f"shards={shard}", "resize=32", "image_size=32", "slices.people=null", *weights)
     assert run_evaluate([checkpoint], output, *given) == 0
     monkeypatch.undo()
     with_tiny_features(monkeypatch)

@@ -71,6 +71,17 @@ def test_ranks_are_bit_equal(two: list[dict[str, Any]]) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
+def test_ranks_keep_the_mean_of_their_statistics_of_batch_norm(two: list[dict[str, Any]]) -> None:
+    statistics = [record["own_statistics"] for record in two]
+    averaged = [name for name in statistics[0] if "running" in name]
+    assert averaged
+    for name in averaged:
+        one, other = (own[name] for own in statistics)
+        assert not torch.equal(one, other)
+        kept = two[0]["end"][f"discriminator.{name}"]
+        torch.testing.assert_close(kept, (one + other) / 2, msg=name)
+
+
 @pytest.mark.usefixtures("two", "one")
 def test_all_rows_are_equal_codebook_use_among_them(folders: tuple[Path, Path]) -> None:
     together, alone = (rows(folder / "run") for folder in folders)

@@ -87,9 +87,10 @@ def test_a_run_on_remote_shards_equals_one_on_the_same_shards_here(
     server.faults["002.tar"] = [status(503)]
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
-    there = run(tmp_path / "there", server.url, "data.num_workers=2")
-    assert there == run(tmp_path / "here", server.folder)
-    assert len(there) == 17
+    large = ("data.batch_size=4", "run.max_steps=8")  # as many samples as 16 steps of 2
+    there = run(tmp_path / "there", server.url, *large, "data.num_workers=2")
+    assert there == run(tmp_path / "here", server.folder, *large)
+    assert len(there) == 9
     assert server.requests["002.tar"] == 2
 
 

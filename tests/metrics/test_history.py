@@ -54,6 +54,7 @@ def run_of(steps: int) -> list[dict[str, float]]:
     return rows
 
 
+@pytest.mark.usefixtures("runs_draw_curves")
 def test_a_run_leaves_a_small_picture_with_every_panel(tmp_path: Path) -> None:
     train(tiny_config(tmp_path))
     figure = draw_curves(numbers(read_rows(tmp_path / "run" / "metrics.csv")))

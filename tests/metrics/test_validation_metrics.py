@@ -78,7 +78,9 @@ def test_a_run_logs_what_evaluation_finds_of_its_checkpoint_and_saves_no_alexnet
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = ("run.val_metrics=[lpips_alexnet]", "run.best_metric=val/lpips_alexnet")
-    train(tiny_config(tmp_path, *SIZES, *chosen, f"run.alexnet_weights={weights}"))
+    train(
+        tiny_config(tmp_path, *SIZES, *chosen, "run.max_steps=2", f"run.alexnet_weights={weights}")
+    )
     logged = rows(tmp_path / "run")[-1]
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     state = load(checkpoint)

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 from tiny_evaluations import NAMES, tiny_evaluation
 
+from vqgan_train.evaluation import page as evaluation_page
 from vqgan_train.evaluation.page import QUALITIES, write_page
 from vqgan_train.evaluation.page.cards import MAX_FACES, best_of, draw_cards, draw_faces
+from vqgan_train.evaluation.page.diagrams import draw_usage
 from vqgan_train.evaluation.page.jpeg import compress, error_map
 from vqgan_train.evaluation.page.metric_table import MINUS, interval, make_groups, number
 from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS, METRICS
@@ -65,10 +67,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("page")
 
 
+@pytest.fixture
+def usage_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the usage of codes, which other tests skip for its cost."""
+    monkeypatch.setattr(evaluation_page, "draw_usage", draw_usage)
+
+
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Page:
-    """Page of the tiny evaluation, with the curves of a run."""
-    return draw(tiny_evaluation(), folder, runs={"before": [], "after": RUN})
+    """Page of the tiny evaluation, with the curves of a run and the usage of codes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation_page, "draw_usage", draw_usage)
+        return draw(tiny_evaluation(), folder, runs={"before": [], "after": RUN})
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Page of the tiny evaluation, with the curves of a run for both checkpoints."""
+    folder = tmp_path_factory.mktemp("usual")
+    return draw(tiny_evaluation(), folder, runs=dict.fromkeys(NAMES, RUN))
 
 
 def changed_images(found: Evaluation, **given: Any) -> Evaluation:
@@ -346,13 +363,13 @@ ODD_NAMES = (
 )
 
 
+@pytest.mark.usefixtures("usage_drawn")
 @pytest.mark.parametrize("names", ODD_NAMES)
 def test_no_name_of_a_checkpoint_is_taken_for_something_else(
-    tmp_path: Path, names: tuple[str, ...]
+    tmp_path: Path, usual: Page, names: tuple[str, ...]
 ) -> None:
     found = renamed(tiny_evaluation(), names)
     page = draw(found, tmp_path, runs=dict.fromkeys(names, RUN))
-    usual = draw(tiny_evaluation(), tmp_path, runs=dict.fromkeys(NAMES, RUN))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in usual.elements]
     pictures = [found for tag, found in page.elements if tag == "img" and "data-version" in found]
     versions = [found["data-version"] for found in pictures[:5]]
@@ -440,6 +457,7 @@ def test_without_pictures_faces_or_anything_left_out_it_is_a_table(tmp_path: Pat
         assert word not in page.text
 
 
+@pytest.mark.usefixtures("usage_drawn")
 def test_the_same_evaluation_makes_the_same_page(tmp_path: Path, page: Page, folder: Path) -> None:
     again = draw(tiny_evaluation(), tmp_path, runs={"before": [], "after": RUN})
     assert again.text == page.text

@@ -15,6 +15,8 @@ from vqgan_train.training.callbacks import BadSamples, bad_samples
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_lpips")
+
 
 def batch(good: int, *bad: str) -> dict[str, Any]:
     return {"image": torch.zeros(good, 3, 1, 1), "name": ["x"] * good, "bad": list(bad)}

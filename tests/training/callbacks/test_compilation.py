@@ -108,7 +108,10 @@ def test_rehearsing_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / name).mkdir()
         trainer = train(
             tiny_config(
-                tmp_path / name, f"trainer.compile={setting}", "model.architecture.dropout=0.1"
+                tmp_path / name,
+                f"trainer.compile={setting}",
+                "model.architecture.dropout=0.1",
+                "run.max_steps=2",
             )
         )
         assert trainer is not None

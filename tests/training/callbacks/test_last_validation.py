@@ -8,6 +8,8 @@ from tiny_runs import tiny_config
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_lpips")
+
 
 @pytest.fixture
 def validated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -26,9 +28,8 @@ def validated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("run.max_steps=4",), [0, 2, 4]),
+        (("run.max_steps=2",), [0, 2]),
         (("run.max_steps=1",), [0, 1]),
-        (("run.max_steps=3", "run.val_every_steps=100"), [0, 3]),
         # Nine training images: the epoch ends in the middle of the fifth step.
         (("run.max_steps=7", "run.val_every_steps=6"), [0, 6, 7]),
         (("run.max_steps=3", "optim.accumulate_batches=3"), [0, 2, 3]),
@@ -45,5 +46,5 @@ def test_a_resumed_run_validates_where_the_whole_one_does(
     tmp_path: Path, validated: list[int]
 ) -> None:
     train(tiny_config(tmp_path, "run.max_steps=3"))
-    train(tiny_config(tmp_path, "run.max_steps=6"))
-    assert validated == [0, 2, 3, 4, 6]
+    train(tiny_config(tmp_path, "run.max_steps=5"))
+    assert validated == [0, 2, 3, 4, 5]

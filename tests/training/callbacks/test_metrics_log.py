@@ -13,6 +13,8 @@ from vqgan_train.training.callbacks import MetricsLog, SkipNonFinite, metrics_lo
 from vqgan_train.training.lightning.module import TRAINING_METRICS
 from vqgan_train.training.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_lpips")
+
 Row = dict[str, str]
 
 

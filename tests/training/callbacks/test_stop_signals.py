@@ -20,6 +20,8 @@ from vqgan_train.system.exit_codes import STOP_SIGNALS, TIME_IS_UP
 from vqgan_train.training import callbacks
 from vqgan_train.training.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_lpips")
+
 RARELY = ("run.checkpoint_every_steps=100", "run.val_every_steps=100")
 
 
@@ -40,8 +42,7 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tell
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
-@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize(("number", "batches"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 2)])
 def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
     tmp_path: Path, signal_at: Any, monkeypatch: pytest.MonkeyPatch, number: int, batches: int
 ) -> None:
@@ -49,12 +50,15 @@ def test_the_state_is_saved_at_the_next_step_and_the_run_goes_on_there(
     for folder in (whole, cut):
         folder.mkdir()
     every = (*RARELY, f"optim.accumulate_batches={batches}", "run.max_steps=3")
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     train(tiny_config(whole, *every))
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
     with monkeypatch.context():
         signal_at(2 * (batches - 1), number)  # with two batches a step, in the middle of the second
         with pytest.raises(SystemExit) as ended:
             train(tiny_config(cut, *every))
         assert ended.value.code == 128 + number
+        assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
         monkeypatch.undo()
     assert load(cut / "run" / "checkpoints" / "last.ckpt")["global_step"] == batches
     train(tiny_config(cut, *every))
@@ -116,15 +120,6 @@ def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
     assert ended.value.code == 128 + signal.SIGTERM
 
 
-def test_signals_belong_to_others_again_afterwards(tmp_path: Path, signal_at: Any) -> None:
-    before = [signal.getsignal(number) for number in STOP_SIGNALS]
-    train(tiny_config(tmp_path, "run.max_steps=1"))
-    signal_at(0, signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        train(tiny_config(tmp_path, "run.max_steps=3"))
-    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
-
-
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
     stopping._saves = True
@@ -135,7 +130,12 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("own", "others", "expected"),
-    [(None, 0, 0), (None, 128 + signal.SIGUSR1, 138), (signal.SIGTERM, 138, 143)],
+    [
+        (None, 0, 0),
+        (None, 128 + signal.SIGUSR1, 138),
+        (signal.SIGTERM, 138, 143),
+        *((number, 0, 128 + number) for number in STOP_SIGNALS),
+    ],
 )
 def test_a_rank_ends_with_the_highest_code_that_any_rank_was_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int | None, others: int, expected: int

@@ -23,7 +23,8 @@ from tiny_runs import compose_config, tiny_overrides
 from vqgan_train import __main__ as entry
 from vqgan_train.checkpoint import read_checkpoint, save_atomically
 from vqgan_train.cli import explain, quote_overrides
-from vqgan_train.config import Config, config_dir
+from vqgan_train.config.checks import config_dir
+from vqgan_train.config.run import Config
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.exit_codes import INTERRUPTED, USER_ERROR
 

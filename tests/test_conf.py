@@ -15,14 +15,9 @@ from omegaconf.errors import MissingMandatoryValue
 from tiny_runs import compose_config
 
 from vqgan_train.cli import explain, is_users
-from vqgan_train.config import (
-    AdaptiveWeightScope,
-    Config,
-    config_dir,
-    plain_settings,
-    setting_names,
-)
-from vqgan_train.config.model import ArchitectureConfig, DiscriminatorConfig
+from vqgan_train.config.checks import config_dir, plain_settings, setting_names
+from vqgan_train.config.model import AdaptiveWeightScope, ArchitectureConfig, DiscriminatorConfig
+from vqgan_train.config.run import Config
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.training.setup.quantities import learning_rate

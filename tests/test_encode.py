@@ -37,8 +37,14 @@ from tiny_tokens import (
 from torch import Tensor
 
 from vqgan_train.cli import USER_ERROR, explain, is_users, quote_overrides
-from vqgan_train.config import EncodeConfig, config_dir, register_schema, setting_names, to_config
-from vqgan_train.config.tokens import Interpolation, PixelRange, TokenFormat, TokenPrecision
+from vqgan_train.config.checks import config_dir, register_schema, setting_names, to_config
+from vqgan_train.config.tokens import (
+    EncodeConfig,
+    Interpolation,
+    PixelRange,
+    TokenFormat,
+    TokenPrecision,
+)
 from vqgan_train.images.pixels import PIXEL_RANGES
 from vqgan_train.images.sample import image_bytes as encoded_image
 from vqgan_train.images.transforms import (

@@ -22,8 +22,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
-from vqgan_train.config import Config, EvaluateConfig, SelectConfig, setting_names
-from vqgan_train.config.evaluation import EvaluationMetric
+from vqgan_train.config.checks import setting_names
+from vqgan_train.config.evaluation import EvaluateConfig, EvaluationMetric
+from vqgan_train.config.preparation import SelectConfig
+from vqgan_train.config.run import Config
 from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size

@@ -15,16 +15,14 @@ from omegaconf.errors import MissingMandatoryValue
 
 from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select
 from vqgan_train.cli import USER_ERROR, explain, quote_overrides
-from vqgan_train.config import (
+from vqgan_train.config.checks import config_dir, register_schema, to_config
+from vqgan_train.config.preparation import (
     LinksConfig,
     PackConfig,
+    PeopleConfig,
     PrepareYfccConfig,
     SelectConfig,
-    config_dir,
-    register_schema,
-    to_config,
 )
-from vqgan_train.config.preparation import PeopleConfig
 from vqgan_train.system.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

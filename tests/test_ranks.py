@@ -13,7 +13,7 @@ import torch.multiprocessing
 from recorded_ranks import be_rank, free_port
 from tiny_runs import TIMED, compose_config, tiny_config, tiny_overrides
 
-from vqgan_train.training.callbacks import BatchNormAverage
+from vqgan_train.training.callbacks.rank_consistency import BatchNormAverage
 from vqgan_train.training.train import train
 
 

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vqgan_train.config import (
+from vqgan_train.config.checks import (
     config_dir,
     plain_settings,
     register_schema,

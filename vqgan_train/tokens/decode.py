@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.config import DecodeConfig
+from vqgan_train.config.tokens import DecodeConfig
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError

@@ -3,9 +3,10 @@
 import wandb
 from pytorch_lightning import Callback, Trainer, seed_everything
 
-from vqgan_train.config import Config, plain_settings
+from vqgan_train.config.checks import plain_settings
+from vqgan_train.config.run import Config
 from vqgan_train.system.process_group import explain_lost_ranks
-from vqgan_train.training.callbacks import Artifacts
+from vqgan_train.training.callbacks.artifacts import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.launcher import exit_with_first_rank, restore_process_state
 from vqgan_train.training.lightning.loggers import WandbRun

@@ -5,12 +5,7 @@ from dataclasses import replace
 
 import wandb
 
-from vqgan_train.config import (
-    Config,
-    LearningRateScaling,
-    WandbConfig,
-    WandbMode,
-)
+from vqgan_train.config.run import Config, LearningRateScaling, WandbConfig, WandbMode
 from vqgan_train.system.devices import require_devices, require_gpus, require_precision
 from vqgan_train.system.errors import ConfigError
 from vqgan_train.system.launch import resolve_world_size

@@ -61,19 +61,15 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             report_finished(config, run)
             return None
         announce(config, run, trainer, data, module)
-        with explain_lost_ranks(lost_rank_advice(log)):
+        with explain_lost_ranks(
+            "Another rank of the run has exited, so this one exits, too. The other rank's reason "
+            f"is above, or at the end of its log among {log.place}; a rank that was killed, "
+            "perhaps for lack of memory, logs nothing. The same command resumes from the newest "
+            "checkpoint."
+        ):
             make_steps(trainer, module, data, run.start)
         report(config, run, trainer)
     return trainer
-
-
-def lost_rank_advice(log: RankLog) -> str:
-    """Return what to tell the user when another rank has exited."""
-    return (
-        "Another rank of the run has exited, so this one exits, too. The other rank's reason is "
-        f"above, or at the end of its log among {log.place}; a rank that was killed, perhaps for "
-        "lack of memory, logs nothing. The same command resumes from the newest checkpoint."
-    )
 
 
 def make_steps(

@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import Strategy
 from vqgan_train.checkpoint.fetching import artifact_name
 from vqgan_train.config.run import Config
 from vqgan_train.config.trainer import HIGHER_IS_BETTER
-from vqgan_train.metrics.history import METRICS_FILE
+from vqgan_train.metrics.history import METRICS_FILE, read_rows
 from vqgan_train.system.launch import find_launch
 from vqgan_train.training.callbacks.artifacts import Artifacts
 from vqgan_train.training.callbacks.bad_samples import BadSamples, DataEndCheck
@@ -136,10 +136,17 @@ def _build_callbacks(
         best_metric=config.run.best_metric,
         higher_is_better=HIGHER_IS_BETTER[config.run.best_metric],
     )
+    wandb = config.logger.wandb
     artifacts = [
-        _build_artifacts(config, checkpoints, logger, run.start)
+        Artifacts(
+            checkpoints,
+            logger,
+            every_steps=wandb.upload_every_steps,
+            keep_versions=wandb.keep_versions,
+            used=_used_artifacts(config, run.start),
+        )
         for logger in loggers
-        if isinstance(logger, WandbRun)
+        if isinstance(logger, WandbRun) and wandb is not None
     ]
     return [
         BadSamples(config.data.max_bad_fraction),
@@ -171,7 +178,7 @@ def _build_speed_callbacks(config: Config, folder: Path, metrics: MetricsLog) ->
 
 def _build_loggers(config: Config, run: RunFolder) -> list[Logger]:
     metrics = MetricsCsv(run.path / METRICS_FILE)
-    rows = metrics.read()
+    rows = read_rows(metrics.path)
     # Steps that a resumed run repeats lose their rows; a run that begins anew repeats step 0, too.
     resumed_step = run.start.step if run.start.checkpoint else -1
     metrics.rewind(resumed_step)
@@ -193,21 +200,10 @@ def _build_loggers(config: Config, run: RunFolder) -> list[Logger]:
     return [metrics, wandb_run]
 
 
-def _build_artifacts(
-    config: Config, checkpoints: Checkpoints, run: WandbRun, start: RunStart
-) -> Artifacts:
-    assert config.logger.wandb is not None
-    return Artifacts(
-        checkpoints,
-        run,
-        every_steps=config.logger.wandb.upload_every_steps,
-        keep_versions=config.logger.wandb.keep_versions,
-        used=_used_artifacts(config, start) if start.is_new else [],
-    )
-
-
 def _used_artifacts(config: Config, start: RunStart) -> list[str]:
     """Name the W&B artifacts that a new run starts from, before `last` means a newer version."""
+    if not start.is_new:
+        return []
     used = [artifact_name(config.model.init_from), artifact_name(config.run.parent)]
     if start.parent is not None and used[1] is None:
         used[1] = artifact_of_run(start.parent["provenance"].get("wandb"), start.parent["step"])

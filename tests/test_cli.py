@@ -278,27 +278,6 @@ def test_a_checkpoint_that_cannot_be_gone_on_with(refused: Command, tmp_path: Pa
     assert "set model.init_from=a" in answer
 
 
-@pytest.mark.parametrize("cause", [None, OSError("of the disk")], ids=["alone", "with a cause"])
-def test_an_error_of_a_loader_process_is_shown_without_its_traceback(
-    cause: Exception | None,
-) -> None:
-    from torch._utils import ExceptionWrapper
-
-    from vqgan_train.system.errors import ShardError
-
-    try:
-        try:
-            raise cause or KeyError
-        except (OSError, KeyError):
-            raise ShardError("train.tar has changed: wait.\nStart again.") from cause
-    except ShardError:
-        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
-    with pytest.raises(ShardError) as raised:
-        wrapped.reraise()
-    assert "Traceback" in str(raised.value)
-    assert explain(raised.value, Config) == "train.tar has changed: wait.\nStart again."
-
-
 @pytest.mark.parametrize("which", ["train", "val"])
 def test_unreadable_images_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], which: str

@@ -31,8 +31,11 @@ class MetricsLog(Callback):
         self.validation_seconds: list[float] = []
         """Seconds per validation: forward passes and metrics, without pictures and checkpoints."""
         self._terms: list[Tensor] = []
+        self._paused_at: float | None = None
         self._validation_started_at = 0.0
-        self._restart_window()
+        self._window_started_at = self._batch_ended_at = time.perf_counter()
+        self._data_seconds = 0.0
+        self._images = self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -107,7 +110,7 @@ class MetricsLog(Callback):
 
     def _restart_window(self) -> None:
         """Begin the measurements for the next row of training metrics."""
-        self._paused_at: float | None = None
+        self._paused_at = None
         self._window_started_at = self._batch_ended_at = time.perf_counter()
         self._data_seconds = 0.0
         self._images = self._steps = 0

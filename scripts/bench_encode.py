@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vqgan_train.checkpoint import FORMATS, read_networks, to_original
-from vqgan_train.config import config_dir
+from vqgan_train.config.checks import config_dir
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.images.sources import from_shards
 from vqgan_train.models import VQGAN

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 
 from vqgan_train.check_data import main
 from vqgan_train.cli import INTERRUPTED, USER_ERROR, explain, is_users
-from vqgan_train.config import config_dir, register_schema, setting_names, to_config
+from vqgan_train.config.checks import config_dir, register_schema, setting_names, to_config
 from vqgan_train.config.preparation import CheckDataConfig
 from vqgan_train.preparation.check.check_data import PROBLEMS_FOUND, check_data
 

@@ -15,16 +15,11 @@ from omegaconf.errors import MissingMandatoryValue
 from tiny_runs import compose_config
 
 from vqgan_train.cli import explain, is_users
-from vqgan_train.config import (
-    AdaptiveWeightScope,
-    Config,
-    config_dir,
-    plain_settings,
-    setting_names,
-)
-from vqgan_train.config.model import ArchitectureConfig, DiscriminatorConfig
+from vqgan_train.config.checks import config_dir, plain_settings, setting_names
+from vqgan_train.config.model import AdaptiveWeightScope, ArchitectureConfig, DiscriminatorConfig
+from vqgan_train.config.run import Config
 from vqgan_train.models import VQGAN, PatchDiscriminator
-from vqgan_train.system.errors import ConfigError
+from vqgan_train.system.errors import UserError
 from vqgan_train.training.setup.quantities import learning_rate
 
 FILES = sorted(config_dir().rglob("*.yaml"))
@@ -374,7 +369,7 @@ def test_every_check_of_the_schema_has_a_mistake_above() -> None:
 
 def test_a_config_made_in_python_is_checked_too() -> None:
     config = compose_config()
-    with pytest.raises(ConfigError, match=r"optim.learning_rate"):
+    with pytest.raises(UserError, match=r"optim.learning_rate"):
         type(config.optim)(**{**asdict(config.optim), "learning_rate": -1.0})
 
 
@@ -387,7 +382,7 @@ def test_settings_cannot_be_changed_only_replaced() -> None:
                 setattr(group, field.name, getattr(group, field.name))
     for copied in (deepcopy(config), pickle.loads(pickle.dumps(config)), replace(config)):
         assert plain_settings(copied) == settings
-    with pytest.raises(ConfigError, match=r"run.seed is -1"):
+    with pytest.raises(UserError, match=r"run.seed is -1"):
         replace(config.run, seed=-1)
 
 

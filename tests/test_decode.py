@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from vqgan_train.checkpoint import FORMATS as CHECKPOINT_FORMATS
 from vqgan_train.cli import USER_ERROR
-from vqgan_train.config import DecodeConfig, setting_names
+from vqgan_train.config.checks import setting_names
+from vqgan_train.config.tokens import DecodeConfig
 from vqgan_train.models import VQGAN
 from vqgan_train.tokens.formats import FORMATS
 

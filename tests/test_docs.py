@@ -8,7 +8,8 @@ import pytest
 from tiny_runs import compose_config, tiny_config
 
 from vqgan_train.cli import quote_overrides
-from vqgan_train.config import Config, setting_names
+from vqgan_train.config.checks import setting_names
+from vqgan_train.config.run import Config
 from vqgan_train.training.train import train
 
 ROOT = Path(__file__).parents[1]

@@ -37,8 +37,14 @@ from tiny_tokens import (
 from torch import Tensor
 
 from vqgan_train.cli import USER_ERROR, explain, is_users, quote_overrides
-from vqgan_train.config import EncodeConfig, config_dir, register_schema, setting_names, to_config
-from vqgan_train.config.tokens import Interpolation, PixelRange, TokenFormat, TokenPrecision
+from vqgan_train.config.checks import config_dir, register_schema, setting_names, to_config
+from vqgan_train.config.tokens import (
+    EncodeConfig,
+    Interpolation,
+    PixelRange,
+    TokenFormat,
+    TokenPrecision,
+)
 from vqgan_train.images.pixels import PIXEL_RANGES
 from vqgan_train.images.sample import image_bytes as encoded_image
 from vqgan_train.images.transforms import (
@@ -49,7 +55,7 @@ from vqgan_train.images.transforms import (
 from vqgan_train.models import VQGAN, VectorQuantizer
 from vqgan_train.shards.index import index_shards
 from vqgan_train.system.devices import PRECISIONS
-from vqgan_train.system.errors import ConfigError
+from vqgan_train.system.errors import UserError
 from vqgan_train.tokens import encode as encoding
 from vqgan_train.tokens.formats import FORMATS
 
@@ -143,7 +149,7 @@ def test_the_pixel_range_has_no_default_and_its_message_says_what_it_is() -> Non
 def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message: str) -> None:
     names = {override.split("=")[0] for override in overrides}
     kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(UserError) as raised:
         composed(*kept, *overrides)
     assert is_users(raised.value)
     assert message in str(raised.value)

@@ -26,8 +26,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.cli import USER_ERROR, is_users
-from vqgan_train.config import Config, EvaluateConfig, SelectConfig, setting_names
-from vqgan_train.config.evaluation import EvaluationMetric
+from vqgan_train.config.checks import setting_names
+from vqgan_train.config.evaluation import EvaluateConfig, EvaluationMetric
+from vqgan_train.config.preparation import SelectConfig
+from vqgan_train.config.run import Config
 from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import metric_suite
 from vqgan_train.evaluation.job import share_size
@@ -39,7 +41,7 @@ from vqgan_train.images.sources import NO_DAMAGE, ImageSource
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.images import PIXEL_METRICS, measure
 from vqgan_train.preparation.survey import word_pattern
-from vqgan_train.system.errors import ConfigError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.launch import ProcessRank
 from vqgan_train.tokens.tokenizer import load_tokenizer
 
@@ -161,7 +163,7 @@ def test_every_setting_is_read() -> None:
 def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message: str) -> None:
     names = {override.split("=")[0] for override in overrides}
     kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(UserError) as raised:
         compose_settings("evaluate", EvaluateConfig, *kept, *overrides)
     assert is_users(raised.value)
     assert message in str(raised.value)

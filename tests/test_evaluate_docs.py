@@ -10,7 +10,8 @@ from tiny_evaluate import SMALL, with_tiny_features
 from tiny_tokens import run, tiny_checkpoint, tiny_shards
 
 from vqgan_train import evaluate
-from vqgan_train.config import EvaluateConfig, setting_names
+from vqgan_train.config.checks import setting_names
+from vqgan_train.config.evaluation import EvaluateConfig
 
 PAGE = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
 COMMANDS = re.findall(r"^    (.*-m vqgan_train\.evaluate .*)$", PAGE, re.MULTILINE)

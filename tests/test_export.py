@@ -28,14 +28,8 @@ from torch import Tensor
 from vqgan_train import export as command
 from vqgan_train.checkpoint import FORMATS, read_networks
 from vqgan_train.cli import USER_ERROR, explain, is_users
-from vqgan_train.config import (
-    ExportConfig,
-    ExportFormat,
-    config_dir,
-    plain_settings,
-    register_schema,
-    to_config,
-)
+from vqgan_train.config.checks import config_dir, plain_settings, register_schema, to_config
+from vqgan_train.config.export import ExportConfig, ExportFormat
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
 from vqgan_train.release.card import CardMetadata

@@ -15,17 +15,15 @@ from omegaconf.errors import MissingMandatoryValue
 
 from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select
 from vqgan_train.cli import USER_ERROR, explain, quote_overrides
-from vqgan_train.config import (
+from vqgan_train.config.checks import config_dir, register_schema, to_config
+from vqgan_train.config.preparation import (
     LinksConfig,
     PackConfig,
+    PeopleConfig,
     PrepareYfccConfig,
     SelectConfig,
-    config_dir,
-    register_schema,
-    to_config,
 )
-from vqgan_train.config.preparation import PeopleConfig
-from vqgan_train.system.errors import ConfigError
+from vqgan_train.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "data.md").read_text()
@@ -87,7 +85,7 @@ def test_sources_can_be_added_and_left_out() -> None:
     config = composed("select", *given, "+sources.mine=c/{0..2}.tar", "+weights.mine=2")
     assert config.sources == {"yfcc": ["a/{0..2}.tar", "b.tar"], "mine": ["c/{0..2}.tar"]}
     assert config.weights == {"yfcc": 1.0, "mine": 2.0}
-    with pytest.raises(ConfigError, match="val_source is yfcc; the sources are cc3m"):
+    with pytest.raises(UserError, match="val_source is yfcc; the sources are cc3m"):
         composed("select", "sources.cc3m=a.tar", "sources.yfcc=null", "output=out")
 
 

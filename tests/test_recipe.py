@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import assert_equal, load, rows, tiny_config, write_shard
 
 from vqgan_train.checkpoint import save_atomically
-from vqgan_train.system.errors import CheckpointError, ConfigError, RunFolderError, ShardError
+from vqgan_train.system.errors import CheckpointError, RunFolderError, ShardError, UserError
 from vqgan_train.training.run.start import ANEW, RunStart
 from vqgan_train.training.setup.quantities import (
     images_per_step,
@@ -129,13 +129,13 @@ def test_images_are_counted_in_whole_steps() -> None:
 def test_fewer_images_than_a_step_are_refused() -> None:
     config = tiny_config_of("data.batch_size=4", "run.max_images=3")
     with pytest.raises(
-        ConfigError, match=r"run.max_images=3 leave no step of 4 images to make\. Rai"
+        UserError, match=r"run.max_images=3 leave no step of 4 images to make\. Rai"
     ):
         last_step(config, ANEW)
 
 
 def test_part_2_without_a_step_left_is_refused(part1: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run.max_images=5 .* after the 2 steps of .*last.ckpt"):
+    with pytest.raises(UserError, match=r"run.max_images=5 .* after the 2 steps of .*last.ckpt"):
         train(part(part1, "none", *continuing(part1), "run.max_steps=null", "run.max_images=5"))
     assert not (part1 / "none").exists()
 

@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from tiny_runs import assert_equal, compose_config, load, rows, tiny_config
 
 from vqgan_train import VQGAN, VQGANModule
-from vqgan_train.config import plain_settings
+from vqgan_train.config.checks import plain_settings
 from vqgan_train.system.errors import CheckpointError, RunFolderError
 from vqgan_train.training.lightning.checkpoint_io import AtomicCheckpointIO
 from vqgan_train.training.setup.data import build_data

@@ -13,7 +13,7 @@ import torch
 from tiny_runs import load, rows, tiny_config, tiny_overrides, wait_until
 from wandb_server import WandbServer
 
-from vqgan_train.config import plain_settings
+from vqgan_train.config.checks import plain_settings
 from vqgan_train.system.errors import CheckpointError
 from vqgan_train.training.lightning.loggers import WandbRun
 from vqgan_train.training.train import train

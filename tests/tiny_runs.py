@@ -15,7 +15,8 @@ from PIL import Image
 from webdataset import TarWriter
 
 from vqgan_train.cli import quote_overrides
-from vqgan_train.config import Config, config_dir, register_schema, to_config
+from vqgan_train.config.checks import config_dir, register_schema, to_config
+from vqgan_train.config.run import Config
 
 TINY = (
     "model.architecture.channels=32",

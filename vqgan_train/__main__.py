@@ -4,7 +4,7 @@ import os
 import sys
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import Config
+from vqgan_train.config.run import Config
 from vqgan_train.system.launch import rank_of
 
 

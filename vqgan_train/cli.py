@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vqgan_train.config import (
+from vqgan_train.config.checks import (
     config_dir,
     plain_settings,
     register_schema,
@@ -51,8 +51,13 @@ def run_command(config_name: str, schema: type, job: str) -> None:
         # Inside of Hydra as well, which would print the overrides first.
         with _errors_explained(schema):
             config: object = to_config(composed, schema)
-            with explain_path_errors(config):
+            try:
                 resolve_name(job)(config)
+            except OSError as error:
+                explanation = explain_path_error(error, plain_settings(config))
+                if explanation is None:  # a defect of ours
+                    raise
+                raise UserError(explanation) from error
 
     # Hydra names its job after the function's module.
     run_job.__module__ = "vqgan_train"
@@ -82,24 +87,6 @@ def _errors_explained(schema: type) -> Iterator[None]:
             where = f" of rank {rank}" if rank else ""
             sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")
         sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
-
-
-@contextmanager
-def explain_path_errors(config: object) -> Iterator[None]:
-    """Name the setting where a configured path cannot be read or written, or a disk is full.
-
-    Other OSErrors pass unchanged: they are defects of ours.
-
-    Raises:
-        UserError: the path of a setting, a file inside of it, or the cache is at fault.
-    """
-    try:
-        yield
-    except OSError as error:
-        explanation = explain_path_error(error, plain_settings(config))
-        if explanation is None:
-            raise
-        raise UserError(explanation) from error
 
 
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
@@ -136,13 +123,10 @@ def _quote(argument: str, parser: OverridesParser, schema: type) -> str:
     except HydraException:
         return f"{key}={_literal_list(value) if _is_list(value) else _literal(value)}"
     # A folder called 1e3 or 1.10 would become 1000.0 or 1.1.
-    if type(parsed) in (int, float) and str(parsed) != value and not _is_number(key, schema):
+    is_read_as_number = type(parsed) in (int, float) and str(parsed) != value
+    if is_read_as_number and _types_of(key, schema)[0] not in (int, float):
         return f"{key}={_literal(value)}"
     return argument
-
-
-def _is_number(setting: str, schema: type) -> bool:
-    return _types_of(setting, schema)[0] in (int, float)
 
 
 def _types_of(setting: str, schema: type) -> tuple[Any, ...]:
@@ -211,23 +195,13 @@ def explain(error: Exception, schema: type) -> str:
         )
     if type(error).__module__.startswith(WANDB_ERRORS):
         return f"W&B did not start ({error}). Fix that, or take logger.wandb.mode=offline."
-    return _without_traceback(str(cause))
+    return str(cause)
 
 
 def _expected(setting: str, schema: type) -> str:
     types = _types_of(setting, schema)
     words = {bool: "true or false", int: "a whole number", float: "a number"}.get(types[0])
     return f" Give {words}{' or null' if type(None) in types else ''}." if words else ""
-
-
-def _without_traceback(message: str) -> str:
-    """Return the message of an error from a loader process, which torch wraps in its traceback."""
-    if "\nOriginal Traceback" not in message:
-        return message
-    # The frames are indented, the error is not. The last traceback is that of the error raised.
-    lines = message.rsplit("Traceback (most recent call last):", 1)[1].splitlines()[1:]
-    first = next(n for n, line in enumerate(lines) if not line.startswith(" "))
-    return "\n".join(lines[first:]).split(": ", 1)[-1].strip()
 
 
 def _explain_unknown(key: str, error: Exception, schema: type) -> str:

@@ -1,7 +1,7 @@
 """`python -m vqgan_train.decode`: decode tokens into pictures."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import DecodeConfig
+from vqgan_train.config.tokens import DecodeConfig
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`python -m vqgan_train.encode`: encode images into tokens."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import EncodeConfig
+from vqgan_train.config.tokens import EncodeConfig
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`python -m vqgan_train.evaluate`: measure checkpoints on the same images, side by side."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import EvaluateConfig
+from vqgan_train.config.evaluation import EvaluateConfig
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`python -m vqgan_train.export`: write a checkpoint for other programs."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import ExportConfig
+from vqgan_train.config.export import ExportConfig
 
 
 def main() -> None:

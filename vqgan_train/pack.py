@@ -1,7 +1,7 @@
 """`python -m vqgan_train.pack`: pack folders of images into shards."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import PackConfig
+from vqgan_train.config.preparation import PackConfig
 
 
 def main() -> None:

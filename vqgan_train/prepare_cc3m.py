@@ -1,7 +1,7 @@
 """`python -m vqgan_train.prepare_cc3m`: download the images of CC3M's list of links into shards."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import LinksConfig
+from vqgan_train.config.preparation import LinksConfig
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`python -m vqgan_train.prepare_yfcc`: pack YFCC100M's records and images into shards."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import PrepareYfccConfig
+from vqgan_train.config.preparation import PrepareYfccConfig
 
 
 def main() -> None:

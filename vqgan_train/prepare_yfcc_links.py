@@ -1,7 +1,7 @@
 """`python -m vqgan_train.prepare_yfcc_links`: download YFCC100M's images into shards."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import LinksConfig
+from vqgan_train.config.preparation import LinksConfig
 
 
 def main() -> None:

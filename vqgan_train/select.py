@@ -1,7 +1,7 @@
 """`python -m vqgan_train.select`: select samples of several sources and copy them to new shards."""
 
 from vqgan_train.cli import run_command
-from vqgan_train.config import SelectConfig
+from vqgan_train.config.preparation import SelectConfig
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from tiny_evaluate import SMALL, with_tiny_features, write_weights
 from tiny_runs import compose_settings
 from tiny_tokens import tiny_checkpoint, tiny_shards
 
-from vqgan_train.config import EvaluateConfig
+from vqgan_train.config.evaluation import EvaluateConfig
 from vqgan_train.evaluation import job_consistency
 from vqgan_train.evaluation.evaluate import prepare
 from vqgan_train.evaluation.job import EvaluationJob

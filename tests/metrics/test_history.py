@@ -8,8 +8,7 @@ from PIL import Image
 from tiny_evaluate import write_weights
 from tiny_runs import tiny_config
 
-from vqgan_train.config import HIGHER_IS_BETTER
-from vqgan_train.config.trainer import ValidationMetric
+from vqgan_train.config.trainer import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.metrics.history import (
     MAX_POINTS,
     METRICS_FILE,

@@ -10,8 +10,7 @@ from tiny_evaluate import run_evaluate, with_tiny_features, write_weights
 from tiny_runs import load, rows, tiny_config
 
 from vqgan_train.cli import is_users
-from vqgan_train.config import HIGHER_IS_BETTER
-from vqgan_train.config.trainer import ValidationMetric
+from vqgan_train.config.trainer import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.evaluation.report.results import ALL
 from vqgan_train.images.transforms import to_uint8
 from vqgan_train.losses import ALEXNET, find_lpips_weights

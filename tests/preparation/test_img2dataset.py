@@ -17,7 +17,7 @@ from factories import read_with_webdataset
 from photo_server import large_png, photo_server
 from PIL import Image
 
-from vqgan_train.config import LinksConfig
+from vqgan_train.config.preparation import LinksConfig
 from vqgan_train.preparation.download import options_of, report_lines
 from vqgan_train.preparation.img2dataset import (
     REQUIREMENT,

@@ -14,7 +14,7 @@ import pytest
 from factories import image_bytes, read_with_webdataset
 from PIL import Image
 
-from vqgan_train.config import PackConfig
+from vqgan_train.config.preparation import PackConfig
 from vqgan_train.images.sample import image_bytes as image_in
 from vqgan_train.preparation.pack import pack
 from vqgan_train.shards.index import index_shards

@@ -12,7 +12,7 @@ import pytest
 from factories import image_bytes, read_with_webdataset
 from pyarrow import parquet
 
-from vqgan_train.config import PrepareYfccConfig
+from vqgan_train.config.preparation import PrepareYfccConfig
 from vqgan_train.preparation.prepare_yfcc import prepare_yfcc
 from vqgan_train.preparation.yfcc_records import caption_of, pair_with_images
 from vqgan_train.system.errors import UserError

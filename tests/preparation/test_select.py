@@ -17,8 +17,7 @@ import torch
 from factories import image_bytes, read_with_webdataset, write_shard
 from tqdm import tqdm
 
-from vqgan_train.config import SelectConfig
-from vqgan_train.config.preparation import PeopleConfig
+from vqgan_train.config.preparation import PeopleConfig, SelectConfig
 from vqgan_train.preparation import survey as people
 from vqgan_train.preparation.select import select
 from vqgan_train.preparation.survey import (

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan_train.system.errors import ConfigError
+from vqgan_train.system.errors import UserError
 
 
 class Frozen:
@@ -29,9 +29,9 @@ class Frozen:
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise ConfigError with the message unless the condition holds."""
+    """Raise UserError with the message unless the condition holds."""
     if not holds:
-        raise ConfigError(message)
+        raise UserError(message)
 
 
 def require_at_least(minimum: float, **values: float | None) -> None:
@@ -47,7 +47,7 @@ def as_size(name: str, value: Any) -> tuple[int, int]:
     """Return height and width in pixels, from one number for a square, or from two.
 
     Raises:
-        ConfigError: the value is neither.
+        UserError: the value is neither.
     """
     sides = [value, value] if isinstance(value, int) else value
     require(
@@ -86,13 +86,13 @@ def to_config(composed: DictConfig, schema: type[Settings]) -> Settings:
     """Turn what Hydra composed into the checked dataclass of a command.
 
     Raises:
-        ConfigError: a value is out of range, or two contradict each other.
+        UserError: a value is out of range, or two contradict each other.
         omegaconf.errors.MissingMandatoryValue: a mandatory value (`???`) was not given.
     """
     try:
         config = OmegaConf.to_object(composed)
     except AttributeError as error:  # a key added with +, which only `slots` refuses
-        raise ConfigError(
+        raise UserError(
             f"There is no such setting ({error}). --cfg job shows all of them."
         ) from None
     assert isinstance(config, schema)
@@ -113,11 +113,9 @@ def setting_names(schema: type, prefix: str = "") -> list[str]:
     for field in fields(schema):
         name = f"{prefix}{field.name}"
         names.append(name)
-        inner = next((t for t in _alternatives(hints[field.name]) if is_dataclass(t)), None)
+        hint = hints[field.name]
+        alternatives = getattr(hint, "__args__", (hint,))
+        inner = next((kind for kind in alternatives if is_dataclass(kind)), None)
         if isinstance(inner, type):
             names += setting_names(inner, f"{name}.")
     return names
-
-
-def _alternatives(hint: Any) -> Sequence[Any]:
-    return getattr(hint, "__args__", None) or (hint,)

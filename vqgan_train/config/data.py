@@ -51,7 +51,6 @@ class DataConfig(Frozen, SourceConfig):
     """Mirror each training image with probability 1/2."""
 
     sampling: Sampling
-    """Way to draw training samples."""
 
     source_weights: Any
     """Relative frequency of each pattern of train_shards, for sampling=with_replacement: one number
@@ -100,8 +99,7 @@ class DataConfig(Frozen, SourceConfig):
         )
 
     def _check_order(self) -> None:
-        if self.shuffle_shards is not None:
-            require_at_least(1, data__shuffle_shards=self.shuffle_shards)
+        require_at_least(1, data__shuffle_shards=self.shuffle_shards)
         if self.shard_lanes is not None:
             self._check_lanes(self.shard_lanes)
         weights = self.source_weights

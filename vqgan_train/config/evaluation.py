@@ -10,10 +10,7 @@ from typing import Any
 from vqgan_train.config.checks import as_list, require, require_at_least
 from vqgan_train.config.sources import SourceConfig
 from vqgan_train.config.tokens import PixelRange, TokenPrecision
-from vqgan_train.config.trainer import Accelerator
-
-MIN_IMAGE_SIZE = 32
-"""Smallest side in pixels, because AlexNet's poolings leave nothing of smaller images."""
+from vqgan_train.config.trainer import ALEXNET_MIN_SIDE, Accelerator
 
 GROUPS = ("all", "with_face", "face_boxes")
 """Names of the built-in groups, which no slice can have."""
@@ -149,7 +146,7 @@ class EvaluateConfig(SourceConfig):
         require(bool(self.metrics), "metrics is empty; name at least one.")
         require_at_least(0, num_workers=self.num_workers, pictures=self.pictures)
         require_at_least(1, batch_size=self.batch_size)
-        require_at_least(MIN_IMAGE_SIZE, image_size=self.image_size)
+        require_at_least(ALEXNET_MIN_SIDE, image_size=self.image_size)
         require(
             self.resize >= self.image_size,
             f"resize is {self.resize}, smaller than image_size={self.image_size}: there would be "

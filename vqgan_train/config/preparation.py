@@ -195,7 +195,6 @@ class SelectConfig:
     """Source of the validation samples."""
 
     samples_per_shard: int
-    """Samples per shard."""
 
     min_side: int
     """Smallest shorter side of a usable image, in pixels."""

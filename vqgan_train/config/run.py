@@ -9,10 +9,10 @@ from vqgan_train.config.checks import Frozen, require, require_at_least
 from vqgan_train.config.data import DataConfig
 from vqgan_train.config.model import LossConfig, ModelConfig
 from vqgan_train.config.trainer import (
+    ALEXNET_MIN_SIDE,
     TrainerConfig,
     ValidationMetric,
     check_best_metric,
-    check_image_size,
 )
 
 LPIPS_MIN_SIDE = 16
@@ -229,7 +229,12 @@ class Config(Frozen):
             f"model.init_from={self.model.init_from} would have no effect. Set one of them to "
             "null.",
         )
-        check_image_size(self.data.image_size, self.run.val_metrics)
+        is_measured = ValidationMetric.lpips_alexnet in self.run.val_metrics
+        require(
+            self.data.image_size >= ALEXNET_MIN_SIDE or not is_measured,
+            f"data.image_size is {self.data.image_size}, but lpips_alexnet of run.val_metrics "
+            f"needs {ALEXNET_MIN_SIDE} pixels or more. Leave it out, or take larger images.",
+        )
         layers = self.model.discriminator.num_layers
         min_side = max(LPIPS_MIN_SIDE, DISCRIMINATOR_MIN_SIDE * 2**layers)
         require(

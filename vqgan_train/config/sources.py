@@ -35,7 +35,7 @@ class SourceConfig:
             group: the settings' group in messages, with a dot: `data.`.
 
         Raises:
-            ConfigError: a value is out of range.
+            UserError: a value is out of range.
         """
         require(
             0 <= self.max_bad_fraction < 1,

@@ -116,11 +116,7 @@ class EncodeConfig(SourceConfig):
         )
         require(self.checkpoint != "", "checkpoint is empty; give the path of a file.")
         require(self.output != "", "output is empty; give a folder.")
-        require_at_least(
-            1,
-            samples_per_file=self.samples_per_file,
-            batch_size=self.batch_size,
-        )
+        require_at_least(1, samples_per_file=self.samples_per_file, batch_size=self.batch_size)
         require_at_least(0, num_workers=self.num_workers)
         self.check_source()
         self._check_sizes()

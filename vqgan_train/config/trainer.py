@@ -40,24 +40,11 @@ ALEXNET_MIN_SIDE = 32
 """Smallest image for LPIPS with AlexNet, in pixels per side: poolings reduce less to nothing."""
 
 
-def check_image_size(image_size: int, chosen: Sequence[ValidationMetric]) -> None:
-    """Check that images are large enough for the metrics of validation.
-
-    Raises:
-        ConfigError: they are too small for LPIPS with AlexNet.
-    """
-    require(
-        image_size >= ALEXNET_MIN_SIDE or ValidationMetric.lpips_alexnet not in chosen,
-        f"data.image_size is {image_size}, but lpips_alexnet of run.val_metrics needs "
-        f"{ALEXNET_MIN_SIDE} pixels or more. Leave it out, or take larger images.",
-    )
-
-
 def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:
     """Check that validation logs the metric that chooses best.ckpt.
 
     Raises:
-        ConfigError: there is no such metric, or run.val_metrics leaves it out.
+        UserError: there is no such metric, or run.val_metrics leaves it out.
     """
     near = get_close_matches(name, HIGHER_IS_BETTER, n=1)
     require(
@@ -118,10 +105,7 @@ class TrainerConfig(Frozen):
     """Machines. auto: as many as torchrun or srun has started processes on; without them, one."""
 
     precision: Precision
-    """Arithmetic of the networks."""
-
     memory_format: MemoryFormat
-    """Memory layout of images and weights."""
 
     compile: bool
     """Compile encoder, decoder and LPIPS with torch.compile before the first step. If that fails,

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.config import EvaluateConfig
+from vqgan_train.config.evaluation import EvaluateConfig
 from vqgan_train.evaluation.image_batches import ReadingRules, slice_rule
 from vqgan_train.evaluation.job import Checkpoint, EvaluationJob, run_job, share_size
 from vqgan_train.evaluation.job_consistency import require_same_job

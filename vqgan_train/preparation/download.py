@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vqgan_train.config import LinksConfig
+from vqgan_train.config.preparation import LinksConfig
 from vqgan_train.preparation.command_report import MAX_COUNTS, publish_report, report_line
 from vqgan_train.preparation.img2dataset import (
     VERSION,

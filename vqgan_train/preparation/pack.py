@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.config import PackConfig
+from vqgan_train.config.preparation import PackConfig
 from vqgan_train.images.folders import (
     ImageFile,
     image_files,

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from vqgan_train.config import PrepareYfccConfig
+from vqgan_train.config.preparation import PrepareYfccConfig
 from vqgan_train.preparation.packing import (
     EncodedImage,
     PackReport,

@@ -8,7 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vqgan_train.config import SelectConfig, plain_settings
+from vqgan_train.config.checks import plain_settings
+from vqgan_train.config.preparation import SelectConfig
 from vqgan_train.metrics.faces import is_installed
 from vqgan_train.preparation.command_report import publish_report, report_line, write_lines
 from vqgan_train.preparation.sample_selection import (

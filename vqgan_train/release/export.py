@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vqgan_train.checkpoint import FORMATS
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.config import ExportConfig, ExportFormat
+from vqgan_train.config.export import ExportConfig, ExportFormat
 from vqgan_train.release.card import CardMetadata
 from vqgan_train.release.conversion import Conversion, convert
 from vqgan_train.release.hub import require_login, upload

@@ -23,7 +23,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vqgan_train.shards.tar import Field, walk_shard
 from vqgan_train.system.errors import ShardError
-from vqgan_train.system.files import cache_folder, cache_lock, write_atomically
+from vqgan_train.system.files import cache_folder, cache_lock, file_signature, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -173,8 +173,7 @@ def load_index(path: Path) -> ShardIndex:
 
 
 def _cache_file(path: Path) -> Path:
-    stat = path.stat()
-    identity = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    identity = ":".join(map(str, file_signature(path)))
     return cache_folder("index") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
 
 

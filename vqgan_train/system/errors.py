@@ -5,10 +5,6 @@ class UserError(ValueError):
     """Error that the user can fix; the message says what was found and what to change."""
 
 
-class ConfigError(UserError):
-    """A setting is impossible; the message names it, its value and what to change."""
-
-
 class LostRankError(UserError):
     """Another rank of the run has ended."""
 

@@ -21,9 +21,8 @@ def open_job(folder: Path, job: Mapping[str, Any]) -> None:
     Raises:
         UserError: the folder holds the results of another job, or other files.
     """
-    require_free_or_same(folder, job)
+    join_job(folder, job, JOB_FILE)
     remove_partial(folder)
-    _write_job(folder / JOB_FILE, job)
 
 
 def require_free_or_same(folder: Path, job: Mapping[str, Any], job_file: str = JOB_FILE) -> None:
@@ -56,13 +55,9 @@ def join_job(folder: Path, job: Mapping[str, Any], job_file: str) -> None:
     """
     require_free_or_same(folder, job, job_file)
     if not (folder / job_file).exists():
-        _write_job(folder / job_file, job)
+        with write_atomically(folder / job_file) as file:
+            file.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
         _require_same(folder, folder / job_file, job)  # another process may have written it, too
-
-
-def _write_job(file: Path, job: Mapping[str, Any]) -> None:
-    with write_atomically(file) as partial:
-        partial.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
 
 
 def _require_same(folder: Path, file: Path, job: Mapping[str, Any]) -> None:

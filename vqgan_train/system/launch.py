@@ -24,10 +24,6 @@ class ProcessRank(NamedTuple):
         """Return every `world_size`-th name, starting at `rank`."""
         return names[self.rank :: self.world_size]
 
-    def owns(self, number: int) -> bool:
-        """Say whether an item is this process's, by its number from 0 on."""
-        return number % self.world_size == self.rank
-
 
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SRUN_VARIABLES = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -47,9 +47,7 @@ def explain_lost_ranks(message: str) -> Iterator[None]:
 
 
 @contextmanager
-def process_group(
-    process: ProcessRank, environment: Mapping[str, str] = os.environ
-) -> Iterator[None]:
+def process_group(process: ProcessRank) -> Iterator[None]:
     """Connect with the other processes inside the block; a single process connects with none.
 
     Raises:

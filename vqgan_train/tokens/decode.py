@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.config import DecodeConfig
+from vqgan_train.config.tokens import DecodeConfig
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
@@ -58,7 +58,7 @@ def decode(config: DecodeConfig) -> None:
         for batch_number, (file, rows) in batches:
             for number, row in rows:
                 file.validate_row(row, number, tokenizer.codebook_size)
-            if process.owns(batch_number):
+            if batch_number % process.world_size == process.rank:
                 _write_pictures(rows, file, tokenizer, folder / file.path.stem)
                 written += len(rows)
             bar.update(len(rows))

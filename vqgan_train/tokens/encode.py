@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.config import EncodeConfig
+from vqgan_train.config.tokens import EncodeConfig
 from vqgan_train.images.bad_images import BadImages, ChunkReport, require_few_dead
 from vqgan_train.images.sources import ImageSource, from_folder, from_shards, from_tables
 from vqgan_train.images.transforms import ImageTransform

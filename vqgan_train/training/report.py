@@ -12,10 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.config import Config
+from vqgan_train.config.run import Config
 from vqgan_train.metrics.history import METRICS_FILE, numbers, read_rows, write_curves
 from vqgan_train.system.launch import find_launch
-from vqgan_train.training.callbacks import Checkpoints, MetricsLog, ValidationSummary
+from vqgan_train.training.callbacks.checkpoints import Checkpoints
+from vqgan_train.training.callbacks.metrics_log import MetricsLog
+from vqgan_train.training.callbacks.progress import ValidationSummary
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.run.contents import CURVES_FILE, PICTURES

@@ -3,9 +3,10 @@
 import wandb
 from pytorch_lightning import Callback, Trainer, seed_everything
 
-from vqgan_train.config import Config, plain_settings
+from vqgan_train.config.checks import plain_settings
+from vqgan_train.config.run import Config
 from vqgan_train.system.process_group import explain_lost_ranks
-from vqgan_train.training.callbacks import Artifacts
+from vqgan_train.training.callbacks.artifacts import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.lightning.launcher import exit_with_first_rank, restore_process_state
 from vqgan_train.training.lightning.loggers import WandbRun
@@ -60,19 +61,15 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             report_finished(config, run)
             return None
         announce(config, run, trainer, data, module)
-        with explain_lost_ranks(lost_rank_advice(log)):
+        with explain_lost_ranks(
+            "Another rank of the run has exited, so this one exits, too. The other rank's reason "
+            f"is above, or at the end of its log among {log.place}; a rank that was killed, "
+            "perhaps for lack of memory, logs nothing. The same command resumes from the newest "
+            "checkpoint."
+        ):
             make_steps(trainer, module, data, run.start)
         report(config, run, trainer)
     return trainer
-
-
-def lost_rank_advice(log: RankLog) -> str:
-    """Return what to tell the user when another rank has exited."""
-    return (
-        "Another rank of the run has exited, so this one exits, too. The other rank's reason is "
-        f"above, or at the end of its log among {log.place}; a rank that was killed, perhaps for "
-        "lack of memory, logs nothing. The same command resumes from the newest checkpoint."
-    )
 
 
 def make_steps(

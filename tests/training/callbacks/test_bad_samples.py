@@ -11,7 +11,8 @@ from factories import image_samples, write_shard
 from tiny_runs import rows, tiny_config, tiny_overrides
 
 from vqgan_train.system.errors import ShardError
-from vqgan_train.training.callbacks import BadSamples, bad_samples
+from vqgan_train.training.callbacks import bad_samples
+from vqgan_train.training.callbacks.bad_samples import BadSamples
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.train import train
 

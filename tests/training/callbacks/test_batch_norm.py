@@ -8,7 +8,7 @@ from factories import tiny_discriminator, tiny_images
 from torch import Tensor
 
 from vqgan_train.models import PatchDiscriminator
-from vqgan_train.training.callbacks import BatchNormAverage
+from vqgan_train.training.callbacks.rank_consistency import BatchNormAverage
 
 
 def seen_by(discriminator: PatchDiscriminator, seed: int) -> dict[str, Tensor]:

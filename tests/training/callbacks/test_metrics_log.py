@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiny_runs import tiny_config
 
-from vqgan_train.training.callbacks import MetricsLog, SkipNonFinite, metrics_log
+from vqgan_train.training.callbacks import metrics_log
+from vqgan_train.training.callbacks.metrics_log import MetricsLog
+from vqgan_train.training.callbacks.non_finite import SkipNonFinite
 from vqgan_train.training.lightning.module import TRAINING_METRICS
 from vqgan_train.training.train import train
 

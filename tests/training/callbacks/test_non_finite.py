@@ -12,7 +12,7 @@ from tiny_runs import assert_equal, load, rows, tiny_config
 
 from vqgan_train.losses import Objective, StepTerms
 from vqgan_train.system.errors import UserError
-from vqgan_train.training.callbacks import SkipNonFinite
+from vqgan_train.training.callbacks.non_finite import SkipNonFinite
 from vqgan_train.training.train import train
 
 EACH = ("run.checkpoint_every_steps=1", "run.val_every_steps=9")

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from vqgan_train.training.callbacks import Pictures
-from vqgan_train.training.callbacks.pictures import GAP, LABEL_HEIGHT, draw_grid
+from vqgan_train.training.callbacks.pictures import GAP, LABEL_HEIGHT, Pictures, draw_grid
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vqgan_train.system.errors import RunFolderError
-from vqgan_train.training.callbacks import SameStartCheck
+from vqgan_train.training.callbacks.rank_consistency import SameStartCheck
 from vqgan_train.training.run.logs import rank_log
 
 SETTINGS: dict[str, Any] = {

@@ -17,7 +17,8 @@ from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wai
 from torch import Tensor
 
 from vqgan_train.system.exit_codes import STOP_SIGNALS, TIME_IS_UP
-from vqgan_train.training import callbacks
+from vqgan_train.training.callbacks import stop_signals
+from vqgan_train.training.callbacks.progress import Progress
 from vqgan_train.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_lpips")
@@ -30,14 +31,14 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Function that makes training send this process a signal at the end of batch `batch_idx`."""
 
     def tell(batch_idx: int, number: int) -> None:
-        start = callbacks.Progress.on_train_batch_end
+        start = Progress.on_train_batch_end
 
         def send(self: Callback, *arguments: Any) -> None:
             if arguments[-1] == batch_idx:
                 os.kill(os.getpid(), number)
             start(self, *arguments)
 
-        monkeypatch.setattr(callbacks.Progress, "on_train_batch_end", send)
+        monkeypatch.setattr(Progress, "on_train_batch_end", send)
 
     return tell
 
@@ -72,7 +73,7 @@ def test_a_run_whose_time_is_up_saves_and_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ages = iter([0.0, 1.0, 3599.0, 3600.0])  # at the first step's start, the second's, ...
-    monkeypatch.setattr(callbacks.stop_signals, "process_seconds", lambda: next(ages))
+    monkeypatch.setattr(stop_signals, "process_seconds", lambda: next(ages))
     with pytest.raises(SystemExit) as ended:
         train(tiny_config(tmp_path, *RARELY, "run.max_hours=1"))
     assert ended.value.code == TIME_IS_UP
@@ -114,14 +115,14 @@ def test_submitit_is_told_by_its_signal(tmp_path: Path, signal_at: Any) -> None:
 
 
 def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
-    stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
+    stopping = stop_signals.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
     with pytest.raises(SystemExit) as ended:
         stopping._receive(signal.SIGTERM, None)
     assert ended.value.code == 128 + signal.SIGTERM
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
-    stopping = callbacks.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
+    stopping = stop_signals.StopSignals(checkpoints=None, max_hours=None)  # type: ignore[arg-type]
     stopping._saves = True
     stopping._receive(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
@@ -151,7 +152,7 @@ def test_a_rank_ends_with_the_highest_code_that_any_rank_was_told(
     checkpoints: Any = SimpleNamespace(
         last=last, save_last=lambda trainer: saved.append(trainer.global_step)
     )
-    stopping = callbacks.StopSignals(checkpoints, max_hours=None)
+    stopping = stop_signals.StopSignals(checkpoints, max_hours=None)
     trainer: Any = SimpleNamespace(world_size=2, accumulate_grad_batches=1, global_step=6)
     stopping.on_train_start(trainer, None)  # type: ignore[arg-type]
     try:

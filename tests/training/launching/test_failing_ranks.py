@@ -23,13 +23,13 @@ LONG = ("run.max_steps=100000", "run.val_every_steps=100000", "run.output_dir=ru
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m")
 
 RAISING = """\
-from vqgan_train.training import callbacks
+from vqgan_train.training.callbacks.progress import Progress
 
 def fail(self, trainer, *rest):
     if trainer.global_step == 2:
         raise KeyError("this rank is broken")
 
-callbacks.Progress.on_train_batch_end = fail
+Progress.on_train_batch_end = fail
 """
 SHORT_OF_DATA = """\
 from itertools import islice

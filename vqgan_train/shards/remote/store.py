@@ -136,10 +136,6 @@ class ShardStore:
         """Return the path that the shard has when it is cached."""
         return self.entry_folder(address) / file_name(address)
 
-    def is_dead(self, address: str) -> bool:
-        """Return whether a process of this machine has marked the shard as dead."""
-        return (self.entry_folder(address) / "dead").exists()
-
     def forget_dead(self, addresses: Iterable[str]) -> None:
         """Remove the marks of dead shards, because their sources may work again."""
         for address in addresses:
@@ -314,8 +310,8 @@ class RemoteShard:
         return np.array((len(name), -1, self.num_samples), dtype="<i8").tobytes() + name
 
     def is_dead(self) -> bool:
-        """Return whether the shard is marked as dead; nothing is fetched."""
-        return self.store.is_dead(self.address)
+        """Return whether a process of this machine has marked the shard as dead."""
+        return (self.store.entry_folder(self.address) / "dead").exists()
 
     def read(self, number: int) -> dict[str, Any]:
         """Read one sample's fields: see `ShardIndex.read`.

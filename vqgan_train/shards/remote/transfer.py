@@ -109,7 +109,10 @@ def _fetch(
     min_progress: float,
     stall_seconds: float,
 ) -> list[dict[str, Any]]:
-    requests = [[address, _command(address), str(file)] for address, file in pairs]
+    requests = [
+        [address, address.removeprefix(PIPE) if address.startswith(PIPE) else None, str(file)]
+        for address, file in pairs
+    ]
     with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
         stdin.write(json.dumps(requests).encode())
         stdin.seek(0)
@@ -133,10 +136,6 @@ def _fetch(
             )
         stdout.seek(0)
         return [json.loads(line) for line in stdout]
-
-
-def _command(address: str) -> str | None:
-    return address.removeprefix(PIPE) if address.startswith(PIPE) else None
 
 
 def _wait(

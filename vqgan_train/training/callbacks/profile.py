@@ -12,9 +12,6 @@ from vqgan_train.training.callbacks.metrics_log import MetricsLog
 
 log = logging.getLogger(__name__)
 
-# A compiled backward pass gives all of its gradients at once and can run only once. So two parts
-# are not compiled: the last convolution, whose weight gradient alone gives the adaptive weight, and
-# the discriminator, which is backpropagated twice.
 PROFILED_STEPS = 5
 TABLE_ROWS = 30
 

@@ -56,7 +56,7 @@ class MetricsCsv(Logger):
         # not log the step again.
         if new_columns or is_same_step or not self.path.exists():
             self._columns += new_columns
-            rows = self.read()
+            rows = read_rows(self.path)
             self._rewrite([*(rows[:-1] if is_same_step else rows), self._row])
         else:
             with self.path.open("a", newline="") as file:
@@ -65,16 +65,12 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Drop the rows after a step, because the resumed run logs these steps again."""
-        rows = self.read()
+        rows = read_rows(self.path)
         if rows:
             self._columns = list(rows[0])
             kept = [row for row in rows if int(row["step"]) <= step]
             self._row = kept[-1] if kept else {}
             self._rewrite(kept)
-
-    def read(self) -> list[dict[str, str]]:
-        """Return the rows of the file, without a row that was cut off."""
-        return read_rows(self.path)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         table = io.StringIO(newline="")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from vqgan_train.config import Config, DataConfig
-from vqgan_train.config.data import Sampling
+from vqgan_train.config.data import DataConfig, Sampling
+from vqgan_train.config.run import Config
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.shards.naming import expand_sources
 from vqgan_train.shards.remote.store import open_store

@@ -14,7 +14,9 @@ from vqgan_train.checkpoint import (
     weights_under_our_names,
 )
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.config import AdaptiveWeightScope, Config, MemoryFormat
+from vqgan_train.config.model import AdaptiveWeightScope
+from vqgan_train.config.run import Config
+from vqgan_train.config.trainer import MemoryFormat
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.setup.quantities import learning_rate
 

@@ -5,14 +5,9 @@ from dataclasses import replace
 
 import wandb
 
-from vqgan_train.config import (
-    Config,
-    LearningRateScaling,
-    WandbConfig,
-    WandbMode,
-)
+from vqgan_train.config.run import Config, LearningRateScaling, WandbConfig, WandbMode
 from vqgan_train.system.devices import require_devices, require_gpus, require_precision
-from vqgan_train.system.errors import ConfigError
+from vqgan_train.system.errors import UserError
 from vqgan_train.system.launch import resolve_world_size
 from vqgan_train.training.run.start import RunStart
 
@@ -22,8 +17,8 @@ def resolve(config: Config) -> Config:
 
     Raises:
         UserError: torchrun or srun has started another number of processes than configured; this
-            machine lacks the devices, or they cannot do what is configured.
-        ConfigError: W&B is to be used online, and there is no API key.
+            machine lacks the devices, or they cannot do what is configured; or W&B is to be used
+            online, and there is no API key.
     """
     trainer = config.trainer
     available = require_devices(trainer.accelerator.value, "auto")
@@ -41,7 +36,7 @@ def resolve(config: Config) -> Config:
 def _require_wandb(config: WandbConfig | None) -> None:
     is_online = config is not None and config.mode == WandbMode.online
     if is_online and not wandb.login(prompt=False, verify=False):
-        raise ConfigError(
+        raise UserError(
             "logger.wandb.mode=online, but W&B has no API key here. Run `wandb login`, set "
             "WANDB_API_KEY, or take logger.wandb.mode=offline and `wandb sync` later."
         )
@@ -74,7 +69,7 @@ def last_step(config: Config, start: RunStart) -> int:
     """Return the optimizer step after which the run ends.
 
     Raises:
-        ConfigError: the run would end before its first step. A finished run that is started again
+        UserError: the run would end before its first step. A finished run that is started again
             may: it has nothing left to do.
     """
     run = config.run
@@ -84,7 +79,7 @@ def last_step(config: Config, start: RunStart) -> int:
         ends.append(start.step + max(0, run.max_images - images) // images_per_step(config))
     is_finished_run_again = not start.is_new and run.resume == "auto"
     if min(ends) <= start.step and not is_finished_run_again:
-        raise ConfigError(
+        raise UserError(
             f"run.max_steps={run.max_steps} and run.max_images={run.max_images} leave no step "
             f"of {images_per_step(config)} images to make"
             + (f" after the {start.step} steps of {start.checkpoint}." if start.step else ".")

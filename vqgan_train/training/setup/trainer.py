@@ -15,10 +15,21 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import Strategy
 
 from vqgan_train.checkpoint.fetching import artifact_name
-from vqgan_train.config import HIGHER_IS_BETTER, Config
-from vqgan_train.metrics.history import METRICS_FILE
+from vqgan_train.config.run import Config
+from vqgan_train.config.trainer import HIGHER_IS_BETTER
+from vqgan_train.metrics.history import METRICS_FILE, read_rows
 from vqgan_train.system.launch import find_launch
-from vqgan_train.training import callbacks
+from vqgan_train.training.callbacks.artifacts import Artifacts
+from vqgan_train.training.callbacks.bad_samples import BadSamples, DataEndCheck
+from vqgan_train.training.callbacks.checkpoints import Checkpoints
+from vqgan_train.training.callbacks.compilation import Compilation
+from vqgan_train.training.callbacks.metrics_log import LastValidation, MetricsLog
+from vqgan_train.training.callbacks.non_finite import SkipNonFinite
+from vqgan_train.training.callbacks.pictures import Pictures
+from vqgan_train.training.callbacks.profile import Profile
+from vqgan_train.training.callbacks.progress import Progress, ValidationSummary
+from vqgan_train.training.callbacks.rank_consistency import BatchNormAverage, SameStartCheck
+from vqgan_train.training.callbacks.stop_signals import StopSignals
 from vqgan_train.training.lightning.checkpoint_io import AtomicCheckpointIO
 from vqgan_train.training.lightning.launcher import RankStrategy
 from vqgan_train.training.lightning.loggers import MetricsCsv, WandbRun, artifact_of_run
@@ -65,7 +76,7 @@ def build_trainer(
         accumulate_grad_batches=optim.accumulate_batches,
         gradient_clip_val=optim.clip_norm,
         callbacks=[
-            callbacks.SameStartCheck(run.path, run.start.step, run.settings, rank_log),
+            SameStartCheck(run.path, run.start.step, run.settings, rank_log),
             *_build_callbacks(config, run, made_by, loggers),
         ],
         logger=loggers,
@@ -116,53 +127,58 @@ def _build_callbacks(
     config: Config, run: RunFolder, made_by: dict[str, Any], loggers: Sequence[Logger]
 ) -> list[Callback]:
     every_steps = config.run.log_every_steps
-    non_finite = callbacks.SkipNonFinite(config.optim.max_skipped_steps, every_steps)
-    metrics = callbacks.MetricsLog(every_steps, non_finite)
-    checkpoints = callbacks.Checkpoints(
+    non_finite = SkipNonFinite(config.optim.max_skipped_steps, every_steps)
+    metrics = MetricsLog(every_steps, non_finite)
+    checkpoints = Checkpoints(
         run.path,
         config.run.checkpoint_every_steps,
         made_by,
         best_metric=config.run.best_metric,
         higher_is_better=HIGHER_IS_BETTER[config.run.best_metric],
     )
+    wandb = config.logger.wandb
     artifacts = [
-        _build_artifacts(config, checkpoints, logger, run.start)
+        Artifacts(
+            checkpoints,
+            logger,
+            every_steps=wandb.upload_every_steps,
+            keep_versions=wandb.keep_versions,
+            used=_used_artifacts(config, run.start),
+        )
         for logger in loggers
-        if isinstance(logger, WandbRun)
+        if isinstance(logger, WandbRun) and wandb is not None
     ]
     return [
-        callbacks.BadSamples(config.data.max_bad_fraction),
+        BadSamples(config.data.max_bad_fraction),
         non_finite,
         metrics,
-        callbacks.Progress(metrics),
-        callbacks.BatchNormAverage(),
-        callbacks.LastValidation(),
-        callbacks.Pictures(run.path / PICTURES, config.run.num_pictures),
-        callbacks.StopSignals(checkpoints, config.run.max_hours),
-        callbacks.DataEndCheck(),
+        Progress(metrics),
+        BatchNormAverage(),
+        LastValidation(),
+        Pictures(run.path / PICTURES, config.run.num_pictures),
+        StopSignals(checkpoints, config.run.max_hours),
+        DataEndCheck(),
         checkpoints,
         *artifacts,
-        callbacks.ValidationSummary(),
+        ValidationSummary(),
         *_build_speed_callbacks(config, run.path, metrics),
     ]
 
 
-def _build_speed_callbacks(
-    config: Config, folder: Path, metrics: callbacks.MetricsLog
-) -> list[Callback]:
+def _build_speed_callbacks(config: Config, folder: Path, metrics: MetricsLog) -> list[Callback]:
     data, trainer = config.data, config.trainer
     built: list[Callback] = []
     if trainer.compile:
         side = data.image_size
-        built.append(callbacks.Compilation((data.batch_size, 3, side, side)))
+        built.append(Compilation((data.batch_size, 3, side, side)))
     if trainer.profile_step is not None:
-        built.append(callbacks.Profile(folder / PROFILES, trainer.profile_step, metrics))
+        built.append(Profile(folder / PROFILES, trainer.profile_step, metrics))
     return built
 
 
 def _build_loggers(config: Config, run: RunFolder) -> list[Logger]:
     metrics = MetricsCsv(run.path / METRICS_FILE)
-    rows = metrics.read()
+    rows = read_rows(metrics.path)
     # Steps that a resumed run repeats lose their rows; a run that begins anew repeats step 0, too.
     resumed_step = run.start.step if run.start.checkpoint else -1
     metrics.rewind(resumed_step)
@@ -184,21 +200,10 @@ def _build_loggers(config: Config, run: RunFolder) -> list[Logger]:
     return [metrics, wandb_run]
 
 
-def _build_artifacts(
-    config: Config, checkpoints: callbacks.Checkpoints, run: WandbRun, start: RunStart
-) -> callbacks.Artifacts:
-    assert config.logger.wandb is not None
-    return callbacks.Artifacts(
-        checkpoints,
-        run,
-        every_steps=config.logger.wandb.upload_every_steps,
-        keep_versions=config.logger.wandb.keep_versions,
-        used=_used_artifacts(config, start) if start.is_new else [],
-    )
-
-
 def _used_artifacts(config: Config, start: RunStart) -> list[str]:
     """Name the W&B artifacts that a new run starts from, before `last` means a newer version."""
+    if not start.is_new:
+        return []
     used = [artifact_name(config.model.init_from), artifact_name(config.run.parent)]
     if start.parent is not None and used[1] is None:
         used[1] = artifact_of_run(start.parent["provenance"].get("wandb"), start.parent["step"])

@@ -375,7 +375,7 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from vqgan_train.losses import LpipsWeightsNotFoundError
+    from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
     from vqgan_train.metrics import inception as inception_weights
     from vqgan_train.system.errors import CheckpointError
 

@@ -12,14 +12,9 @@ from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.checkpoint.load_report import weights_sha256
 from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, WITH_FACE, LeftOut
-from vqgan_train.losses import (
-    ALEXNET,
-    LPIPS,
-    VGG16,
-    LpipsNetwork,
-    LpipsWeightsNotFoundError,
-    find_lpips_weights,
-)
+from vqgan_train.losses.lpips_files import ALEXNET, VGG16, LpipsNetwork
+from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError, find_lpips_weights
+from vqgan_train.losses.perceptual import LPIPS
 from vqgan_train.metrics.faces import PACKAGE, FaceMetrics, Identities, is_installed
 from vqgan_train.metrics.frechet import Evaluator
 from vqgan_train.metrics.images import PIXEL_METRICS, ImageMetric, lpips_of, lpips_with_alexnet

@@ -99,11 +99,6 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
     return _evaluation(job, results) if process.rank == 0 else None
 
 
-def share_size(source: ImageSource, process: ProcessRank) -> int:
-    """Return the number of images that a process reads."""
-    return sum(source.sizes[process.rank :: process.world_size])
-
-
 def _requests(source: ImageSource, process: ProcessRank) -> Iterator[Request]:
     firsts = dict(zip(source.chunk_names(), accumulate(source.sizes, initial=0), strict=False))
     for name, places in source.chunks(set(process.select(source.chunk_names()))):

@@ -77,18 +77,23 @@ class LpipsNetwork:
             ".tar.gz)"
         )
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every weight, by name."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, kernel in enumerate(self.kernels):
+            shapes[f"convolutions.{index}.weight"] = kernel
+            shapes[f"convolutions.{index}.bias"] = kernel[:1]
+        for index, channels in enumerate(self.head_channels):
+            shapes[f"heads.{index}.weight"] = (1, channels, 1, 1)
+        return shapes
+
     def check(self, weights: Mapping[str, Tensor]) -> None:
         """Check that `weights` has exactly the names and shapes of this network.
 
         Raises:
             UserError: a weight is missing, unexpected or of another shape; names the first one.
         """
-        expected: dict[str, tuple[int, ...]] = {}
-        for index, kernel in enumerate(self.kernels):
-            expected[f"convolutions.{index}.weight"] = kernel
-            expected[f"convolutions.{index}.bias"] = kernel[:1]
-        for index, channels in enumerate(self.head_channels):
-            expected[f"heads.{index}.weight"] = (1, channels, 1, 1)
+        expected = self.shapes()
         actual = {name: tuple(weight.shape) for name, weight in weights.items()}
         for name in [*expected, *actual]:
             if actual.get(name) != expected.get(name):

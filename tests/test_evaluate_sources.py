@@ -27,7 +27,7 @@ PLAIN = "metrics=[psnr,ssim,l1]"
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(locations, "PAUSES_SECONDS", (0, 0))
+    monkeypatch.setattr(locations, "RETRY_DELAYS_SECONDS", (0, 0))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
 

@@ -41,7 +41,7 @@ def test_an_fid_is_never_without_its_n() -> None:
     few = "\n".join(table_lines(tiny_evaluation()))
     assert "4.25 (N = 6 *)" in few
     assert "* of fewer than 2,048 images: comparable within this table, and with no other" in few
-    assert "rFID is by torchmetrics 1.9" in few
+    assert "rFID by torchmetrics 1.9" in few
     found = tiny_evaluation()
     enough = {ALL: SetDistance(value=4.25, evaluator="ours", count=2048)}
     many = replace(found, checkpoints=tuple(replace(c, rfid=enough) for c in found.checkpoints))

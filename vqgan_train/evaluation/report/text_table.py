@@ -98,9 +98,9 @@ def evaluator_notes(evaluation: Evaluation) -> Iterator[str]:
     """Yield a note for each network that measured, and one for rFIDs of few images."""
     distances = [d for checkpoint in evaluation.checkpoints for d in checkpoint.rfid.values()]
     if distances:
-        yield f"rFID is by {distances[0].evaluator}; rFIDs by others differ."
+        yield f"rFID by {distances[0].evaluator}. Another network gives other rFIDs."
     for metric, evaluator in evaluation.evaluators.items():
-        yield f"{METRICS[metric].label} is by {evaluator}."
+        yield f"{METRICS[metric].label} by {evaluator}."
     if any(0 < distance.count < MIN_COMPARABLE_IMAGES for distance in distances):
         yield (
             f"* of fewer than {MIN_COMPARABLE_IMAGES:,} images: comparable within this table, and "

@@ -34,7 +34,9 @@ from pyarrow import parquet
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vqgan_train.checkpoint import FORMATS, read_networks, to_original
+from vqgan_train.checkpoint.export_formats import FORMATS
+from vqgan_train.checkpoint.reading import read_networks
+from vqgan_train.checkpoint.weight_names import to_original
 from vqgan_train.config.checks import config_dir
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.images.sources import from_shards

@@ -24,7 +24,7 @@ from command_line import Parser, count
 from pages import ROOT, machine, put, table, write_json
 from PIL import Image
 
-from vqgan_train.checkpoint import to_original
+from vqgan_train.checkpoint.weight_names import to_original
 from vqgan_train.models import VQGAN
 from vqgan_train.shards.writing import write_shard
 

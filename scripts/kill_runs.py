@@ -26,7 +26,7 @@ from command_line import Parser, count
 from hydra import compose, initialize_config_dir
 from pages import ROOT, machine, put, table, write_json
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.config.checks import config_dir, register_schema, to_config
 from vqgan_train.config.run import Config
 from vqgan_train.system.errors import CheckpointError

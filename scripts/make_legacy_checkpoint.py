@@ -78,7 +78,7 @@ def write_checkpoint(
     import omegaconf
     import torch
 
-    from vqgan_train.checkpoint import to_original
+    from vqgan_train.checkpoint.weight_names import to_original
     from vqgan_train.models import VQGAN, PatchDiscriminator
 
     if f"omegaconf=={omegaconf.__version__}" != OMEGACONF:

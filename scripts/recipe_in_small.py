@@ -23,7 +23,8 @@ from command_line import Parser
 from torch import nn
 
 from vqgan_train import VQGAN
-from vqgan_train.checkpoint import discriminator_architecture, read_checkpoint, read_networks
+from vqgan_train.checkpoint.architecture import discriminator_architecture
+from vqgan_train.checkpoint.reading import read_checkpoint, read_networks
 
 PART1_IMAGES, PART2_IMAGES = 40, 80
 SECONDS_TO_FIRST_CHECKPOINT = 300

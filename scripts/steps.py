@@ -18,10 +18,11 @@ from skimage.data import astronaut, chelsea, coffee, rocket
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, resize
 
-from vqgan_train.checkpoint import weights_under_our_names
+from vqgan_train.checkpoint.reading import weights_under_our_names
 from vqgan_train.config.checks import config_dir, register_schema, to_config
 from vqgan_train.config.run import Config
-from vqgan_train.losses import VGG16, find_lpips_weights
+from vqgan_train.losses.lpips_files import VGG16
+from vqgan_train.losses.lpips_weights import find_lpips_weights
 from vqgan_train.training.callbacks.compilation import Compilation
 from vqgan_train.training.callbacks.non_finite import SkipNonFinite
 from vqgan_train.training.setup.networks import build_module

@@ -11,7 +11,7 @@ import torch.multiprocessing
 from tiny_runs import compose_config
 
 from vqgan_train.training import report
-from vqgan_train.training.callbacks import BatchNormAverage
+from vqgan_train.training.callbacks.rank_consistency import BatchNormAverage
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.train import train
 

@@ -21,7 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny_runs import compose_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
-from vqgan_train.checkpoint import read_checkpoint, save_atomically
+from vqgan_train.checkpoint.reading import read_checkpoint
+from vqgan_train.checkpoint.writing import save_atomically
 from vqgan_train.cli import explain, quote_overrides
 from vqgan_train.config.checks import config_dir
 from vqgan_train.config.run import Config
@@ -259,7 +260,7 @@ def test_a_web_page_to_start_from(refused: Command, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_architecture(refused: Command, tmp_path: Path) -> None:
-    from vqgan_train.checkpoint import to_original
+    from vqgan_train.checkpoint.weight_names import to_original
     from vqgan_train.training.setup.networks import build_module
 
     other = compose_config(*tiny(tmp_path, model__architecture__codebook_size="64"))

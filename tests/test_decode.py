@@ -14,7 +14,7 @@ from tiny_exports import tiny_networks, write_checkpoint
 from tiny_tokens import contents, run_decode, run_encode, tiny_checkpoint, tiny_shards, tokens_of
 from tqdm import tqdm
 
-from vqgan_train.checkpoint import FORMATS as CHECKPOINT_FORMATS
+from vqgan_train.checkpoint.export_formats import FORMATS as CHECKPOINT_FORMATS
 from vqgan_train.cli import USER_ERROR
 from vqgan_train.config.checks import setting_names
 from vqgan_train.config.tokens import DecodeConfig

@@ -32,12 +32,10 @@ from vqgan_train.config.preparation import SelectConfig
 from vqgan_train.config.run import Config
 from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import metric_suite
-from vqgan_train.evaluation.job import share_size
-from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
+from vqgan_train.evaluation.metric_suite import load_metric_suite
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
-from vqgan_train.images.sources import NO_DAMAGE, ImageSource
 from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.metrics.images import PIXEL_METRICS, measure
 from vqgan_train.preparation.survey import word_pattern
@@ -322,8 +320,7 @@ def test_ranks_that_cannot_meet_are_told_how(
 
 
 def test_ranks_share_the_images() -> None:
-    source = ImageSource("", [4, 4, 4, 1], lambda: iter(()), lambda: "", NO_DAMAGE)
-    assert [share_size(source, ProcessRank(rank, 2, 0)) for rank in range(2)] == [8, 5]
+    assert [sum(ProcessRank(rank, 2, 0).select([4, 4, 4, 1])) for rank in range(2)] == [8, 5]
 
 
 # Results.
@@ -399,7 +396,7 @@ def test_what_cannot_be_fetched_is_left_out_by_name(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from vqgan_train.losses import LpipsWeightsNotFoundError
+    from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError
     from vqgan_train.metrics import inception as inception_weights
     from vqgan_train.system.errors import CheckpointError
 
@@ -445,8 +442,9 @@ def test_weights_of_ones_own_are_named_by_their_hash(evaluated: Evaluated) -> No
 
 def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    wanted = RequestedMetrics(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
-    found, _ = load_metric_suite(wanted, torch.device("cpu"))
+    settings = (*GIVEN, "metrics=[lpips_vgg,lpips_alex]", "faces.detect=false")
+    config = compose_settings("evaluate", EvaluateConfig, *settings)
+    found, _ = load_metric_suite(config, torch.device("cpu"))
     names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
     assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
 

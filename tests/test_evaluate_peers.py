@@ -25,7 +25,8 @@ from torchvision.transforms.functional import gaussian_blur
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, Evaluation
 from vqgan_train.images.transforms import ImageTransform
-from vqgan_train.losses import ALEXNET, VGG16, find_lpips_weights
+from vqgan_train.losses.lpips_files import ALEXNET, VGG16
+from vqgan_train.losses.lpips_weights import find_lpips_weights
 from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
 
 PEOPLE = PHOTOS.with_name("people-00000.tar")

@@ -27,7 +27,7 @@ PLAIN = "metrics=[psnr,ssim,l1]"
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(locations, "PAUSES_SECONDS", (0, 0))
+    monkeypatch.setattr(locations, "RETRY_DELAYS_SECONDS", (0, 0))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -215,8 +215,7 @@ def test_a_page_that_fails_costs_no_number(
     assert len(read_evaluation(tmp_path / "out").images.keys) == 5
     said = capsys.readouterr()
     assert "all images, 5 images" in said.out
-    assert "could not be written to the end: No space left on device. The numbers are" in said.err
-    assert "in the folder are images.csv, faces.csv, summary.csv, evaluation.json. Make" in said.err
+    assert "A disk is full (No space left on device). Make room" in said.err
 
 
 # Outputs and addresses.

@@ -26,7 +26,8 @@ from tiny_exports import (
 from torch import Tensor
 
 from vqgan_train import export as command
-from vqgan_train.checkpoint import FORMATS, read_networks
+from vqgan_train.checkpoint.export_formats import FORMATS
+from vqgan_train.checkpoint.reading import read_networks
 from vqgan_train.cli import USER_ERROR, explain, is_users
 from vqgan_train.config.checks import config_dir, plain_settings, register_schema, to_config
 from vqgan_train.config.export import ExportConfig, ExportFormat

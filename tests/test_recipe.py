@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_runs import assert_equal, load, rows, tiny_config, write_shard
 
-from vqgan_train.checkpoint import save_atomically
+from vqgan_train.checkpoint.writing import save_atomically
 from vqgan_train.system.errors import CheckpointError, RunFolderError, ShardError, UserError
 from vqgan_train.training.run.start import ANEW, RunStart
 from vqgan_train.training.setup.quantities import (

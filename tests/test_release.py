@@ -23,7 +23,7 @@ from tiny_releases import NO_METADATA, RUN_URLS, change, copy_of, make_parts
 from tiny_runs import load, rows, tiny_config
 from wandb_server import WandbServer
 
-from vqgan_train.checkpoint import read_networks
+from vqgan_train.checkpoint.reading import read_networks
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
 from vqgan_train.release.card import CardMetadata, ReleasedModel, markdown_safe, model_card

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqgan_train import evaluate
 from vqgan_train.evaluation import metric_suite
-from vqgan_train.losses import ALEXNET
+from vqgan_train.losses.lpips_files import ALEXNET
 from vqgan_train.metrics.frechet import Evaluator
 
 SMALL = ("resize=32", "image_size=32", "batch_size=4", "num_workers=0", "accelerator=cpu")

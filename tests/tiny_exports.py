@@ -7,8 +7,9 @@ import torch
 from factories import TINY_ARCHITECTURE, tiny_discriminator, tiny_vqgan
 from torch import Tensor
 
-from vqgan_train.checkpoint import CheckpointWeights, to_original
 from vqgan_train.checkpoint.architecture import ASSUMED_ARGUMENTS
+from vqgan_train.checkpoint.reading import CheckpointWeights
+from vqgan_train.checkpoint.weight_names import to_original
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "tiny": {},

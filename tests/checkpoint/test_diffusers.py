@@ -17,9 +17,9 @@ from tiny_exports import (
 )
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import read_checkpoint, read_networks
 from vqgan_train.checkpoint.diffusers import from_diffusers, is_diffusers, to_diffusers
 from vqgan_train.checkpoint.model_configs import diffusers_config
+from vqgan_train.checkpoint.reading import read_checkpoint, read_networks
 from vqgan_train.models import VQGAN
 from vqgan_train.system.errors import CheckpointError, ExportError
 

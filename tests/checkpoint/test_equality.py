@@ -15,7 +15,7 @@ from factories import tiny_discriminator, tiny_vqgan
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.system.errors import CheckpointError
 
 FORMATS = {"zip": {}, "legacy": {"_use_new_zipfile_serialization": False}}

@@ -25,8 +25,9 @@ from tiny_exports import (
 )
 from torch import nn
 
-from vqgan_train.checkpoint import FORMATS, CheckpointWeights, read_networks
+from vqgan_train.checkpoint.export_formats import FORMATS
 from vqgan_train.checkpoint.model_configs import RECIPE, flax_config, taming_config
+from vqgan_train.checkpoint.reading import CheckpointWeights, read_networks
 from vqgan_train.models import VQGAN
 
 ORIGIN = {"source": "last.ckpt", "source_sha256": "0" * 64, "made_by": "vqgan_train"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.system.errors import CheckpointError
 
 

@@ -16,8 +16,8 @@ from tiny_exports import ARCHITECTURES as EXPORTED
 from tiny_exports import original_weights, same_bits, tiny_networks
 from torch import Tensor
 
-from vqgan_train.checkpoint import read_checkpoint
 from vqgan_train.checkpoint.flax import write_flax_msgpack
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.models import VQGAN
 from vqgan_train.system.errors import CheckpointError
 

@@ -12,7 +12,7 @@ from factories import FULL_ARCHITECTURE
 from real_photos import real_photos
 from reference import VQModel, peer_vqgan
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.models import VQGAN
 
 ROOT = Path(__file__).parents[2]

@@ -44,7 +44,7 @@ from checkpoint.pickles import (
     write_zip,
 )
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.checkpoint.unpickling import StandIn
 from vqgan_train.system.errors import CheckpointError
 

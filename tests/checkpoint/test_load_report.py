@@ -9,13 +9,14 @@ import torch
 from factories import TINY_ARCHITECTURE, tiny_discriminator, tiny_vqgan
 from torch import Tensor
 
-from vqgan_train.checkpoint import (
-    LoadReport,
+from vqgan_train.checkpoint.architecture import (
+    architecture_differences,
     discriminator_architecture,
+    generator_architecture,
     network_differences,
-    to_original,
 )
-from vqgan_train.checkpoint.architecture import architecture_differences, generator_architecture
+from vqgan_train.checkpoint.load_report import LoadReport
+from vqgan_train.checkpoint.weight_names import to_original
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.system.errors import CheckpointError
 from vqgan_train.training.lightning.module import VQGANModule

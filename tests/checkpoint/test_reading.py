@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from reference import peer_vqgan
 from safetensors.torch import save_file
 
-from vqgan_train.checkpoint import read_checkpoint, read_networks, to_original
+from vqgan_train.checkpoint.reading import read_checkpoint, read_networks
+from vqgan_train.checkpoint.weight_names import to_original
 from vqgan_train.models import VQGAN
 from vqgan_train.system.errors import CheckpointError
 

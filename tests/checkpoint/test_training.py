@@ -7,8 +7,8 @@ import pytest
 from tiny_exports import tiny_networks, write_checkpoint
 from tiny_runs import load, tiny_config
 
-from vqgan_train.checkpoint import read_networks
 from vqgan_train.checkpoint.model_configs import TrainingSettings, read_training
+from vqgan_train.checkpoint.reading import read_networks
 from vqgan_train.training.train import train
 
 

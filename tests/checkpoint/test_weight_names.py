@@ -8,7 +8,7 @@ from factories import TINY_ARCHITECTURE
 from reference import NLayerDiscriminator, peer_vqgan
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import to_original, to_ours
+from vqgan_train.checkpoint.weight_names import to_original, to_ours
 from vqgan_train.models import VQGAN, PatchDiscriminator
 
 ARCHITECTURES = {

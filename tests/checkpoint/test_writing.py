@@ -11,7 +11,8 @@ from typing import IO, Any
 import pytest
 import torch
 
-from vqgan_train.checkpoint import read_checkpoint, save_atomically
+from vqgan_train.checkpoint.reading import read_checkpoint
+from vqgan_train.checkpoint.writing import save_atomically
 
 OLD = {"state_dict": {"weight": torch.zeros(100)}}
 NEW = {"state_dict": {"weight": torch.ones(100_000)}, "epoch": 3}

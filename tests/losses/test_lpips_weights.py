@@ -16,15 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vqgan_train.losses import (
-    ALEXNET,
-    VGG16,
-    LpipsNetwork,
-    LpipsWeightsNotFoundError,
-    find_lpips_weights,
-    lpips_files,
-    lpips_weights,
-)
+from vqgan_train.losses import lpips_files, lpips_weights
+from vqgan_train.losses.lpips_files import ALEXNET, VGG16, LpipsNetwork
+from vqgan_train.losses.lpips_weights import LpipsWeightsNotFoundError, find_lpips_weights
 from vqgan_train.system.errors import UserError
 
 Weights = dict[str, Tensor]

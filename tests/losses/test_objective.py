@@ -14,8 +14,8 @@ from factories import TINY_ARCHITECTURE, random_lpips_weights, tiny_images
 from reference import as_ours, peer_loss, peer_vqgan
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import to_ours
-from vqgan_train.losses import Objective, StepTerms
+from vqgan_train.checkpoint.weight_names import to_ours
+from vqgan_train.losses.objective import Objective, StepTerms
 from vqgan_train.models import VQGAN, PatchDiscriminator
 
 PERCEPTUAL_WEIGHT = 0.9

@@ -8,8 +8,9 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from vqgan_train.losses import LPIPS, VGG16, find_lpips_weights
-from vqgan_train.losses.perceptual import _unit_length
+from vqgan_train.losses.lpips_files import VGG16
+from vqgan_train.losses.lpips_weights import find_lpips_weights
+from vqgan_train.losses.perceptual import LPIPS, _unit_length
 
 Weights = dict[str, Tensor]
 

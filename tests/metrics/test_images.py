@@ -16,7 +16,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.images.transforms import to_uint8
-from vqgan_train.losses import ALEXNET, LPIPS, VGG16, find_lpips_weights
+from vqgan_train.losses.lpips_files import ALEXNET, VGG16
+from vqgan_train.losses.lpips_weights import find_lpips_weights
+from vqgan_train.losses.perceptual import LPIPS
 from vqgan_train.metrics.images import (
     MIN_IMAGE_PX,
     PIXEL_METRICS,

@@ -13,7 +13,8 @@ from vqgan_train.cli import is_users
 from vqgan_train.config.trainer import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.evaluation.report.results import ALL
 from vqgan_train.images.transforms import to_uint8
-from vqgan_train.losses import ALEXNET, find_lpips_weights
+from vqgan_train.losses.lpips_files import ALEXNET
+from vqgan_train.losses.lpips_weights import find_lpips_weights
 from vqgan_train.metrics.images import lpips_of, lpips_with_alexnet, measure
 from vqgan_train.metrics.validation import (
     LPIPS_ALEXNET,

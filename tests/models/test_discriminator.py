@@ -6,7 +6,7 @@ from factories import tiny_discriminator, tiny_images
 from reference import NLayerDiscriminator
 from torch import nn
 
-from vqgan_train.checkpoint import to_ours
+from vqgan_train.checkpoint.weight_names import to_ours
 from vqgan_train.models import PatchDiscriminator
 
 

@@ -11,7 +11,7 @@ from reference import VQModel, as_ours, peer_vqgan
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vqgan_train.checkpoint import to_ours
+from vqgan_train.checkpoint.weight_names import to_ours
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.system.errors import CheckpointError
 

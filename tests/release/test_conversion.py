@@ -21,7 +21,8 @@ from tiny_exports import (
 )
 from torch import Tensor
 
-from vqgan_train.checkpoint import FORMATS, CheckpointWeights, Format, read_networks
+from vqgan_train.checkpoint.export_formats import FORMATS, Format
+from vqgan_train.checkpoint.reading import CheckpointWeights, read_networks
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
 from vqgan_train.release.conversion import Agreement, compare_models, convert, probe_images

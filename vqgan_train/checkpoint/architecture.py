@@ -32,13 +32,13 @@ def generator_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         ArithmeticError: the first convolution has no channels.
     """
     channels = weights["encoder.conv_in.weight"].shape[0]
-    levels = _count(weights, r"encoder\.levels\.(\d+)\.blocks")
+    levels = count_numbers(weights, r"encoder\.levels\.(\d+)\.blocks")
     widths = [weights[f"encoder.levels.{i}.blocks.0.conv1.weight"].shape[0] for i in range(levels)]
     resolution = max(NOMINAL_RESOLUTION, 2 ** max(levels - 1, 0))
     architecture = {
         "channels": channels,
         "channel_multipliers": [width // channels for width in widths],
-        "num_residual_blocks": _count(weights, r"encoder\.levels\.0\.blocks\.(\d+)"),
+        "num_residual_blocks": count_numbers(weights, r"encoder\.levels\.0\.blocks\.(\d+)"),
         "attention_resolutions": [
             resolution // 2**i
             for i in range(levels)
@@ -142,5 +142,6 @@ def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+def count_numbers(weights: Mapping[str, Tensor], pattern: str) -> int:
+    """Count the different numbers that a pattern's group matches in names of weights."""
     return len({match[1] for name in weights if (match := re.match(pattern, name))})

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from vqgan_train.checkpoint.architecture import count_numbers
 from vqgan_train.checkpoint.unpickling import printable_text
 from vqgan_train.checkpoint.weight_names import PrefixRule, match_prefix, prefix_rules
 
@@ -56,7 +57,7 @@ def is_diffusers(weights: Iterable[str]) -> bool:
 
 def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert the generator's weights from the original's names and shapes to VQModel's."""
-    levels = _levels(weights, r"encoder\.down\.([0-9]+)\.")
+    levels = count_numbers(weights, r"encoder\.down\.([0-9]+)\.")
     renamed = {_translate(name, levels, _TO_DIFFUSERS, _LAYERS): w for name, w in weights.items()}
     return {
         name: weight.flatten(1) if _is_projection(name) else weight
@@ -70,7 +71,7 @@ def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: two weights get the same name.
     """
-    levels = _levels(weights, r"encoder\.down_blocks\.([0-9]+)\.")
+    levels = count_numbers(weights, r"encoder\.down_blocks\.([0-9]+)\.")
     layers = {diffusers: original for original, diffusers in _LAYERS.items()}
     original: dict[str, Tensor] = {}
     for name, weight in weights.items():
@@ -85,10 +86,6 @@ def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _is_projection(name: str) -> bool:
     """Tell whether a weight, named as in diffusers, is that of a linear layer."""
     return bool(re.search(r"\.attentions\.[0-9]+\.to_(q|k|v|out\.0)\.weight$", name))
-
-
-def _levels(names: Iterable[str], pattern: str) -> int:
-    return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
 def _translate(name: str, levels: int, rules: list[PrefixRule], layers: Mapping[str, str]) -> str:

@@ -7,21 +7,19 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.config.evaluation import EvaluateConfig
 from vqgan_train.evaluation.image_batches import ReadingRules, slice_rule
-from vqgan_train.evaluation.job import Checkpoint, EvaluationJob, run_job, share_size
+from vqgan_train.evaluation.job import Checkpoint, EvaluationJob, run_job
 from vqgan_train.evaluation.job_consistency import require_same_job
 from vqgan_train.evaluation.kept_pictures import add_pictures
-from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
+from vqgan_train.evaluation.metric_suite import load_metric_suite
 from vqgan_train.evaluation.page import write_page
 from vqgan_train.evaluation.report.evaluation_folder import (
     PAGE_FILE,
-    explain_write_errors,
     require_output,
     write_evaluation,
     write_pictures,
@@ -49,18 +47,22 @@ def evaluate(config: EvaluateConfig) -> None:
             require_output(output)
         job = prepare(config, process)
         require_same_job(job, process)
-        with progress_bar(job.source, process) as bar:
+        with tqdm(
+            total=sum(process.select(job.source.sizes)),
+            desc=process.title("evaluating"),
+            unit="image",
+            disable=process.rank > 0,
+        ) as bar:
             evaluation = run_job(job, process, bar)
     if evaluation is not None:
         # Print and write the numbers before pictures and page, which may fail: the disk may be
         # full, or an image removed.
         sys.stdout.write("\n".join([*table_lines(evaluation), ""]))
-        with explain_write_errors(output):
-            write_evaluation(evaluation, output)
-            pictured = add_pictures(job, evaluation)
-            write_pictures(pictured, output)
-            runs = {result.name: rows_beside(result.source) for result in evaluation.checkpoints}
-            write_page(output / PAGE_FILE, pictured, runs=runs)
+        write_evaluation(evaluation, output)
+        pictured = add_pictures(job, evaluation)
+        write_pictures(pictured, output)
+        runs = {result.name: rows_beside(result.source) for result in evaluation.checkpoints}
+        write_page(output / PAGE_FILE, pictured, runs=runs)
         lost = [left for left in pictured.left_out if left not in evaluation.left_out]
         sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))
 
@@ -78,30 +80,18 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
     source = find_images(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     checkpoints = load_checkpoints(config, process)
-    requested = RequestedMetrics(
-        metrics=[metric.value for metric in config.metrics],
-        faces=config.faces.detect,
-        slices=slices,
-        lpips_weights=config.lpips_weights,
-        alexnet_weights=config.alexnet_weights,
-        inception_weights=config.inception_weights,
-    )
-    suite, left_out = load_metric_suite(requested, checkpoints[0].tokenizer.device)
-    transform = ImageTransform(
-        config.resize, config.image_size, random_crop=False, random_flip=False
-    )
+    suite, left_out = load_metric_suite(config, checkpoints[0].tokenizer.device)
     return EvaluationJob(
+        config=config,
         source=source,
-        given=tuple(config.shards or [str(config.folder)]),
         checkpoints=checkpoints,
         suite=suite,
         left_out=left_out,
-        rules=ReadingRules(transform, slices, find_faces if suite.faces is not None else None),
-        pixel_range=config.pixel_range.value,
-        num_workers=config.num_workers,
-        max_bad_fraction=config.max_bad_fraction,
-        pictures_each=config.pictures,
-        resamples=config.bootstrap.resamples,
+        rules=ReadingRules(
+            ImageTransform(config.resize, config.image_size),
+            slices,
+            find_faces if suite.faces is not None else None,
+        ),
     )
 
 
@@ -164,14 +154,3 @@ def checkpoint_names(sources: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names) or RESERVED_NAMES & set(names):
         names = [f"{path[-1]} {number}" for number, path in enumerate(paths, start=1)]
     return names
-
-
-def progress_bar(source: ImageSource, process: ProcessRank) -> tqdm[Any]:
-    """Return a bar over the images of this process; only the first process shows its bar."""
-    name = (
-        "evaluating"
-        if process.world_size == 1
-        else f"evaluating, process 0 of {process.world_size}"
-    )
-    total = share_size(source, process)
-    return tqdm(total=total, desc=name, unit="image", disable=process.rank > 0)

@@ -111,9 +111,6 @@ class ReadingRules(NamedTuple):
 Request = Sequence[tuple[int, ImageLocation]]
 """Numbers and locations of the images of a batch."""
 
-_UNUSED_GENERATOR = np.random.default_rng(0)
-"""The transform requires a generator, but draws nothing for a centre crop without mirroring."""
-
 NO_BOXES = np.zeros((0, 4), dtype=np.int64)
 
 
@@ -156,6 +153,6 @@ def _read(rules: ReadingRules, request: Request) -> ImageBatch:
 
 def _decode(transform: ImageTransform, image: bytes) -> tuple[Tensor, tuple[int, int]]:
     """Return the transformed pixels (3, H, W) uint8, and the original width and height."""
-    pixels = transform.pixels(image, _UNUSED_GENERATOR)
+    pixels = transform.pixels(image)
     with Image.open(io.BytesIO(image)) as opened:
         return pixels, opened.size

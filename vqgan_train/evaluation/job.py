@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from vqgan_train.config.evaluation import EvaluateConfig
 from vqgan_train.evaluation.gather_results import (
     gather_results,
     image_table,
@@ -51,26 +52,14 @@ class Checkpoint(NamedTuple):
 class EvaluationJob:
     """Everything that an evaluation needs."""
 
+    config: EvaluateConfig
     source: ImageSource
     """The images, in parts of one batch each."""
-
-    given: tuple[str, ...]
-    """Configured shards or folder."""
 
     checkpoints: Sequence[Checkpoint]
     suite: MetricSuite
     left_out: Sequence[LeftOut]
     rules: ReadingRules
-    pixel_range: str
-    num_workers: int
-    max_bad_fraction: float
-    """Fraction of unreadable images above which the evaluation stops."""
-
-    pictures_each: int
-    """Number of pictures kept per reason."""
-
-    resamples: int
-    """Number of bootstrap resamples."""
 
 
 def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evaluation | None:
@@ -84,12 +73,12 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
         UserError: too many images are unreadable, or the source has changed.
     """
     requests = _requests(job.source, process)
-    bad_images = BadImages(ChunkReport(), job.max_bad_fraction, bar, REMEDY)
+    bad_images = BadImages(ChunkReport(), job.config.max_bad_fraction, bar, REMEDY)
     results = measure_images(
-        load_batches(requests, job.rules, num_workers=job.num_workers),
+        load_batches(requests, job.rules, num_workers=job.config.num_workers),
         [checkpoint.tokenizer for checkpoint in job.checkpoints],
         job.suite,
-        pixel_range=job.pixel_range,
+        pixel_range=job.config.pixel_range.value,
         bad_images=bad_images,
         bar=bar,
     )
@@ -97,11 +86,6 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
     require_few_bad_together(bad_images, process)
     gather_results(results, process)
     return _evaluation(job, results) if process.rank == 0 else None
-
-
-def share_size(source: ImageSource, process: ProcessRank) -> int:
-    """Return the number of images that a process reads."""
-    return sum(source.sizes[process.rank :: process.world_size])
 
 
 def _requests(source: ImageSource, process: ProcessRank) -> Iterator[Request]:
@@ -123,7 +107,7 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
     ]
     return Evaluation(
         dataset=DatasetFacts(
-            given=job.given,
+            given=tuple(job.config.shards or [str(job.config.folder)]),
             fingerprint=job.source.fingerprint,
             num_images=len(results.images),
             unreadable=tuple(name for _, name in results.bad),
@@ -131,7 +115,7 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
             damaged_shards=tuple(job.source.damage.partly),
             resize=height_and_width(transform.resize)[0],
             image_size=height_and_width(transform.image_size)[0],
-            pixel_range=job.pixel_range,
+            pixel_range=job.config.pixel_range.value,
             faces_looked_for=has_faces,
         ),
         images=images,
@@ -140,7 +124,9 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
         differences=tuple(
             difference
             for after in checkpoints[1:]
-            for difference in differences_of(checkpoints[0], after, images, job.resamples)
+            for difference in differences_of(
+                checkpoints[0], after, images, job.config.bootstrap.resamples
+            )
         ),
         left_out=(*job.left_out, *without_column),
         pictures=(),
@@ -166,7 +152,7 @@ def _checkpoint_result(
         face_values=face_values,
         codebook=codebook_statistics(results.usage[index]),
         rfid=_distances(suite, results.reference, results.sums[index]),
-        summaries=summaries_of(values, face_values, images, job.resamples),
+        summaries=summaries_of(values, face_values, images, job.config.bootstrap.resamples),
     )
 
 

@@ -138,11 +138,6 @@ def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, 
     return captions
 
 
-def without_image(captions: Mapping[str, str], files: Iterator[ImageFile]) -> set[str]:
-    """Find the names in a table of captions that no image file has."""
-    return set(captions).difference(file.name for file in files)
-
-
 def is_image_file(path: Path) -> bool:
     """Say whether a file's suffix is an image's, in upper or lower case."""
     return path.suffix[1:].lower() in IMAGE_FIELDS

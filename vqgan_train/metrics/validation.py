@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vqgan_train.images.transforms import to_uint8
-from vqgan_train.losses import ALEXNET, find_lpips_weights
+from vqgan_train.losses.lpips_files import ALEXNET
+from vqgan_train.losses.lpips_weights import find_lpips_weights
 from vqgan_train.metrics.images import ImageMetric, lpips_of, lpips_with_alexnet, psnr, ssim
 from vqgan_train.system.devices import tf32_convolutions
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vqgan_train.checkpoint import read_networks, require_generator
+from vqgan_train.checkpoint.load_report import require_generator
+from vqgan_train.checkpoint.reading import read_networks
 from vqgan_train.models.autoencoder import Decoder, Encoder
 from vqgan_train.models.layers import AttentionBlock, ResidualBlock
 from vqgan_train.models.quantizer import VectorQuantizer
@@ -97,7 +98,7 @@ class VQGAN(nn.Module):
         """Build the tokenizer of a checkpoint, in evaluation mode on the CPU.
 
         Args:
-            path: a file of any format that `vqgan_train.checkpoint.read_checkpoint` reads.
+            path: a file of any format that `checkpoint.reading.read_checkpoint` reads.
 
         Raises:
             CheckpointError: the file cannot be read, or lacks weights of a tokenizer.

@@ -13,11 +13,10 @@ from vqgan_train.images.folders import (
     read_captions,
     scan_folders,
     text_beside,
-    without_image,
 )
 from vqgan_train.preparation.command_report import format_counts, report_line
 from vqgan_train.preparation.packing import (
-    EncodedImage,
+    ImageToPack,
     PackReport,
     in_chunks,
     pack_in_parallel,
@@ -61,7 +60,7 @@ def pack(config: PackConfig) -> None:
     lines = []
     if found.others:
         lines.append(report_line("other files", format_counts(found.others)))
-    unused = without_image(captions or {}, image_files(folders, None))
+    unused = set(captions or ()).difference(file.name for file in image_files(folders, None))
     if unused:
         example = min(unused)
         lines.append(report_line("no image for", f"{len(unused)} captions, for example {example}"))
@@ -82,10 +81,10 @@ def _pack(task: _PackTask) -> PackReport:
     return pack_shard(task.shard, images, source=task.source)
 
 
-def _load(file: ImageFile) -> EncodedImage:
+def _load(file: ImageFile) -> ImageToPack:
     path = file.folder / file.name
     caption = text_beside(path) if file.caption is None else file.caption
-    return EncodedImage(
+    return ImageToPack(
         key=f"{file.number:09d}",
         content=path.read_bytes(),
         caption=caption or None,

@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 Task = TypeVar("Task")
 
 
-class EncodedImage(NamedTuple):
+class ImageToPack(NamedTuple):
     """An image file, its caption and its metadata."""
 
     key: str
@@ -49,7 +49,7 @@ class EncodedImage(NamedTuple):
     """Values for the sample's json field, to which width and height are added."""
 
 
-NamedLoader = tuple[str, Callable[[], EncodedImage]]
+NamedLoader = tuple[str, Callable[[], ImageToPack]]
 """Name of an image for the report, and a function that reads the image. It raises one of
 `UNREADABLE` if that fails."""
 
@@ -142,7 +142,7 @@ def _readable_samples(
         yield sample
 
 
-def _to_sample(image: EncodedImage) -> dict[str, str | bytes]:
+def _to_sample(image: ImageToPack) -> dict[str, str | bytes]:
     """Make a sample; the field follows from the content, because file names can be wrong."""
     with Image.open(io.BytesIO(image.content)) as opened:
         if opened.format not in FIELDS:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vqgan_train.config.preparation import PrepareYfccConfig
 from vqgan_train.preparation.packing import (
-    EncodedImage,
+    ImageToPack,
     PackReport,
     in_chunks,
     pack_in_parallel,
@@ -94,13 +94,13 @@ class _Archive:
             raise ValueError(f"damaged in {self.path}: {error}") from error
 
 
-def _load(archive: _Archive | None, record: Record) -> EncodedImage:
+def _load(archive: _Archive | None, record: Record) -> ImageToPack:
     content = record[IMAGE] if archive is None else archive.read(record["key"])
     # The image type of the `datasets` library stores a path beside the bytes.
     content = content["bytes"] if isinstance(content, Mapping) else content
     if not content:
         raise LookupError("the record has no image")
-    return EncodedImage(
+    return ImageToPack(
         key=str(record["key"]).replace(".", "_"),
         content=bytes(content),
         caption=caption_of(record),

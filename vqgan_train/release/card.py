@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, StrictUndefined
 
-from vqgan_train.checkpoint import CheckpointWeights
+from vqgan_train.checkpoint.reading import CheckpointWeights
 from vqgan_train.release.lineage import Lineage, TrainingRun
 from vqgan_train.release.run_records import RunRecords
 from vqgan_train.release.tables import has_same_validation, loss_table, validation_table

@@ -9,14 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqgan_train.checkpoint import (
-    CheckpointWeights,
-    Format,
-    LoadReport,
-    discriminator_architecture,
-    read_networks,
-)
-from vqgan_train.checkpoint.load_report import require_finite
+from vqgan_train.checkpoint.architecture import discriminator_architecture
+from vqgan_train.checkpoint.export_formats import Format
+from vqgan_train.checkpoint.load_report import LoadReport, require_finite
+from vqgan_train.checkpoint.reading import CheckpointWeights, read_networks
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.release.atomic_export import atomic_export
 from vqgan_train.shards.sample_photos import sample_views

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from vqgan_train.checkpoint import FORMATS
+from vqgan_train.checkpoint.export_formats import FORMATS
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.config.export import ExportConfig, ExportFormat
 from vqgan_train.release.card import CardMetadata

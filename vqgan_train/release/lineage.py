@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.shards.naming import redact_address
 from vqgan_train.system.errors import UserError
 from vqgan_train.training.run.provenance import PROVENANCE

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 from jinja2 import UndefinedError
 
-from vqgan_train.checkpoint import FORMATS
+from vqgan_train.checkpoint.export_formats import FORMATS
 from vqgan_train.metrics.history import METRICS_FILE
 from vqgan_train.release.atomic_export import atomic_export
 from vqgan_train.release.card import CardMetadata, ReleasedModel, model_card

@@ -1,11 +1,12 @@
 """The rank of this process, and how torchrun or Slurm's srun started it with others."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from vqgan_train.system.errors import UserError
 
 Environment = Mapping[str, str]
+T = TypeVar("T")
 
 
 class ProcessRank(NamedTuple):
@@ -20,9 +21,14 @@ class ProcessRank(NamedTuple):
     local_rank: int
     """Number of this process among those on its machine; decides which GPU it takes."""
 
-    def select(self, names: list[str]) -> list[str]:
-        """Return every `world_size`-th name, starting at `rank`."""
-        return names[self.rank :: self.world_size]
+    def select(self, items: list[T]) -> list[T]:
+        """Return every `world_size`-th item, starting at `rank`."""
+        return items[self.rank :: self.world_size]
+
+    def title(self, work: str) -> str:
+        """Return the title of a progress bar; it names the process if there are several."""
+        process = f", process {self.rank} of {self.world_size}"
+        return work + (process if self.world_size > 1 else "")
 
 
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")

@@ -30,8 +30,8 @@ def decode(config: DecodeConfig) -> None:
     """Decode this process's share of the images into `<output>/<token file>/<row>_<key>.png`.
 
     Raises:
-        UserError: another checkpoint made the tokens, a file is damaged, a picture cannot be
-            written, or the values of the networks overflow.
+        UserError: another checkpoint made the tokens, a file is damaged, or the values of the
+            networks overflow.
     """
     process = find_process_rank(os.environ)
     device = choose_device(config.accelerator.value, process.local_rank)
@@ -162,8 +162,5 @@ def _write_pictures(
     pixels = tokenizer.decode(tokens, file.grid, file.pixel_range)
     for (number, row), image in zip(batch, pixels, strict=True):
         path = folder / picture_name(number, row.labels.key)
-        try:
-            with write_atomically(path) as partial:
-                Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+        with write_atomically(path) as partial:
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")

@@ -65,7 +65,9 @@ def encode(config: EncodeConfig) -> None:
     output = Output(Path(config.output).expanduser(), token_format, metadata)
     begin_job(source, output, config.batch_size, device.type)
     chunks = remaining_chunks(source, output, process)
-    with progress_bar(source, chunks, process) as bar:
+    sizes = dict(zip(source.chunk_names(), source.sizes, strict=True))
+    total = sum(sizes[chunk] for chunk in chunks)
+    with tqdm(total=total, desc=process.title("encoding"), unit="image") as bar:
         encode_chunks(
             source,
             output,
@@ -149,15 +151,6 @@ def remaining_chunks(source: ImageSource, output: Output, process: ProcessRank) 
     chunks = process.select(source.chunk_names())
     done = read_reports(output.folder, chunks)
     return [chunk for chunk in chunks if chunk not in done]
-
-
-def progress_bar(source: ImageSource, chunks: list[str], process: ProcessRank) -> tqdm[Any]:
-    """Create a progress bar over the samples of these chunks."""
-    sizes = dict(zip(source.chunk_names(), source.sizes, strict=True))
-    name = "encoding"
-    if process.world_size > 1:
-        name += f", process {process.rank} of {process.world_size}"
-    return tqdm(total=sum(sizes[chunk] for chunk in chunks), desc=name, unit="image")
 
 
 def encode_chunks(

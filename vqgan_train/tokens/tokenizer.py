@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vqgan_train.checkpoint import read_networks
 from vqgan_train.checkpoint.load_report import require_finite, weights_sha256
+from vqgan_train.checkpoint.reading import read_networks
 from vqgan_train.images.pixels import PIXEL_RANGES
 from vqgan_train.images.transforms import Size, height_and_width
 from vqgan_train.models import VQGAN

@@ -111,8 +111,8 @@ def test_it_says_what_was_measured_of_what(page: Page) -> None:
     for metric, shown in {**IMAGE_METRICS, **FACE_METRICS}.items():
         assert shown.label in page.text, metric
     assert f"Not measured: {METRICS['lpips_alex'].label} : no weights" in page.text
-    assert "4.25 N = 6, comparable here only" in page.text
-    assert "fewer than 2,048 images is comparable within this table" in page.text
+    assert "4.25 N = 6 *" in page.text
+    assert "* of fewer than 2,048 images: comparable within this table" in page.text
     assert "+0.20 (+0.10 to +0.30) better in 75%" in page.text
     assert "slice people: 3 images" in page.text
     assert "faces, each by itself: 3 faces" in page.text

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from torch import Tensor
 
-from vqgan_train.losses import LPIPS
+from vqgan_train.losses.perceptual import LPIPS
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
-from vqgan_train.checkpoint import save_atomically
+from vqgan_train.checkpoint.writing import save_atomically
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
 from vqgan_train.training.lightning import checkpoint_io as runtime
 from vqgan_train.training.train import train

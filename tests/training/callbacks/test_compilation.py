@@ -9,7 +9,7 @@ import torch
 from tiny_runs import TINY, assert_equal, compose_config, load, rows, tiny_config
 from torch import Tensor
 
-from vqgan_train.losses import LPIPS
+from vqgan_train.losses.perceptual import LPIPS
 from vqgan_train.training.callbacks.compilation import Compilation
 from vqgan_train.training.setup.networks import build_module
 from vqgan_train.training.train import train

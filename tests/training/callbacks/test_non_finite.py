@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_runs import assert_equal, load, rows, tiny_config
 
-from vqgan_train.losses import Objective, StepTerms
+from vqgan_train.losses.objective import Objective, StepTerms
 from vqgan_train.system.errors import UserError
 from vqgan_train.training.callbacks.non_finite import SkipNonFinite
 from vqgan_train.training.train import train

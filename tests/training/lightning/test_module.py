@@ -7,7 +7,7 @@ import pytest
 import torch
 from factories import TINY_ARCHITECTURE, tiny_images
 
-from vqgan_train.losses import Objective, StepTerms
+from vqgan_train.losses.objective import Objective, StepTerms
 from vqgan_train.training.lightning.module import VQGANModule
 
 OBJECTIVE = {

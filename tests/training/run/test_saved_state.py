@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import assert_equal
 
-from vqgan_train.checkpoint import save_atomically
+from vqgan_train.checkpoint.writing import save_atomically
 from vqgan_train.system.errors import CheckpointError
 from vqgan_train.training.run.saved_state import is_resumable, read_state
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from vqgan_train.checkpoint import save_atomically
+from vqgan_train.checkpoint.writing import save_atomically
 from vqgan_train.system.errors import CheckpointError, RunFolderError
 from vqgan_train.training.run.folder import OUTPUT_DIR_VARIABLE, write_config
 from vqgan_train.training.run.start import ANEW, RunStart, find_start

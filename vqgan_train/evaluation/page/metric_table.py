@@ -7,14 +7,13 @@ from vqgan_train.evaluation.report.metric_names import METRICS
 from vqgan_train.evaluation.report.results import (
     ALL,
     FACE_BOXES,
-    MIN_COMPARABLE_IMAGES,
     Difference,
     Evaluation,
     SetDistance,
     Summary,
 )
 from vqgan_train.evaluation.report.table import Row, group_size, group_title, table_rows
-from vqgan_train.evaluation.report.text_table import infinite_notes
+from vqgan_train.evaluation.report.text_table import evaluator_notes, infinite_notes
 
 MINUS, INFINITE, UNDEFINED = "\N{MINUS SIGN}", "\N{INFINITY}", "\N{EN DASH}"
 
@@ -116,19 +115,7 @@ def make_notes(evaluation: Evaluation) -> list[str]:
             "face), with 95 % bootstrap intervals. A change is unclear if its interval contains 0 "
             "or is unknown."
         )
-    notes += infinite_notes(evaluation)
-    distances = [d for checkpoint in evaluation.checkpoints for d in checkpoint.rfid.values()]
-    if distances:
-        notes.append(
-            f"rFID is by {distances[0].evaluator}; it is not comparable with rFIDs of others."
-        )
-    notes += [f"{label(metric)} is by {by}." for metric, by in evaluation.evaluators.items()]
-    if any(not distance.comparable for distance in distances):
-        notes.append(
-            f"An rFID of fewer than {MIN_COMPARABLE_IMAGES:,} images is comparable within this "
-            "table, and with no other number."
-        )
-    return notes
+    return [*notes, *infinite_notes(evaluation), *evaluator_notes(evaluation)]
 
 
 def _line(row: Row) -> Line:
@@ -144,7 +131,7 @@ def _cell(metric: str, value: Summary | SetDistance | float, change: Change | No
     if isinstance(value, Summary):
         return Cell(number(metric, value.mean), interval(metric, value), change=change)
     if isinstance(value, SetDistance):
-        remark = f"N = {value.count:,}{'' if value.comparable else ', comparable here only'}"
+        remark = f"N = {value.count:,}{'' if value.comparable else ' *'}"
         return Cell(number(metric, value.value), remark=remark, change=change)
     return Cell(number(metric, value), change=change)
 

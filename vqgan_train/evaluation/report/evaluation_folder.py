@@ -11,8 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -101,28 +100,6 @@ def write_pictures(evaluation: Evaluation, folder: Path) -> None:
     with write_atomically(folder / JSON_FILE) as file:
         plain = json.dumps(_plain(evaluation), indent=1, ensure_ascii=False, allow_nan=False)
         file.write(plain.encode())
-
-
-@contextmanager
-def explain_write_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into an error that names the files written so far.
-
-    Raises:
-        UserError: an OSError occurred.
-    """
-    try:
-        yield
-    except OSError as error:
-        written = ", ".join(
-            name
-            for name in (IMAGES_FILE, FACES_FILE, SUMMARY_FILE, JSON_FILE)
-            if (folder / name).exists()
-        )
-        raise UserError(
-            f"output={folder} could not be written to the end: {error.strerror or error}. The "
-            f"numbers are above; in the folder are {written or 'none of them'}. Make room, or name "
-            "another folder, and run the command again."
-        ) from error
 
 
 def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:

@@ -89,24 +89,23 @@ def _notes(evaluation: Evaluation, *, has_unknown_intervals: bool) -> Iterator[s
     yield "Means with 95 % bootstrap intervals; a change is of the same images, one by one."
     if has_unknown_intervals:
         yield f"{UNKNOWN}: no interval is known of fewer than two images."
-    distances = [
-        distance
-        for checkpoint in evaluation.checkpoints
-        for distance in checkpoint.rfid.values()
-        if distance.count
-    ]
+    for note in (*evaluator_notes(evaluation), *infinite_notes(evaluation)):
+        yield from _wrapped(note)
+    yield from left_out_lines(evaluation.left_out)
+
+
+def evaluator_notes(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a note for each network that measured, and one for rFIDs of few images."""
+    distances = [d for checkpoint in evaluation.checkpoints for d in checkpoint.rfid.values()]
     if distances:
-        yield from _wrapped(f"rFID by {distances[0].evaluator}.")
+        yield f"rFID by {distances[0].evaluator}. Another network gives other rFIDs."
     for metric, evaluator in evaluation.evaluators.items():
-        yield from _wrapped(f"{METRICS[metric].label} by {evaluator}.")
-    if any(not distance.comparable for distance in distances):
+        yield f"{METRICS[metric].label} by {evaluator}."
+    if any(0 < distance.count < MIN_COMPARABLE_IMAGES for distance in distances):
         yield (
             f"* of fewer than {MIN_COMPARABLE_IMAGES:,} images: comparable within this table, and "
             "with no other number."
         )
-    for note in infinite_notes(evaluation):
-        yield from _wrapped(note)
-    yield from left_out_lines(evaluation.left_out)
 
 
 def infinite_notes(evaluation: Evaluation) -> Iterator[str]:

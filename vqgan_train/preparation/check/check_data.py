@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +37,13 @@ def check_data(config: CheckDataConfig) -> None:
             raise UserError(
                 f"output={config.output} cannot be written ({error}). Name another file."
             ) from error
-    findings = collect(expand_shards(config.shards), config.image_size, config.num_workers)
+    shards = expand_shards(config.shards)
+    check = partial(check_shard, image_size=config.image_size)
+    results = run_tasks(check, shards, num_workers=config.num_workers)
+    findings = Findings()
+    for shard in tqdm(results, desc="checking", unit="shard", total=len(shards)):
+        findings.add(shard)
+    findings.compare_shards()
     report = make_report(findings, config.image_size)
     sys.stdout.write(f"{to_text(report)}\n")
     if config.output is not None:
@@ -46,14 +51,3 @@ def check_data(config: CheckDataConfig) -> None:
             file.write(json.dumps(report, indent=2).encode())
     if report["problems"]:
         sys.exit(PROBLEMS_FOUND)
-
-
-def collect(shards: Sequence[Path], image_size: int, num_workers: int) -> Findings:
-    """Check all shards in parallel, one shard per process at a time."""
-    findings = Findings()
-    check = partial(check_shard, image_size=image_size)
-    results = run_tasks(check, shards, num_workers=num_workers)
-    for shard in tqdm(results, desc="checking", unit="shard", total=len(shards)):
-        findings.add(shard)
-    findings.compare_shards()
-    return findings

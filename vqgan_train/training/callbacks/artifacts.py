@@ -8,7 +8,7 @@ import wandb
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from vqgan_train.checkpoint import read_checkpoint
+from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
 from vqgan_train.training.lightning.loggers import BEST, LAST, WandbRun
 

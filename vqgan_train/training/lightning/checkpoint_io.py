@@ -5,7 +5,7 @@ from typing import Any
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from vqgan_train.checkpoint import save_atomically
+from vqgan_train.checkpoint.writing import save_atomically
 from vqgan_train.training.run.saved_state import read_state
 
 

@@ -8,15 +8,12 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from vqgan_train.checkpoint import to_original, weights_under_our_names
-from vqgan_train.losses import (
-    VGG16,
-    Objective,
-    StepTerms,
-    ValidationTerms,
-    find_lpips_weights,
-    no_reduction,
-)
+from vqgan_train.checkpoint.reading import weights_under_our_names
+from vqgan_train.checkpoint.weight_names import to_original
+from vqgan_train.losses.adversarial import no_reduction
+from vqgan_train.losses.lpips_files import VGG16
+from vqgan_train.losses.lpips_weights import find_lpips_weights
+from vqgan_train.losses.objective import Objective, StepTerms, ValidationTerms
 from vqgan_train.metrics.codebook import codebook_statistics, token_counts
 from vqgan_train.metrics.images import ImageMetric
 from vqgan_train.metrics.validation import SIGNED_METRICS, add_up, means, validation_metrics

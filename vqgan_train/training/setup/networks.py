@@ -7,13 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vqgan_train.checkpoint import (
-    LoadReport,
-    network_differences,
-    read_checkpoint,
-    weights_under_our_names,
-)
+from vqgan_train.checkpoint.architecture import network_differences
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
+from vqgan_train.checkpoint.load_report import LoadReport
+from vqgan_train.checkpoint.reading import read_checkpoint, weights_under_our_names
 from vqgan_train.config.model import AdaptiveWeightScope
 from vqgan_train.config.run import Config
 from vqgan_train.config.trainer import MemoryFormat

@@ -32,7 +32,7 @@ from vqgan_train.config.preparation import SelectConfig
 from vqgan_train.config.run import Config
 from vqgan_train.evaluation import evaluate as command
 from vqgan_train.evaluation import metric_suite
-from vqgan_train.evaluation.metric_suite import load_metric_suite
+from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
 from vqgan_train.evaluation.report.evaluation_folder import PAGE_FILE
 from vqgan_train.evaluation.report.metric_names import IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, FACE_BOXES, WITH_FACE, Evaluation
@@ -442,9 +442,8 @@ def test_weights_of_ones_own_are_named_by_their_hash(evaluated: Evaluated) -> No
 
 def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    settings = (*GIVEN, "metrics=[lpips_vgg,lpips_alex]", "faces.detect=false")
-    config = compose_settings("evaluate", EvaluateConfig, *settings)
-    found, _ = load_metric_suite(config, torch.device("cpu"))
+    wanted = RequestedMetrics(["lpips_vgg", "lpips_alex"], faces=False, slices=[])
+    found, _ = load_metric_suite(wanted, torch.device("cpu"))
     names = {metric: str(evaluator) for metric, evaluator in found.evaluators.items()}
     assert names == {"lpips_vgg": "LPIPS v0.1, VGG16", "lpips_alex": "LPIPS v0.1, AlexNet"}
 

@@ -16,7 +16,7 @@ from vqgan_train.evaluation.image_batches import ReadingRules, slice_rule
 from vqgan_train.evaluation.job import Checkpoint, EvaluationJob, run_job
 from vqgan_train.evaluation.job_consistency import require_same_job
 from vqgan_train.evaluation.kept_pictures import add_pictures
-from vqgan_train.evaluation.metric_suite import load_metric_suite
+from vqgan_train.evaluation.metric_suite import RequestedMetrics, load_metric_suite
 from vqgan_train.evaluation.page import write_page
 from vqgan_train.evaluation.report.evaluation_folder import (
     PAGE_FILE,
@@ -80,10 +80,18 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
     source = find_images(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     checkpoints = load_checkpoints(config, process)
-    suite, left_out = load_metric_suite(config, checkpoints[0].tokenizer.device)
+    requested = RequestedMetrics(
+        metrics=[metric.value for metric in config.metrics],
+        faces=config.faces.detect,
+        slices=slices,
+        lpips_weights=config.lpips_weights,
+        alexnet_weights=config.alexnet_weights,
+        inception_weights=config.inception_weights,
+    )
+    suite, left_out = load_metric_suite(requested, checkpoints[0].tokenizer.device)
     return EvaluationJob(
-        config=config,
         source=source,
+        given=tuple(config.shards or [str(config.folder)]),
         checkpoints=checkpoints,
         suite=suite,
         left_out=left_out,
@@ -92,6 +100,11 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
             slices,
             find_faces if suite.faces is not None else None,
         ),
+        pixel_range=config.pixel_range.value,
+        num_workers=config.num_workers,
+        max_bad_fraction=config.max_bad_fraction,
+        pictures_each=config.pictures,
+        resamples=config.bootstrap.resamples,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vqgan_train.config.evaluation import EvaluateConfig
 from vqgan_train.evaluation.gather_results import (
     gather_results,
     image_table,
@@ -52,14 +51,26 @@ class Checkpoint(NamedTuple):
 class EvaluationJob:
     """Everything that an evaluation needs."""
 
-    config: EvaluateConfig
     source: ImageSource
     """The images, in parts of one batch each."""
+
+    given: tuple[str, ...]
+    """Configured shards or folder."""
 
     checkpoints: Sequence[Checkpoint]
     suite: MetricSuite
     left_out: Sequence[LeftOut]
     rules: ReadingRules
+    pixel_range: str
+    num_workers: int
+    max_bad_fraction: float
+    """Fraction of unreadable images above which the evaluation stops."""
+
+    pictures_each: int
+    """Number of pictures kept per reason."""
+
+    resamples: int
+    """Number of bootstrap resamples."""
 
 
 def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evaluation | None:
@@ -73,12 +84,12 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
         UserError: too many images are unreadable, or the source has changed.
     """
     requests = _requests(job.source, process)
-    bad_images = BadImages(ChunkReport(), job.config.max_bad_fraction, bar, REMEDY)
+    bad_images = BadImages(ChunkReport(), job.max_bad_fraction, bar, REMEDY)
     results = measure_images(
-        load_batches(requests, job.rules, num_workers=job.config.num_workers),
+        load_batches(requests, job.rules, num_workers=job.num_workers),
         [checkpoint.tokenizer for checkpoint in job.checkpoints],
         job.suite,
-        pixel_range=job.config.pixel_range.value,
+        pixel_range=job.pixel_range,
         bad_images=bad_images,
         bar=bar,
     )
@@ -107,7 +118,7 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
     ]
     return Evaluation(
         dataset=DatasetFacts(
-            given=tuple(job.config.shards or [str(job.config.folder)]),
+            given=job.given,
             fingerprint=job.source.fingerprint,
             num_images=len(results.images),
             unreadable=tuple(name for _, name in results.bad),
@@ -115,7 +126,7 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
             damaged_shards=tuple(job.source.damage.partly),
             resize=height_and_width(transform.resize)[0],
             image_size=height_and_width(transform.image_size)[0],
-            pixel_range=job.config.pixel_range.value,
+            pixel_range=job.pixel_range,
             faces_looked_for=has_faces,
         ),
         images=images,
@@ -124,9 +135,7 @@ def _evaluation(job: EvaluationJob, results: Results) -> Evaluation:
         differences=tuple(
             difference
             for after in checkpoints[1:]
-            for difference in differences_of(
-                checkpoints[0], after, images, job.config.bootstrap.resamples
-            )
+            for difference in differences_of(checkpoints[0], after, images, job.resamples)
         ),
         left_out=(*job.left_out, *without_column),
         pictures=(),
@@ -152,7 +161,7 @@ def _checkpoint_result(
         face_values=face_values,
         codebook=codebook_statistics(results.usage[index]),
         rfid=_distances(suite, results.reference, results.sums[index]),
-        summaries=summaries_of(values, face_values, images, job.config.bootstrap.resamples),
+        summaries=summaries_of(values, face_values, images, job.resamples),
     )
 
 

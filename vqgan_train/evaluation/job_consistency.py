@@ -50,7 +50,7 @@ def job_facts(job: EvaluationJob) -> dict[str, str]:
         "images": f"{sum(source.sizes):,}, fingerprint {images_fingerprint(source)[:DIGITS]}",
         "batches": f"{len(source.sizes):,} of {max(source.sizes)}",
         "sizes": f"resize {transform.resize}, image_size {transform.image_size}",
-        "pixel_range": job.config.pixel_range.value,
+        "pixel_range": job.pixel_range,
         "faces.detect": str(rules.faces is not None),
     }
     for name, rule in rules.slices.items():

@@ -79,7 +79,7 @@ def _reasons_by_row(reasons: Mapping[str, NDArray[np.int64]]) -> dict[int, tuple
 def add_pictures(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:
     """Add the selected pictures; those that can no longer be read are listed as left out."""
     images = evaluation.images
-    selected = select_pictures(images, evaluation.checkpoints, each=job.config.pictures)
+    selected = select_pictures(images, evaluation.checkpoints, each=job.pictures_each)
     places = _find_places(job, {int(images.numbers[row]) for row in selected})
     kept: list[KeptPicture] = []
     lost: list[LeftOut] = []
@@ -89,7 +89,7 @@ def add_pictures(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:
             lost.append(LeftOut(f"picture {images.keys[row]}", pixels))
         else:
             reconstructions = {
-                name: to_numpy(reconstruct(pixels, tokenizer, job.config.pixel_range.value)[1][0])
+                name: to_numpy(reconstruct(pixels, tokenizer, job.pixel_range)[1][0])
                 for name, _, tokenizer in job.checkpoints
             }
             kept.append(

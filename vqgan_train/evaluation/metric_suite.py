@@ -1,6 +1,6 @@
 """Loads the requested metrics; those whose weights or packages are unavailable are left out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.checkpoint.load_report import weights_sha256
-from vqgan_train.config.evaluation import EvaluateConfig, EvaluationMetric
 from vqgan_train.evaluation.report.metric_names import FACE_METRICS, IMAGE_METRICS
 from vqgan_train.evaluation.report.results import ALL, WITH_FACE, LeftOut
 from vqgan_train.losses.lpips_files import ALEXNET, VGG16, LpipsNetwork
@@ -53,10 +52,26 @@ class MetricSuite(NamedTuple):
         return () if self.faces is None else self.faces.names
 
 
+class RequestedMetrics(NamedTuple):
+    """What the settings ask to measure, and with which weights."""
+
+    metrics: Collection[str]
+    """Keys of IMAGE_METRICS, and rfid."""
+
+    faces: bool
+    slices: Collection[str]
+    lpips_weights: str | None = None
+    """File, like `alexnet_weights`; None: searched and downloaded."""
+
+    alexnet_weights: str | None = None
+    inception_weights: str | None = None
+    """A path or an address; None: downloaded."""
+
+
 def load_metric_suite(
-    config: EvaluateConfig, device: torch.device
+    requested: RequestedMetrics, device: torch.device
 ) -> tuple[MetricSuite, list[LeftOut]]:
-    """Load the configured metrics that are available.
+    """Load the requested metrics that are available.
 
     Returns:
         The available metrics, and the others with reasons.
@@ -65,29 +80,28 @@ def load_metric_suite(
         UserError: a configured file is missing or holds another network.
     """
     left_out: list[LeftOut] = []
-    has_faces = config.faces.detect and is_installed("dlib")
-    if config.faces.detect and not has_faces:
+    has_faces = requested.faces and is_installed("dlib")
+    if requested.faces and not has_faces:
         reason = "dlib is not installed: pip install 'vqgan_train[faces]'"
         left_out += [LeftOut(metric, reason) for metric in ("faces", *FACE_METRICS)]
-    images, evaluators = _image_metrics(config, device, left_out)
-    wants_rfid = EvaluationMetric.rfid in config.metrics
-    features = _features(config.inception_weights, device, left_out) if wants_rfid else None
-    groups = (ALL, *config.slices, *([WITH_FACE] if has_faces else []))
+    images, evaluators = _image_metrics(requested, device, left_out)
+    wants_rfid = "rfid" in requested.metrics
+    features = _features(requested.inception_weights, device, left_out) if wants_rfid else None
+    groups = (ALL, *requested.slices, *([WITH_FACE] if has_faces else []))
     faces = _face_metrics(images, left_out) if has_faces else None
     return MetricSuite(images, faces, features, groups, evaluators), left_out
 
 
 def _image_metrics(
-    config: EvaluateConfig, device: torch.device, left_out: list[LeftOut]
+    requested: RequestedMetrics, device: torch.device, left_out: list[LeftOut]
 ) -> tuple[dict[str, ImageMetric], dict[str, Evaluator]]:
     networks = {
-        "lpips_vgg": (VGG16, LPIPS, config.lpips_weights, "lpips_weights"),
-        "lpips_alex": (ALEXNET, lpips_with_alexnet, config.alexnet_weights, "alexnet_weights"),
+        "lpips_vgg": (VGG16, LPIPS, requested.lpips_weights, "lpips_weights"),
+        "lpips_alex": (ALEXNET, lpips_with_alexnet, requested.alexnet_weights, "alexnet_weights"),
     }
     metrics: dict[str, ImageMetric] = {}
     evaluators: dict[str, Evaluator] = {}
-    configured = {metric.value for metric in config.metrics}
-    for name in (name for name in IMAGE_METRICS if name in configured):
+    for name in (name for name in IMAGE_METRICS if name in requested.metrics):
         if name in PIXEL_METRICS:
             metrics[name] = PIXEL_METRICS[name]
             continue

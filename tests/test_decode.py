@@ -244,7 +244,7 @@ def test_no_file_at_all_is_refused(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_decode(checkpoint, "[]", tmp_path / "out") == USER_ERROR
-    assert "tokens is an empty list; give a folder, or files." in capsys.readouterr().err
+    assert "tokens is an empty list; give a folder or files." in capsys.readouterr().err
 
 
 def test_files_of_one_name_are_refused(

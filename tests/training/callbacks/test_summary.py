@@ -58,7 +58,9 @@ def test_validation_measures_what_was_chosen_and_says_what_it_cost(
 ) -> None:
     train(tiny_config(tmp_path, "run.val_metrics=[ssim]"))
     out = capsys.readouterr().out
-    assert re.search(r"^validation   3 of \S+ s each, as long as \S+ steps$", out, re.MULTILINE)
+    assert re.search(
+        r"^validation   3 times, \S+ s each \(the time of \S+ training steps\)$", out, re.MULTILINE
+    )
     assert "PSNR" not in out
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         row = next(csv.DictReader(file))

@@ -127,7 +127,7 @@ def test_a_damaged_state_is_passed_over_by_name(
             )
         )
     assert found(run) == start_of(best, 1)
-    assert f"passed over {last}" in caplog.text
+    assert f"skipped the unreadable checkpoint {last}" in caplog.text
     best.unlink()
     with pytest.raises(RunFolderError, match=r"last.ckpt cannot be read.*begin the run anew"):
         found(run)

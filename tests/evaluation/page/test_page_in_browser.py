@@ -12,7 +12,7 @@ from vqgan_train.evaluation.page import write_page
 RUN = [{"step": float(step), "val/psnr": 20.0 + step} for step in range(5)]
 ARROW_RIGHT, END = ("ArrowRight", 39), ("End", 35)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs_draw_curves")]
 
 
 @pytest.fixture

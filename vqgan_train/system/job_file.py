@@ -26,7 +26,7 @@ def open_job(folder: Path, job: Mapping[str, Any]) -> None:
 
 
 def require_free_or_same(folder: Path, job: Mapping[str, Any], job_file: str = JOB_FILE) -> None:
-    """Refuse a folder that holds something else, before hours are spent.
+    """Refuse a folder that holds another job or other files.
 
     Args:
         folder: folder of the results, which may not exist yet.

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def announce(
     config: Config, run: RunFolder, trainer: Trainer, data: ShardDataModule, module: VQGANModule
 ) -> None:
-    """Log the numbers that are worth a look before hours are spent."""
+    """Log the sizes of data and model, the length of the run and the learning rate."""
     generator, start = module.generator, run.start
     images = images_per_step(config)
     steps = trainer.max_steps - start.step

@@ -273,7 +273,7 @@ def retry_pause_seconds(attempt: int) -> float:
 
 @cache
 def _warn_of_surplus(address: str, found: int, promised: int) -> None:
-    """Warn once per process: only the promised samples have a place in the order."""
+    """Warn once per process that the samples beyond those counted are not trained on."""
     log.warning(
         "%s holds %d samples, %d more than it promised, which are not trained on.",
         redact_address(address),

@@ -60,7 +60,7 @@ class SkipNonFinite(Callback):
             buffer.copy_(torch.where(is_bad.bool(), before, buffer))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Every `every_steps` steps, check the longest row of skipped steps.
+        """Every `every_steps` steps, check the longest streak of skipped steps.
 
         Raises:
             UserError: `max_in_row` consecutive steps were skipped.

@@ -91,9 +91,12 @@ def _exit_at_next_sigterm(_number: int, _frame: FrameType | None) -> None:
 
 
 @atexit.register
-def _send_first_sigterm() -> None:
-    # At exit, multiprocessing sends SIGTERM once and then waits without limit, so this is needed
-    # for its signal to be the second one.
+def _end_workers() -> None:
+    # At exit, multiprocessing sends SIGTERM once, which workers survive, and then waits without
+    # limit. So it is repeated here; two at once would count as one, because signals do not queue.
     for child in multiprocessing.active_children():
-        if child.daemon:  # torch's workers; multiprocessing does not terminate other children
+        for _ in range(50 if child.daemon else 0):  # torch's workers are daemons
             child.terminate()
+            child.join(0.1)
+            if not child.is_alive():
+                break

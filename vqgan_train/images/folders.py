@@ -143,7 +143,7 @@ def is_image_file(path: Path) -> bool:
     return path.suffix[1:].lower() in IMAGE_FIELDS
 
 
-def printable_name(name: str) -> str:
+def replace_undecodable(name: str) -> str:
     """Replace the bytes of a file's name that are not UTF-8, which could not be printed."""
     return os.fsencode(name).decode("utf-8", "replace")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqgan_train.images.folders import printable_name, text_beside
+from vqgan_train.images.folders import replace_undecodable, text_beside
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.shards.index import read_range
 from vqgan_train.shards.naming import redact_address
@@ -55,12 +55,12 @@ class ShardLocation(NamedTuple):
     @property
     def name(self) -> str:
         """Name for messages while the sample's key is not known."""
-        return f"{printable_name(self.shard.name)} at byte {self.start}"
+        return f"{replace_undecodable(self.shard.name)} at byte {self.start}"
 
     @property
     def file(self) -> str:
         """Path of the shard."""
-        return printable_name(str(self.shard))
+        return replace_undecodable(str(self.shard))
 
 
 class RemoteLocation(NamedTuple):
@@ -126,12 +126,12 @@ class FileLocation(NamedTuple):
     @property
     def name(self) -> str:
         """The file as it was listed."""
-        return printable_name(self.source)
+        return replace_undecodable(self.source)
 
     @property
     def file(self) -> str:
         """Path of the file."""
-        return printable_name(str(self.path))
+        return replace_undecodable(str(self.path))
 
 
 ImageLocation = ShardLocation | RemoteLocation | FileLocation
@@ -139,7 +139,7 @@ ImageLocation = ShardLocation | RemoteLocation | FileLocation
 
 def _encoded_image(fields: Mapping[str, Any], shard_name: str) -> EncodedImage:
     caption = fields.get("txt", b"").decode("utf-8", "replace").strip()
-    key, shard = printable_name(fields["__key__"]), printable_name(shard_name)
+    key, shard = replace_undecodable(fields["__key__"]), replace_undecodable(shard_name)
     image, metadata = image_bytes(fields), fields.get("json", b"")
     return EncodedImage(f"{shard}/{key}", key, caption, shard, image, metadata)
 

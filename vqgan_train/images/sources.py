@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqgan_train.images.folders import image_files, printable_name, scan_folders
+from vqgan_train.images.folders import image_files, replace_undecodable, scan_folders
 from vqgan_train.images.locations import (
     FileLocation,
     ImageLocation,
@@ -234,7 +234,7 @@ def _shard_locations(shards: Sequence[ShardIndex | RemoteShard]) -> Iterator[Ima
 
 def _folder_locations(folder: Path) -> Iterator[ImageLocation]:
     for file in image_files([folder], None):
-        yield FileLocation(file.number, folder / file.name, printable_name(file.name), None)
+        yield FileLocation(file.number, folder / file.name, replace_undecodable(file.name), None)
 
 
 def _table_locations(tables: Sequence[Path], columns: Sequence[str]) -> Iterator[ImageLocation]:

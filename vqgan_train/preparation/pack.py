@@ -9,8 +9,8 @@ from vqgan_train.config.preparation import PackConfig
 from vqgan_train.images.folders import (
     ImageFile,
     image_files,
-    printable_name,
     read_captions,
+    replace_undecodable,
     scan_folders,
     text_beside,
 )
@@ -76,7 +76,8 @@ def pack(config: PackConfig) -> None:
 
 def _pack(task: _PackTask) -> PackReport:
     images = [
-        (printable_name(str(file.folder / file.name)), partial(_load, file)) for file in task.files
+        (replace_undecodable(str(file.folder / file.name)), partial(_load, file))
+        for file in task.files
     ]
     return pack_shard(task.shard, images, source=task.source)
 
@@ -88,5 +89,5 @@ def _load(file: ImageFile) -> ImageToPack:
         key=f"{file.number:09d}",
         content=path.read_bytes(),
         caption=caption or None,
-        metadata={"file": printable_name(file.name)},
+        metadata={"file": replace_undecodable(file.name)},
     )

@@ -7,7 +7,9 @@ import torch
 from wandb_server import WandbServer
 
 # The tests' tensors are small: a second thread costs more in waiting than it saves in work.
+# Processes that tests start get as many, because sums round differently on two threads.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from broken_shards import photo_bytes, write_broken_shards
 from factories import image_samples, write_shard
-from hydra import compose, initialize_config_dir
+from tiny_runs import compose_settings
 
 from vqgan_train.check_data import main
 from vqgan_train.cli import INTERRUPTED, USER_ERROR, explain, is_users
-from vqgan_train.config.checks import config_dir, register_schema, setting_names, to_config
+from vqgan_train.config.checks import setting_names
 from vqgan_train.config.preparation import CheckDataConfig
 from vqgan_train.preparation.check.check_data import PROBLEMS_FOUND, check_data
 
@@ -30,10 +30,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config_of(*overrides: str) -> CheckDataConfig:
-    register_schema(CheckDataConfig)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        composed = compose("check_data", overrides=list(overrides))
-    return to_config(composed, CheckDataConfig)
+    config: CheckDataConfig = compose_settings("check_data", CheckDataConfig, *overrides)
+    return config
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

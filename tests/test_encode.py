@@ -17,11 +17,11 @@ import pytest
 import torch
 from clear_tokens import CLEAR_GAP, MOST_DRAWS, has_clear_tokens, token_gaps
 from factories import FULL_ARCHITECTURE, TINY_ARCHITECTURE, image_bytes, image_samples, write_shard
-from hydra import compose, initialize_config_dir
 from omegaconf.errors import MissingMandatoryValue
 from pyarrow import parquet
 from real_photos import PHOTOS
 from reference import peer_vqgan
+from tiny_runs import compose_settings
 from tiny_tokens import (
     SMALL,
     contents,
@@ -36,8 +36,8 @@ from tiny_tokens import (
 )
 from torch import Tensor
 
-from vqgan_train.cli import USER_ERROR, explain, is_users, quote_overrides
-from vqgan_train.config.checks import config_dir, register_schema, setting_names, to_config
+from vqgan_train.cli import USER_ERROR, explain, is_users
+from vqgan_train.config.checks import setting_names
 from vqgan_train.config.tokens import (
     EncodeConfig,
     Interpolation,
@@ -88,10 +88,8 @@ def shards(tmp_path: Path) -> str:
 
 
 def composed(*overrides: str) -> EncodeConfig:
-    register_schema(EncodeConfig)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        quoted = quote_overrides(overrides, EncodeConfig)
-        return to_config(compose("encode", overrides=quoted), EncodeConfig)
+    config: EncodeConfig = compose_settings("encode", EncodeConfig, *overrides)
+    return config
 
 
 def test_the_choices_are_those_that_there_are() -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from factories import FULL_ARCHITECTURE, random_lpips_weights, tiny_images
-from hydra import compose, initialize_config_dir
 from omegaconf.errors import MissingMandatoryValue
 from real_photos import real_photos
 from tiny_exports import (
@@ -23,13 +22,14 @@ from tiny_exports import (
     tiny_networks,
     write_checkpoint,
 )
+from tiny_runs import compose_settings
 from torch import Tensor
 
 from vqgan_train import export as command
 from vqgan_train.checkpoint.export_formats import FORMATS
 from vqgan_train.checkpoint.reading import read_networks
 from vqgan_train.cli import USER_ERROR, explain, is_users
-from vqgan_train.config.checks import config_dir, plain_settings, register_schema, to_config
+from vqgan_train.config.checks import plain_settings
 from vqgan_train.config.export import ExportConfig, ExportFormat
 from vqgan_train.models import VQGAN
 from vqgan_train.release import conversion
@@ -46,9 +46,8 @@ LEAST_EQUAL_TOKENS = 0.999
 
 
 def compose_export(*overrides: str) -> ExportConfig:
-    register_schema(ExportConfig)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return to_config(compose("export", overrides=list(overrides)), ExportConfig)
+    config: ExportConfig = compose_settings("export", ExportConfig, *overrides)
+    return config
 
 
 # The settings.

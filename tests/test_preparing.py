@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf.errors import MissingMandatoryValue
+from tiny_runs import compose_settings
 
 from vqgan_train import pack, prepare_cc3m, prepare_yfcc, prepare_yfcc_links, select
-from vqgan_train.cli import USER_ERROR, explain, quote_overrides
-from vqgan_train.config.checks import config_dir, register_schema, to_config
+from vqgan_train.cli import USER_ERROR, explain
 from vqgan_train.config.preparation import (
     LinksConfig,
     PackConfig,
@@ -55,10 +54,7 @@ READERS = "\n".join(
 
 
 def composed(command: str, *overrides: str) -> Any:
-    register_schema(SCHEMAS[command])
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        quoted = quote_overrides(overrides, SCHEMAS[command])
-        return to_config(compose(command, overrides=quoted), SCHEMAS[command])
+    return compose_settings(command, SCHEMAS[command], *overrides)
 
 
 @pytest.mark.parametrize("command", SCHEMAS)

@@ -1,6 +1,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -25,6 +26,27 @@ def runs_draw_no_curves() -> Iterator[None]:
         ):
             if module in sys.modules:  # the file of the test imports what trains or evaluates
                 patch.setattr(sys.modules[module], name, substitute)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lpips_weights_are_read_once() -> Iterator[None]:
+    """Keep the LPIPS weights of the user's cache in memory, since most runs of the tests load them.
+
+    Tests of the cache itself have cache folders of their own, which are read each time.
+    """
+    from vqgan_train.losses import lpips_weights
+    from vqgan_train.system.files import cache_folder
+
+    read, users = lpips_weights._read_cache, cache_folder(lpips_weights.CACHE)
+    kept = cache(read)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            lpips_weights,
+            "_read_cache",
+            lambda network: (kept if cache_folder(lpips_weights.CACHE) == users else read)(network),
+        )
         yield
 
 

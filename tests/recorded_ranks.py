@@ -51,21 +51,31 @@ def be_rank(rank: int, port: int) -> None:
     report.write_curves = lambda path, rows: False  # as the tests' own process does
 
 
-def train_two_ranks(folder: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """What `train_and_record` tells of both ranks of a run on gloo."""
-    arguments = (folder, [*overrides, "trainer.devices=2"], free_port())
-    torch.multiprocessing.spawn(_run_rank, arguments, nprocs=2)
+def train_two_ranks(folder: Path, *runs: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Train runs on two ranks with gloo, one run after the other in the same two processes.
+
+    Args:
+        folder: where the ranks write their records.
+        runs: the overrides of each run.
+
+    Returns:
+        For each run, the record of each rank; see `train_and_record`.
+    """
+    jobs = [([*run, "trainer.devices=2"], free_port()) for run in runs]
+    torch.multiprocessing.spawn(_run_rank, (folder, jobs), nprocs=2)
     files = [folder / f"rank{rank}.pt" for rank in range(2)]
-    return [torch.load(file, map_location="cpu", weights_only=True) for file in files]
+    ranks = [torch.load(file, map_location="cpu", weights_only=True) for file in files]
+    return [list(records) for records in zip(*ranks, strict=True)]
 
 
 def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
-    """Train.
+    """Train, and remember what went in and what came out.
 
     Returns:
-        `start`, the state dict at the first step, `end`, that of the last; `batches`: of each
-        `names`, `images` and `terms`; `own_statistics`, the discriminator's buffers after the last
-        batch, before ranks average them.
+        `start` and `end`: the module's state dict at the first and after the last step;
+        `batches`: `names`, `images` and `terms` of each batch;
+        `own_statistics`: the discriminator's buffers after the last batch, before the ranks
+        average them.
     """
     records: dict[str, Any] = {"batches": []}
     step, average = VQGANModule.training_step, BatchNormAverage.on_train_batch_end
@@ -97,6 +107,9 @@ def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
     return records
 
 
-def _run_rank(rank: int, folder: Path, overrides: list[str], port: int) -> None:
-    be_rank(rank, port)
-    torch.save(train_and_record(overrides), folder / f"rank{rank}.pt")
+def _run_rank(rank: int, folder: Path, jobs: list[tuple[list[str], int]]) -> None:
+    records = []
+    for overrides, port in jobs:
+        be_rank(rank, port)
+        records.append(train_and_record(overrides))
+    torch.save(records, folder / f"rank{rank}.pt")

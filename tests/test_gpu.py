@@ -73,7 +73,7 @@ def test_ranks_that_share_norms_and_weight_train_as_one_with_all_their_images(
 ) -> None:
     shared = ("trainer.sync_batchnorm=true", "loss.adaptive_weight_scope=mean")
     overrides = tiny_overrides(tmp_path, "trainer.accelerator=gpu", *shared)
-    two = train_two_ranks(tmp_path, overrides)
+    (two,) = train_two_ranks(tmp_path, overrides)
     alone = ("trainer.devices=1", "data.batch_size=4", f"run.output_dir={tmp_path / 'one'}")
     one = train_and_record(tiny_overrides(tmp_path, "trainer.accelerator=gpu", *shared, *alone))
     for name, weight in one["end"].items():

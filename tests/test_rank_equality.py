@@ -26,6 +26,8 @@ WEIGHT = list(TRAINING_METRICS).index("adaptive_weight")
 CLEAR_SEED = "run.seed=5"
 """With it no latent of the run lies midway between two codes, where rounding would choose."""
 
+WITH_MEAN = "loss.adaptive_weight_scope=mean"
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -33,8 +35,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def two(folders: tuple[Path, Path]) -> list[dict[str, Any]]:
-    return train_two_ranks(folders[0], tiny_overrides(folders[0], CLEAR_SEED))
+def two_runs(folders: tuple[Path, Path]) -> list[list[dict[str, Any]]]:
+    """Train on two ranks with the default weight of the adversarial loss, then with `mean`."""
+    folder = folders[0]
+    return train_two_ranks(
+        folder,
+        tiny_overrides(folder, CLEAR_SEED),
+        tiny_overrides(folder, WITH_MEAN, f"run.output_dir={folder / 'mean'}"),
+    )
+
+
+@pytest.fixture(scope="module")
+def two(two_runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return two_runs[0]
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +129,16 @@ def test_by_default_each_batch_is_balanced_by_itself(
     assert abs(together[0] - together[1]) > 1e-3  # ranks differ
 
 
-def test_with_mean_all_ranks_have_the_weight_of_all_their_images(tmp_path: Path) -> None:
-    overrides = tiny_overrides(tmp_path, "loss.adaptive_weight_scope=mean")
-    ranks = train_two_ranks(tmp_path, overrides)
+def test_with_mean_all_ranks_have_the_weight_of_all_their_images(
+    two_runs: list[list[dict[str, Any]]],
+) -> None:
+    ranks = two_runs[1]
     for left, right in zip(*(record["batches"] for record in ranks), strict=True):
         assert torch.equal(left["terms"][WEIGHT], right["terms"][WEIGHT])
     for name, weight in ranks[0]["end"].items():
         assert torch.equal(weight, ranks[1]["end"][name]), name
 
-    module = build_module(compose_config(*overrides))
+    module = build_module(compose_config(*TINY, WITH_MEAN))
     module.load_state_dict(ranks[0]["start"])
     gradients = [gradients_by_autograd(module, record["batches"][0]["images"]) for record in ranks]
     nll, adversarial = ((a + b) / 2 for a, b in zip(*gradients, strict=True))
@@ -152,7 +166,7 @@ def gradients_by_autograd(module: VQGANModule, images: Tensor) -> tuple[Tensor, 
 
 
 def test_with_mean_one_rank_trains_as_without(one: dict[str, Any], tmp_path: Path) -> None:
-    overrides = (CLEAR_SEED, "optim.accumulate_batches=2", "loss.adaptive_weight_scope=mean")
+    overrides = (CLEAR_SEED, "optim.accumulate_batches=2", WITH_MEAN)
     alone = train_and_record(tiny_overrides(tmp_path, *overrides))
     for name, weight in one["end"].items():
         assert torch.equal(weight, alone["end"][name]), name

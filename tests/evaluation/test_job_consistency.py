@@ -27,10 +27,10 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_features(monkeypatch)
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of one machine with a checkpoint, images and weights."""
-    folder = tmp_path / "machine"
+    folder = tmp_path_factory.mktemp("machine")
     (folder / "photos").mkdir(parents=True)
     for number in range(2):
         (folder / "photos" / f"{number}.png").write_bytes(image_bytes(seed=number))

@@ -108,10 +108,12 @@ def lpips_with_alexnet(weights: Mapping[str, Tensor]) -> nn.Module:
     """
     import lpips
 
-    # The package calls torchvision in a deprecated way and initialises weights at random first.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    # The package calls torchvision in a deprecated way. On "meta" it draws no random weights.
+    with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         network: Any = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    network.to_empty(device="cpu")
+    network.scaling_layer = lpips.ScalingLayer()
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     backbone = [layer for layer in layers if layer.kernel_size != (1, 1)]
     for index, layer in enumerate(backbone):

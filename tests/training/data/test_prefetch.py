@@ -91,6 +91,7 @@ def test_a_cache_that_is_full_for_a_moment_is_borne(
 def test_a_cache_that_stays_full_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(prefetch, "CACHE_FULL_RETRY_SECONDS", 0.0)
     now = 100.0
     monkeypatch.setattr(prefetch, "time", SimpleNamespace(monotonic=lambda: now))
     prefetcher = Prefetcher([])

@@ -219,7 +219,10 @@ BROKEN = {
         without("loss.discriminator.main.3.running_mean"),
         r"loss\.discriminator\.main\.3\.running_mean",
     ),
-    "a discriminator's end": (without("loss.discriminator.main.0.weight"), "incomplete discrimi"),
+    "a discriminator's end": (
+        without("loss.discriminator.main.0.weight"),
+        "discriminator is incomplete",
+    ),
     "infinite": (with_nan, "NaN or infinite values in 2 of its .* quantizer.codebook.weight"),
 }
 

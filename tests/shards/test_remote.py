@@ -281,7 +281,8 @@ def test_fewer_samples_than_promised_are_bad_ones(server: FaultyServer, tmp_path
     good, bad = read(make_module(server, tmp_path, max_steps=TOTAL // 2))
     assert good == planned(0, TOTAL, without=range(12, 15))
     assert sorted(bad) == [
-        f"002.tar/sample {place}: there are only 4 of 7 promised samples" for place in (4, 5, 6)
+        f"002.tar/sample {place}: it holds 4 samples, but 7 were counted before the download"
+        for place in (4, 5, 6)
     ]
 
 
@@ -294,7 +295,10 @@ def test_more_samples_than_promised_are_said(
     good, bad = read(make_module(server, tmp_path, http=True, max_steps=(TOTAL - 2) // 2))
     assert sorted(good) == sorted(planned(0, TOTAL, without=(28, 29)))
     assert not bad
-    assert "005.tar holds 5 samples, 2 more than it promised" in caplog.text
+    assert (
+        "005.tar holds 5 samples, but 3 were counted before the download; the other 2 are"
+        in caplog.text
+    )
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def generator_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         weights: the generator's weights, under our names without the leading `generator.`.
 
     Raises:
-        LookupError: a weight that every VQGAN has is missing or has too few dimensions.
+        KeyError: a weight that every VQGAN has is missing; its name is the key.
+        IndexError: a weight has too few dimensions.
         ArithmeticError: the first convolution has no channels.
     """
     channels = weights["encoder.conv_in.weight"].shape[0]

@@ -117,10 +117,15 @@ def read_networks(path: Path) -> CheckpointWeights:
     generator = _network_weights(weights, GENERATOR)
     try:
         architecture = generator_architecture(generator)
-    except (LookupError, ArithmeticError) as error:
+    except KeyError as error:
         raise CheckpointError(
-            f"{path} is not a VQGAN checkpoint: among its {len(generator)} weights of a tokenizer, "
-            f"this one is missing or has an impossible shape: {error}."
+            f"{path} is not a VQGAN checkpoint: it has {len(generator)} weights of a tokenizer, "
+            f"but not {error}."
+        ) from error
+    except (IndexError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{path} is not a VQGAN checkpoint: one of its {len(generator)} weights of a tokenizer "
+            "has the wrong number of dimensions, or no channels."
         ) from error
     recorded = _recorded_architecture(checkpoint, {*architecture, *ASSUMED_ARGUMENTS})
     differences = architecture_differences(recorded, architecture)

@@ -162,16 +162,18 @@ def origin_of(checkpoint: Path) -> dict[str, str]:
 
 
 def _require_discriminator(weights: Mapping[str, Tensor], path: Path) -> None:
+    advice = "The discriminator is incomplete, or is not a PatchGAN discriminator."
     try:
         with torch.device("meta"):
             network = PatchDiscriminator(**discriminator_architecture(weights))
     except (LookupError, ArithmeticError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} has an incomplete discriminator: {error}.") from error
+        raise CheckpointError(
+            f"{path} cannot be exported with its discriminator. {advice}"
+        ) from error
     expected, found = (
         {f"discriminator.{name}": weight for name, weight in state.items()}
         for state in (network.state_dict(), weights)
     )
-    advice = "Its discriminator is incomplete, or is not a PatchGAN discriminator."
     LoadReport.compare(expected, found).require_fit(path, advice)
 
 

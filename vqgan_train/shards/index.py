@@ -98,8 +98,8 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
         indices = [_load_or_mark_dead(path) for path in bar]
     if indices and not any(index.num_samples for index in indices):
         raise ShardError(
-            f"None of {len(indices)} shards holds a sample with an image. The first is "
-            f"{indices[0].problem}"
+            f"None of {len(indices)} shards holds a sample with an image. The first, "
+            f"{indices[0].path}, is {indices[0].problem}"
         )
     for index in indices:
         if index.problem:
@@ -121,7 +121,8 @@ def _load_or_mark_dead(path: Path) -> ShardIndex:
     except (ShardError, OSError) as error:
         empty = np.empty(0, np.int64)
         num_bytes = path.stat().st_size if path.exists() else 0
-        return ShardIndex(path, num_bytes, empty, empty, 0, f"dead: {error}")
+        reason = str(error).removeprefix(f"{path} ")  # the path is beside it wherever it is shown
+        return ShardIndex(path, num_bytes, empty, empty, 0, f"dead: {reason}")
 
 
 def index_shard(path: Path) -> ShardIndex:

@@ -272,13 +272,14 @@ def retry_pause_seconds(attempt: int) -> float:
 
 
 @cache
-def _warn_of_surplus(address: str, found: int, promised: int) -> None:
+def _warn_of_surplus(address: str, found: int, counted: int) -> None:
     """Warn once per process that the samples beyond those counted are not trained on."""
     log.warning(
-        "%s holds %d samples, %d more than it promised, which are not trained on.",
+        "%s holds %d samples, but %d were counted before the download; the other %d are not used.",
         redact_address(address),
         found,
-        found - promised,
+        counted,
+        found - counted,
     )
 
 
@@ -325,7 +326,8 @@ class RemoteShard:
                 _warn_of_surplus(self.address, index.num_samples, self.num_samples)
             if number >= index.num_samples:
                 raise DeadShardError(
-                    f"there are only {index.num_samples} of {self.num_samples} promised samples"
+                    f"it holds {index.num_samples} samples, but {self.num_samples} were counted "
+                    "before the download"
                 )
             try:
                 return index.read(number)

@@ -98,11 +98,11 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
         indices = [_load_or_mark_dead(path) for path in bar]
     if indices and not any(index.num_samples for index in indices):
         raise ShardError(
-            f"None of {len(indices)} shards holds a sample with an image. The first, "
-            f"{indices[0].path}, is {indices[0].problem}"
+            f"None of {len(indices)} shards holds a sample with an image. The first is "
+            f"{indices[0].problem}"
         )
     for index in indices:
-        if index.problem:
+        if index.problem and index.num_samples:
             log.warning("%s: %s", index.path, index.problem)
     incomplete = [index for index in indices if index.without_image]
     if incomplete:
@@ -119,10 +119,10 @@ def _load_or_mark_dead(path: Path) -> ShardIndex:
     try:
         return load_index(path)
     except (ShardError, OSError) as error:
+        log.warning("dead shard: %s", error)
         empty = np.empty(0, np.int64)
         num_bytes = path.stat().st_size if path.exists() else 0
-        reason = str(error).removeprefix(f"{path} ")  # the path is beside it wherever it is shown
-        return ShardIndex(path, num_bytes, empty, empty, 0, f"dead: {reason}")
+        return ShardIndex(path, num_bytes, empty, empty, 0, f"dead: {error}")
 
 
 def index_shard(path: Path) -> ShardIndex:

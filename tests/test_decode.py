@@ -1,6 +1,7 @@
 """The decode command: pictures decoded with the checkpoint and pixel range of their tokens."""
 
-from functools import partial
+import tempfile
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -36,10 +37,24 @@ def checkpoint(tmp_path: Path) -> Path:
     return tiny_checkpoint(tmp_path)
 
 
-def encoded(folder: Path, checkpoint: Path, *arguments: str) -> Path:
-    """Encode three shards, and return the folder of their tokens."""
+@cache
+def token_files_by_name(*arguments: str) -> dict[str, bytes]:
+    """Encode three shards once for all tests that ask for the same settings."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tiny_shards(folder / "shards")
+        shards = f"shards={folder}/shards/*"
+        assert run_encode(tiny_checkpoint(folder), folder / "tokens", shards, *arguments) == 0
+        files = [file for file in (folder / "tokens").rglob("*") if file.is_file()]
+        return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def encoded(folder: Path, *arguments: str) -> Path:
+    """Return a folder with the tokens of three shards, which also lie in `folder`/shards."""
     tiny_shards(folder / "shards")
-    assert run_encode(checkpoint, folder / "tokens", f"shards={folder}/shards/*", *arguments) == 0
+    for name, content in token_files_by_name(*arguments).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
     return folder / "tokens"
 
 
@@ -60,7 +75,7 @@ def test_every_setting_is_read() -> None:
 def test_pictures_are_what_the_model_decodes_in_the_range_of_the_tokens(
     tmp_path: Path, checkpoint: Path, token_format: str, pixel_range: str
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint, f"pixel_range={pixel_range}", f"format={token_format}")
+    tokens = encoded(tmp_path, f"pixel_range={pixel_range}", f"format={token_format}")
     output = tmp_path / "pictures"
     assert run_decode(checkpoint, tokens, output, "batch_size=4") == 0
     decoded = VQGAN.from_checkpoint(checkpoint).decode(torch.from_numpy(tokens_of(tokens)).long())
@@ -73,7 +88,7 @@ def test_pictures_are_what_the_model_decodes_in_the_range_of_the_tokens(
 
 
 def test_it_stops_at_as_many_images_as_asked_for(tmp_path: Path, checkpoint: Path) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     output = tmp_path / "pictures"
     assert run_decode(checkpoint, tokens, output, "batch_size=4", "max_images=7") == 0
     assert len(pictures(output)) == 7
@@ -83,7 +98,7 @@ def test_it_stops_at_as_many_images_as_asked_for(tmp_path: Path, checkpoint: Pat
 def test_the_same_weights_in_another_format_will_do(
     tmp_path: Path, checkpoint: Path, name: str
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     target = CHECKPOINT_FORMATS[name]
     folder = tmp_path / "export"
     folder.mkdir()
@@ -95,7 +110,7 @@ def test_the_same_weights_in_another_format_will_do(
 def test_other_weights_are_refused_unless_allowed(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     networks = tiny_networks(discriminator=False)
     networks.generator["quant_conv.bias"][0] += 1
     other = write_checkpoint(tmp_path / "other.ckpt", networks)
@@ -112,7 +127,7 @@ def test_other_weights_are_refused_unless_allowed(
 def test_another_codebook_size_is_refused_even_if_other_weights_are_allowed(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     other = write_checkpoint(tmp_path / "other.ckpt", tiny_networks(codebook_size=128))
     output = tmp_path / "pictures"
     assert run_decode(other, tokens, output, "allow_other_checkpoint=true") == USER_ERROR
@@ -122,7 +137,7 @@ def test_another_codebook_size_is_refused_even_if_other_weights_are_allowed(
 def test_files_that_are_no_tokens_are_refused(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     (shard,) = (tmp_path / "shards").glob("00000.tar")
     parquet.write_table(
         parquet.read_table(tokens / "001.parquet").replace_schema_metadata({}),
@@ -160,7 +175,7 @@ def test_a_row_that_is_no_images_is_named(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     table = parquet.read_table(tokens / "001.parquet")
     encoding = table["encoding"].to_pylist()
     encoding[2] = row
@@ -183,7 +198,7 @@ def bare(tokens: Path, folder: Path, *, columns: tuple[str, ...] = ("caption", "
 def test_tokens_that_do_not_say_their_range_are_decoded_in_the_one_given(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint, "pixel_range=unit")
+    tokens = encoded(tmp_path, "pixel_range=unit")
     file = bare(tokens, tmp_path / "dalle")
     assert run_decode(checkpoint, file, tmp_path / "refused") == USER_ERROR
     assert "If you know the pixel range in which they were made, set" in capsys.readouterr().err
@@ -197,7 +212,7 @@ def test_tokens_that_do_not_say_their_range_are_decoded_in_the_one_given(
 def test_a_range_that_is_not_the_files_is_refused(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     assert run_decode(checkpoint, tokens, tmp_path / "out", "pixel_range=unit") == USER_ERROR
     assert "says that its tokens were made in the range signed" in capsys.readouterr().err
 
@@ -205,7 +220,7 @@ def test_a_range_that_is_not_the_files_is_refused(
 def test_bare_tokens_that_are_no_square_are_refused(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint, "image_size=[12,16]", "resize=16")
+    tokens = encoded(tmp_path, "image_size=[12,16]", "resize=16")
     file = bare(tokens, tmp_path / "dalle")
     assert run_decode(checkpoint, file, tmp_path / "out", "pixel_range=unit") == USER_ERROR
     assert "Row 0 of" in (said := capsys.readouterr().err)
@@ -214,7 +229,7 @@ def test_bare_tokens_that_are_no_square_are_refused(
 
 @torch.inference_mode()
 def test_rectangles_come_back_as_they_were(tmp_path: Path, checkpoint: Path) -> None:
-    tokens = encoded(tmp_path, checkpoint, "image_size=[12,20]", "resize=null")
+    tokens = encoded(tmp_path, "image_size=[12,20]", "resize=null")
     assert run_decode(checkpoint, tokens, tmp_path / "out") == 0
     rows = torch.from_numpy(tokens_of(tokens)).long()
     decoded = VQGAN.from_checkpoint(checkpoint).decode(rows, (6, 10))
@@ -231,7 +246,7 @@ def test_the_count_is_of_pictures_whether_or_not_there_is_a_bar(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     monkeypatch.setattr("tqdm.tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 does
     capsys.readouterr()
     assert run_decode(checkpoint, tokens, tmp_path / "out", f"max_images={most}") == 0
@@ -250,8 +265,8 @@ def test_no_file_at_all_is_refused(
 def test_files_of_one_name_are_refused(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
-    other = encoded(tmp_path / "other", checkpoint, "pixel_range=unit")
+    tokens = encoded(tmp_path)
+    other = encoded(tmp_path / "other", "pixel_range=unit")
     both = f"[{tokens}/001.parquet,{other}/001.parquet]"
     assert run_decode(checkpoint, both, tmp_path / "out") == USER_ERROR
     assert "2 files are called 001" in capsys.readouterr().err
@@ -261,8 +276,8 @@ def test_files_of_one_name_are_refused(
 def test_another_job_in_the_same_folder_is_refused(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
-    other = encoded(tmp_path / "other", checkpoint)
+    tokens = encoded(tmp_path)
+    other = encoded(tmp_path / "other")
     output = tmp_path / "out"
     assert run_decode(checkpoint, tokens, output, "max_images=3") == 0
     before = contents(output)
@@ -286,7 +301,7 @@ def test_processes_share_the_pictures_and_count_their_own(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tokens = encoded(tmp_path, checkpoint)
+    tokens = encoded(tmp_path)
     limit = () if most is None else (f"max_images={most}",)
     settings = ("batch_size=2", *limit)
     assert run_decode(checkpoint, tokens, tmp_path / "alone", *settings) == 0
@@ -310,5 +325,5 @@ def test_a_key_with_a_folder_in_it_is_a_file_name(tmp_path: Path) -> None:
 
 
 def test_the_tokenizer_of_the_tests_uses_many_codes(tmp_path: Path, checkpoint: Path) -> None:
-    assert len(np.unique(tokens_of(encoded(tmp_path, checkpoint)))) > 20
+    assert len(np.unique(tokens_of(encoded(tmp_path)))) > 20
     assert tiny_vqgan().downsampling == 2

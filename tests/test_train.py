@@ -116,9 +116,8 @@ def test_a_hostile_checkpoint_is_not_gone_on_from(
     "extra",
     [
         (),
-        ("data.num_workers=2",),
+        ("data.num_workers=2", "trainer.precision=bf16", "optim.clip_norm=1.0"),
         ("optim.accumulate_batches=2", "data.random_crop=false"),
-        ("trainer.precision=bf16", "optim.clip_norm=1.0"),
     ],
 )
 def test_resuming_equals_not_having_stopped(

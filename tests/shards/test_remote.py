@@ -427,7 +427,7 @@ def test_a_cache_too_small_for_a_window_is_said(
     val = (server.folder / "val.tar").stat().st_size
     one = max((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     bound = val + one + 1000
-    module = make_module(server, tmp_path, max_bytes=bound, batch_size=1, stall_seconds=6)
+    module = make_module(server, tmp_path, max_bytes=bound, batch_size=1, stall_seconds=2)
     with pytest.raises(ShardError, match=r"(?s)all in use.*Raise data.cache_gb, or lower"):
         read(module)
 

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import hydra
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from vqgan_train.training.lightning.launcher import (
     share_cores,
     watch_ranks,
 )
+from vqgan_train.training.setup.trainer import rank_command
 
 
 def ended_with(code: int) -> "subprocess.Popen[bytes]":
@@ -83,29 +86,29 @@ def test_a_number_of_threads_that_was_set_stays(monkeypatch: pytest.MonkeyPatch)
         assert (torch.get_num_threads(), os.environ[THREADS_VARIABLE]) == (before, "7")
 
 
-def test_a_rank_is_started_by_its_run_alone(tmp_path: Path) -> None:
-    (tmp_path / "show.py").write_text(
-        "import hydra\n"
-        "from pathlib import Path\n"
-        "from vqgan_train.training.setup.trainer import rank_command\n"
-        "@hydra.main(version_base='1.3', config_path=None, config_name='own')\n"
-        "def main(config):\n"
-        "    print(rank_command(Path(f'sweep_{config.seed}')))\n"
-        "main()\n"
-    )
+def test_a_rank_is_started_by_its_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = []
+    (tmp_path / "empty").mkdir()
+
+    @hydra.main(version_base="1.3", config_path=str(tmp_path / "empty"), config_name="own")
+    def main(config: Any) -> None:
+        commands.append(rank_command(Path(f"sweep_{config.seed}")))
+
     (tmp_path / "own.yaml").write_text("seed: 0\nhydra: {output_subdir: null}\n")
-    words = ["--multirun", f"--config-dir={tmp_path}", "seed=0,1"]
-    root = str(Path(__file__).parents[3])
-    finished = subprocess.run(
-        [sys.executable, "show.py", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    monkeypatch.chdir(tmp_path)
     flags = ["--config-name=own", f"--config-dir={tmp_path}"]
-    for seed in (0, 1):
-        command = [sys.executable, "-m", "vqgan_train", *flags, f"seed={seed}"]
-        command += [f"run.output_dir=sweep_{seed}"]
-        assert str(command) in finished.stdout, finished.stderr
+    monkeypatch.setattr(sys, "argv", ["show", "--multirun", flags[1], "seed=0,1"])
+    main()
+    assert commands == [
+        [
+            sys.executable,
+            "-m",
+            "vqgan_train",
+            *flags,
+            f"seed={seed}",
+            f"run.output_dir=sweep_{seed}",
+        ]
+        for seed in (0, 1)
+    ]

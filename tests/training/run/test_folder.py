@@ -100,9 +100,9 @@ def test_the_wandb_id_is_drawn_once(tmp_path: Path) -> None:
 def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
     hold = (
-        "import time; from pathlib import Path\n"
-        "from vqgan_train.training.run.folder import lock_folder\n"
-        f"with lock_folder(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(100)"
+        "import time; from filelock import FileLock\n"
+        f"with FileLock({str(tmp_path / lock.LOCK_FILE)!r}):\n"
+        "    print('held', flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     try:

@@ -423,11 +423,12 @@ def test_the_cache_stays_within_bounds_over_epochs(server: FaultyServer, tmp_pat
 def test_a_cache_too_small_for_a_window_is_said(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefetch, "CACHE_FULL_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(prefetch, "CACHE_FULL_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(prefetch, "CACHE_FULL_RETRY_SECONDS", 0.05)
     val = (server.folder / "val.tar").stat().st_size
     one = max((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     bound = val + one + 1000
-    module = make_module(server, tmp_path, max_bytes=bound, batch_size=1, stall_seconds=2)
+    module = make_module(server, tmp_path, max_bytes=bound, batch_size=1, stall_seconds=3)
     with pytest.raises(ShardError, match=r"(?s)all in use.*Raise data.cache_gb, or lower"):
         read(module)
 

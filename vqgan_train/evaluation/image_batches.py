@@ -54,7 +54,7 @@ def slice_rule(name: str, column: str, pattern: str) -> SliceRule:
 def sample_columns(encoded: EncodedImage) -> Mapping[str, Any]:
     """Return a sample's caption, key and source, and the entries of its json.
 
-    The json adds nothing if it is invalid or no object; it never replaces one of the three.
+    The json adds nothing if it is invalid or not an object; it never replaces one of the three.
     """
     try:
         metadata = json.loads(encoded.metadata) if encoded.metadata else {}

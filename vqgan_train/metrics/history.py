@@ -31,7 +31,7 @@ def numbers(rows: Iterable[Mapping[str, str]]) -> list[MetricRow]:
 
 
 def rows_beside(checkpoint: str) -> list[MetricRow]:
-    """Read the metrics of a checkpoint's run from its run folder; empty if it is in none."""
+    """Read the metrics of the run in whose folder a checkpoint lies; empty if it lies in none."""
     folder = Path(checkpoint).expanduser().absolute().parent.parent
     try:
         return numbers(read_rows(folder / METRICS_FILE))
@@ -63,7 +63,7 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     "SSIM": {"val/ssim": "validation"},
     "codes used": {"val/codebook/used": "used", "val/codebook/perplexity": "perplexity"},
 }
-"""Diagrams by title: labels of their lines by the metric's name in the log.
+"""Diagrams by title; each maps the names of metrics in the log to the labels of its lines.
 
 They are drawn in this order; diagrams without a value are left out.
 """

@@ -13,7 +13,7 @@ LEVEL = 95.0
 """Percentage of the resampled means inside an interval."""
 
 COUNTS_AT_ONCE = 2**21
-"""Maximum elements of a block of resamples, 16 MB; a block holds at least one resample, N."""
+"""Maximum elements of a block of resamples, 16 MB, unless one resample (N elements) is larger."""
 
 SEED = 0
 

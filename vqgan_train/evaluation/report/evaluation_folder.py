@@ -103,7 +103,7 @@ def write_pictures(evaluation: Evaluation, folder: Path) -> None:
 
 
 def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:
-    """Return the path of a reconstruction by a checkpoint's number; of the original for None."""
+    """Return the path of a kept original (checkpoint None), or of a checkpoint's reconstruction."""
     version = "original" if checkpoint is None else str(checkpoint)
     return folder / PICTURES / f"{row:09d}_{version}.png"
 

@@ -38,7 +38,7 @@ class DatasetFacts:
     """Configured shards or folder."""
 
     fingerprint: str
-    """Hash that changes if the images change."""
+    """Hash of the listing of the images, such as names and sizes; pixels are not read."""
 
     num_images: int
     """N."""
@@ -117,7 +117,7 @@ class Summary:
 
     high: float
     count: int
-    """Number of averaged values; 0: the mean is NaN, or the infinity that all values are."""
+    """Number of averaged values. If 0, the mean is the infinity that all values equal, else NaN."""
 
     num_infinite: int
     """Number of infinite values (PSNR of identical images), which are not averaged."""

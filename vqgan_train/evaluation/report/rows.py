@@ -42,7 +42,7 @@ def image_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
 
 
 def face_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
-    """Return the rows of faces.csv, one per face; `row` counts images.csv's images from 0."""
+    """Return the rows of faces.csv, one per face; `row` counts the rows of images.csv from 0."""
     table = evaluation.images
     columns: dict[str, Sequence[Any]] = {
         "row": table.face_images.tolist(),

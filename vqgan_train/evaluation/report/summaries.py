@@ -79,7 +79,7 @@ def differences_of(
 
 
 def _share_better(metric: str, changes: Floats) -> float:
-    """Return the fraction of changes that improve; NaN, between infinite PSNRs, is no change."""
+    """Return the fraction of the changes that are improvements, leaving out NaN (inf - inf)."""
     compared = changes[~np.isnan(changes)]
     better = compared > 0 if METRICS[metric].higher_is_better else compared < 0
     return float(better.mean()) if len(better) else float("nan")

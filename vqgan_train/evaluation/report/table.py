@@ -14,7 +14,7 @@ from vqgan_train.evaluation.report.results import (
 )
 
 TOKENS = "tokens"
-"""Key of the token metrics in `table_rows`; unlike the other keys no group of images or faces."""
+"""Key of the token metrics in `table_rows`; the other keys are groups of images or faces."""
 
 CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
 

@@ -30,7 +30,7 @@ MAX_NAMED = 5
 
 
 def table_lines(evaluation: Evaluation) -> list[str]:
-    """Return the table: for each checkpoint but the first, a block that compares it with that."""
+    """Return the table, in which each later checkpoint has a block beside the first one."""
     lines = [*_dataset_lines(evaluation)]
     for index in range(1, len(evaluation.checkpoints)):
         lines += _block(evaluation, [0, index])

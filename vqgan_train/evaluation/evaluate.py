@@ -112,7 +112,7 @@ def find_images(config: EvaluateConfig) -> ImageSource:
     """List the images, in parts of one batch each.
 
     Raises:
-        UserError: the shards or the folder are missing, or no image is found in them.
+        UserError: the shards or the folder are missing, cannot be listed, or hold no image.
     """
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), config.batch_size)

@@ -508,7 +508,7 @@ def test_only_evaluations_are_replaced(
         assert len(list((folder / "pictures").glob("*.png"))) == 3 * len(pictures)
     (output / "images.csv").unlink()
     assert run_evaluate(checkpoints, output, shards, PLAIN) == USER_ERROR
-    assert "holds files of something else" in capsys.readouterr().err
+    assert "holds files that no evaluation wrote" in capsys.readouterr().err
 
 
 def test_a_size_that_a_model_cannot_take_is_refused_first(

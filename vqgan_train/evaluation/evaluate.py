@@ -55,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> None:
         ) as bar:
             evaluation = run_job(job, process, bar)
     if evaluation is not None:
-        # Print and write the numbers before pictures and page, which may fail: the disk may be
+        # Print and write the numbers first, because pictures and page may fail: the disk may be
         # full, or an image removed.
         sys.stdout.write("\n".join([*table_lines(evaluation), ""]))
         write_evaluation(evaluation, output)
@@ -71,8 +71,8 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
     """Find the images, load the checkpoints and the metrics.
 
     Raises:
-        UserError: the pattern of a slice is not a regular expression, or as for `find_images`,
-            `load_checkpoints` and `load_metric_suite`.
+        UserError: the pattern of a slice is not a regular expression, too many shards are dead, or
+            `find_images`, `load_checkpoints` or `load_metric_suite` raised it.
     """
     slices = {
         name: slice_rule(name, rule.column, rule.pattern) for name, rule in config.slices.items()
@@ -112,7 +112,7 @@ def find_images(config: EvaluateConfig) -> ImageSource:
     """List the images, in parts of one batch each.
 
     Raises:
-        UserError: the shards or the folder are missing or unreadable.
+        UserError: the shards or the folder are missing, cannot be listed, or hold no image.
     """
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), config.batch_size)
@@ -124,7 +124,7 @@ def find_images(config: EvaluateConfig) -> ImageSource:
 
 
 def load_checkpoints(config: EvaluateConfig, process: ProcessRank) -> list[Checkpoint]:
-    """Download and load all checkpoints.
+    """Load all checkpoints, after downloading those that are given by an address.
 
     Raises:
         UserError: a checkpoint is unavailable, unreadable or not a VQGAN for RGB images; image_size
@@ -148,14 +148,14 @@ def load_checkpoints(config: EvaluateConfig, process: ProcessRank) -> list[Check
 SCHEME = re.compile(r"^\w+://")
 ENDINGS = re.compile(r"\.(ckpt|pt|pth|safetensors|msgpack|bin)$")
 RESERVED_NAMES = {"", "slice"}
-"""The columns of images.csv are `slice:NAME` and `CHECKPOINT:METRIC`."""
+"""Names that no checkpoint gets: in images.csv, `slice:psnr` would be the column of a slice."""
 
 
 def checkpoint_names(sources: Sequence[str]) -> list[str]:
-    """Name checkpoints by their files, or by the parts in which their paths differ.
+    """Name checkpoints by their files; if those are equal, by the parts in which the paths differ.
 
-    `runs/a/checkpoints/best.ckpt` and `runs/b/checkpoints/best.ckpt` become `a` and `b`; names
-    that would still be equal get numbers.
+    `runs/a/checkpoints/best.ckpt` and `runs/b/checkpoints/best.ckpt` become `a` and `b`. If names
+    are still equal, or one is reserved, each is the file's name with a number.
     """
     paths = [
         ENDINGS.sub("", SCHEME.sub("", source.partition("#")[0])).split("/") for source in sources

@@ -15,9 +15,9 @@ from vqgan_train.system.process_group import all_reduce_sum, gather_to_first
 
 
 def gather_results(results: Results, process: ProcessRank) -> None:
-    """Merge the results of all processes into those of the first, which alone may be used then.
+    """Merge the results of all processes into `results` of the first process.
 
-    Every process must call this.
+    Every process must call this. Afterwards `results` are valid in the first process only.
 
     Raises:
         UserError: no image could be read; raised in the first process.
@@ -33,17 +33,18 @@ def gather_results(results: Results, process: ProcessRank) -> None:
     results.bad = sorted(entry for _, bad in parts for entry in bad)
     if parts and not results.images:
         raise UserError(
-            f"None of the {len(results.bad)} images could be read, for example {results.bad[0][1]}."
+            f"None of the {len(results.bad)} images could be read. The first: {results.bad[0][1]}. "
+            "Check the shards or the folder."
         )
 
 
 def require_few_bad_together(bad_images: BadImages, process: ProcessRank) -> None:
     """Stop all processes if too many of all images are unreadable.
 
-    Each process alone may be below the limit because the limit allows for at least 100 images.
+    Each process alone may be below the limit, because fewer than 100 images count as 100.
 
     Args:
-        bad_images: counts of this process; they become those of all processes.
+        bad_images: counts of this process; replaced by their sums over all processes.
         process: rank and number of processes.
 
     Raises:
@@ -52,7 +53,7 @@ def require_few_bad_together(bad_images: BadImages, process: ProcessRank) -> Non
     counts = torch.tensor([bad_images.seen, bad_images.bad])
     all_reduce_sum(counts, process)
     bad_images.seen, bad_images.bad = counts.tolist()
-    bad_images.require_few("They are named above.")
+    bad_images.require_few("The first are named above.")
 
 
 def _add_sums(sums: FeatureSums, process: ProcessRank) -> None:
@@ -65,7 +66,7 @@ def _add_sums(sums: FeatureSums, process: ProcessRank) -> None:
 def image_table(
     images: Sequence[MeasuredImage], slices: Sequence[str], *, has_faces: bool
 ) -> ImageTable:
-    """Turn the rows of the images into columns, with a slice of the images with a face."""
+    """Convert images to the columns of a table; `has_faces` adds WITH_FACE to the `slices`."""
     rows = [image.row for image in images]
     num_faces = np.array([len(row.boxes) for row in rows], dtype=np.int64)
     members = {

@@ -38,7 +38,7 @@ class SliceRule(NamedTuple):
 
 
 def slice_rule(name: str, column: str, pattern: str) -> SliceRule:
-    """Compile a rule that ignores case.
+    """Compile the rule of the slice `name`, whose pattern ignores case.
 
     Raises:
         UserError: the pattern is not a regular expression.
@@ -52,9 +52,9 @@ def slice_rule(name: str, column: str, pattern: str) -> SliceRule:
 
 
 def sample_columns(encoded: EncodedImage) -> Mapping[str, Any]:
-    """Return the sample's caption, key and source, and the keys of its json if it has a valid one.
+    """Return a sample's caption, key and source, and the entries of its json.
 
-    The json replaces none of the three.
+    The json adds nothing if it is invalid or not an object; it never replaces one of the three.
     """
     try:
         metadata = json.loads(encoded.metadata) if encoded.metadata else {}
@@ -79,13 +79,13 @@ class ImageRow(NamedTuple):
     source: str
     width: int
     height: int
-    """Before scaling and cropping, in pixels."""
+    """Width and height are in pixels, before scaling and cropping."""
 
     slices: tuple[bool | None, ...]
     """Membership in each slice; None if the sample lacks the slice's column."""
 
     boxes: NDArray[np.int64]
-    """(F, 4) faces in the crop; empty if faces are not detected."""
+    """(F, 4) left, top, right, bottom of the faces in the crop; (0, 4) if none are looked for."""
 
 
 class ImageBatch(NamedTuple):
@@ -96,11 +96,11 @@ class ImageBatch(NamedTuple):
     """(B, 3, H, W) uint8; B may be 0."""
 
     bad: list[tuple[int, str]]
-    """Number, and name with the reason, of each unreadable image."""
+    """Each unreadable image: its number, and a text with its name and the reason."""
 
 
 class ReadingRules(NamedTuple):
-    """How images are scaled and cropped, and what is determined about them."""
+    """How images are scaled and cropped, which slices they may be in, and how faces are found."""
 
     transform: ImageTransform
     slices: Mapping[str, SliceRule]
@@ -117,12 +117,15 @@ NO_BOXES = np.zeros((0, 4), dtype=np.int64)
 def load_batches(
     requests: Iterable[Request], rules: ReadingRules, *, num_workers: int
 ) -> Iterator[ImageBatch]:
-    """Read the images of each request as a batch, in order; raises what `run_tasks` raises.
+    """Yield the images of each request as a batch, in the order of the requests.
 
     Args:
-        requests: consumed slightly ahead of the batches.
+        requests: drawn 2 x `num_workers` ahead of the batch that is yielded.
         rules: how to read.
         num_workers: number of loader processes; 0 reads in this process.
+
+    Raises:
+        UserError: a shard has changed or is unavailable, or the system cannot read a file.
     """
     return run_tasks(partial(_read, rules), requests, num_workers=num_workers)
 

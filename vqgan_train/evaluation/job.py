@@ -81,7 +81,7 @@ def run_job(job: EvaluationJob, process: ProcessRank, bar: "tqdm[Any]") -> Evalu
 
     Raises:
         ShardError: a shard has changed since it was indexed, or is unavailable.
-        UserError: too many images are unreadable, or the source has changed.
+        UserError: too many images, or all, are unreadable; or the source has changed.
     """
     requests = _requests(job.source, process)
     bad_images = BadImages(ChunkReport(), job.max_bad_fraction, bar, REMEDY)
@@ -168,7 +168,7 @@ def _checkpoint_result(
 def _values(
     rows: Sequence[tuple[float, ...]], job: EvaluationJob, metrics: Sequence[str], index: int
 ) -> dict[str, Floats]:
-    """Return one checkpoint's values of images or faces, given those of all, by metric."""
+    """Return one checkpoint's values by metric, from rows with the values of all checkpoints."""
     values = np.array(rows, dtype=np.float64).reshape(len(rows), len(job.checkpoints), len(metrics))
     return {metric: values[:, index, column] for column, metric in enumerate(metrics)}
 

@@ -41,7 +41,7 @@ def require_same_job(job: EvaluationJob, process: ProcessRank) -> None:
 
 
 def job_facts(job: EvaluationJob) -> dict[str, str]:
-    """Describe everything that determines the results, by name."""
+    """Describe, by name, all inputs that the processes must share, as texts to compare."""
     suite, rules = job.suite, job.rules
     transform, source = rules.transform, job.source
     rfid = () if suite.features is None else ("rfid",)

@@ -32,7 +32,7 @@ def select_pictures(
 
     Args:
         images: all images.
-        checkpoints: best and worst are the last one's, changes are from the first to the last.
+        checkpoints: the last one decides best and worst; changes are from the first to the last.
         each: number of pictures per reason.
 
     Returns:
@@ -58,12 +58,12 @@ def select_pictures(
 
 
 def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Pick rows at equal distances, because neighbours in a shard may be similar."""
+    """Pick up to `count` rows, evenly spaced, because neighbours in a shard may be similar."""
     return rows[np.arange(min(count, len(rows))) * len(rows) // max(1, min(count, len(rows)))]
 
 
 def _rows_by_value(values: Floats) -> NDArray[np.int64]:
-    """Sort the rows by value, ascending, without those that are NaN."""
+    """Return the rows in ascending order of their values, without those whose value is NaN."""
     order = np.argsort(values, kind="stable")
     return order[~np.isnan(values[order])]
 
@@ -104,7 +104,7 @@ def add_pictures(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:
 
 
 def _find_places(job: EvaluationJob, numbers: Collection[int]) -> dict[int, ImageLocation]:
-    """Locate images by their numbers; those that no longer exist are missing in the result."""
+    """Locate images by their numbers; the result lacks those that no longer exist."""
     places = {}
     # If the source can no longer be listed, the images located so far are used.
     with suppress(ValueError, OSError):

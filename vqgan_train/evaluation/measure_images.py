@@ -19,9 +19,9 @@ from vqgan_train.tokens.tokenizer import Tokenizer
 
 
 class MeasuredImage(NamedTuple):
-    """One image and its values, in tuples of floats.
+    """One image and its values.
 
-    Small tensors or arrays between short-lived pixels would fragment the heap: 30 kB per image.
+    Values are floats, because arrays kept between freed pixels fragment the heap: 30 kB an image.
     """
 
     row: ImageRow
@@ -29,7 +29,7 @@ class MeasuredImage(NamedTuple):
     """Values of all image metrics of the first checkpoint, then of the second, and so on."""
 
     face_values: list[tuple[float, ...]]
-    """Values of all face metrics of each face, in the same order of checkpoints."""
+    """For each face, the values of all face metrics, in the same order of checkpoints."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Results:
 
     images: list[MeasuredImage] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
-    """Number, and name with the reason, of each unreadable image."""
+    """Each unreadable image: its number, and a text with its name and the reason."""
 
 
 def measure_images(
@@ -59,7 +59,7 @@ def measure_images(
     bad_images: BadImages,
     bar: "tqdm[Any]",
 ) -> Results:
-    """Measure images without keeping them.
+    """Measure images batch by batch, without keeping their pixels.
 
     Args:
         batches: images of this process.
@@ -160,7 +160,7 @@ def _add_features(
 
 
 def group_members(rows: Sequence[ImageRow], groups: Sequence[str]) -> dict[str, Tensor]:
-    """Return which images of a batch belong to each group, (B,) bool.
+    """Return which images of a batch belong to each group: (B,) bool, by group.
 
     Args:
         rows: the images.

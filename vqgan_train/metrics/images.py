@@ -70,7 +70,7 @@ PIXEL_METRICS: Mapping[str, ImageMetric] = {"psnr": psnr, "ssim": ssim, "l1": l1
 
 
 def lpips_of(network: torch.nn.Module) -> ImageMetric:
-    """Turn an LPIPS network, which takes two batches in [-1, 1], into a metric of [0, 1]."""
+    """Wrap an LPIPS network, which takes images in [-1, 1], as a metric of images in [0, 1]."""
 
     def distance(reference: Tensor, reconstruction: Tensor) -> Tensor:
         return network(reference * 2 - 1, reconstruction * 2 - 1).reshape(len(reference))
@@ -108,7 +108,7 @@ def lpips_with_alexnet(weights: Mapping[str, Tensor]) -> nn.Module:
     """
     import lpips
 
-    # The package calls torchvision in a deprecated way. On "meta" it draws no random weights.
+    # The package makes deprecated calls; on the device "meta" it draws no random weights.
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         network: Any = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)

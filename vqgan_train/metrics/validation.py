@@ -1,7 +1,7 @@
 """Image metrics of validation during training, on float images in [-1, 1], and their means.
 
-The definitions are those of `metrics.images`; here reconstructions are clipped to [-1, 1], because
-a decoder's output has no bounds, and PSNR and SSIM are not rounded to bytes.
+The definitions are those of `metrics.images`. Reconstructions are clipped to [-1, 1], because a
+decoder's output has no bounds; PSNR and SSIM are computed without rounding to bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from vqgan_train.system.devices import tf32_convolutions
 def on_signed(metric: ImageMetric) -> ImageMetric:
     """Turn a metric of images in [0, 1] into one of images in [-1, 1], computed in float32.
 
-    The images are of any float dtype, and the reconstructions may exceed the range.
+    The images may be of any float dtype; values outside the range are clipped.
     """
 
     def measure(images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -67,19 +67,19 @@ def add_up(
         The sums and the numbers of images in each sum, both (M,).
     """
     values = [metric(images, reconstruction) for metric in metrics.values()]
-    stack_pixels = torch.stack(values) if values else images.new_zeros(0, len(images))
-    is_counted = ~stack_pixels.isposinf()
-    return stack_pixels.where(is_counted, 0).sum(dim=1), is_counted.sum(dim=1)
+    stacked = torch.stack(values) if values else images.new_zeros(0, len(images))
+    is_counted = ~stacked.isposinf()
+    return stacked.where(is_counted, 0).sum(dim=1), is_counted.sum(dim=1)
 
 
 def means(sums: Tensor, counts: Tensor) -> Tensor:
-    """Return the means (M,) from the totals of `add_up`; infinite if all values were."""
+    """Return the means (M,) from the totals of `add_up`; infinite where no value was finite."""
     return torch.where(counts > 0, sums / counts, torch.inf)
 
 
 def _lpips_alexnet(file: Path | None) -> ImageMetric:
     """Return LPIPS with AlexNet as evaluation measures it: on bytes, in full float32."""
-    # Only the closure holds the network. A submodule would be trained, broadcast and saved.
+    # Only the closure holds the network, because a submodule would be trained, broadcast and saved.
     network = lpips_with_alexnet(find_lpips_weights(ALEXNET, file, "run.alexnet_weights"))
     distance = lpips_of(network)
 

@@ -161,7 +161,7 @@ def test_a_disk_that_takes_nothing_is_refused_and_nothing_is_left(
 
 def test_tables_and_pictures_of_somebody_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / IMAGES_FILE).write_text("my,own\n")
-    with pytest.raises(UserError, match="holds files of something else"):
+    with pytest.raises(UserError, match="holds files that no evaluation wrote"):
         require_output(tmp_path)
     (tmp_path / IMAGES_FILE).unlink()
     write_evaluation(tiny_evaluation(), tmp_path)
@@ -185,5 +185,5 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / "images.csv.0a1b2c3d.partial").write_text("cut o")
     require_output(tmp_path)
     (tmp_path / "thesis.tex").write_text("of years")
-    with pytest.raises(UserError, match="holds files of something else"):
+    with pytest.raises(UserError, match="holds files that no evaluation wrote"):
         require_output(tmp_path)

@@ -34,8 +34,8 @@ def write_page(
     Args:
         path: file to write.
         evaluation: results to show.
-        runs: metrics of the run of each checkpoint, by the checkpoint's name; empty or missing if
-            there is none.
+        runs: by the checkpoint's name, the metrics of its training run; empty or missing if the run
+            is unknown.
         picture_bytes: size limit for all pictures together, before base64 makes them a third
             larger. Their JPEG quality is lowered to meet it, down to the lowest of `QUALITIES`.
 
@@ -88,7 +88,7 @@ def _draw_within(evaluation: Evaluation, picture_bytes: int) -> tuple[list[Card]
 def _trainings(
     names: Sequence[str], runs: Mapping[str, Sequence[MetricRow]]
 ) -> list[tuple[str, str]]:
-    """Return names and curves of each run; checkpoints of one run (best and last) share curves."""
+    """Return the names of each run's checkpoints (best and last, for example), and its curves."""
     names_by_diagram: dict[str, list[str]] = {}
     for name in names:
         diagram = draw_training(runs.get(name, ()))

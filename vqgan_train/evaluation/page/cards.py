@@ -21,7 +21,7 @@ class Measurement(NamedTuple):
     """One per checkpoint."""
 
     best: int | None
-    """Index of the best value; None if it is shared, or there is only one value."""
+    """Index of the best value; None if it is shared, the only one, or a value is undefined."""
 
 
 class Card(NamedTuple):
@@ -36,7 +36,7 @@ class Card(NamedTuple):
     errors: Mapping[str, Jpeg]
     measurements: list[Measurement]
     ranks: Mapping[str, int]
-    """Rank among the pictures kept for the same reason, by reason."""
+    """Rank, from 0, among the pictures kept for the same reason, by reason."""
 
     def jpegs(self) -> Iterator[Jpeg]:
         """Yield all its pictures."""
@@ -67,7 +67,7 @@ def draw_cards(evaluation: Evaluation, quality: int) -> list[Card]:
 
 
 def _measurements(values: Sequence[Mapping[str, Floats]], index: int) -> list[Measurement]:
-    """Return the values of one image or face, given those of all by checkpoint."""
+    """Return the measurements of one image or face; `values` has those of all, per checkpoint."""
     measurements = []
     for metric in values[0]:
         numbers = [float(of_checkpoint[metric][index]) for of_checkpoint in values]
@@ -77,7 +77,7 @@ def _measurements(values: Sequence[Mapping[str, Floats]], index: int) -> list[Me
 
 
 def best_of(metric: str, values: list[float]) -> int | None:
-    """Return the index of the best value; None if it is shared, or there is nothing to compare."""
+    """Return the index of the best value; None if it is shared, the only one, or any is NaN."""
     if len(values) < 2 or any(math.isnan(value) for value in values):
         return None
     best = max(values) if METRICS[metric].higher_is_better else min(values)
@@ -85,7 +85,7 @@ def best_of(metric: str, values: list[float]) -> int | None:
 
 
 def _ranks(evaluation: Evaluation) -> dict[int, dict[str, int]]:
-    """Rank the pictures of each reason, the strongest example first; returned by row."""
+    """Return each row's ranks by reason; rank 0 is the strongest example of the reason."""
     ranks: dict[int, dict[str, int]] = {kept.row: {} for kept in evaluation.pictures}
     by_reason: dict[str, list[int]] = {}
     for kept in evaluation.pictures:
@@ -98,7 +98,7 @@ def _ranks(evaluation: Evaluation) -> dict[int, dict[str, int]]:
 
 
 def _sort_key(evaluation: Evaluation, reason: str, row: int) -> float:
-    """Return a key that sorts the strongest example of a reason first; the row if all are equal."""
+    """Return a key that sorts a reason's strongest example first; the row for samples and faces."""
     kind, _, metric = reason.partition(" ")
     if metric not in evaluation.checkpoints[-1].values:
         return row

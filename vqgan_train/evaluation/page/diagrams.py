@@ -44,7 +44,7 @@ def draw_training(rows: Sequence[MetricRow]) -> str | None:
 
 
 def draw_usage(checkpoints: Sequence[CheckpointResult]) -> str:
-    """Draw a histogram of the codes' counts and the counts by rank, as a data URI."""
+    """Draw a histogram of how often codes occur, and the counts by rank; returns a data URI."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.0), layout="constrained")
         counts, ranks = figure.subplots(1, 2)
@@ -79,7 +79,7 @@ def draw_usage(checkpoints: Sequence[CheckpointResult]) -> str:
 
 
 def _name_lines(legend: Legend, checkpoints: Sequence[CheckpointResult]) -> None:
-    """Set the names in the legend; matplotlib would omit the label `_a` and typeset `$a$`."""
+    """Write the names into the legend, because as labels `_a` would be hidden and `$a$` typeset."""
     for text, checkpoint in zip(legend.get_texts(), checkpoints, strict=True):
         text.set_parse_math(False)
         text.set_text(checkpoint.name)

@@ -11,7 +11,7 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 
 BRIGHTEST_ERROR = 64
-"""Error, in grey levels of 255, from which an error map has its full brightness."""
+"""Smallest error, in grey levels of 255, that an error map shows in full brightness."""
 
 ERROR_QUALITY = 75
 """JPEG quality of error maps; compression errors do not matter in them."""

@@ -49,8 +49,8 @@ class Change(NamedTuple):
     text: str
     interval: str
     verdict: str
-    """`better`, `worse`, `unclear` (the interval contains 0 or is unknown), or `plain` for a
-    change without an interval, which is not judged."""
+    """`better`, `worse`, `unclear` (the interval contains 0 or is unknown), or `plain`: the change
+    is undefined, or its metric has no intervals, so it is not judged."""
 
     share_better: str
     """Percentage of improved images or faces; empty for metrics of the whole set."""

@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals of means (Efron 1979), from a seed.
+"""Percentile bootstrap intervals of means (Efron 1979), reproducible by a seed.
 
 Letters: N images, F rows (images, or faces in them), M columns (metrics of a checkpoint, or
 changes of metrics), R resamples.
@@ -13,7 +13,7 @@ LEVEL = 95.0
 """Percentage of the resampled means inside an interval."""
 
 COUNTS_AT_ONCE = 2**21
-"""Elements of a block of resamples: 16 MB, independent of N."""
+"""Maximum elements of a block of resamples, 16 MB, unless one resample (N elements) is larger."""
 
 SEED = 0
 
@@ -24,17 +24,17 @@ MIN_IMAGES = 2
 def summarise(
     values: Floats, images: NDArray[np.int64], *, resamples: int, seed: int = SEED
 ) -> list[Summary]:
-    """Compute the means of columns over the same images or faces, and their intervals.
+    """Compute the mean of each column of values, and its interval.
 
     All columns share their resamples, so that intervals of checkpoints are comparable. Images are
-    resampled, and their faces with them: faces of one photo share its light and sharpness, so
-    that intervals of faces resampled one by one would be too narrow.
+    resampled together with all their faces: faces of one photo share its light and sharpness, so
+    intervals of faces resampled one by one would be too narrow.
 
     Args:
         values: (F, M). NaN means undefined and is ignored. Infinities are counted but not averaged;
-            if all values of a column are the same infinity, it is the mean.
+            if a column has only infinities, and all of one sign, that infinity is its mean.
         images: (F,) image of each row of the values.
-        resamples: R.
+        resamples: number of resamples, R.
         seed: the same values, seed and R give the same intervals.
 
     Returns:

@@ -36,7 +36,7 @@ PICTURE_NAME = re.compile(r"\d{9,}_(original|\d+)\.png")
 
 
 def require_output(folder: Path) -> None:
-    """Raise unless the folder is new, empty or an evaluation's, and writable.
+    """Check that the folder is new, empty or an earlier evaluation's, and that it is writable.
 
     Raises:
         UserError: the path is a file, the folder holds other files, or it is not writable.
@@ -47,15 +47,15 @@ def require_output(folder: Path) -> None:
     is_used = folder.exists() and any(path.suffix != PARTIAL for path in folder.iterdir())
     if is_used and not _is_evaluation(folder):
         raise UserError(
-            f"output={folder} holds files of something else. Name an empty or a new folder, or "
-            "the folder of an evaluation, which is then replaced."
+            f"output={folder} holds files that no evaluation wrote. Name an empty or a new folder, "
+            "or the folder of an evaluation, which is then replaced."
         )
     try:
         try_writing(folder)
     except OSError as error:
         raise UserError(
             f"output={folder} cannot be written: {error.strerror or error}. Choose another folder, "
-            "or make room in this one."
+            "or make this one writable, with free space."
         ) from error
 
 
@@ -69,7 +69,7 @@ def _is_evaluation(folder: Path) -> bool:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write an evaluation. The JSON is written last: if it exists, the evaluation is complete.
+    """Write all files but the page, the JSON last: if it exists, the others are complete.
 
     Raises:
         OSError: the folder cannot be written.
@@ -87,7 +87,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def write_pictures(evaluation: Evaluation, folder: Path) -> None:
-    """Write the kept pictures and the JSON, which lists them.
+    """Write the kept pictures, then the evaluation's JSON file, which lists them.
 
     Raises:
         OSError: the folder cannot be written.
@@ -103,7 +103,7 @@ def write_pictures(evaluation: Evaluation, folder: Path) -> None:
 
 
 def picture_file(folder: Path, row: int, checkpoint: int | None) -> Path:
-    """Return the path of an original (None), or of its reconstruction by a checkpoint's number."""
+    """Return the path of a kept original (checkpoint None), or of a checkpoint's reconstruction."""
     version = "original" if checkpoint is None else str(checkpoint)
     return folder / PICTURES / f"{row:09d}_{version}.png"
 
@@ -142,7 +142,7 @@ def _plain_checkpoint(checkpoint: CheckpointResult) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    """Replace NaN by None and infinities by strings for `float`, because JSON has neither."""
+    """Convert to JSON's types; NaN becomes None, and an infinity a string that `float` reads."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):

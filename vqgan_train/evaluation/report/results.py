@@ -38,7 +38,7 @@ class DatasetFacts:
     """Configured shards or folder."""
 
     fingerprint: str
-    """Hash that changes if the images change."""
+    """Hash of the listing of the images, such as names and sizes; pixels are not read."""
 
     num_images: int
     """N."""
@@ -92,7 +92,7 @@ class ImageTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetDistance:
-    """The rFID: Frechet distance of references and reconstructions."""
+    """An rFID: the Frechet distance between references and reconstructions."""
 
     value: float
     evaluator: str
@@ -117,11 +117,10 @@ class Summary:
 
     high: float
     count: int
-    """Number of averaged values; if it is 0, the mean is NaN."""
+    """Number of averaged values. If 0, the mean is the infinity that all values equal, else NaN."""
 
     num_infinite: int
-    """Number of infinite values (PSNR of identical images), which are not averaged. If all values
-    are infinite, so is the mean."""
+    """Number of infinite values (PSNR of identical images), which are not averaged."""
 
     @property
     def has_interval(self) -> bool:
@@ -141,14 +140,14 @@ class CheckpointResult:
 
     weights_sha256: str
     values: Mapping[str, Floats]
-    """(N,) by measured key of IMAGE_METRICS; NaN where undefined."""
+    """(N,) by metric, for the measured keys of IMAGE_METRICS; NaN where undefined."""
 
     face_values: Mapping[str, Floats]
-    """(F,) by measured key of FACE_METRICS; NaN where undefined."""
+    """(F,) by metric, for the measured keys of FACE_METRICS; NaN where undefined."""
 
     codebook: CodebookStatistics
     rfid: Mapping[str, SetDistance]
-    """By group: ALL and the slices; empty if rFID is not measured."""
+    """By group: ALL and each slice; empty if rFID is not measured."""
 
     summaries: Mapping[str, Mapping[str, Summary]]
     """By group (ALL, each slice, and FACE_BOXES if faces are detected), then by metric."""

@@ -11,7 +11,7 @@ from vqgan_train.evaluation.report.results import ALL, Evaluation, Floats, SetDi
 from vqgan_train.evaluation.report.table import TOKENS, table_rows
 
 SLICE_PREFIX = "slice:"
-"""Prefix of slices in the head of images.csv; values are `CHECKPOINT:METRIC`."""
+"""Prefix of the columns of slices in images.csv; those of values are `CHECKPOINT:METRIC`."""
 
 IMAGES_HEAD = "number,key,source,"
 """Start of every images.csv, by which a folder is recognised as an evaluation's."""
@@ -42,7 +42,7 @@ def image_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
 
 
 def face_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
-    """Return the rows of faces.csv, one per face; `row` is the image's row in images.csv."""
+    """Return the rows of faces.csv, one per face; `row` counts the rows of images.csv from 0."""
     table = evaluation.images
     columns: dict[str, Sequence[Any]] = {
         "row": table.face_images.tolist(),

@@ -56,7 +56,7 @@ def differences_of(
     before: CheckpointResult, after: CheckpointResult, images: ImageTable, resamples: int
 ) -> list[Difference]:
     """Compute the changes per image and face from one checkpoint to another."""
-    with np.errstate(invalid="ignore"):  # of two infinite PSNRs: undefined
+    with np.errstate(invalid="ignore"):  # the change between two infinite PSNRs is NaN
         changes, face_changes = (
             {metric: new[metric] - old[metric] for metric in new}
             for new, old in (
@@ -79,7 +79,7 @@ def differences_of(
 
 
 def _share_better(metric: str, changes: Floats) -> float:
-    """Return the share of improved pairs; pairs of two infinite PSNRs are not counted."""
+    """Return the fraction of the changes that are improvements, leaving out NaN (inf - inf)."""
     compared = changes[~np.isnan(changes)]
     better = compared > 0 if METRICS[metric].higher_is_better else compared < 0
     return float(better.mean()) if len(better) else float("nan")

@@ -14,7 +14,7 @@ from vqgan_train.evaluation.report.results import (
 )
 
 TOKENS = "tokens"
-"""Rows of the tokens of all images; not a group of images or faces."""
+"""Key of the token metrics in `table_rows`; the other keys are groups of images or faces."""
 
 CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
 
@@ -34,8 +34,8 @@ class Row(NamedTuple):
     """One per checkpoint, all of one type."""
 
     changes: Sequence[Difference | float | None]
-    """Change from the first checkpoint, per checkpoint; None for the first one. A metric that has
-    no value per image has no interval either: its change is a number."""
+    """Change from the first checkpoint, per checkpoint; None for the first one. Metrics without a
+    value per image, such as rFID, have no intervals: their change is a number."""
 
 
 def group_title(group: str) -> str:
@@ -44,7 +44,7 @@ def group_title(group: str) -> str:
 
 
 def group_size(evaluation: Evaluation, group: str) -> str:
-    """Return the number of images, faces or codes, in words."""
+    """Return the number of images, faces or codes with its noun, such as `10 images`."""
     if group == TOKENS:
         return f"{len(evaluation.checkpoints[0].codebook.usage):,} codes"
     noun = "faces" if group == FACE_BOXES else "images"

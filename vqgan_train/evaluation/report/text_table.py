@@ -1,4 +1,4 @@
-"""Prints an evaluation as lines of text of at most 100 characters."""
+"""Formats an evaluation as lines of text of at most 100 characters."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ MAX_NAMED = 5
 
 
 def table_lines(evaluation: Evaluation) -> list[str]:
-    """Return the table: one block per later checkpoint, which compares it with the first."""
+    """Return the table, in which each later checkpoint has a block beside the first one."""
     lines = [*_dataset_lines(evaluation)]
     for index in range(1, len(evaluation.checkpoints)):
         lines += _block(evaluation, [0, index])
@@ -88,7 +88,7 @@ def _notes(evaluation: Evaluation, *, has_unknown_intervals: bool) -> Iterator[s
     yield ""
     yield "Means with 95 % bootstrap intervals; a change is of the same images, one by one."
     if has_unknown_intervals:
-        yield f"{UNKNOWN}: no interval is known of fewer than two images."
+        yield f"{UNKNOWN}: no interval, which needs finite values of at least two images."
     for note in (*evaluator_notes(evaluation), *infinite_notes(evaluation)):
         yield from _wrapped(note)
     yield from left_out_lines(evaluation.left_out)

@@ -109,7 +109,7 @@ def test_part_2_is_of_the_same_data_and_networks(part1: Path, tmp_path: Path) ->
         train(part(part1, "new", *continuing(part1), f"data.train_shards={other}"))
     with pytest.raises(RunFolderError, match=r"(?s)run.parent=.*codebook_size: 32 there, 64 now"):
         train(part(part1, "new", *continuing(part1), "model.architecture.codebook_size=64"))
-    with pytest.raises(CheckpointError, match=r"run.parent=part0/.* is not there"):
+    with pytest.raises(CheckpointError, match=r"run.parent=part0/.* does not exist"):
         train(part(part1, "new", "run.parent=part0/checkpoints/last.ckpt"))
     assert not (part1 / "new").exists()
 

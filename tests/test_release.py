@@ -260,7 +260,7 @@ def test_the_time_is_that_of_the_steps(last: Path, card: str) -> None:
 def test_what_was_not_said_is_said_to_be_unknown(card: str) -> None:
     assert "* The names of the datasets were not given." in card
     assert "The hardware was not given." in card
-    assert "No licence was chosen for these weights." in card
+    assert "No license was chosen for these weights." in card
     text = re.sub(r"```python\n.*?```", "code", card, flags=re.DOTALL)
     for gap in ("None", "null", "TODO", "{{", "{%", "\n\n\n"):
         assert gap not in text
@@ -277,7 +277,7 @@ def test_what_was_said_is_in_it(last: Path, tmp_path: Path) -> None:
     ):
         assert f"\n{line}\n" in card
     assert "not given" not in card
-    assert "No licence" not in card
+    assert "No license" not in card
 
 
 def test_a_license_of_the_hub_needs_no_link(last: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
             member.header_offset, member.CRC = first.header_offset, first.CRC
             member.file_size = member.compress_size = size
             archive.filelist.append(member)
-    with pytest.raises(CheckpointError, match="claims more than the file holds"):
+    with pytest.raises(CheckpointError, match="claims more bytes than the file holds"):
         read_checkpoint(path)
 
 
@@ -136,7 +136,7 @@ def test_a_member_that_claims_more_than_the_file_is_refused(tmp_path: Path) -> N
         archive.writestr("archive/data/0", DATA)
         member = archive.getinfo("archive/data/0")
         member.file_size = member.compress_size = 2**40
-    with pytest.raises(CheckpointError, match="claims more than the file holds"):
+    with pytest.raises(CheckpointError, match="claims more bytes than the file holds"):
         read_checkpoint(path)
 
 
@@ -145,7 +145,7 @@ def test_an_old_file_whose_storage_claims_too_much_is_refused(tmp_path: Path) ->
         {"state_dict": dict_of({"a": tensor(storage("0", integer(2**40)), 0, [4], [1])})}
     )
     path = write_legacy(tmp_path / "a.ckpt", many, data=struct.pack("<q", 2**40) + DATA)
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is probably damaged"):
         read_checkpoint(path)
 
 
@@ -185,7 +185,7 @@ def test_a_msgpack_that_claims_or_makes_too_much_is_refused(tmp_path: Path, cont
 def test_a_msgpack_of_many_small_things_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "flax_model.msgpack"
     path.write_bytes(msgpack.packb({"a": [[[]] * 5000] * 50}))
-    with pytest.raises(CheckpointError, match="more than 10000 arrays and dicts"):
+    with pytest.raises(CheckpointError, match="more than 10000 lists and dicts"):
         read_checkpoint(path)
 
 

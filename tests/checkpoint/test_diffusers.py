@@ -66,7 +66,7 @@ def test_a_model_that_diffusers_saved_is_a_checkpoint(tmp_path: Path) -> None:
 def test_what_a_vq_model_cannot_be_is_refused() -> None:
     with pytest.raises(ExportError, match="always resamples by convolution"):
         diffusers_config(tiny_networks(**PLAIN_RESAMPLING).architecture)
-    with pytest.raises(ExportError, match="has 32 channels before a level of 2 times as many"):
+    with pytest.raises(ExportError, match="begin with 1, but this model's begin with 2"):
         diffusers_config(tiny_networks(**WIDE_AT_ONCE).architecture)
     one_level = {**PLAIN_RESAMPLING, "channel_multipliers": [1]}
     assert diffusers_config(tiny_networks(**one_level).architecture)["block_out_channels"] == [32]
@@ -90,7 +90,7 @@ def test_a_kl_vae_of_diffusers_is_refused(tmp_path: Path) -> None:
     [
         ("encoder.conv_norm_out.gain", "encoder.norm_out.gain"),
         ("decoder.up_blocks.9.resnets.0.conv1.weight", "decoder.up.-8.block.0.conv1.weight"),
-        ("encoder.down.0.block.0.conv1.weight", "twice"),
+        ("encoder.down.0.block.0.conv1.weight", "two weights for taming's encoder.down.0"),
         ("encoder.mid_block.resnets.2.conv1.weight", "encoder.mid_block.resnets.2.conv1.weight"),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_login_page_is_called_that_and_not_kept(checkpoint: bytes) -> None:
 
 @pytest.mark.parametrize("source", ["s3://bucket/last.ckpt", "ftp://host/last.ckpt"])
 def test_other_schemes_are_refused_with_those_there_are(source: str) -> None:
-    with pytest.raises(CheckpointError, match=r"is none of: a path, https://HOST/FILE, hf://"):
+    with pytest.raises(CheckpointError, match=r"form\. Give a path, https://HOST/FILE, hf://"):
         fetch_checkpoint(source, "model.init_from")
 
 

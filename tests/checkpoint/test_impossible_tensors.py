@@ -67,7 +67,7 @@ IMPOSSIBLE_TENSORS = {
 def test_a_tensor_that_does_not_lie_within_its_bytes_is_refused(
     tmp_path: Path, program: bytes, write: type
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt (is probably|cannot)"):
         read_checkpoint(write(tmp_path / "a.ckpt", program))
 
 
@@ -87,5 +87,5 @@ def test_many_weights_of_the_same_bytes_are_refused(tmp_path: Path) -> None:
     first = whole + b"q\x01"
     others = b"".join(text(f"w{index}") + b"h\x01" for index in range(10_000))
     program = dict_of({"state_dict": b"}(" + text("first") + first + others + b"u"})
-    with pytest.raises(CheckpointError, match="more than the file holds"):
+    with pytest.raises(CheckpointError, match="far more than the file holds"):
         read_checkpoint(write_zip(tmp_path / "a.ckpt", program, {"0": content}))

@@ -98,6 +98,17 @@ def test_code_in_a_plain_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+def test_a_variable_that_makes_torch_refuse_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(CONTENT, tmp_path / "last.ckpt")
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(CheckpointError, match=r"TORCH_FORCE_WEIGHTS_ONLY_LOAD is set; unset it"):
+        read_checkpoint(path)
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
+    read_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     "content", [{"epoch": 3}, {"state_dict": None}, {"state_dict": {"a": 1}}, [torch.zeros(1)]]
 )

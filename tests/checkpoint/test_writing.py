@@ -107,7 +107,7 @@ def test_a_disk_that_keeps_other_bytes_than_were_written_leaves_the_old_file(
         damage(file.fileno())
 
     monkeypatch.setattr(torch, "save", save_and_damage)
-    with pytest.raises(OSError, match="was not written as it was meant to be") as refused:
+    with pytest.raises(OSError, match="is damaged although it was just written") as refused:
         save_atomically(NEW, path)
     assert refused.value.errno == errno.EIO
     assert_untouched(path)

@@ -70,7 +70,7 @@ def test_a_token_that_the_hub_does_not_know_is_refused(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    with pytest.raises(UserError, match=r"(?s)did not accept the token .*Nothing was written"):
+    with pytest.raises(UserError, match=r"(?s)checking the .* token failed .*Nothing was written"):
         require_login("tester/cards")
 
 

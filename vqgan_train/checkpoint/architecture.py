@@ -1,7 +1,7 @@
-"""Read the architecture of both networks off the shapes of their weights.
+"""Read the architecture of generator and discriminator off the shapes of their weights.
 
-Weights show neither `dropout` nor the nominal resolution: settings place attention by resolution,
-while weights only show which levels have it.
+Weights do not show `dropout`. They show which levels have attention, but not the resolutions by
+which settings name these levels, so `resolution` is assumed.
 """
 
 import re
@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 NOMINAL_RESOLUTION = 256
-"""Resolution that is assumed for the first level, as in the f16 model; weights do not show it."""
+"""Assumed `resolution` in pixels, as in the f16 model; larger only with more than nine levels."""
 
 ASSUMED_ARGUMENTS: Mapping[str, Any] = {"dropout": 0.0, "resample_with_convolution": True}
-"""Arguments of `VQGAN` that weights do not always show, with the original's values."""
+"""Arguments of `VQGAN` that weights may not show, with their values in taming-transformers."""
 
 END_CONVOLUTIONS = 2
-"""Number of convolutions that `num_layers` of a discriminator leaves out: the first and last."""
+"""Convolutions that a discriminator's `num_layers` does not count: the first and the last."""
 
 
 def generator_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -66,13 +66,13 @@ def discriminator_architecture(weights: Mapping[str, Tensor]) -> dict[str, int]:
             `discriminator.`.
 
     Raises:
-        LookupError: the first weight is missing or has too few dimensions, or there is no strided
-            convolution after it.
+        LookupError: the first weight is missing or has too few dimensions, or there are fewer than
+            three convolutions.
     """
     first = weights["layers.0.weight"]
     convolutions = sum(weight.dim() == first.dim() for weight in weights.values())
     if convolutions <= END_CONVOLUTIONS:
-        raise LookupError("a strided layer of the discriminator")
+        raise LookupError("a convolution between the first and the last one")
     return {
         "in_channels": first.shape[1],
         "channels": first.shape[0],
@@ -81,15 +81,15 @@ def discriminator_architecture(weights: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def architecture_differences(settings: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
-    """Describe where settings contradict weights; empty if they agree.
+    """Describe where settings contradict weights; the text is empty if they agree.
 
     Args:
         settings: arguments of a network; some may be missing.
         actual: the result of `generator_architecture` or `discriminator_architecture`.
 
     Returns:
-        Each setting that differs, with both values. Attention differs if it is on other levels; the
-        nominal resolution alone does not matter.
+        Each setting that differs, with both values. Attention differs if it is on other levels;
+        `resolution` by itself is not compared.
     """
     differences = [
         f"{name} is {settings[name]}, but {actual[name]} in the weights"
@@ -102,9 +102,9 @@ def architecture_differences(settings: Mapping[str, Any], actual: Mapping[str, A
         set_levels, actual_levels = _attention_levels(settings), _attention_levels(actual)
         if set_levels != actual_levels:
             differences.append(
-                f"attention_resolutions is {_as_list(settings['attention_resolutions'])} of "
-                f"{settings['resolution']}, which puts attention on levels {set_levels}, but it is "
-                f"on levels {actual_levels} in the weights"
+                f"attention_resolutions is {_as_list(settings['attention_resolutions'])} with "
+                f"resolution {settings['resolution']}, which puts attention on levels {set_levels},"
+                f" but it is on levels {actual_levels} in the weights"
             )
     return "; ".join(differences)
 
@@ -120,7 +120,7 @@ def network_differences(
         discriminator: arguments of `PatchDiscriminator`.
 
     Returns:
-        Descriptions as by `architecture_differences`.
+        The texts of `architecture_differences` for both networks, joined; empty if all agree.
     """
     differences = []
     for prefix, settings, read_architecture in (
@@ -144,5 +144,5 @@ def _as_list(value: Any) -> Any:
 
 
 def count_numbers(weights: Mapping[str, Tensor], pattern: str) -> int:
-    """Count the different numbers that a pattern's group matches in names of weights."""
+    """Count the different texts that a pattern's first group matches at the start of names."""
     return len({match[1] for name in weights if (match := re.match(pattern, name))})

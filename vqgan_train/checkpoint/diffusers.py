@@ -1,4 +1,4 @@
-"""Convert between the original's weights and those of diffusers' VQModel.
+"""Convert weights between taming-transformers, the original, and diffusers' VQModel.
 
 diffusers numbers the decoder's levels from the smallest resolution, the original from the largest.
 The attention's 1x1 convolutions (C, C, 1, 1) are linear layers (C, C) in diffusers.
@@ -50,7 +50,7 @@ _TO_ORIGINAL = prefix_rules((diffusers, original) for original, diffusers in _PR
 
 
 def is_diffusers(weights: Iterable[str]) -> bool:
-    """Tell whether these names are those of diffusers' VQModel; its KL-VAE has no codebook."""
+    """Return whether names are those of diffusers' VQModel, not its KL-VAE without a codebook."""
     names = set(weights)
     return CODEBOOK in names and any(name.startswith(DOWN) for name in names)
 
@@ -66,7 +66,7 @@ def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a VQModel's weights to the original's names and shapes; others stay unchanged.
+    """Convert a VQModel's weights to the original's names and shapes; unknown names are kept.
 
     Raises:
         ValueError: two weights get the same name.
@@ -77,14 +77,14 @@ def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, weight in weights.items():
         original_name = _translate(name, levels, _TO_ORIGINAL, layers)
         if original_name in original:
-            raise ValueError(f"it has the weight {printable_text(original_name)} twice")
+            raise ValueError(f"it has two weights for taming's {printable_text(original_name)}")
         is_matrix = _is_projection(name) and weight.dim() == MATRIX_DIMENSIONS
         original[original_name] = weight[..., None, None] if is_matrix else weight
     return original
 
 
 def _is_projection(name: str) -> bool:
-    """Tell whether a weight, named as in diffusers, is that of a linear layer."""
+    """Return whether a name in diffusers is that of an attention's linear layer."""
     return bool(re.search(r"\.attentions\.[0-9]+\.to_(q|k|v|out\.0)\.weight$", name))
 
 

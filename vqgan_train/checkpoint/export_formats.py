@@ -25,24 +25,24 @@ from vqgan_train.checkpoint.torch_files import STATE_DICT
 from vqgan_train.checkpoint.weight_names import to_original
 
 LENGTH_BYTES = 8
-"""Size of a safetensors file's first field, the header's length. The header is padded to a multiple
-of it, so that tensors stay aligned."""
+"""Bytes of a safetensors file's first field, the header's length. The header is padded to a
+multiple of this number, so that tensors stay aligned."""
 
 
 class Format(NamedTuple):
-    """Writer of an export format and the files it makes."""
+    """An export format: how it is written, and what it holds."""
 
     write: Callable[[CheckpointWeights, Mapping[str, str], Path], None]
-    """Function that writes weights and their origin, for the metadata, into an empty folder.
+    """Function of weights, their origin and an existing folder, which writes files into the folder.
 
-    Raises ExportError if the format cannot hold the architecture.
-    """
+    The origin goes into the files' metadata; Flax's have none. An ExportError is raised if the
+    format cannot hold the architecture."""
 
     weights_file: str
-    """Name of the file in the folder that `read_networks` reads."""
+    """Name of the written file that holds the weights; `read_networks` can read it."""
 
     has_discriminator: bool
-    """Whether a discriminator is written, if the checkpoint has one."""
+    """Whether the format stores the discriminator of a checkpoint that has one."""
 
 
 def _write_flax(networks: CheckpointWeights, _: Mapping[str, str], folder: Path) -> None:
@@ -94,9 +94,8 @@ def _original(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_safe(weights: dict[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    # save_file makes files that only their owner can read. Both it and save write metadata in
-    # random order, so the header is sorted: equal exports have equal bytes. transformers needs
-    # "format".
+    # `save_file` would make files that only their owner can read. `save` orders metadata randomly,
+    # so the header is sorted, to give equal exports equal bytes. transformers needs "format".
     content = save(weights, {"format": "pt", **metadata})
     start = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
     header = json.dumps(json.loads(content[LENGTH_BYTES:start]), sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""Fetch a checkpoint from a path, a URL, the Hugging Face hub or a W&B artifact."""
+"""Fetch a checkpoint from a path, a URL, the Hugging Face Hub or a W&B artifact."""
 
 import logging
 import re
@@ -30,7 +30,7 @@ CHUNK_BYTES = 2**20
 def fetch_checkpoint(source: str, setting: str) -> Path:
     """Return the local file of a checkpoint; download it if it is not in the cache.
 
-    Cached files need no network. One process per machine downloads while the others wait.
+    Cached files, except W&B's, need no network. One process per machine downloads; others wait.
 
     Args:
         source: an address as in `FORMS`. A URL may end in `#sha256=HEX`, which is then checked.
@@ -40,15 +40,15 @@ def fetch_checkpoint(source: str, setting: str) -> Path:
         Path of an existing file; its content is not checked.
 
     Raises:
-        CheckpointError: the file is missing, the download failed, or a URL gave no checkpoint (an
-            HTML page, for example).
+        CheckpointError: `source` has an unknown form, is a folder or does not exist, the download
+            failed, or a URL gave no checkpoint (an HTML page, for example).
     """
     scheme = source.partition("://")[0] + "://" if "://" in source else ""
     if not scheme:
         return _require_file(Path(source).expanduser(), setting)
     fetch = _FETCHERS.get(scheme)
     if fetch is None:
-        raise CheckpointError(f"{setting}={source} is none of: {FORMS}.")
+        raise CheckpointError(f"{setting}={source} has an unknown form. Give {FORMS}.")
     with cache_lock(CACHE):
         try:
             path = fetch(source)
@@ -60,7 +60,7 @@ def fetch_checkpoint(source: str, setting: str) -> Path:
 
 
 def artifact_name(source: str | None) -> str | None:
-    """Return the W&B name, ENTITY/PROJECT/ARTIFACT:ALIAS, or None if `source` is no artifact."""
+    """Return ENTITY/PROJECT/ARTIFACT:ALIAS of a W&B address; None for any other source."""
     if source is None or not source.startswith(ARTIFACT_SCHEME):
         return None
     return source.removeprefix(ARTIFACT_SCHEME)
@@ -71,7 +71,7 @@ def _require_file(path: Path, setting: str) -> Path:
     if last.is_file():
         raise CheckpointError(f"{setting}={path} is a run's folder. Give its checkpoint: {last}.")
     if not path.is_file():
-        problem = "is a folder, not a checkpoint" if path.is_dir() else "is not there"
+        problem = "is a folder, not a checkpoint" if path.is_dir() else "does not exist"
         raise CheckpointError(
             f"{setting}={path} {problem}. Relative paths start at {Path.cwd()}. Check the path, or "
             "start the run that writes this checkpoint first."
@@ -122,7 +122,7 @@ def _from_artifact(source: str) -> Path:
     artifact.verify(str(folder))  # download() compares no checksums
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     if len(files) != 1:
-        raise ValueError(f"it holds {[file.name for file in files]}, not one checkpoint")
+        raise ValueError(f"it must hold one file, but holds {[file.name for file in files]}")
     return files[0]
 
 

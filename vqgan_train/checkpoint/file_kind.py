@@ -25,11 +25,11 @@ _OTHER_FILES = {
         "it is an HTML page. It was probably downloaded from an address that shows a page (a "
         "login, a warning, an error) instead of the file; open the address in a browser"
     ),
-    (b"<",): "it is an XML page. Servers send that when they refuse a download",
+    (b"<",): "it is an XML page, as servers send to refuse a download; check address and access",
     (b"version https://git-lfs",): (
-        "it is a Git LFS pointer, not the file itself. Fetch that with: git lfs pull"
+        "it is a Git LFS pointer, not the checkpoint; fetch the checkpoint by `git lfs pull`"
     ),
-    (b"{", b"["): "it is JSON text. Servers send that when they refuse a download",
+    (b"{", b"["): "it is JSON text, such as a config or a server's refusal; check the address",
     (b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"): (
         "it is a compressed archive. Unpack it, and give the checkpoint inside"
     ),
@@ -74,4 +74,4 @@ def _description(head: bytes) -> str:
         return "it is empty or starts with zeros. Its download or copy failed; repeat it"
     if head[257:262] == b"ustar":
         return "it is a tar archive. Unpack it, and give the checkpoint inside"
-    return f"it starts with {head[:12]!r}, which is no checkpoint format"
+    return f"it starts with the bytes {head[:12]!r}, which is no checkpoint format"

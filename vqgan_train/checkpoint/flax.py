@@ -1,5 +1,6 @@
 """Read and write weights in Flax's msgpack files, with the names of patil-suraj/vqgan-jax.
 
+    taming-transformers, "the original"       Flax
     encoder.down.0.block.1.conv1.weight OIHW  encoder/down_0/block_1/conv1/kernel HWIO
     encoder.norm_out.weight (C)               encoder/norm_out/scale (C)
     quantize.embedding.weight                 quantize/embedding/embedding
@@ -21,10 +22,10 @@ from torch import Tensor
 from vqgan_train.checkpoint.unpickling import printable_text
 
 FlaxPath = tuple[str, ...]
-"""Keys of nested dicts, from the outermost in."""
+"""Keys of nested dicts, the outermost first."""
 
 ORIGINAL_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
-"""The original's last part of a weight's name, by Flax's."""
+"""Last part of a weight's name in the original, by the last part in Flax."""
 
 KERNEL_DIMENSIONS = 4
 ARRAY = 1
@@ -40,8 +41,8 @@ MAX_DIMENSIONS = 64
 """Maximum number of dimensions in torch and numpy."""
 
 MAX_CONTAINERS = 10_000
-"""Maximum number of arrays and dicts, because an empty array takes one byte in the file but 56 in
-memory. The f16-16384 model has 250 dicts."""
+"""Maximum number of lists and dicts in a file. It limits the memory that a hostile file takes: an
+empty list is one byte in the file but 56 in memory. The f16-16384 model has 250 dicts."""
 
 
 def to_flax(weights: Mapping[str, Tensor]) -> dict[FlaxPath, Tensor]:
@@ -88,7 +89,7 @@ def read_flax_msgpack(path: Path) -> dict[str, Tensor]:
     """Read weights, under the original's names and in its layout.
 
     Raises:
-        ValueError: the file is damaged, or Flax did not write it.
+        ValueError, msgpack.UnpackException: the file is damaged, or Flax did not write it.
     """
     with path.open("rb") as file:
         unpacker = _Decoder(path.stat().st_size).unpacker(file)
@@ -128,7 +129,7 @@ def _pack_array(array: Tensor) -> msgpack.ExtType:
 
 
 class _Decoder:
-    """Hooks and limits for msgpack, which accept only dicts, text and arrays."""
+    """Hooks and limits for msgpack, which refuse damaged and hostile files."""
 
     def __init__(self, file_bytes: int) -> None:
         self.limits = {"max_buffer_size": max(file_bytes, 1), "strict_map_key": True}
@@ -148,12 +149,12 @@ class _Decoder:
     def count(self, container: Any) -> Any:
         self.num_containers += 1
         if self.num_containers > MAX_CONTAINERS:
-            raise ValueError(f"it has more than {MAX_CONTAINERS} arrays and dicts")
+            raise ValueError(f"it has more than {MAX_CONTAINERS} lists and dicts")
         return container
 
     def unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
-            raise ValueError("it has a name twice")
+            raise ValueError("it has the same name twice in one dict")
         return dict(self.count(pairs))
 
     def array(self, code: int, data: bytes) -> Tensor:
@@ -168,7 +169,7 @@ class _Decoder:
         if not possible or len(shape) > MAX_DIMENSIONS:
             raise ValueError("it has an array of an impossible shape")
         if math.prod(shape) * DTYPES[dtype].itemsize != len(content):
-            raise ValueError(f"it has an array of shape {shape} in {len(content)} bytes")
+            raise ValueError(f"it has a {dtype} array of shape {shape} in {len(content)} bytes")
         return torch.frombuffer(bytearray(content), dtype=DTYPES[dtype]).view(shape)
 
 
@@ -181,5 +182,5 @@ def _leaves(tree: Any, path: FlaxPath) -> Iterator[tuple[FlaxPath, Tensor]]:
             yield from _leaves(branch, (*path, str(key)))
     else:
         raise ValueError(
-            f"{printable_text('/'.join(path)) or 'it'} is a {type(tree).__name__}, not an array"
+            f"{printable_text('/'.join(path)) or 'it'} is of type {type(tree).__name__}, no array"
         )

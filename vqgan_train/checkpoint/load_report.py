@@ -14,15 +14,15 @@ from vqgan_train.system.errors import CheckpointError
 
 
 def require_finite(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raise if a weight holds NaN or infinite values.
+    """Raise an error if a weight is not finite.
 
     Raises:
-        CheckpointError: a weight does; names the first.
+        CheckpointError: a weight holds NaN or infinite values; the message names the first.
     """
     non_finite = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if non_finite:
         raise CheckpointError(
-            f"{path} has NaN or infinite values in {len(non_finite)} of its {len(weights)} weights,"
+            f"{path} has NaN or infinite values in {len(non_finite)} of its {len(weights)} weights;"
             f" the first is {non_finite[0]}. Training probably diverged; use an earlier checkpoint."
         )
 
@@ -52,10 +52,10 @@ MAX_NAMES_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightGroupReport:
-    """Comparison of a file with a model for one group of weights, by the original's names."""
+    """Comparison of one group's weights in a file and a model; names are taming's."""
 
     loaded: tuple[str, ...]
-    """Weights with one shape in file and model."""
+    """Weights that file and model have in the same shape."""
 
     missing: tuple[str, ...]
     """Weights of the model that the file lacks."""

@@ -1,4 +1,4 @@
-"""Configs that other programs build an exported model from, and the training settings they need."""
+"""Configs from which other programs build an exported model, or train it further."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from vqgan_train.system.errors import ExportError
 
 
 class TrainingSettings(NamedTuple):
-    """Loss weights and learning rate of a run, for training on in taming-transformers."""
+    """Loss weights and learning rate of a run, for further training in taming-transformers."""
 
     perceptual_weight: float
     adversarial_weight: float
@@ -19,7 +19,7 @@ class TrainingSettings(NamedTuple):
     """Steps from the checkpoint until both discriminator and adversarial term are active."""
 
     learning_rate: float
-    """Learning rate per image of a step."""
+    """Learning rate divided by the images of a step; taming multiplies it by them again."""
 
 
 RECIPE = TrainingSettings(
@@ -31,7 +31,7 @@ RECIPE = TrainingSettings(
     steps_to_adversary=0,
     learning_rate=4.5e-6,
 )
-"""Training settings of the released f16-16384 weights."""
+"""Training settings of the released f16-16384 weights, for checkpoints that record none."""
 
 
 def read_training(checkpoint: Mapping[str, Any]) -> TrainingSettings | None:
@@ -41,7 +41,7 @@ def read_training(checkpoint: Mapping[str, Any]) -> TrainingSettings | None:
         checkpoint: the result of `read_checkpoint`.
 
     Returns:
-        None if the checkpoint does not come from a run of this package.
+        None if the checkpoint does not record them, or records impossible values.
     """
     try:
         module, config = checkpoint["hyper_parameters"], checkpoint["vqgan_train"]["config"]
@@ -53,8 +53,8 @@ def read_training(checkpoint: Mapping[str, Any]) -> TrainingSettings | None:
         )
         images = config["data"]["batch_size"] * config["optim"]["accumulate_batches"]
         devices = int(config["trainer"]["devices"]) * int(config["trainer"]["num_nodes"])
-        # taming multiplies its base rate by images per device and by devices. The factors that our
-        # rule already applied are left to it; the others are divided out.
+        # taming multiplies its base rate by images per device and by devices. A factor that our
+        # scaling rule does not apply is divided out here.
         taming_only_factor = {
             "none": images * devices,
             "device_batch": devices,
@@ -94,12 +94,12 @@ DDCONFIG = {
 """Names in taming's `ddconfig`, by our names of the settings."""
 
 CODEBOOK = {"codebook_size": "n_embed", "code_dim": "embed_dim"}
-"""The same mapping for settings outside `ddconfig`."""
+"""Names in taming's config outside `ddconfig`, by our names of the settings."""
 
 OTHER_FORMAT_ADVICE = "Choose another format, such as safetensors."
 
 TRANSFORMERS_VERSION = "4.25.1"
-"""Version that DALL-E mini pins. The published config.json names one, but no program reads it."""
+"""Version of transformers that config.json names: the one of DALL-E mini. No program reads it."""
 
 
 def taming_config(
@@ -107,7 +107,7 @@ def taming_config(
     discriminator: Mapping[str, int] | None,
     training: TrainingSettings,
 ) -> dict[str, Any]:
-    """Build the config from which `taming.main.instantiate_from_config` makes a VQModel.
+    """Build the config from which taming's `instantiate_from_config` makes a VQModel.
 
     Args:
         architecture: arguments of `VQGAN`.
@@ -143,7 +143,7 @@ def taming_config(
 
 
 def not_in_taming(training: TrainingSettings) -> str:
-    """Describe training settings that taming's VQModel cannot take; empty if it takes all."""
+    """Describe training settings that taming's VQModel cannot have; empty if there are none."""
     ours = (training.commitment_weight, training.legacy_codebook_loss)
     theirs = (RECIPE.commitment_weight, RECIPE.legacy_codebook_loss)
     if ours == theirs:
@@ -161,7 +161,7 @@ def flax_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
         "double_z": False,
         "give_pre_end": False,
         "num_resolutions": len(architecture["channel_multipliers"]),
-        # transformers cut the four letters of "Flax" off a class name that lacks them: VQModel.
+        # transformers removed four letters, meant to be "Flax", from the class name VQModel.
         "architectures": ["del"],
         "transformers_version": TRANSFORMERS_VERSION,
     }
@@ -182,9 +182,8 @@ def diffusers_config(architecture: Mapping[str, Any]) -> dict[str, Any]:
         )
     if multipliers[0] != 1:
         raise ExportError(
-            "The first convolution of diffusers' VQModel is as wide as its first level, but this "
-            f"model's has {architecture['channels']} channels before a level of {multipliers[0]} "
-            f"times as many, so diffusers cannot hold it. {OTHER_FORMAT_ADVICE}"
+            "diffusers' VQModel needs channel_multipliers to begin with 1, but this model's begin "
+            f"with {multipliers[0]}. {OTHER_FORMAT_ADVICE}"
         )
     resolutions = [architecture["resolution"] // 2**level for level in range(len(multipliers))]
     kinds = [

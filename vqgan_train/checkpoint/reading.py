@@ -1,4 +1,4 @@
-"""Read checkpoints of any supported format, as data: nothing that a file names is run."""
+"""Read checkpoints of any supported format as data, without running code that a file names."""
 
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
@@ -26,7 +26,7 @@ GENERATOR = "generator."
 DISCRIMINATOR = "discriminator."
 BATCH_NORM_COUNTER = ".num_batches_tracked"
 PERCEPTUAL = "loss.perceptual_loss."
-"""Prefix of LPIPS' weights, which the original stores in its checkpoints and we never do."""
+"""Prefix of LPIPS' weights, which taming-transformers stores in its checkpoints; we do not."""
 
 MAX_SHARING = 2
 """Maximum ratio of the weights' bytes to the file's. Weights may share bytes in the file, but their
@@ -42,7 +42,7 @@ OTHER_MODELS = {
     "quantize.embed.": "of a VQGAN with Gumbel quantization (f8), another model",
     "loss.logvar": "of a KL-VAE, which has no codebook",
     "encoder.down_blocks.": "of a model of diffusers without a codebook, such as its KL-VAE",
-    "module.": "saved from within a wrapper (DataParallel)",
+    "module.": "saved from within DataParallel; save the weights of its `module` instead",
 }
 """Descriptions of other models' checkpoints, by a prefix of their weight names."""
 
@@ -61,7 +61,7 @@ class CheckpointWeights(NamedTuple):
     except for BatchNorm's counters; empty if the checkpoint has none."""
 
     training: TrainingSettings | None = None
-    """Settings of the run that made the weights; None if they do not come from this package."""
+    """Settings of the run that made the weights; None if the file does not record them."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -71,12 +71,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     safetensors, or of Flax.
 
     Returns:
-        The file's content, with at least `state_dict`: weights in memory of their own, under the
-        file's names (for Flax and diffusers' VQModel: under the original's). Settings of omegaconf
-        are plain dicts and lists. Objects of other classes are `StandIn`s.
+        The file's content, with at least `state_dict`: weights in memory, under the file's names
+        (those of Flax and of diffusers' VQModel: under taming's). Settings of omegaconf are plain
+        dicts and lists. Objects of other classes are `StandIn`s.
 
     Raises:
-        CheckpointError: the file is missing, damaged, hostile or no checkpoint.
+        CheckpointError: the file is missing, unreadable, damaged, hostile or no checkpoint.
     """
     if not path.is_file():
         problem = "a folder, not a file," if path.is_dir() else "no checkpoint"
@@ -88,13 +88,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             content[STATE_DICT] = from_diffusers(content[STATE_DICT])
         return content
     except ValueError as error:
-        raise CheckpointError(f"{path} is not a checkpoint that can be used: {error}.") from error
+        raise CheckpointError(f"{path} cannot be used as a checkpoint: {error}.") from error
     except (OSError, MemoryError) as error:
         raise CheckpointError(f"{path} could not be read: {error or 'no memory left'}.") from error
     # The readers may raise nearly any exception for a damaged file.
     except Exception as error:
         raise CheckpointError(
-            f"{path} is damaged: reading it failed with {type(error).__name__} "
+            f"{path} is probably damaged: reading it failed with {type(error).__name__} "
             f"({printable_text(error)}). Download or copy it again."
         ) from error
 
@@ -112,20 +112,20 @@ def read_networks(path: Path) -> CheckpointWeights:
         if not weight.is_floating_point() and not name.endswith(BATCH_NORM_COUNTER):
             raise CheckpointError(
                 f"The weight '{printable_text(name)}' in {path} is of {weight.dtype}, but weights "
-                "of a VQGAN are floating-point numbers. Give the checkpoint before its conversion."
+                "of a VQGAN are floating-point numbers. Give a checkpoint that is not quantized."
             )
     generator = _network_weights(weights, GENERATOR)
     try:
         architecture = generator_architecture(generator)
     except KeyError as error:
         raise CheckpointError(
-            f"{path} is not a VQGAN checkpoint: it has {len(generator)} weights of a tokenizer, "
-            f"but not {error}."
+            f"{path} is not a VQGAN checkpoint: {error} is not among its {len(generator)} weights "
+            "of a tokenizer."
         ) from error
     except (IndexError, ArithmeticError) as error:
         raise CheckpointError(
             f"{path} is not a VQGAN checkpoint: one of its {len(generator)} weights of a tokenizer "
-            "has the wrong number of dimensions, or no channels."
+            "has too few dimensions, or its first convolution has no channels."
         ) from error
     recorded = _recorded_architecture(checkpoint, {*architecture, *ASSUMED_ARGUMENTS})
     differences = architecture_differences(recorded, architecture)
@@ -177,7 +177,7 @@ def _is_setting(value: Any) -> bool:
 
 
 def _network_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select one network's weights, in float32 and each in memory of its own."""
+    """Select one network's weights, each in memory of its own; all but counters in float32."""
     selected = {}
     for name, weight in weights.items():
         if name.startswith(prefix):
@@ -194,7 +194,7 @@ def _unshared(weight: Tensor) -> Tensor:
 def _require_plausible_size(weights: Mapping[str, Tensor], path: Path) -> None:
     total = sum(weight.nbytes for weight in weights.values())
     if total > MAX_SHARING * path.stat().st_size:
-        raise ValueError(f"its weights claim {total} bytes, more than the file holds")
+        raise ValueError(f"its weights claim {total:,} bytes, far more than the file holds")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _plain(value: Any, depth: int, converted: dict[int, Any]) -> Any:
 
 
 def _unwrapped(value: Any) -> Any:
-    """Return the content of a stand-in for an omegaconf node or a subclass of dict."""
+    """Return a stand-in's content if it is an omegaconf node or a dict; else the value itself."""
     if not isinstance(value, StandIn):
         return value
     if value.name.startswith("omegaconf.") and isinstance(value.state, dict):

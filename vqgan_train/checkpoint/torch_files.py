@@ -1,5 +1,6 @@
-"""Read files of `torch.save`, of both formats, with torch's reader and an unpickler of our own."""
+"""Read files of `torch.save`, zip or older, with torch's reader and an unpickler of our own."""
 
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from vqgan_train.checkpoint.unpickling import StandIn, printable_text
 STATE_DICT = "state_dict"
 
 DIRECTORY = 0x10
-"""Attribute of folders in a zip archive. torch would leave their memory as it was."""
+"""Mark of a folder in a zip archive. torch would return uninitialised memory for such a member."""
+
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""Environment variable that makes `torch.load` refuse our unpickler."""
 
 
 def read_torch_zip(path: Path) -> dict[str, Any]:
     """Read a file from torch 1.6 or later; see `_with_weights` for the result.
 
     Raises:
-        ValueError: the file is damaged, or torch did not write it.
+        ValueError: the file is hostile or no checkpoint. A damaged file may raise any exception.
     """
     try:
         _require_whole(path)
@@ -39,7 +43,7 @@ def read_torch_zip(path: Path) -> dict[str, Any]:
 
 
 def _require_whole(path: Path) -> None:
-    """Check what torch does not: that members are uncompressed and match their checksums."""
+    """Check what torch does not: that members are uncompressed files and match their checksums."""
     with ZipFile(path) as archive:
         for member in archive.infolist():
             if member.compress_type != ZIP_STORED or member.file_size != member.compress_size:
@@ -49,7 +53,7 @@ def _require_whole(path: Path) -> None:
             if member.CRC == 0:  # torch can be told not to compute checksums
                 member.CRC = None  # type: ignore[assignment]  # zipfile then skips the check
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-            raise ValueError("its zip archive claims more than the file holds")
+            raise ValueError("its zip archive claims more bytes than the file holds")
         damaged = archive.testzip()
         if damaged is not None:
             raise BadZipFile(f"{printable_text(damaged)} does not match its checksum")
@@ -59,7 +63,7 @@ def read_torch_legacy(path: Path) -> dict[str, Any]:
     """Read a file from before torch 1.6; see `_with_weights` for the result.
 
     Raises:
-        ValueError: the file is damaged, or torch did not write it.
+        ValueError: the file is hostile or no checkpoint. A damaged file may raise any exception.
     """
     if tarfile.is_tarfile(path):  # torch.load would unpack it to a temporary folder
         raise ValueError("it is a tar archive. Unpack it, and give the checkpoint inside")
@@ -67,7 +71,9 @@ def read_torch_legacy(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    # torch.load takes an open file, because it would take a path's suffix for the format.
+    if os.environ.get(FORCED, "").lower() in ("1", "y", "yes", "true"):
+        raise ValueError(f"the environment variable {FORCED} is set; unset it to read this file")
+    # The file is opened here, because torch.load would guess the format from a path's suffix.
     with path.open("rb") as file:
         content = torch.load(
             file, map_location="cpu", pickle_module=unpickling, weights_only=False, mmap=False
@@ -76,19 +82,18 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _with_weights(content: Any) -> dict[str, Any]:
-    """Separate a checkpoint's weights: those in its `state_dict`, else all it holds.
+    """Return a checkpoint with its weights under `state_dict`, without gradient.
 
-    Returns:
-        The weights under `state_dict`, without gradient; everything else is unchanged.
+    Without a `state_dict`, all that it holds must be weights. Its other content is unchanged.
 
     Raises:
-        ValueError: there are no weights, or not all of them are tensors.
+        ValueError: there are no weights, or not all of them are plain tensors.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"it holds a {_kind(content)}")
+        raise ValueError(f"it holds a value of type {_kind(content)}, not a dict of weights")
     weights = content.get(STATE_DICT, content)
-    names = [printable_text(key) for key in list(content)[:8] if isinstance(key, str)]
-    problem = f"it holds no state_dict, but {names}"
+    names = ", ".join(printable_text(key) for key in list(content)[:8])
+    problem = f"it holds no weights in a state_dict; its first entries are: {names or 'none'}"
     if not isinstance(weights, dict) or not weights or not all(isinstance(n, str) for n in weights):
         raise ValueError(problem)
     for name, weight in weights.items():
@@ -96,7 +101,7 @@ def _with_weights(content: Any) -> dict[str, Any]:
             if weights is content:
                 raise ValueError(problem)
             raise ValueError(
-                f"its weight {printable_text(name)} is no plain tensor, but {_kind(weight)}"
+                f"its weight {printable_text(name)} is no plain tensor, but of type {_kind(weight)}"
             )
     made = {name: weight.detach() for name, weight in weights.items()}
     return {STATE_DICT: made} if weights is content else {**content, STATE_DICT: made}

@@ -13,7 +13,7 @@ import torch
 
 
 def printable_text(value: object) -> str:
-    """Return text from a file in a form safe to print: at most 80 characters, none of control."""
+    """Shorten a file's text to 80 characters, then escape all but printable ASCII, for messages."""
     text = str(value)
     if len(text) > 80:
         text = text[:77] + "..."
@@ -31,10 +31,10 @@ HOSTILE_BUILTINS = frozenset(
 
 
 class StandIn:
-    """Object in place of one of a foreign class, or of the result of a foreign function.
+    """Object that replaces an instance of a class, or the result of a function, named by a pickle.
 
-    Each class or function that a pickle names becomes a subclass of its own. The arguments of calls
-    and the entries of lists are dropped, because no setting is stored there.
+    Each such class or function becomes a subclass of its own. The arguments of calls and the
+    entries of lists are dropped, because no setting is stored there.
     """
 
     name: ClassVar[str]
@@ -47,7 +47,7 @@ class StandIn:
     """Values that would be set as items, by key."""
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
-        """Make a stand-in without state, as for a call with any arguments."""
+        """Make a stand-in without state; the arguments of the call are dropped."""
         stand_in = super().__new__(cls)
         stand_in.state = None
         stand_in.entries = {}
@@ -89,20 +89,20 @@ KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
     "torch._utils._rebuild_tensor_v3": torch._utils._rebuild_tensor_v3,
 }
-"""All names besides dtypes that are not replaced by stand-ins."""
+"""The only names, besides torch's dtypes, that are not replaced by stand-ins."""
 
 
 class Unpickler(pickle._Unpickler):
-    """Python's unpickler, in which every name is a stand-in or one of `KNOWN`.
-
-    Raises:
-        ValueError: the pickle names code that can do harm, or changes what is not a stand-in.
-    """
+    """Python's unpickler, for which every name is a dtype, an entry of `KNOWN` or a stand-in."""
 
     stack: list[Any]
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a class, function or dtype; nothing is imported."""
+        """Return a torch dtype, an entry of `KNOWN`, or a stand-in; import nothing.
+
+        Raises:
+            ValueError: the name is code that can do harm.
+        """
         full_name = f"{module}.{name}"
         package = module.partition(".")[0]
         if package in HOSTILE_MODULES or (
@@ -118,11 +118,11 @@ class Unpickler(pickle._Unpickler):
         return KNOWN.get(full_name) or type("StandIn", (StandIn,), {"name": full_name})
 
     def get_extension(self, code: int) -> None:
-        """Refuse a name in copyreg's registry, which may lead past `find_class`."""
+        """Refuse a number in copyreg's registry, which could give a class without `find_class`."""
         raise ValueError("its pickle uses copyreg's extensions, which no checkpoint needs")
 
     def load_build(self) -> None:
-        """Set a state, but none of torch's: a file could replace the functions of torch."""
+        """Set the state of a stand-in or OrderedDict only; others could be functions of torch."""
         target = self.stack[-2]
         if not isinstance(target, (StandIn, OrderedDict)):
             raise ValueError(f"its pickle sets the state of a {type(target).__name__}")

@@ -59,7 +59,7 @@ PrefixRule = tuple[re.Pattern[str], str]
 
 
 def prefix_rules(prefixes: Iterable[tuple[str, str]]) -> list[PrefixRule]:
-    """Compile pairs (prefix, replacement) in which each `#` is a number."""
+    """Compile pairs (prefix, replacement), in which each `#` stands for a number."""
     return [
         (re.compile(re.escape(prefix).replace(r"\#", "([0-9]+)")), replacement.replace("#", "{}"))
         for prefix, replacement in prefixes
@@ -67,7 +67,7 @@ def prefix_rules(prefixes: Iterable[tuple[str, str]]) -> list[PrefixRule]:
 
 
 def match_prefix(name: str, rules: list[PrefixRule]) -> tuple[str, list[str], str] | None:
-    """Return the first matching rule's replacement, its numbers, and the name after the prefix."""
+    """Return the first matching rule's replacement, the numbers in the prefix, and the rest."""
     for prefix, replacement in rules:
         if match := prefix.match(name):
             return replacement, list(match.groups()), name[match.end() :]

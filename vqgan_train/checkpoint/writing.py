@@ -19,10 +19,10 @@ def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
         path: the target; its folder is created if missing.
 
     Raises:
-        OSError: the disk is full or the folder is not writable. The old file is unchanged and the
-            temporary file removed.
+        OSError: the disk is full, the folder is not writable or the written file is damaged. The
+            old file is unchanged and the temporary file removed.
     """
-    # One name, so that the next write replaces what a killed process left: that may be gigabytes.
+    # A fixed name, so that the next write replaces the gigabytes that a killed process may leave.
     partial = path.with_name(path.name + PARTIAL)
     try:
         with write_atomically(path, partial) as file:
@@ -31,8 +31,8 @@ def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
             _verify(partial)
     except (OSError, RuntimeError) as error:
-        # torch's zip writer closes itself on the way out and covers what stopped it by a
-        # RuntimeError about its position.
+        # After a failed write, torch's zip writer still closes its file. That raises a RuntimeError
+        # about its position, which hides the cause.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         if isinstance(cause, OSError) and cause.filename is None:
             raise OSError(cause.errno, cause.strerror, str(path)) from None
@@ -41,14 +41,14 @@ def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _verify(path: Path) -> None:
-    """Compare every part of the file with its checksum: 0.5 s a gigabyte."""
+    """Compare every part of the file with its checksum, in about 0.5 s per gigabyte."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except zipfile.BadZipFile:  # the list of parts, at the end of the file, is missing
         damaged = path.name
     if damaged is not None:
-        raise OSError(errno.EIO, f"{damaged} was not written as it was meant to be", str(path))
+        raise OSError(errno.EIO, f"{damaged} is damaged although it was just written", str(path))
 
 
 def _sync_folder(folder: Path) -> None:

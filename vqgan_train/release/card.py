@@ -59,10 +59,10 @@ class ReleasedModel(NamedTuple):
 
 
 def model_card(model: ReleasedModel, metadata: CardMetadata) -> str:
-    """Write the model card as Markdown with YAML front matter.
+    """Return the model card as Markdown with YAML front matter.
 
     Raises:
-        METADATA_ERRORS, jinja2.UndefinedError: the checkpoint lacks metadata that the card needs.
+        lineage.METADATA_ERRORS, jinja2.UndefinedError: the checkpoint lacks metadata for the card.
     """
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -101,7 +101,7 @@ def front_matter(lineage: Lineage, metadata: CardMetadata) -> ModelCardData:
 
 
 def markdown_safe(text: object) -> str:
-    """Make text from a checkpoint one line without Markdown or HTML.
+    """Put text on one line, without the characters of links, tables, code and HTML.
 
     A checkpoint can come from anybody; its text must not add links or headings to the card.
     """
@@ -109,7 +109,7 @@ def markdown_safe(text: object) -> str:
 
 
 def _size(networks: CheckpointWeights) -> dict[str, Any]:
-    """Shape of the codebook and numbers of parameters, counted in the weights."""
+    """Reduction factor, shape of the codebook, and numbers of parameters in the weights."""
 
     def count(*prefixes: str) -> int:
         weights = networks.generator.items()
@@ -137,7 +137,7 @@ def _size(networks: CheckpointWeights) -> dict[str, Any]:
 
 
 def _images(model: ReleasedModel) -> dict[str, Any]:
-    """Training and validation images of the last run, and how many images training has seen."""
+    """Training and validation images of the last run, and images seen by all runs together."""
     last = model.lineage.runs[-1]
     data = last.settings["data"]
     unreadable = model.records[-1].last("data/bad_samples")
@@ -154,7 +154,7 @@ def _images(model: ReleasedModel) -> dict[str, Any]:
 
 
 def _training(model: ReleasedModel) -> dict[str, Any]:
-    """One section per run, and the duration of all runs if the metrics of all are available."""
+    """One section per run, and the duration of all runs if each one's metrics are available."""
     lineage, records = model.lineage, model.records
     runs = list(zip(lineage.runs, records, strict=True))
     seconds = [its_records.training_seconds(run.start.steps) for run, its_records in runs]

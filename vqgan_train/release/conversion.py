@@ -28,7 +28,7 @@ class Agreement(NamedTuple):
     """Positions at which both models have the same token."""
 
     largest_difference: float
-    """Largest difference between decoded values, about in [-1, 1], of the same tokens."""
+    """Largest difference between the values that both models decode from the same tokens."""
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def compare_models(first: VQGAN, second: VQGAN, images: Tensor) -> Agreement:
 
 
 PROBE_SIDE = 128
-"""Height and width in pixels of the images that two models are compared on."""
+"""Smallest height and width, in pixels, of the images that two models are compared on."""
 
 # Equal weights give equal results on one machine, except that several cores may add up sums in
 # another order.
@@ -50,7 +50,7 @@ MIN_EQUAL_TOKENS = 0.999
 """Smallest accepted fraction of equal tokens."""
 
 MAX_DIFFERENCE = 1e-3
-"""Decoded values, in [-1, 1], must differ by less than this."""
+"""Decoded values, about in [-1, 1], must differ by less than this."""
 
 
 class Conversion(NamedTuple):
@@ -58,13 +58,13 @@ class Conversion(NamedTuple):
 
     files: tuple[Path, ...]
     num_weights: int
-    """Weight arrays written; all are equal to the checkpoint's bit by bit."""
+    """Number of weight arrays written; all are equal to the checkpoint's bit by bit."""
 
     num_parameters: int
-    """Numbers in these arrays."""
+    """Total of the numbers in these arrays."""
 
     codebook_size: int
-    """Codes in the codebook, counted in the weights because model cards state wrong numbers."""
+    """Codes in the codebook, counted in the weights because a card may state a wrong number."""
 
     omits_discriminator: bool
     """Whether the checkpoint has a discriminator that the format does not store."""
@@ -81,9 +81,10 @@ def convert(checkpoint: Path, target: Format, folder: Path) -> Conversion:
         folder: output folder, created if missing; a different file in it is never overwritten.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or weights are missing or not finite.
-        ExportError: the format cannot store the model, `folder` holds a different file of the
-            same name, or the written weights differ from the checkpoint's. Nothing is kept.
+        CheckpointError: the checkpoint cannot be read, or its weights are no VQGAN's or not finite.
+        ExportError: the format cannot store the model, `folder` is a file or holds a different
+            file of the same name, or the written weights or their results differ from the
+            checkpoint's. Nothing is kept.
     """
     with atomic_export(folder) as partial:
         networks = read_complete_networks(checkpoint)
@@ -103,7 +104,7 @@ def write_verified(
         folder: existing folder without files of the names that the format uses.
 
     Raises:
-        ExportError: the format cannot store the model, or the written weights differ.
+        ExportError: the format cannot store the model, or written weights or results differ.
     """
     existing = set(folder.iterdir())
     target.write(networks, origin, folder)
@@ -122,7 +123,7 @@ def write_verified(
 
 
 def probe_images(model: VQGAN) -> Tensor:
-    """Return crops of the sample photos to compare models on.
+    """Return scaled sample photos to compare models on.
 
     Returns:
         float32 (4, in_channels, H, H) in [-1, 1]; H is `PROBE_SIDE`, or the downsampling factor of
@@ -139,7 +140,7 @@ def read_complete_networks(checkpoint: Path) -> CheckpointWeights:
     """Read the networks of a checkpoint and require all weights to be present and finite.
 
     Raises:
-        CheckpointError: the file cannot be read, or weights are missing, NaN or infinite.
+        CheckpointError: the file cannot be read, or weights are missing, unexpected or not finite.
     """
     networks = read_networks(checkpoint)
     VQGAN.from_weights(networks.architecture, networks.generator, checkpoint)
@@ -152,7 +153,7 @@ def read_complete_networks(checkpoint: Path) -> CheckpointWeights:
 def origin_of(checkpoint: Path) -> dict[str, str]:
     """Return file name and SHA-256 of a checkpoint, and the version of this package.
 
-    It has no date and no folder, so that the same checkpoint always gives the same export.
+    Date and folder are left out, so that the same checkpoint always gives the same export.
     """
     return {
         "source": checkpoint.name,
@@ -162,14 +163,12 @@ def origin_of(checkpoint: Path) -> dict[str, str]:
 
 
 def _require_discriminator(weights: Mapping[str, Tensor], path: Path) -> None:
-    advice = "The discriminator is incomplete, or is not a PatchGAN discriminator."
+    advice = "Its discriminator is incomplete, or is no PatchGAN. Export a complete checkpoint."
     try:
         with torch.device("meta"):
             network = PatchDiscriminator(**discriminator_architecture(weights))
     except (LookupError, ArithmeticError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be exported with its discriminator. {advice}"
-        ) from error
+        raise CheckpointError(f"{path} cannot be exported. {advice}") from error
     expected, found = (
         {f"discriminator.{name}": weight for name, weight in state.items()}
         for state in (network.state_dict(), weights)
@@ -192,7 +191,7 @@ def _stored_weights(networks: CheckpointWeights, target: Format) -> dict[str, Te
 def _require_equal(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], written: Path
 ) -> None:
-    """Require equal weights bit by bit, so that 0 and -0 differ."""
+    """Require weights to be equal bit by bit, where 0 and -0 differ."""
     different = sorted(expected.keys() ^ found.keys()) + [
         name
         for name, weight in expected.items()

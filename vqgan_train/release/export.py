@@ -23,7 +23,7 @@ def export(config: ExportConfig) -> None:
 
 
 def export_weights(config: ExportConfig) -> str:
-    """Convert the checkpoint to one format; report the files and how they compare with it."""
+    """Convert the checkpoint to one format; return a report of the files and their checks."""
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     output = Path(config.output).expanduser()
     conversion = convert(checkpoint, FORMATS[config.format.value], output)
@@ -34,7 +34,7 @@ def export_weights(config: ExportConfig) -> str:
 
 
 def export_release(config: ExportConfig) -> str:
-    """Write a release, and upload it if `push_to_hub` is given; report files and comparisons."""
+    """Write a release and upload it if `push_to_hub` is given; return a report."""
     repository = config.push_to_hub
     if repository is not None:
         require_login(repository)

@@ -9,7 +9,7 @@ from vqgan_train.system.errors import UserError
 
 
 def require_login(repository: str) -> None:
-    """Check the token of the Hub, so that a missing one is reported before a release is written.
+    """Require a Hugging Face token that the Hub accepts, before a release is written.
 
     Args:
         repository: USER/REPO, for the message.
@@ -27,7 +27,7 @@ def require_login(repository: str) -> None:
     # The client raises many types: for no network, an expired token, a server that is down.
     except Exception as error:
         raise UserError(
-            f"push_to_hub={repository}: the Hub did not accept the token ({error}). Run `hf "
+            f"push_to_hub={repository}: checking the Hugging Face token failed ({error}). Run `hf "
             "auth login`, or check HF_TOKEN and the network. Nothing was written."
         ) from error
 

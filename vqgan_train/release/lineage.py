@@ -29,16 +29,16 @@ METADATA_ERRORS = (ArithmeticError, LookupError, TypeError, AttributeError, Valu
 
 
 def incomplete_metadata(checkpoint: Path, cause: Exception) -> UserError:
-    """Describe a checkpoint of a run that lacks metadata which the model card needs.
+    """Return the error for a run's checkpoint whose metadata does not suffice for a model card.
 
     Args:
         checkpoint: path of the checkpoint.
         cause: exception raised while reading the metadata.
     """
     return UserError(
-        f"{checkpoint} lacks metadata that the model card needs ({type(cause).__name__}: {cause}). "
-        "Another version of vqgan_train probably wrote it: write the release with that version, or "
-        "export only the weights, for example with format=safetensors."
+        f"{checkpoint} lacks metadata for the model card, or has it in an unexpected form "
+        f"({type(cause).__name__}: {cause}). Another version of vqgan_train probably wrote it. Use "
+        "that version, or export only the weights, for example with format=safetensors."
     )
 
 
@@ -59,7 +59,7 @@ class TrainingRun(NamedTuple):
     """Position in the chain of runs, starting at 1."""
 
     checkpoint: Path
-    """Checkpoint from which the next run continued, or which is released. It may be deleted."""
+    """Checkpoint from which the next run continued, or which is released; it may be gone."""
 
     start: Progress
     end: Progress
@@ -133,7 +133,7 @@ def read_lineage(checkpoint: Path) -> Lineage:
 
     Raises:
         CheckpointError: the file cannot be read.
-        UserError: the checkpoint was not saved by a run of vqgan_train, lacks metadata, or has
+        UserError: the checkpoint was not saved by a run of vqgan_train, lacks metadata, or records
             more than `MAX_RUNS` runs.
     """
     content = read_checkpoint(checkpoint)

@@ -31,7 +31,7 @@ CARD = "README.md"
 PICTURES = "pictures.png"
 TRAINING = "training"
 WEIGHT_FORMATS = ("safetensors", "flax", "taming")
-"""Formats of the weights. diffusers is not among them: its config.json has the name of Flax's."""
+"""Formats of the weights. diffusers is left out, because Flax has a config.json too."""
 
 
 class Release(NamedTuple):
@@ -59,10 +59,10 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
         metadata: facts for the card that no run records.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or weights are missing or not finite.
+        CheckpointError: the checkpoint cannot be read, or its weights are no VQGAN's or not finite.
         UserError: the checkpoint was not saved by a run, or lacks metadata.
-        ExportError: `folder` holds a different file of the same name, or weights that were
-            written differ from the checkpoint's. Nothing is kept.
+        ExportError: `folder` is a file or holds a different file of the same name, or the written
+            weights or their results differ from the checkpoint's. Nothing is kept.
     """
     lineage = read_lineage(checkpoint)
     records = tuple(find_records(run) for run in lineage.runs)

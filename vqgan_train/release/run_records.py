@@ -34,7 +34,7 @@ class RunRecords(NamedTuple):
     """Newest picture grid that is not later than the checkpoint; None if there is no grid."""
 
     pictures_step: int | None
-    """Training step of `pictures`."""
+    """Training step of `pictures`; None if there is no grid."""
 
     def first(self, metric: str) -> MetricRow | None:
         """Return the first row with a value of a metric; None if there is no such row."""
@@ -49,7 +49,7 @@ class RunRecords(NamedTuple):
         return list(dict.fromkeys(row[metric] for row in self.rows if metric in row))
 
     def training_seconds(self, start_step: int) -> float:
-        """Return the total duration of the steps after `start_step`, without validations."""
+        """Return the seconds of all steps after `start_step`, without validations; 0 if unknown."""
         # A row holds the mean duration of the steps since the row before. Rows of steps that a
         # resumed run repeated are skipped.
         seconds, before = 0.0, float(start_step)
@@ -67,7 +67,7 @@ def find_records(run: TrainingRun) -> RunRecords:
     """Read the records from the folder that a run saved its checkpoint in.
 
     Returns:
-        `UNAVAILABLE` if the folder is gone or belongs to another run (which is logged).
+        `UNAVAILABLE` if the folder is gone, is no run's, or is another run's, which is logged.
     """
     folder = run.checkpoint.absolute().parent.parent
     metrics = folder / METRICS_FILE

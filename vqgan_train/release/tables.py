@@ -25,15 +25,15 @@ TRAINING_LABELS = {
     "train/adversarial/weight": "adaptive weight",
     "train/loss/discriminator": "discriminator loss",
 }
-"""Label in the card of each metric, by log name."""
+"""Labels of the lines of both tables, by the metric's name in the log."""
 
 VALIDATION_METRIC = "val/loss/reconstruction"
 TRAINING_METRIC = "train/loss/reconstruction"
-"""Metrics that every validation row, and every training row, of metrics.csv has."""
+"""Metrics that are in every validation row, and in every training row, of metrics.csv."""
 
 
 def validation_table(lineage: Lineage, records: Sequence[RunRecords]) -> str | None:
-    """Compare the validation before training, after each run, and of the released model.
+    """Compare validation metrics before training, after each run, and of the released model.
 
     Validations of other images, or of another image size, are left out.
 
@@ -58,7 +58,7 @@ def validation_table(lineage: Lineage, records: Sequence[RunRecords]) -> str | N
 
 
 def has_same_validation(run: TrainingRun, other: TrainingRun) -> bool:
-    """Whether two runs validate on the same images at the same size, so that metrics compare."""
+    """Return whether two runs validate on the same images at the same size, so metrics compare."""
     return run.data["val_fingerprint"] == other.data["val_fingerprint"] and all(
         run.settings["data"][name] == other.settings["data"][name]
         for name in ("image_size", "resize")
@@ -79,7 +79,7 @@ def loss_table(records: Sequence[RunRecords]) -> str | None:
 
 
 def format_number(value: float) -> str:
-    """Format a whole number with all its digits, any other number with four digits."""
+    """Format a whole number with all its digits, any other with four significant digits."""
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
 
 

@@ -266,7 +266,7 @@ def test_a_folder_as_parent_is_answered_with_the_checkpoint_in_it(run: Path) -> 
 
 
 def test_a_parent_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"run.parent=.*part1/last.ckpt is not there"):
+    with pytest.raises(CheckpointError, match=r"run.parent=.*part1/last.ckpt does not exist"):
         found("new", parent=tmp_path / "part1" / "last.ckpt")
 
 

@@ -181,7 +181,7 @@ class WandbRun(WandbLogger):
 
     @property
     def uploaded_step(self) -> int:
-        """Step of the newest last.ckpt that W&B confirmed (offline: that was stored); -1 if none."""
+        """Step of the last.ckpt that W&B confirmed last (offline: stored locally); -1 if none."""
         return int(self._uploaded.read_text()) if self._uploaded.exists() else -1
 
     @uploaded_step.setter

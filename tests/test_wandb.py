@@ -194,7 +194,7 @@ def test_uploads_that_fail_cost_no_step_and_are_made_up_for(
         trainer = train(part(tmp_path, "run"))
     assert trainer is not None
     assert trainer.global_step == 4
-    assert "W&B did not take the checkpoints: storage is full" in capsys.readouterr().out
+    assert "W&B did not upload the checkpoints (storage is full)" in capsys.readouterr().out
     assert wandb_server.artifacts == {}
 
     assert train(part(tmp_path, "run")) is None, "there is nothing left to do but that"

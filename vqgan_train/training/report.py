@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def announce(
     config: Config, run: RunFolder, trainer: Trainer, data: ShardDataModule, module: VQGANModule
 ) -> None:
-    """Log the sizes of data and model, the length of the run and the learning rate."""
+    """Log the sizes of data and networks, the steps left, devices, learning rate and folder."""
     generator, start = module.generator, run.start
     images = images_per_step(config)
     steps = trainer.max_steps - start.step
@@ -62,7 +62,7 @@ def announce(
 
 
 def scaling_in_words(config: Config) -> str:
-    """Show how the learning rate was scaled; empty if it is the configured one."""
+    """Return the factors of the learning rate as text; "" if the scaling rule is `none`."""
     base, rule = config.optim.learning_rate, config.optim.learning_rate_scaling.value
     images = learning_rate(config) / base
     return "" if rule == "none" else f" = {base:g} x {images:.0f} images ({rule})"
@@ -70,7 +70,7 @@ def scaling_in_words(config: Config) -> str:
 
 @rank_zero_only
 def report(config: Config, run: RunFolder, trainer: Trainer) -> None:
-    """Draw the curves; log the losses before and after, the results' paths and the next command."""
+    """Draw the curves; log first and last validation, all paths, and how to train longer."""
     folder = run.path
     write_curves(folder / CURVES_FILE, numbers(read_rows(folder / METRICS_FILE)))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
@@ -102,10 +102,10 @@ def report(config: Config, run: RunFolder, trainer: Trainer) -> None:
 
 
 def validation_cost(seconds: Sequence[float], step_seconds: float | None) -> str:
-    """Describe the cost of validation, in seconds and in training steps.
+    """Describe the number of validations and the mean cost of one, in seconds and in steps.
 
     Args:
-        seconds: duration of each validation.
+        seconds: duration of each validation, at least one.
         step_seconds: duration of a training step; None if it is unknown.
     """
     mean = sum(seconds) / len(seconds)
@@ -114,20 +114,20 @@ def validation_cost(seconds: Sequence[float], step_seconds: float | None) -> str
 
 
 def report_finished(config: Config, run: RunFolder) -> None:
-    """Log that the run has no steps left to make, and how to train longer."""
+    """Log that the run had made all its steps before this start, and how to train longer."""
     images = run.start.data["position"] if run.start.data else 0
     command = command_to_train_longer(config, run.path, run.start.step, images)
-    log.info("The run made its %d steps. To train longer:  %s", run.start.step, command)
+    log.info("The run has already made its %d steps. To train longer:  %s", run.start.step, command)
 
 
 def command_to_train_longer(config: Config, folder: Path, steps: int, images: int) -> str:
-    """Write the command that trains a run for as many steps again, otherwise with its settings.
+    """Return the command that makes a run twice as long, with otherwise the same settings.
 
     Args:
         config: all settings.
-        folder: the run's.
+        folder: the run's folder.
         steps: optimizer steps made so far.
-        images: training images seen in them.
+        images: training images seen in these steps.
     """
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     longer = {
@@ -149,7 +149,7 @@ def command_to_train_longer(config: Config, folder: Path, steps: int, images: in
 
 
 def _python() -> str:
-    """Return the shortest name by which this Python can be called from this folder."""
+    """Return `python` if that calls this Python, else its path, relative if below the cwd."""
     if shutil.which("python") == sys.executable:
         return "python"
     executable = Path(sys.executable)

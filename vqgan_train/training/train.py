@@ -24,14 +24,15 @@ from vqgan_train.training.setup.trainer import build_trainer
 def train(config: Config) -> Trainer | None:
     """Train as configured; leave checkpoints, metrics and pictures in the run's folder.
 
-    Errors that the user can fix are raised before the run folder is created.
+    Settings, data and the checkpoint are checked before the run folder is created.
 
     Returns:
         The trainer at the end of the run, whose `lightning_module` holds the trained networks; None
         if the run had already made all its steps.
 
     Raises:
-        UserError: settings, data, checkpoint, folder or machine do not allow the run.
+        UserError: the run cannot start or go on; the message says why.
+        SystemExit: a signal or run.max_hours stopped the run, see `StopSignals`.
     """
     configure_logging()
     with restore_process_state(), rank_log() as log:
@@ -62,10 +63,10 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             return None
         announce(config, run, trainer, data, module)
         with explain_lost_ranks(
-            "Another rank of the run has exited, so this one exits, too. The other rank's reason "
-            f"is above, or at the end of its log among {log.place}; a rank that was killed, "
-            "perhaps for lack of memory, logs nothing. The same command resumes from the newest "
-            "checkpoint."
+            "Another rank of the run has exited, so this one exits, too. The reason is above, or "
+            f"at the end of that rank's log in the run's folder ({log.place}). If neither says it, "
+            "the rank was killed, perhaps for lack of memory. The same command, with the run's "
+            "folder as run.output_dir, resumes from the newest checkpoint."
         ):
             make_steps(trainer, module, data, run.start)
         report(config, run, trainer)
@@ -75,17 +76,17 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
 def make_steps(
     trainer: Trainer, module: VQGANModule, data: ShardDataModule, start: RunStart
 ) -> None:
-    """Validate once if the run is new, then train to the last step."""
+    """Validate if there is no checkpoint to resume from, then train to the last step."""
     try:
         if start.checkpoint is None:
-            trainer.validate(module, data, verbose=False)  # the baseline that progress is shown on
+            trainer.validate(module, data, verbose=False)  # `ValidationSummary` compares with it
         trainer.fit(module, data, ckpt_path=start.checkpoint)
     finally:
         close_loggers(trainer)
 
 
 def finish_uploads(trainer: Trainer, step: int) -> None:
-    """Upload the last checkpoints, if an earlier start made all steps but was killed before."""
+    """Upload the final checkpoints to W&B, unless the process that made the last step did so."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # undeclared there
     for artifacts in (c for c in callbacks if isinstance(c, Artifacts) and trainer.is_global_zero):
         artifacts.finish_interrupted(step)

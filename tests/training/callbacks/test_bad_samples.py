@@ -46,7 +46,7 @@ def test_samples_are_named_one_by_one_and_later_every_hundredth(
     callback = BadSamples(0.9)
     see(callback, *(batch(1, f"a.tar/{number}: broken") for number in range(1, 251)))
     assert lines == [
-        f"Left out unreadable sample {number}: a.tar/{number}: broken"
+        f"Skipped an unreadable sample (no. {number}): a.tar/{number}: broken"
         for number in [*range(1, 11), 100, 200]
     ]
     assert (callback.bad, callback.seen) == (250, 500)
@@ -77,14 +77,14 @@ def test_a_run_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert trainer is not None
     assert trainer.global_step == 5
     out = capsys.readouterr().out
-    assert "Left out unreadable sample 1: train.tar/000003: " in out
+    assert "Skipped an unreadable sample (no. 1): train.tar/000003: " in out
 
 
 def test_names_that_nothing_can_show_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(bad_samples.log, "warning", lambda text, *args: lines.append(text % args))
     see(BadSamples(0.9), batch(9, "a.tar/\x1b[2J\n\udcff: broken"))
-    assert lines == [r"Left out unreadable sample 1: 'a.tar/\x1b[2J\n\udcff: broken'"]
+    assert lines == [r"Skipped an unreadable sample (no. 1): 'a.tar/\x1b[2J\n\udcff: broken'"]
 
 
 def test_a_run_goes_on_without_dead_and_vanishing_shards(

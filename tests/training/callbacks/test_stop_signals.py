@@ -190,7 +190,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path, rank: int) -
         output.close()
     output_text = "".join(lines)
     assert process.returncode == 128 + signal.SIGTERM, output_text
-    assert "SIGTERM: saved, and stopped." in output_text
+    assert "SIGTERM: the run has saved its state and stops." in output_text
     assert "Traceback" not in output_text, output_text
     reached = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
     assert reached == len(rows(tmp_path / "run")) - 1

@@ -98,8 +98,8 @@ def test_a_job_that_is_preempted_twice(job: Job) -> None:
     job.start_again(disturbed)
     job.wait(disturbed)
     said = job.said(disturbed)
-    assert said.count("SIGUSR1: saved, and stopped.") == 1
-    assert said.count("SIGTERM: saved, and stopped.") == 1
+    assert said.count("SIGUSR1: the run has saved its state and stops.") == 1
+    assert said.count("SIGTERM: the run has saved its state and stops.") == 1
     assert said.count("resuming at step") == 2
     assert "Restarts=2" in job.ask("scontrol", "show", "job", disturbed)
 

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from vqgan_train.checkpoint.reading import read_checkpoint
+from vqgan_train.system.errors import first_line
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
 from vqgan_train.training.lightning.loggers import BEST, LAST, WandbRun
 
@@ -18,17 +19,17 @@ log = logging.getLogger(__name__)
 # A subclass of Lightning's Checkpoint, because Lightning calls these after all other callbacks and
 # in the order of the trainer's list: `Checkpoints` has then written the files.
 class Artifacts(Checkpoint):
-    """Uploads last.ckpt and best.ckpt as versions of the artifact `model-<run id>`.
+    """Uploads last.ckpt and best.ckpt to W&B, as versions of the artifact `model-<W&B run id>`.
 
-    Versions have the aliases `last`, `best` and `step-<step>`. Errors of W&B are logged as
-    warnings; training continues.
+    Each version has the alias `step-<step>`; the newest upload of each file also has `last` or
+    `best`. Errors of W&B are logged as warnings, and training continues.
 
     Args:
         checkpoints: writes the files that are uploaded.
         run: W&B run that the artifact belongs to.
         every_steps: steps between uploads; None uploads at the end only.
-        keep_versions: number of versions to keep besides `last` and `best`, the newest ones; None
-            keeps all.
+        keep_versions: how many of the newest versions to keep besides `last` and `best`; the others
+            are deleted. None keeps all.
         used: names of the W&B artifacts that the run starts from.
     """
 
@@ -49,7 +50,7 @@ class Artifacts(Checkpoint):
         self._sent_step = self._sent_best_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the W&B run in the checkpoints, and declare its input artifacts to W&B."""
+        """Record the W&B run in later checkpoints, and at W&B the artifacts that it starts from."""
         self._sent_step = trainer.global_step
         if not trainer.is_global_zero:
             return
@@ -59,28 +60,28 @@ class Artifacts(Checkpoint):
                 _attempt(f"record {name} as input of the run", self.run.use_artifact, name)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Start an upload at the configured steps, right after last.ckpt was written."""
+        """At the configured steps, start an upload, right after last.ckpt was written."""
         is_due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
         if is_due and trainer.is_global_zero and trainer.global_step != self._sent_step:
             self._sent_step = trainer.global_step
             _attempt("delete old versions", self._delete_old)
-            _attempt("take the checkpoints", self._send, trainer.global_step)
+            _attempt("upload the checkpoints", self._send, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Upload the last state."""
+        """Upload the final checkpoints, and wait until W&B has them."""
         if trainer.is_global_zero:
             self.finish(trainer.global_step)
 
     def finish_interrupted(self, step: int) -> None:
-        """Upload the last state of a run that was killed after its last step."""
+        """Call `finish` for a run that made its last step in an earlier process."""
         if self.checkpoints.best.exists():
             self.checkpoints.best_step = read_checkpoint(self.checkpoints.best)["global_step"]
         self.finish(step)
 
     def finish(self, step: int) -> None:
-        """Upload the last state and wait for its arrival, unless W&B has it."""
+        """Upload the final checkpoints and wait until W&B has them, unless it has them already."""
         if step > self.run.uploaded_step:
-            _attempt("take the checkpoints", self._send_and_wait, step)
+            _attempt("upload the checkpoints", self._send_and_wait, step)
             _attempt("delete old versions", self._delete_old)
 
     def _send(self, step: int) -> wandb.Artifact:
@@ -103,9 +104,9 @@ class Artifacts(Checkpoint):
 
 
 def _attempt(what: str, action: Callable[..., Any], *arguments: Any) -> None:
-    """Call `action`; on an error warn that W&B did not do `what`."""
+    """Call `action`; if it raises, log a warning that W&B did not do `what`, and return."""
     try:
         action(*arguments)
     # W&B raises errors of many kinds, and none of them may end a run.
     except Exception as error:
-        log.warning("W&B did not %s: %s", what, error)
+        log.warning("WARNING: W&B did not %s (%s). The run continues.", what, first_line(error))

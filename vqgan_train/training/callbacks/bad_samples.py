@@ -1,4 +1,4 @@
-"""Unusable data: count unreadable samples and dead shards, and stop the run at too many."""
+"""Stops of a run at too many unreadable samples or dead shards, or at an early end of data."""
 
 import logging
 from typing import Any
@@ -23,24 +23,24 @@ class BadSamples(Callback):
     """Counts unreadable samples and unusable shards, and logs the counts with every validation.
 
     Args:
-        max_fraction: the run stops once more than this fraction of the samples that a rank has seen
-            is unreadable, where fewer than 100 count as 100; after a resume, the earlier counts of
-            all ranks are included. It also limits the fraction of dead shards at the start.
+        max_fraction: the run stops once more than this fraction of a rank's samples is unreadable;
+            fewer than 100 samples count as 100. After a resume, the samples that all ranks saw
+            before also count. The run does not start if more than this fraction of shards is dead.
     """
 
     def __init__(self, max_fraction: float) -> None:
         self.max_fraction = max_fraction
         self.bad = self.seen = 0
-        """Unreadable samples, and all samples, on this rank since start or resume."""
+        """Numbers of unreadable samples and of all samples, on this rank since start or resume."""
         self._bad_before = self._seen_before = 0
-        """The same on all ranks before the resumed checkpoint."""
+        """The same numbers, summed over ranks, up to the checkpoint that the run resumed from."""
         self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse to begin without a large part of the data.
+        """Check that few local shards are dead.
 
         Raises:
-            ShardError: there are too many dead shards.
+            ShardError: nothing can be read in more than `max_fraction` of the shards.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
         dead = [shard.problem for shard in data.bad_shards() if not shard.num_samples]
@@ -71,7 +71,7 @@ class BadSamples(Callback):
             self._count(batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the counts of all ranks together."""
+        """Log the number of unreadable samples over all ranks, and of damaged or dead shards."""
         self._validated = True
         # Lightning sums over ranks, so only the first one adds the earlier count of all ranks.
         bad = float(self.bad + (self._bad_before if trainer.is_global_zero else 0))
@@ -83,7 +83,7 @@ class BadSamples(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the counts of all ranks together."""
+        """Store the counts, summed over ranks."""
         counts = torch.tensor([self.bad, self.seen], device=pl_module.device)
         bad, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         checkpoint[STATE] = {
@@ -106,25 +106,25 @@ class BadSamples(Callback):
             self.bad += 1
             bad = self._bad_before + self.bad
             if bad <= NAMED_AT_FIRST or bad % 100 == 0:
-                log.warning("Left out unreadable sample %d: %s", bad, printable_name(name))
+                log.warning("Skipped an unreadable sample (no. %d): %s", bad, printable_name(name))
         bad, seen = self._bad_before + self.bad, self._seen_before + self.seen
         if batch["bad"] and are_too_many(bad, seen, self.max_fraction):
             raise ShardError(
                 f"{bad} of {seen} samples could not be read, more than "
-                f"data.max_bad_fraction={self.max_fraction} allows. The last: "
+                f"data.max_bad_fraction={self.max_fraction} allows. The last of them: "
                 f"{printable_name(batch['bad'][-1])}. Repair the shards, or raise "
                 "data.max_bad_fraction."
             )
 
 
 class DataEndCheck(Callback):
-    """Stops a run whose data loader ends early, because Lightning would repeat images.
+    """Stops a run whose data loader ends early; Lightning would start the loader again.
 
-    A run's loader has the batches of all its steps, which are one epoch to Lightning.
+    A run's loader yields the batches of all its steps, which Lightning takes for one epoch.
     """
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that all steps were made when the loader ends.
+        """Check, when the loader ends, that all steps were made.
 
         Raises:
             ShardError: steps are left.
@@ -132,5 +132,5 @@ class DataEndCheck(Callback):
         if trainer.global_step < trainer.max_steps:
             raise ShardError(
                 f"The training data of rank {trainer.global_rank} ended at step "
-                f"{trainer.global_step} of {trainer.max_steps}."
+                f"{trainer.global_step} of {trainer.max_steps}. Resume; if this recurs, report it."
             )

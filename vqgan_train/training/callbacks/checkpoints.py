@@ -49,7 +49,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Treat the state that the run starts from as saved."""
+        """Treat the start step as saved, because nothing has been trained since."""
         self._saved_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -63,7 +63,7 @@ class Checkpoints(Checkpoint):
         self.save_last(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Log the newest checkpoint to resume from."""
+        """Log the newest checkpoint to resume from, if there is one."""
         steps = {self.last: self._saved_step, self.best: self.best_step}
         saved = [file for file in steps if file.exists()]
         advice = "nothing was saved yet"
@@ -73,7 +73,7 @@ class Checkpoints(Checkpoint):
         log.info("\nStopped at step %d; %s.", trainer.global_step, advice)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write best.ckpt if the metric is better than in all earlier validations of the run."""
+        """Write best.ckpt if the metric is better than at all validations since training began."""
         value = float(trainer.callback_metrics[self.best_metric])
         if trainer.state.fn == TrainerFn.FITTING and self._is_better(value):
             self.best_value, self.best_step = value, trainer.global_step
@@ -94,7 +94,7 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best state's value, if best.ckpt exists and the metric is the same."""
+        """If best.ckpt exists, restore its step, and its value if the metric is the same."""
         if not self.best.exists():
             return
         self.best_step = state_dict["best_step"]
@@ -111,7 +111,7 @@ class Checkpoints(Checkpoint):
             )
 
     def save_last(self, trainer: Trainer) -> None:
-        """Write last.ckpt between two steps, unless it has this step."""
+        """Write last.ckpt, unless this step is saved; to be called between two steps."""
         if trainer.global_step != self._saved_step:
             trainer.save_checkpoint(self.last)
             self._saved_step = trainer.global_step

@@ -1,4 +1,4 @@
-"""torch.compile, tried before the first step; the run continues without it where it fails."""
+"""torch.compile, tried before the first step; if it fails, the run continues without it."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ COMPILED_METHODS = (
     ("generator.decoder", "features"),
     ("objective.lpips", "features"),
 )
-"""Submodules of `VQGANModule` and their compiled method."""
+"""Submodules of `VQGANModule`, each with the name of the method that is compiled."""
 
 
 class Compilation(Callback):
@@ -38,9 +38,9 @@ class Compilation(Callback):
         self.shape = shape
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compile, then rehearse one step, so that errors of the compiler surface here."""
+        """Mark the methods for compilation, then rehearse one step, which compiles them."""
         started_at = time.perf_counter()
-        log.info("compiling before the first step; this takes minutes on a CPU")
+        log.info("Compiling the networks before the first step; this takes minutes on a CPU.")
         torch.compiler.set_stance("default")
         for name, method in COMPILED_METHODS:
             part = pl_module.get_submodule(name)
@@ -61,18 +61,18 @@ class Compilation(Callback):
             )
         # All ranks or none, because compiled steps round differently.
         if trainer.strategy.reduce_boolean_decision(failure is None, all=True):
-            log.info("compiled in %.0f s", time.perf_counter() - started_at)
+            log.info("Compiled the networks in %.0f s.", time.perf_counter() - started_at)
             torch.compiler.set_stance("eager_on_recompile")
         else:
             _remove_compiled(pl_module)
 
     # Lightning calls no teardown after an exception.
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Restore the uncompiled methods and torch's setting for the process."""
+        """Restore the uncompiled methods and torch.compile's default stance."""
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Restore the uncompiled methods and torch's setting for the process."""
+        """Restore the uncompiled methods and torch.compile's default stance."""
         torch.compiler.set_stance("default")
         _remove_compiled(pl_module)
 

@@ -14,9 +14,9 @@ from vqgan_train.training.lightning.module import TRAINING_METRICS
 class MetricsLog(Callback):
     """Logs training metrics every few steps, and validation metrics after each validation.
 
-    Every logger gets the number of optimizer steps as the step. Losses are averaged over a step's
-    accumulated batches and over ranks. They stay on the device until they are logged, so that the
-    other steps do not wait for the GPU.
+    Every logger gets the number of optimizer steps as the step. Losses are those of the logged step
+    alone, averaged over its accumulated batches and over ranks; the losses of other steps stay on
+    the device, so that these steps do not wait for the GPU. Speeds are means since the last row.
 
     Args:
         every_steps: steps between rows of training metrics.
@@ -27,7 +27,7 @@ class MetricsLog(Callback):
         self.every_steps = every_steps
         self.non_finite = non_finite
         self.latest: dict[str, float] = {}
-        """The newest row of training metrics."""
+        """The newest row of training metrics; empty before the first."""
         self.validation_seconds: list[float] = []
         """Seconds per validation: forward passes and metrics, without pictures and checkpoints."""
         self._terms: list[Tensor] = []
@@ -38,11 +38,11 @@ class MetricsLog(Callback):
         self._images = self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock for the first row."""
         self._restart_window()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Add the time since the last batch to the data wait, without pauses."""
+        """Add the wait for this batch to the row's total, unless a pause came before."""
         if self._paused_at is not None:
             self._window_started_at += time.perf_counter() - self._paused_at
             self._batch_ended_at = time.perf_counter()
@@ -70,7 +70,7 @@ class MetricsLog(Callback):
         self._batch_ended_at = time.perf_counter()
 
     def pause(self) -> None:
-        """Stop the clock until the next batch arrives."""
+        """Stop the clock until the next training batch arrives."""
         if self._paused_at is None:
             self._paused_at = time.perf_counter()
 
@@ -119,8 +119,8 @@ class MetricsLog(Callback):
 class LastValidation(Callback):
     """Makes the trainer validate after the last step.
 
-    Lightning validates at multiples of an interval, and whenever `should_stop` is set. So this is
-    set at the last step, where the trainer stops in any case.
+    Lightning validates at multiples of an interval, and whenever `should_stop` is set. So this
+    callback sets it at the last step, where the trainer stops anyway.
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

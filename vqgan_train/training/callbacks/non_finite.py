@@ -19,7 +19,7 @@ class SkipNonFinite(Callback):
 
     Args:
         max_in_row: number of consecutive skipped steps at which the run stops.
-        every_steps: steps between checks of that number, because each check waits for the device.
+        every_steps: steps between checks of that number; each check waits for the GPU.
     """
 
     def __init__(self, max_in_row: int, every_steps: int) -> None:
@@ -46,7 +46,7 @@ class SkipNonFinite(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Mark the step as skipped if the norm of its gradient is NaN or infinite."""
+        """Skip a step whose gradient norm is NaN or infinite; undo its BatchNorm update."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         is_bad = (~norm.isfinite()).float()
@@ -63,13 +63,14 @@ class SkipNonFinite(Callback):
         """Every `every_steps` steps, check the longest streak of skipped steps.
 
         Raises:
-            UserError: `max_in_row` consecutive steps were skipped.
+            UserError: at least `max_in_row` consecutive steps were skipped.
         """
         if trainer.global_step % self.every_steps == 0 and self._longest_row >= self.max_in_row:
             raise UserError(
                 f"{int(self._longest_row)} steps in a row had a NaN or infinite loss or gradient "
                 f"and were skipped (optim.max_skipped_steps={self.max_in_row}). Lower "
-                "optim.learning_rate, set optim.clip_norm, or set trainer.precision=fp32."
+                "optim.learning_rate or optim.clip_norm; in fp16 or bf16, also try "
+                "trainer.precision=fp32."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Pictures(Callback):
 
     Args:
         folder: receives the files `step_<step>.png`.
-        count: number of images in a grid.
+        count: number of images in a grid, at most.
     """
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -33,7 +33,7 @@ class Pictures(Callback):
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw and save the grid, on the first rank; the images do not depend on the rank count."""
+        """Draw, save and log the grid on the first rank; any world size shows the same images."""
         if not trainer.is_global_zero:
             return
         if self._images is None:

@@ -19,13 +19,13 @@ TABLE_ROWS = 30
 class Profile(Callback):
     """Traces five steps on each rank, with the data loading and logging between them.
 
-    Writes the trace to `step_<N>_rank_<R>.json.gz`, and a table of the costliest operations to
-    `step_<N>_rank_<R>.txt`.
+    Writes the trace to `step_<N>_rank_<R>.json.gz`, where N is the first traced step and R the
+    rank, and a table of the costliest operations to `step_<N>_rank_<R>.txt`.
 
     Args:
         folder: receives the files.
-        first_step: first traced step, counted from 0; steps after the first few are past the
-            warm-up.
+        first_step: first traced step, counted from 0; the first few steps of a process are slower
+            than later ones.
         metrics: pauses its clock while a trace is written.
     """
 
@@ -36,11 +36,11 @@ class Profile(Callback):
         self._profile: profile | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn if the run has no such step."""
+        """Warn if `first_step` is not among the steps that are left."""
         if not trainer.global_step <= self.first_step < trainer.max_steps:
             log.warning(
                 "WARNING: trainer.profile_step=%d is not among the steps %d to %d that are left, "
-                "so nothing is traced.",
+                "so nothing is traced. Set one of these.",
                 self.first_step,
                 trainer.global_step,
                 trainer.max_steps - 1,
@@ -61,11 +61,11 @@ class Profile(Callback):
             self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write a shorter trace if the run ends during it."""
+        """Write a shorter trace if the run ends before all traced steps."""
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Write a shorter trace if the run stops during it."""
+        """Write a shorter trace if an error or a signal stops the run before."""
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:

@@ -17,7 +17,7 @@ FILE_SECONDS = 30.0
 
 
 class LineWriter:
-    """File for tqdm that writes each state of the bar to stderr as a line."""
+    """File for tqdm that writes each state of the bar to stderr as a line of its own."""
 
     def write(self, text: str) -> None:
         """Write a line to stderr, unless the text only moves the cursor."""
@@ -120,7 +120,7 @@ IN_DECIBELS = {"val/psnr"}
 class ValidationSummary(Callback):
     """Compares the last validation with the first one of the run."""
 
-    state_key = "Summary"  # name of the state in checkpoints of older versions
+    state_key = "Summary"  # key in checkpoints, old ones too
 
     def __init__(self) -> None:
         self.first: dict[str, float] = {}
@@ -161,5 +161,5 @@ class ValidationSummary(Callback):
 
 
 def _short(value: float) -> str:
-    """Format a count in full, and a measurement with four digits."""
+    """Format a whole number in full, and any other with four significant digits."""
     return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"

@@ -13,8 +13,8 @@ from vqgan_train.system.errors import RunFolderError
 from vqgan_train.training.run.logs import RankLog
 from vqgan_train.training.run.settings_comparison import differences, different_settings
 
-# Paths and resources of a machine. That all ranks have the same shards is checked by their
-# fingerprint elsewhere; run.output_dir is compared separately, below.
+# Paths and resources of a machine. The data module compares the content of the shards over ranks,
+# and `SameStartCheck` compares run.output_dir with the first rank's folder.
 MACHINE_SETTINGS = re.compile(
     r"data\.(train_shards|val_shards|cache_dir|cache_gb|num_workers)$|model\.init_from$"
     r"|loss\.lpips_weights$|run\.(alexnet_weights|output_dir)$"
@@ -57,7 +57,7 @@ class SameStartCheck(Callback):
             raise RunFolderError(
                 problem
                 or "Another rank has other settings or another start step than the first rank. "
-                "The error of that rank names them."
+                f"Its error, above or in {self.rank_log.place}, names them."
             )
 
     def _problem(
@@ -86,14 +86,14 @@ class SameStartCheck(Callback):
 class BatchNormAverage(Callback):
     """Averages the discriminator's BatchNorm statistics over ranks after every batch.
 
-    Each rank normalises by its own batch, as taming-transformers does, so the running means and
+    Without trainer.sync_batchnorm, each rank normalises by its own batch, so the running means and
     variances would differ between ranks. DistributedDataParallel's own remedy (broadcast_buffers)
     sends all buffers before every forward pass, LPIPS' 59 MB among them, and hangs if ranks have
-    unequal numbers of validation batches. These statistics are one message of 3 kB.
+    unequal numbers of validation batches. The statistics alone are 3 kB with model=f16_16384.
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Replace the running means and variances by their means over ranks."""
+        """Replace running means and variances by their averages over ranks."""
         if trainer.world_size == 1:
             return
         buffers = cast(PatchDiscriminator, pl_module.discriminator).buffers()

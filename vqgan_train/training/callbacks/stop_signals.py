@@ -30,9 +30,9 @@ _CLOCK_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 class StopSignals(Callback):
     """Saves and exits between two steps once any rank got a signal or reached its time limit.
 
-    The signals are SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C. The same command then resumes the run at
-    that step. A second Ctrl-C exits at once, and so does any signal before the first step, because
-    there is nothing to save.
+    The signals are SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C. The run can then resume at that
+    step. A second Ctrl-C exits at once, and so does any signal before the first step, because there
+    is nothing to save.
 
     Args:
         checkpoints: saves the state.
@@ -79,12 +79,12 @@ class StopSignals(Callback):
             is_time_up = code == TIME_IS_UP
             cause = f"run.max_hours={self.max_hours}" if is_time_up else describe_exit_code(code)
             mark_stopped(self.checkpoints.last.parents[1], f"{cause}, step {trainer.global_step}")
-            log.info("\n%s: saved, and stopped.", cause)
+            log.info("\n%s: the run has saved its state and stops.", cause)
             self._tell_submitit(code)
             raise SystemExit(code)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the previous signal handlers until training starts."""
+        """After the validation before training, restore the previous signal handlers."""
         if not self._saves:
             self._restore_handlers()
 
@@ -97,7 +97,7 @@ class StopSignals(Callback):
         self._restore_handlers()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: note it, or exit at once."""
+        """Note a signal for the next step, or exit at once; the class says when."""
         code = SIGNAL_BASE + number
         if number == signal.SIGINT and (not self._saves or self._received == code):
             raise KeyboardInterrupt
@@ -116,7 +116,7 @@ class StopSignals(Callback):
         return int(highest)
 
     def _tell_submitit(self, code: int) -> None:
-        """Pass SIGUSR2 on to submitit's handler, which requeues the Slurm job."""
+        """Pass SIGUSR2 on to the handler of submitit, if it set one: it requeues the Slurm job."""
         if code == SIGNAL_BASE + signal.SIGUSR2 and callable(self._handlers_before[signal.SIGUSR2]):
             self._restore_handlers()
             os.kill(os.getpid(), signal.SIGUSR2)

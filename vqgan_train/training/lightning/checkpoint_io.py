@@ -15,13 +15,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; a crash leaves the old file or the new one, never half a file."""
+        """Write a checkpoint; after a crash, `path` is the old file or the whole new one."""
         save_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read tensors and plain values onto the CPU.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or not written by a run.
+            CheckpointError: the file is missing or damaged, or holds more than these.
         """
         return read_state(Path(path))

@@ -20,7 +20,7 @@ from vqgan_train.system.exit_codes import LOST_RANK, STOPPED, describe_exit_code
 log = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "VQGAN_TRAIN_FIRST_RANK"
-"""Process id of the first rank, for the ranks that it starts."""
+"""Environment variable with the first rank's process id, set for the ranks that it starts."""
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -29,7 +29,7 @@ GRACE_SECONDS = 20.0
 
 POLL_SECONDS = 0.5
 EXIT_CODE_SECONDS = 2.0
-"""Time to wait for a failed rank's exit code, because its connections close a little earlier."""
+"""Longest wait for a failed rank's exit code; its connections close a little before it exits."""
 
 
 class RankStrategy(DDPStrategy):
@@ -39,7 +39,7 @@ class RankStrategy(DDPStrategy):
     is submitit's own command.
 
     Args:
-        command: starts one rank; None repeats the command line of this process.
+        command: the command that starts a rank; None repeats that of this process.
         options: keyword arguments of `DDPStrategy`.
     """
 
@@ -54,15 +54,15 @@ class RankStrategy(DDPStrategy):
 
 
 class RankLauncher(_SubprocessScriptLauncher):
-    """Starts the other ranks of a machine, and kills all ranks when one of them fails."""
+    """Starts the other ranks on this machine, and ends all ranks when one of them fails."""
 
     command: Sequence[str] | None = None
-    """Starts one rank; None repeats the command line of this process."""
+    """The command that starts a rank; None repeats that of this process."""
 
     def launch(
         self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any
     ) -> Any:
-        """Start the other ranks, unless torchrun or srun did, then call `function` as this rank."""
+        """Start the other ranks, unless they are started already; then call `function`."""
         if not self.cluster_environment.creates_processes_externally:
             self._start_ranks()
         try:
@@ -92,7 +92,7 @@ class RankLauncher(_SubprocessScriptLauncher):
 def share_cores(num_processes: int) -> None:
     """Divide this machine's cores among its ranks, unless OMP_NUM_THREADS is set.
 
-    Otherwise each rank would use as many threads as there are cores, and these would compete.
+    Undivided, each rank would use as many threads as there are cores, and these would compete.
     """
     if THREADS_VARIABLE not in os.environ:
         threads = max(len(os.sched_getaffinity(0)) // num_processes, 1)
@@ -117,7 +117,7 @@ def watch_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
     log_failed_ranks(ranks)
     for process in ranks:
         process.kill()
-    _exit_as_lost("This rank was still waiting for it")
+    _exit_as_lost("Another rank has failed")
 
 
 def log_failed_ranks(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
@@ -136,7 +136,7 @@ def _failed(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[tuple[int, int]]
 
 
 def exit_with_first_rank() -> None:
-    """Exit this process after the first rank has ended, if that one started it."""
+    """Watch the first rank if it started this process, and exit soon after it has ended."""
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None or os.environ.get("LOCAL_RANK", "0") == "0":
         return
@@ -147,19 +147,19 @@ def _follow(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     time.sleep(GRACE_SECONDS)
-    _exit_as_lost("The first rank has ended. This rank was still waiting for it")
+    _exit_as_lost("The first rank has ended")
 
 
 def _exit_as_lost(reason: str) -> None:
-    """Exit at once, because an exception cannot interrupt a collective operation."""
-    log.error("%s after %.0f s, and exits.", reason, GRACE_SECONDS)
+    """Log `reason` and exit at once; an exception cannot interrupt a collective operation."""
+    log.error("%s. This rank still waits for it after %.0f s, and exits.", reason, GRACE_SECONDS)
     logging.shutdown()
     os._exit(LOST_RANK)
 
 
 @contextmanager
 def restore_process_state() -> Iterator[None]:
-    """Restore environment, thread count and process group, so that a sweep's next run can start."""
+    """Undo a run's changes to environment, threads and process group for a sweep's next run."""
     before = dict(os.environ)
     threads = torch.get_num_threads()
     try:

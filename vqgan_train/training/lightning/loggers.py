@@ -1,4 +1,4 @@
-"""Loggers for metrics.csv and Weights & Biases, consistent over kills and resumes."""
+"""Loggers for metrics.csv and Weights & Biases that log each step once, over all resumes."""
 
 import csv
 import io
@@ -34,12 +34,12 @@ class MetricsCsv(Logger):
 
     @property
     def name(self) -> str:
-        """Empty: the path does not depend on it."""
+        """Return "": Lightning requires a name, but `path` needs none."""
         return ""
 
     @property
     def version(self) -> str:
-        """Empty: the path does not depend on it."""
+        """Return "": Lightning requires a version, but `path` needs none."""
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +86,7 @@ ARTIFACT_FILE = "model.ckpt"
 """Name of the checkpoint in an artifact, the same as with Lightning's own logger."""
 
 LOGGED_FILE, UPLOADED_FILE = "wandb_logged", "wandb_uploaded"
-"""Files in a run's folder: the last logged step, and the step of the newest uploaded artifact."""
+"""Files in a run's folder: the last step logged to W&B, and `WandbRun.uploaded_step`."""
 
 LAST, BEST = "last", "best"
 STEP = "trainer/global_step"
@@ -97,12 +97,12 @@ class WandbRun(WandbLogger):
     """Logs each step to W&B once and in order, over any number of kills and resumes.
 
     W&B cannot delete a logged step, and a killed process loses the rows that it had not sent. So a
-    resumed run first sends the rows of metrics.csv that W&B lacks. Of the steps that it repeats, it
-    sends only the metrics that W&B lacks. (On a CPU, repeated steps are bit-equal.)
+    resumed run first sends the rows of metrics.csv that W&B lacks. For the steps that it repeats,
+    it sends only the metrics that W&B lacks. (On a CPU, repeated steps are bit-equal.)
 
     Args:
         rows: rows of metrics.csv, as the last process left them.
-        resumed_step: step that the run resumes from; later steps are repeated.
+        resumed_step: step that the run resumes from; it repeats later ones. -1 for a new run.
         folder: the run's folder, which records the last logged step and the uploaded artifact.
         options: keyword arguments of Lightning's `WandbLogger`.
     """
@@ -121,7 +121,7 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics that W&B lacks, after the rows of earlier processes that it lacks."""
+        """Send earlier processes' rows that W&B lacks, then those of `metrics` that it lacks."""
         for earlier, row in self._missing.items():
             super().log_metrics(row, earlier)
         self._missing.clear()
@@ -134,7 +134,7 @@ class WandbRun(WandbLogger):
     def log_image(
         self, key: str, images: list[Any], step: int | None = None, **options: Any
     ) -> None:
-        """Log pictures, unless W&B has a later step."""
+        """Log pictures, unless W&B has a later step: it takes steps only in order."""
         if step is None or step >= self._last_step:
             super().log_image(key, images, step, **options)
 
@@ -160,7 +160,7 @@ class WandbRun(WandbLogger):
 
     @cached_property
     def _missing(self) -> dict[int, dict[str, float]]:
-        """Metrics by step that W&B lacks and that this run will not log again."""
+        """Metrics in metrics.csv, by step, that W&B lacks and that this run will not log again."""
         missing = {
             step: {name: v for name, v in row.items() if (step, name) not in self._arrived}
             for step, row in self._rows.items()
@@ -181,7 +181,7 @@ class WandbRun(WandbLogger):
 
     @property
     def uploaded_step(self) -> int:
-        """Step of the newest `last` that W&B confirmed (offline: stored locally); -1 if none."""
+        """Step of the last.ckpt that W&B confirmed last (offline: stored locally); -1 if none."""
         return int(self._uploaded.read_text()) if self._uploaded.exists() else -1
 
     @uploaded_step.setter
@@ -212,7 +212,7 @@ class WandbRun(WandbLogger):
 
 
 def artifact_of_run(identity: Mapping[str, str] | None, step: int) -> str | None:
-    """Name the artifact version of a run's step; None if the run (its identity) is not online."""
+    """Name the W&B artifact of a run at a step; None if `identity` is missing or has no URL."""
     if not identity or not identity["url"]:
         return None
     return f"{identity['entity']}/{identity['project']}/model-{identity['id']}:step-{step}"

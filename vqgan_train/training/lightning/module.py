@@ -50,8 +50,8 @@ class VQGANModule(LightningModule):
     taming-transformers makes two passes per batch, with an optimizer for each network. Here both
     networks share one forward pass, one backward pass and one Adam, and get the same gradients:
     the discriminator sees a detached copy of the reconstruction, and `Objective` passes the
-    generator's gradient at that copy on. So Lightning's automatic optimization works, including
-    accumulation and clipping, and `global_step` counts optimizer steps.
+    gradient at that copy on to the generator. So Lightning's automatic optimization works,
+    including accumulation and clipping, and `global_step` counts optimizer steps.
 
     A batch has `image`: (B, 3, H, W) float32 in [-1, 1], H and W divisible by
     `generator.downsampling`; B may be 0. All arguments are plain values, so that
@@ -63,7 +63,7 @@ class VQGANModule(LightningModule):
         objective: keyword arguments of `Objective`.
         optimizer: keyword arguments of `torch.optim.Adam`.
         discriminator_start_step: first step in which the discriminator trains.
-        adversarial_start_step: first step in which the generator's loss has the adversarial term.
+        adversarial_start_step: first step with the adversarial term, unless a warm-up delays it.
         lpips_weights: file with LPIPS' weights; None searches the usual places.
         recompute: recompute the generator's activations in the backward pass, to save memory.
         shares_adaptive_weight: compute one adaptive weight from the images of all ranks, instead
@@ -102,10 +102,10 @@ class VQGANModule(LightningModule):
         self.discriminator_start_step = discriminator_start_step
         self.adversarial_start_step = adversarial_start_step
         self.discriminator_warmup_end_step = 0
-        """First step after the warm-up of a new discriminator, which trains alone in it."""
+        """First step after `warm_up_discriminator`; the adversarial term starts no earlier."""
         self.lpips_weights = None if lpips_weights is None else Path(lpips_weights)
         self.reduce_gradients = self._mean_over_ranks if shares_adaptive_weight else no_reduction
-        """Reduces the adaptive weight's gradients over ranks."""
+        """Averages the adaptive weight's gradients over ranks, or returns them as they are."""
         self.validation_metrics = tuple(validation_metrics)
         self.alexnet_weights = None if alexnet_weights is None else Path(alexnet_weights)
         self._image_metrics: dict[str, ImageMetric] = {}
@@ -122,7 +122,7 @@ class VQGANModule(LightningModule):
 
         Raises:
             LpipsWeightsNotFoundError: no source has the weights.
-            UserError: a configured file is missing or holds other weights.
+            UserError: a configured file is missing or damaged, or holds other weights.
         """
         if not self.objective.lpips.is_loaded:
             self.objective.lpips.load_weights(
@@ -151,7 +151,7 @@ class VQGANModule(LightningModule):
         return adam
 
     def on_train_start(self) -> None:
-        """Replace the checkpoint's optimizer settings and memory layout by those of this run."""
+        """Give Adam this run's settings and memory layout, instead of the checkpoint's."""
         adam = cast(torch.optim.Optimizer, self.optimizers())
         for group in adam.param_groups:
             group.update(self.optimizer)
@@ -164,8 +164,8 @@ class VQGANModule(LightningModule):
         """Compute the losses of one batch.
 
         Returns:
-            `loss`: () float32, for the backward pass. NaN if any loss is NaN or infinite, or if no
-            image of the batch could be read: all ranks then skip the step
+            `loss`: () float32, only for the backward pass. NaN if any loss is NaN or infinite, or
+            if no image of the batch could be read: all ranks then skip the step
             (training/callbacks/non_finite.py).
             `terms`: (10,) float32, detached, in the order of `TRAINING_METRICS`.
         """
@@ -182,8 +182,8 @@ class VQGANModule(LightningModule):
     def rehearse_step(self, shape: tuple[int, int, int, int]) -> None:
         """Run forward and backward pass of a training step on random images, without side effects.
 
-        Gradients, buffers and random state stay as they are. Other ranks are not needed, because
-        one of them may fail before it gets here.
+        Gradients, buffers and random state stay as they are. It waits for no other rank, because
+        another rank may fail before it gets here.
 
         Args:
             shape: (B, 3, H, W) of the images.
@@ -278,7 +278,7 @@ class VQGANModule(LightningModule):
         del checkpoint["loops"]  # see set_step_count
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Rename the weights to our names, and set the step count of the trainer, if any."""
+        """Rename the weights to this package's names; set the step count of an attached trainer."""
         checkpoint["state_dict"] = weights_under_our_names(
             checkpoint["state_dict"], Path("the checkpoint")
         )

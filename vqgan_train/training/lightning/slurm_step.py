@@ -1,4 +1,4 @@
-"""Lightning's view of a Slurm step: address, port and ranks."""
+"""Address, port and ranks of a Slurm step (the tasks of one srun), for Lightning."""
 
 import os
 import signal

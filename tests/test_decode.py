@@ -161,8 +161,8 @@ def test_files_that_are_no_tokens_are_refused(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([64, *[0] * 63], "has tokens from 0 to 64, not within 0 and 63"),
-        ([-1, *[0] * 63], "has tokens from -1 to 0, not within 0 and 63"),
+        ([64, *[0] * 63], "has tokens from 0 to 64, but codes are from 0 to 63"),
+        ([-1, *[0] * 63], "has tokens from -1 to 0, but codes are from 0 to 63"),
         ([0] * 63, "has 63 tokens, not 8 x 8"),
         ([0] * 49, "has 49 tokens, not 8 x 8"),
         ([], "has 0 tokens, not 8 x 8"),

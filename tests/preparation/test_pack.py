@@ -221,7 +221,7 @@ def test_an_image_that_changed_is_noticed(tmp_path: Path, many_kinds: dict[str, 
         (["nowhere"], "There is no folder nowhere. Relative paths start at"),
         (["in", "in/b"], "in/b is in in: its images would be packed twice"),
         (["in", "in"], "in is in in"),
-        (["empty"], "There is no image file in empty; other files: {'.md': 1}. Names of images"),
+        (["empty"], "empty hold no image file (found: .md 1). Give folders"),
     ],
 )
 def test_missing_empty_and_nested_inputs_are_refused(

@@ -82,7 +82,7 @@ def test_an_array_without_its_table_or_with_anothers_is_refused(tmp_path: Path) 
     path = tmp_path / "001.npy"
     FORMATS["npy"].write(path, rows(), METADATA)
     np.save(path, np.zeros((2, 6), np.int32))
-    with pytest.raises(UserError, match=r"its \.json has 4 rows, and not 2"):
+    with pytest.raises(UserError, match=r"its \.json have 4, 4, 4 rows, not 2"):
         list(open_any(path)[1]())
     path.with_suffix(".json").unlink()
     with pytest.raises(UserError, match=r"needs .*001\.json beside it"):

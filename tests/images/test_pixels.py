@@ -64,7 +64,7 @@ def test_pictures_survive_the_way_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), r"Got shape \(4, 4, 3\) of float32, but numpy arrays must"),
+        (np.zeros((4, 4, 3), np.float32), r"Got shape \(4, 4, 3\) of float32, but numpy"),
         (np.zeros((3, 4, 4), np.uint8), "numpy arrays must be"),
         (torch.zeros(3, 4, 4), "Floats in the model's range need no conversion"),
         (torch.zeros(4, 4, 3, dtype=torch.uint8), "tensors must be"),

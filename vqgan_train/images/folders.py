@@ -70,7 +70,7 @@ def scan_folders(folders: Sequence[Path]) -> FolderScan:
     if not images:
         found = ", ".join(f"{suffix} {n}" for suffix, n in others.most_common(MAX_LISTED_SUFFIXES))
         raise UserError(
-            f"{', '.join(map(str, folders))} hold no image file (found: {found or 'no files'}). "
+            f"There is no image file in {', '.join(map(str, folders))} (found: {found or 'none'}). "
             f"Give folders with files that end with {', '.join(sorted(IMAGE_FIELDS))}."
         )
     return FolderScan(images[True], others, files_fingerprint)

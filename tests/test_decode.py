@@ -223,7 +223,7 @@ def test_bare_tokens_that_are_no_square_are_refused(
     tokens = encoded(tmp_path, "image_size=[12,16]", "resize=16")
     file = bare(tokens, tmp_path / "dalle")
     assert run_decode(checkpoint, file, tmp_path / "out", "pixel_range=unit") == USER_ERROR
-    assert "Row 0 of" in (said := capsys.readouterr().err)
+    assert "its first row" in (said := capsys.readouterr().err)
     assert "has 48 tokens, which do not make a square" in said
 
 

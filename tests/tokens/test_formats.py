@@ -159,7 +159,7 @@ def test_columns_that_are_no_tokens_are_an_error_of_ours(
         ({"grid": [3, 0]}, r"grid is \[3, 0\]"),
         ({"pixel_range": "other"}, "pixel_range is other"),
         ({"codebook_size": None}, "codebook_size is None"),
-        ({"more": 1}, "than this version .* different: more"),
+        ({"more": 1}, "than this version .*different: more"),
     ],
 )
 def test_metadata_that_no_tokens_can_have_are_refused(change: dict[str, Any], message: str) -> None:

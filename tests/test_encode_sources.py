@@ -55,7 +55,7 @@ def test_a_disk_that_does_not_answer_leaves_no_hole(
         workers = f"num_workers={num_workers}"
         assert run_encode(checkpoint, output, *settings, workers) == USER_ERROR
     said = capsys.readouterr().err
-    assert f"\nError: {folder}/3.png cannot be read: Stale file handle (asked 3 times)" in said
+    assert f"\nError: {folder}/3.png cannot be read: Stale file handle (tried 3 times)" in said
     assert "Traceback" not in said
     assert [file.name for file in token_files(output)] == ["001.parquet"]
     assert run_encode(checkpoint, output, *settings) == 0

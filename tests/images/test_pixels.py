@@ -64,13 +64,13 @@ def test_pictures_survive_the_way_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), r"Got \(4, 4, 3\) of float32; numpy arrays are"),
-        (np.zeros((3, 4, 4), np.uint8), "numpy arrays are"),
+        (np.zeros((4, 4, 3), np.float32), r"Got shape \(4, 4, 3\) of float32, but numpy"),
+        (np.zeros((3, 4, 4), np.uint8), "numpy arrays must be"),
         (torch.zeros(3, 4, 4), "Floats in the model's range need no conversion"),
-        (torch.zeros(4, 4, 3, dtype=torch.uint8), "tensors are"),
-        ("photo.jpg", "str is no picture"),
-        ([picture(20, 24), picture(24, 20)], "Pictures of 2 sizes"),
-        ([], "Pictures of 0 sizes"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), "tensors must be"),
+        ("photo.jpg", "PIL, numpy or torch, but got str"),
+        ([picture(20, 24), picture(24, 20)], "got 20 x 24, 24 x 20"),
+        ([], "got no picture"),
     ],
 )
 def test_what_is_no_picture_is_refused(given: object, message: str) -> None:

@@ -118,9 +118,9 @@ def test_a_remote_shard_that_holds_what_nobody_promised_or_is_gone_is_an_error(
     source = from_shards(addresses, 100, store)
     assert source.sizes == [4, 10, 3]
     (surplus, missing, there) = everything(source)
-    with pytest.raises(ShardError, match=r"holds 5 samples, and not 4, as the NNNNN_stats\.json"):
+    with pytest.raises(ShardError, match=r"holds 5 samples, but 4 were .* NNNNN_stats\.json"):
         surplus.locations[0].read()
-    with pytest.raises(ShardError, match="holds 9 samples, and not 10"):
+    with pytest.raises(ShardError, match="holds 9 samples, but 10 were"):
         missing.locations[0].read()
     shards[2].unlink()
     for file in (tmp_path / "store").glob("*/00002.tar"):

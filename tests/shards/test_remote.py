@@ -228,7 +228,7 @@ def test_what_has_no_statistics_is_fetched_and_counted(
         module = make_module(server, tmp_path, http=True)
     assert [shard.num_samples for shard in module.train_data.shards] == list(SIZES)
     assert requested(server) == {"001.tar", "003.tar", "004.tar"}
-    assert "3 remote shards have no NNNNN_stats.json" in caplog.text
+    assert "3 remote shards have no readable NNNNN_stats.json" in caplog.text
     assert "Counting took" in caplog.text
 
 
@@ -429,7 +429,7 @@ def test_a_cache_too_small_for_a_window_is_said(
     one = max((server.folder / f"{n:03d}.tar").stat().st_size for n in range(len(SIZES)))
     bound = val + one + 1000
     module = make_module(server, tmp_path, max_bytes=bound, batch_size=1, stall_seconds=3)
-    with pytest.raises(ShardError, match=r"(?s)all in use.*Raise data.cache_gb, or lower"):
+    with pytest.raises(ShardError, match=r"(?s)all in use.*raise data.cache_gb or lower"):
         read(module)
 
 

@@ -218,7 +218,7 @@ def test_a_command_may_write_a_shard(server: FaultyServer, tmp_path: Path) -> No
 
 def test_a_command_without_end_is_stopped_by_the_size_of_the_cache(tmp_path: Path) -> None:
     store = make_store(tmp_path, max_bytes=10**6)
-    with pytest.raises(DeadShardError, match=r"attempt 1: .*larger than half of data.cache_gb"):
+    with pytest.raises(DeadShardError, match=r"attempt 1: .*larger than half of cache_gb"):
         store.fetch("pipe:while true; do head -c 400000 /dev/zero; sleep 0.5; done")
     assert not left_behind(tmp_path)
 
@@ -277,7 +277,7 @@ def test_a_shard_in_use_never_goes(server: FaultyServer, tmp_path: Path) -> None
         assert held.path.exists()
         assert not any(index.path.exists() for index in others)
         store.cache.max_bytes = 1000
-        with pytest.raises(CacheFullError, match=r"(?s)all in use.*Raise data.cache_gb"):
+        with pytest.raises(CacheFullError, match=r"(?s)all in use.*Raise cache_gb"):
             store.cache.make_room()
     store.cache.make_room()
     assert not held.path.exists()

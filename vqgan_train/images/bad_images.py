@@ -1,4 +1,4 @@
-"""Images that cannot be read: counted and named; too many of them stop a command."""
+"""Count and name images that cannot be read, and stop a command at too many of them."""
 
 import sys
 from collections.abc import Sequence
@@ -10,15 +10,14 @@ from tqdm import tqdm
 from vqgan_train.system.errors import ShardError, UserError
 
 MIN_COUNT = 100
-"""Images, or shards, of which a fraction is taken at least: one bad image of ten is no reason to
-stop."""
+"""Smaller totals count as this many, because one bad image of ten is no reason to stop."""
 
 MAX_NAMED = 20
-"""Images that are named while a command runs; the output folder of encode names all."""
+"""Most bad images that a command names while it runs; encode's output folder names all."""
 
 
 def are_too_many(bad: int, total: int, max_fraction: float) -> bool:
-    """Say whether more than `max_fraction` of `total` is bad, where `total` counts as 100 or more.
+    """Return whether `bad` is more than `max_fraction` of `total`; less than 100 counts as 100.
 
     This is the rule of `max_bad_fraction` in every command.
     """
@@ -28,10 +27,10 @@ def are_too_many(bad: int, total: int, max_fraction: float) -> bool:
 def require_few_dead(
     dead: Sequence[str], num_shards: int, max_fraction: float, setting: str = "max_bad_fraction"
 ) -> None:
-    """Refuse to start if too many of all shards are dead: nothing in them can be read.
+    """Refuse to start if too many shards are dead, which means that nothing in them can be read.
 
     Raises:
-        ShardError: there are too many; the message names `setting`, and quotes the first of `dead`.
+        ShardError: too many are dead; the message names `setting`, and quotes the first of `dead`.
     """
     if are_too_many(len(dead), num_shards, max_fraction):
         raise ShardError(
@@ -78,7 +77,7 @@ class BadImages:
         self._named = 0
 
     def count(self, report: ChunkReport) -> None:
-        """Add a batch's counts, and name its bad images.
+        """Add a batch's counts, and name its bad images above the bar, up to MAX_NAMED in all.
 
         Raises:
             UserError: there are too many bad images.
@@ -92,10 +91,10 @@ class BadImages:
             self.require_few(f"The last: {report.bad[-1]}.")
 
     def require_few(self, example: str) -> None:
-        """Check that the counted images are not too many.
+        """Check that not too many of the counted images are bad.
 
         Args:
-            example: sentence that names bad images, or says where they are named.
+            example: sentence of the message that names a bad image, or says where they are named.
 
         Raises:
             UserError: there are too many bad images.

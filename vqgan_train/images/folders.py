@@ -22,10 +22,10 @@ class FolderScan:
     """The files that were found in folders."""
 
     images: int
-    """Number of files whose names end like an image's."""
+    """Number of files with the suffix of an image."""
 
     others: Counter[str]
-    """Number of other files by suffix, or by name if they have none."""
+    """Number of other files by suffix, or by name if they have no suffix."""
 
     fingerprint: str
     """Changes when an image is added, removed or modified."""
@@ -35,18 +35,18 @@ class ImageFile(NamedTuple):
     """An image file in a folder."""
 
     number: int
-    """Position among all files of the listing."""
+    """Position among the image files of all folders, from 0 on."""
 
     folder: Path
     name: str
     """Path relative to the folder, with `/`."""
 
     caption: str | None
-    """Caption from a table; None without a table: the caption is in a text file next to it."""
+    """Caption from a table; None without a table: then it is in a text file beside the image."""
 
 
 def scan_folders(folders: Sequence[Path]) -> FolderScan:
-    """Count the files in folders and their subfolders.
+    """Count and fingerprint the files in folders and their subfolders.
 
     Raises:
         UserError: a folder is missing, cannot be read or lies in another one, or none has an image.
@@ -68,10 +68,10 @@ def scan_folders(folders: Sequence[Path]) -> FolderScan:
 
     files_fingerprint = fingerprint(signatures())
     if not images:
+        found = ", ".join(f"{suffix} {n}" for suffix, n in others.most_common(MAX_LISTED_SUFFIXES))
         raise UserError(
-            f"There is no image file in {', '.join(map(str, folders))}; other files: "
-            f"{dict(others.most_common(MAX_LISTED_SUFFIXES))}. Names of images end with "
-            f"{', '.join(sorted(IMAGE_FIELDS))}."
+            f"There is no image file in {', '.join(map(str, folders))} (found: {found or 'none'}). "
+            f"Give folders with files that end with {', '.join(sorted(IMAGE_FIELDS))}."
         )
     return FolderScan(images[True], others, files_fingerprint)
 
@@ -85,12 +85,12 @@ def _require_apart(folders: Sequence[Path]) -> None:
 
 
 def image_files(folders: Sequence[Path], captions: Mapping[str, str] | None) -> Iterator[ImageFile]:
-    """List the image files of folders: folder by folder, sorted by name in each.
+    """List the image files of folders: folder by folder, in a fixed order by name in each.
 
     Args:
         folders: folders of any depth.
-        captions: captions by path relative to the folder. None: they are in text files next to the
-            images.
+        captions: captions by path relative to the folder; other images get an empty one. None: they
+            are in text files next to the images.
     """
     number = 0
     for folder in folders:
@@ -103,13 +103,13 @@ def image_files(folders: Sequence[Path], captions: Mapping[str, str] | None) -> 
 
 
 def text_beside(image: Path) -> str:
-    """Read the caption in the text file of the image's name; empty if there is no such file."""
+    """Read the caption in the text file beside an image (a.txt for a.jpg); empty without a file."""
     text = image.with_suffix(".txt")
     return text.read_text("utf-8", errors="replace").strip() if text.is_file() else ""
 
 
 def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, str]:
-    """Read captions from a CSV table with a header, or from TSV if its name ends with .tsv.
+    """Read captions from a table with a header: TSV if its name ends with .tsv, else CSV.
 
     Returns:
         Captions by the values of the path column.
@@ -131,7 +131,7 @@ def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, 
             for row in rows:
                 name = Path(row[path_column] or "").as_posix()
                 if name in captions:
-                    raise UserError(f"{table} names {name} twice. Remove all of its lines but one.")
+                    raise UserError(f"{table} names {name} twice. Keep one of these lines.")
                 captions[name] = (row[text_column] or "").strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"The captions in {table} cannot be read: {error}") from error
@@ -139,12 +139,12 @@ def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, 
 
 
 def is_image_file(path: Path) -> bool:
-    """Say whether a file's suffix is an image's, in upper or lower case."""
+    """Return whether a file's suffix, in upper or lower case, is that of an image."""
     return path.suffix[1:].lower() in IMAGE_FIELDS
 
 
 def replace_undecodable(name: str) -> str:
-    """Replace the bytes of a file's name that are not UTF-8, which could not be printed."""
+    """Replace the bytes of a file's name that are not UTF-8, because they cannot be printed."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""Read and decode images: bad images become names, other errors stop the command."""
+"""Read and decode images; a bad image becomes a text that names it, other errors are raised."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,14 +22,14 @@ def read_image(
         The image as stored, and decoded; or, if it is bad, a text with its name and the reason.
 
     Raises:
-        UserError: the image's shard is damaged, or the system cannot read the file.
+        UserError: the system cannot read the file; or its shard has changed or is unavailable.
     """
     name = location.name
     try:
         encoded = read_with_retries(location)
         name = encoded.name
         return encoded, decode(encoded.image)
-    except UserError:  # a ValueError as well, but not the image's fault
+    except UserError:  # also a ValueError, but the image is not at fault
         raise
     except UNREADABLE as error:
         return f"{name}: {reason(error)}"

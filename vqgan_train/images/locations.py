@@ -54,7 +54,7 @@ class ShardLocation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name for messages while the sample's key is not known."""
+        """Name for messages as long as the sample's key is unknown."""
         return f"{replace_undecodable(self.shard.name)} at byte {self.start}"
 
     @property
@@ -74,7 +74,7 @@ class RemoteLocation(NamedTuple):
         """Read the sample.
 
         Raises:
-            ShardError: the download failed, or the shard has another number of samples.
+            ShardError: the download failed, or the shard has more or fewer samples than counted.
             LookupError: the sample has no image.
         """
         shard = self.shard
@@ -82,15 +82,15 @@ class RemoteLocation(NamedTuple):
         downloaded_samples = shard.store.fetch(shard.address).num_samples
         if downloaded_samples != shard.num_samples:
             raise ShardError(
-                f"{self.file} holds {downloaded_samples} samples, and not {shard.num_samples}, as "
-                "the NNNNN_stats.json beside it says, or as there were before. Correct that file, "
-                "or download the shard and give the file."
+                f"{self.file} holds {downloaded_samples} samples, but {shard.num_samples} were "
+                "counted before, by its NNNNN_stats.json or an earlier download. Download the "
+                "shard, and give the path of the file instead of the address."
             )
         return _encoded_image(fields, shard.name)
 
     @property
     def name(self) -> str:
-        """Name for messages while the sample's key is not known."""
+        """Name for messages as long as the sample's key is unknown."""
         return f"{self.shard.name}, sample {self.number}"
 
     @property
@@ -103,7 +103,7 @@ class FileLocation(NamedTuple):
     """An image file."""
 
     number: int
-    """Position among all files of the source; becomes the key, with 9 digits."""
+    """Position among the image files of the source, from 0 on; with 9 digits, it is the key."""
 
     path: Path
     source: str
@@ -162,6 +162,7 @@ def read_with_retries(location: ImageLocation) -> EncodedImage:
         NoImageError: there is no such file.
         UserError: the system could not read the file, which says nothing about the image.
         ShardError: the shard has changed, or its download failed.
+        LookupError, ValueError: as `read` of the location.
     """
     delays = iter(RETRY_DELAYS_SECONDS)
     while True:
@@ -173,9 +174,9 @@ def read_with_retries(location: ImageLocation) -> EncodedImage:
             delay = next(delays, None)
             if delay is None:
                 raise UserError(
-                    f"{error.filename or location.file} cannot be read: {error.strerror} (asked "
+                    f"{error.filename or location.file} cannot be read: {error.strerror} (tried "
                     f"{len(RETRY_DELAYS_SECONDS) + 1} times). The disk or the permissions are at "
-                    "fault, not the image, so the image was not left out. Make the file readable; "
-                    "the same command then resumes."
+                    "fault, not the image, so the image was not left out. Make the file readable, "
+                    "and give the same command again."
                 ) from error
             time.sleep(delay)

@@ -1,4 +1,4 @@
-"""Convert pictures to a model's input and its output to pictures, in either of two ranges."""
+"""Convert pictures to a model's input, and its output to pictures, in one of two ranges."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ PIXEL_RANGES = {
 }
 """signed: [-1, 1], in which the model was trained. unit: [0, 1], in which DALL-E mini used it.
 
-Tokens of one range mean nothing in the other.
+Tokens that were made in one range stand for other pictures in the other.
 """
 
 
@@ -59,7 +59,7 @@ def to_model_input(
         pictures: one, or several of one size. PIL images of any mode; numpy arrays (H, W, 3),
             (H, W) or a batch (B, H, W, 3), uint8; torch tensors (3, H, W) or (B, 3, H, W), uint8.
         pixel_range: signed, [-1, 1], in which the model was trained; or unit, [0, 1], in which
-            DALL-E mini used it. Whatever reads the tokens has to know which one it was.
+            DALL-E mini used it. Decode the tokens in the same range.
         image_size: scale each picture's shorter side to it and crop the square in the centre, as in
             training. None: keep the size, whose sides have to be multiples of the model's f.
 
@@ -67,8 +67,9 @@ def to_model_input(
         (B, 3, H, W) float32 on the CPU, or on the device of the tensors.
 
     Raises:
-        UserError: a picture has another type, is not uint8, or differs in size from the others; or
-            `pixel_range` is unknown.
+        UserError: there is no picture; one has another type, is not uint8, or differs in size from
+            the others; or `pixel_range` is unknown.
+        ValueError: with `image_size`, a longer side is more than 50 times the shorter one.
     """
     listed = pictures if isinstance(pictures, Sequence) else [pictures]
     images = [image for picture in listed for image in _pixels(picture)]
@@ -76,9 +77,10 @@ def to_model_input(
         images = [crop_centre(resize_shorter_side(i, image_size), image_size) for i in images]
     sizes = {tuple(image.shape[1:]) for image in images}
     if len(sizes) != 1:
+        got = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)) or "no picture"
         raise UserError(
-            f"Pictures of {len(sizes)} sizes, {sorted(sizes)}, make no batch. Set image_size, or "
-            "give them one by one."
+            f"A batch needs pictures of one height x width, but got {got}. Set image_size, or give "
+            "the pictures one by one."
         )
     return _range(pixel_range).to_model(torch.stack(images))
 
@@ -108,19 +110,19 @@ def _pixels(picture: Any) -> list[Tensor]:
         if picture.ndim == 2:
             picture = np.stack([picture] * 3, axis=2)
         if picture.dtype == np.uint8 and picture.ndim in (3, 4) and picture.shape[-1] == 3:
-            tensor = torch.from_numpy(picture.copy())  # which may be read-only
+            tensor = torch.from_numpy(picture.copy())  # because torch warns about read-only arrays
             return list(tensor.movedim(-1, -3).reshape(-1, 3, *picture.shape[-3:-1]))
-        raise _refused("numpy arrays are (H, W, 3), (H, W) or (B, H, W, 3), uint8", picture)
+        raise _refused("numpy arrays must be (H, W, 3), (H, W) or (B, H, W, 3), uint8", picture)
     if isinstance(picture, Tensor):
         if picture.dtype == torch.uint8 and picture.dim() in (3, 4) and picture.shape[-3] == 3:
             return list(picture.reshape(-1, *picture.shape[-3:]))
         raise _refused(
-            "tensors are (3, H, W) or (B, 3, H, W), uint8. Floats in the model's range need no "
+            "tensors must be (3, H, W) or (B, 3, H, W), uint8. Floats in the model's range need no "
             "conversion: give them to the model",
             picture,
         )
-    raise UserError(f"{type(picture).__name__} is no picture of PIL, numpy or torch.")
+    raise UserError(f"A picture is of PIL, numpy or torch, but got {type(picture).__name__}.")
 
 
 def _refused(accepted: str, array: Any) -> UserError:
-    return UserError(f"Got {tuple(array.shape)} of {array.dtype}; {accepted}.")
+    return UserError(f"Got shape {tuple(array.shape)} of {array.dtype}, but {accepted}.")

@@ -22,14 +22,14 @@ from vqgan_train.system.files import file_signature, fingerprint
 from vqgan_train.system.packages import require_pyarrow
 
 MIN_DIGITS = 3
-"""Fewest digits of a chunk's name."""
+"""Least number of digits in a chunk's name."""
 
 
 class Chunk(NamedTuple):
     """Samples that are written to one file, or measured in one batch."""
 
     name: str
-    """Number of the chunk from 001 on, with as many digits as the last chunk's needs."""
+    """Number of the chunk from 001 on; all chunks have equally many digits, at least 3."""
 
     locations: list[ImageLocation]
 
@@ -55,7 +55,7 @@ class ImageSource(NamedTuple):
     """Samples in a fixed order, divided into chunks."""
 
     fingerprint: str
-    """Changes when the samples change."""
+    """Hash of shards (see `remote.opening.fingerprint`), or of paths, sizes and times of files."""
 
     sizes: list[int]
     """Number of samples of each chunk."""
@@ -64,7 +64,7 @@ class ImageSource(NamedTuple):
     """Iterates over the locations of all samples."""
 
     changed: Callable[[], str]
-    """Compares the files with the listing and names the first that differs; empty if none does."""
+    """Names the first local file, or the folder, that has changed since the listing; else empty."""
 
     damage: Damage
 
@@ -74,7 +74,7 @@ class ImageSource(NamedTuple):
         return [f"{number:0{digits}d}" for number in range(1, len(self.sizes) + 1)]
 
     def chunks(self, names: set[str]) -> Iterator[Chunk]:
-        """Iterate over the chunks of these names; one at a time is in memory.
+        """Iterate over the chunks of these names; only one at a time is in memory.
 
         Raises:
             UserError: there are more or fewer samples than in the listing.
@@ -119,8 +119,7 @@ def from_shards(
         store: downloads the remote shards; None if there are none.
 
     Raises:
-        ShardError: a shard cannot be read or has no image, or the samples of a remote one cannot be
-            counted.
+        ShardError: local shards are all dead, a remote one cannot be counted, or all are empty.
     """
     opened = open_to_stream(shards, store)
     local = [shard.path for shard in opened if isinstance(shard, ShardIndex)]
@@ -135,10 +134,10 @@ def from_shards(
 
 
 def from_folder(folder: Path, samples_per_chunk: int) -> ImageSource:
-    """List the image files of a folder of any depth; captions are in text files next to them.
+    """List the image files of a folder and its subfolders; captions are in text files beside them.
 
     Raises:
-        UserError: the folder is missing, or there is no image in it.
+        UserError: the folder is missing, cannot be read, or has no image in it.
     """
     scan = scan_folders([folder])
     return ImageSource(
@@ -153,25 +152,25 @@ def from_folder(folder: Path, samples_per_chunk: int) -> ImageSource:
 def from_tables(
     tables: Sequence[Path], path_column: str, caption_column: str | None, samples_per_chunk: int
 ) -> ImageSource:
-    """List the image files that parquet tables name, relative to the table's own folder.
+    """List the image files that parquet tables name by paths relative to the table's folder.
 
     Args:
         tables: parquet files.
-        path_column: column of the image files.
+        path_column: column of the image paths.
         caption_column: column of the captions. None: captions are in text files next to the images.
         samples_per_chunk: largest number of samples of a chunk.
 
     Raises:
-        UserError: a table cannot be read or lacks a column, no table has a row, or pyarrow is not
-            installed.
+        UserError: a table cannot be read, or lacks a column of text of that name; no table has a
+            row; or pyarrow is not installed.
     """
     require_pyarrow()
     columns = [path_column, *([caption_column] if caption_column is not None else [])]
     rows = sum(_count_rows(table, columns) for table in tables)
     if not rows:
         raise UserError(
-            f"The {len(tables)} tables have no rows, for example {tables[0]}. Name tables with the "
-            "paths of images."
+            f"None of the {len(tables)} tables has a row (first: {tables[0]}). Set tables to "
+            "parquet files that list images."
         )
     signatures = _signatures(tables)
     return ImageSource(
@@ -200,7 +199,7 @@ def _damage(shards: Sequence[ShardIndex | RemoteShard]) -> Damage:
 # Changes since the listing.
 
 Signature = tuple[str, int, int] | None
-"""Signature of a file; None if there is no such file."""
+"""Path, size and time of a file (see `file_signature`); None if there is no such file."""
 
 
 def _signatures(files: Sequence[Path]) -> list[Signature]:
@@ -259,7 +258,7 @@ def _rows(table: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _count_rows(table: Path, columns: Sequence[str]) -> int:
-    """Count the rows of a table, and check that it has these columns, of strings."""
+    """Count the rows of a table, and check that it has these columns and that they are strings."""
     from pyarrow import ArrowException, parquet
 
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAX_ASPECT_RATIO = 50
-"""Longer images are lines and spacers: 3000 x 2 pixels would take 3 GB to scale to 256 rows."""
+"""Images with longer sides are lines and spacers; 3000 x 2 scaled to 256 rows takes 3 GB."""
 
 Size = int | tuple[int, int]
 """Side of a square, or height and width, in pixels."""
@@ -29,7 +29,7 @@ class ImageTransform:
     """Decode an image, scale it until it just covers `resize`, and crop `image_size` from it.
 
     Args:
-        resize: size that the scaled image covers; of a square: the length of its shorter side.
+        resize: size that the scaled image just covers; a number is the length of its shorter side.
         image_size: size of the crop, at most `resize`.
         random_crop: crop at a random position instead of the centre.
         random_flip: mirror half of the images, at random.
@@ -43,14 +43,14 @@ class ImageTransform:
     interpolation: str = "bilinear"
 
     def __call__(self, encoded: bytes, random: np.random.Generator | None = None) -> Tensor:
-        """Turn an encoded image into (3, H, W) float32 in [-1, 1], as the model is trained on.
+        """Convert an encoded image to (3, H, W) float32 in [-1, 1], on which the model is trained.
 
         Arguments and errors are those of `pixels`.
         """
         return to_model_range(self.pixels(encoded, random))
 
     def pixels(self, encoded: bytes, random: np.random.Generator | None = None) -> Tensor:
-        """Turn an encoded image into (3, H, W) uint8, where H and W are `image_size`.
+        """Convert an encoded image to (3, H, W) uint8, where H and W are `image_size`.
 
         Args:
             encoded: the file's bytes.
@@ -85,7 +85,7 @@ def decode(encoded: bytes) -> Tensor:
     with Image.open(io.BytesIO(encoded)) as image:
         if image.format == "JPEG" and image.mode == "RGB":
             # The same pixels as PIL's, without its two copies.
-            with suppress(ValueError):  # of a damaged file, about which PIL decides
+            with suppress(ValueError):  # it refuses damaged files, of which PIL reads some
                 return torch.from_numpy(simplejpeg.decode_jpeg(encoded, "RGB")).permute(2, 0, 1)
         return picture_pixels(image)
 
@@ -94,7 +94,7 @@ def decode_for_training(encoded: bytes) -> Tensor:
     """Decode an image as `decode` does, and refuse one that training would skip.
 
     Raises:
-        Exception: one of `UNREADABLE`.
+        Exception: one of `sample.UNREADABLE`; PIL cannot read the image, or it is too long to crop.
     """
     image = decode(encoded)
     require_croppable(image.shape[1], image.shape[2])
@@ -127,7 +127,7 @@ def resize_shorter_side(image: Tensor, size: int) -> Tensor:
 
 
 def covering_size(image: Tensor, rectangle: tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest height and width of (C, H, W), scaled, that cover a rectangle.
+    """Return the height and width to which to scale (C, H, W), so that it just covers a rectangle.
 
     Raises:
         ValueError: the longer side is more than 50 times the shorter one.
@@ -139,7 +139,7 @@ def covering_size(image: Tensor, rectangle: tuple[int, int]) -> tuple[int, int]:
 
 
 def require_croppable(height: int, width: int) -> None:
-    """Refuse sides that are too different to crop a square.
+    """Refuse an image whose sides are too different to crop a square from it.
 
     Raises:
         ValueError: the longer side is more than 50 times the shorter one.

@@ -28,10 +28,10 @@ from vqgan_train.system.files import cache_folder, cache_lock, file_signature, w
 log = logging.getLogger(__name__)
 
 UNREADABLE_INDEX = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-"""Exceptions that mean a damaged index file."""
+"""Exceptions that reading a damaged index file raises."""
 
 BAR_DELAY_SECONDS = 2
-"""A progress bar is shown for work that takes longer."""
+"""Time after which a progress bar appears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class ShardIndex:
 
     path: Path
     num_bytes: int
-    """Size of the file."""
+    """Size of the file; 0 if it is missing."""
 
     starts: NDArray[np.int64]
-    """(N,) offset of each sample's first header."""
+    """(N,) offset in bytes of each sample's first header."""
 
     ends: NDArray[np.int64]
-    """(N,) offset after each sample's last block."""
+    """(N,) offset in bytes after each sample's last block."""
 
     without_image: int
     """Number of samples without an image."""
 
     problem: str
-    """Damage of the file, or the reason why the shard is dead; empty if there is none."""
+    """Damage of the file, or why the shard is dead (see `index_shards`); empty if intact."""
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class ShardIndex:
 
     @property
     def num_samples(self) -> int:
-        """N; 0 if the shard is dead."""
+        """Number N of samples with an image; 0 if the shard is dead."""
         return len(self.starts)
 
     def read(self, number: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class ShardIndex:
         return read_range(self.path, int(self.starts[number]), int(self.ends[number]))
 
     def identity(self) -> bytes:
-        """Return bytes that identify the samples by file name and byte ranges, in any folder."""
+        """Return bytes that identify the samples by file name, file size and byte ranges."""
         name = os.fsencode(self.name)
         lengths = np.array((len(name), self.num_bytes, self.num_samples), dtype="<i8")
         ranges = self.starts.astype("<i8").tobytes() + self.ends.astype("<i8").tobytes()
@@ -91,7 +91,7 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     0 samples.
 
     Raises:
-        ShardError: all shards are dead.
+        ShardError: there are shards, and all are dead.
     """
     with cache_lock("index"):
         bar = tqdm(paths, "indexing shards", unit="shard", delay=BAR_DELAY_SECONDS)
@@ -126,7 +126,7 @@ def _load_or_mark_dead(path: Path) -> ShardIndex:
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """Index a shard from its headers; `tar.walk_shard` says which samples damage costs.
+    """Index a shard from its headers; `walk_shard` says which samples of a damaged one are lost.
 
     Raises:
         ShardError: the file is unreadable or not a tar, or no sample has an image.
@@ -145,8 +145,9 @@ def index_shard(path: Path) -> ShardIndex:
     num_bytes, problem = walk_shard(path, add, lambda _other: None)
     if not starts:
         raise ShardError(
-            f"{path} holds no sample with an image ({problem or 'no member is called KEY.jpg'}). "
-            "Remove it from the list, or write it again."
+            f"{path} holds no sample with an image ("
+            f"{problem or 'no member ends with .jpg, .png or another image suffix'}). Remove it "
+            "from the list, or write it again."
         )
     first, last = np.array(starts, np.int64), np.array(ends, np.int64)
     return ShardIndex(path, num_bytes, first, last, without_image, problem)
@@ -157,6 +158,7 @@ def load_index(path: Path) -> ShardIndex:
 
     Raises:
         ShardError: the shard cannot be read or holds no image.
+        OSError: the shard does not exist.
     """
     file = _cache_file(path)
     try:
@@ -164,7 +166,7 @@ def load_index(path: Path) -> ShardIndex:
     except FileNotFoundError:
         pass
     except UNREADABLE_INDEX as error:
-        log.warning("The index %s is unreadable (%s) and is written again.", file, error)
+        log.warning("The index %s is unreadable (%s); it is made again.", file, error)
     index = index_shard(path)
     try:
         write_index(index, file)
@@ -179,11 +181,11 @@ def _cache_file(path: Path) -> Path:
 
 
 def read_index(file: Path, shard: Path) -> ShardIndex:
-    """Read a shard's index from a file of `write_index`.
+    """Read a shard's index from a file that `write_index` wrote.
 
     Raises:
         FileNotFoundError: the index or the shard does not exist.
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: the index is damaged.
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: the index cannot be read.
     """
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
         return ShardIndex(
@@ -213,7 +215,7 @@ def write_index(index: ShardIndex, file: Path) -> None:
 
 
 def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
-    """Read the fields of the sample in a byte range of a shard; see `ShardIndex.read`.
+    """Read the sample in a byte range of a shard into fields as `ShardIndex.read` returns them.
 
     Raises:
         ShardError: no sample starts at `start`.

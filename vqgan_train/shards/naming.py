@@ -25,7 +25,7 @@ def expand_sources(patterns: Sequence[str]) -> list[list[Path | str]]:
         patterns: paths as in `expand_shards`; `scheme://...` or `pipe:COMMAND`, with braces.
 
     Raises:
-        ShardError: as in `expand_shards`, or an address contains a glob.
+        ShardError: as in `expand_shards`, apart from addresses; or an address contains a glob.
     """
     local = [pattern for pattern in patterns if not is_remote(pattern)]
     if local or not patterns:
@@ -51,10 +51,11 @@ def expand_shards(
     Args:
         patterns: paths of tar files, which may contain `*`, `?`, `[...]` or `{000..099}`.
         noun: name of the files in messages, if they are not shards.
-        ending: ending of the file names, shown in messages.
+        ending: ending of the file names, which the message about a folder suggests.
 
     Raises:
-        ShardError: there is no pattern, or a file is missing, named twice or remote.
+        ShardError: there is no pattern, a pattern matches no file, its braces do not match, or a
+            file is missing, a folder, named twice or remote.
     """
     shards = [Path(path) for pattern in patterns for path in _expand(pattern)]
     if not shards:
@@ -77,12 +78,12 @@ def expand_shards(
 def _expand(pattern: str) -> Iterator[str]:
     if is_remote(pattern):
         raise ShardError(
-            f"{pattern} is remote, but only files on this machine can be read here. Download them "
-            "first."
+            f"{pattern} is remote, but this command reads only files on this machine. Download "
+            "it first."
         )
     for candidate in _expand_braces(str(Path(pattern).expanduser())):
         if any(character in candidate for character in GLOB_CHARACTERS):
-            matches = sorted(glob.glob(candidate, recursive=True))  # noqa: PTH207 - absolute patterns too
+            matches = sorted(glob.glob(candidate, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute ones
             if not matches:
                 raise ShardError(
                     f"No file matches {candidate}. Check the pattern; relative paths start at "
@@ -94,7 +95,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _expand_address(pattern: str) -> list[str]:
-    # `?` begins the query of a URL, so it is no sign of a glob.
+    # `?` is no sign of a glob, because it begins the query of a URL.
     if not pattern.startswith(PIPE) and any(character in pattern for character in "*["):
         raise ShardError(
             f"{pattern} contains a glob, but remote folders cannot be listed. Use braces instead: "
@@ -124,12 +125,12 @@ def _first_few(names: Sequence[str]) -> str:
 
 
 def printable_name(name: str) -> str:
-    """Escape a name that contains control characters or undecodable bytes."""
+    """Return a printable name as it is, and any other in quotes with escapes."""
     return name if name.isprintable() else ascii(name)
 
 
 def file_name(address: str) -> str:
-    """Return the shard's file name in an address or a command, or `shard.tar` if it has none."""
+    """Return the name of the tar in an address or a command; `shard.tar` if there is none."""
     names = NAME_OF_TAR.findall(address)
     return names[-1] if names else "shard.tar"
 

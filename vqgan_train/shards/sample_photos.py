@@ -22,7 +22,7 @@ VALIDATION = {
         (75, 0, 375, 300), (100, 20, 300, 220), (60, 60, 300, 300), (210, 60, 450, 300),
     ),
 }  # fmt: skip
-"""Crops (left, top, right, bottom) of a person and of a cat, which training never sees."""
+"""Crops (left, top, right, bottom) of photos of a person and a cat that training never sees."""
 
 TRAINING = {
     "coffee": (256, 400), "rocket": (256, 427), "motorcycle_left": (256, 500),
@@ -34,7 +34,7 @@ TRAINING = {
 
 
 def pack_sample_photos() -> tuple[Path, Path]:
-    """Return the paths of train.tar and val.tar in the cache, after writing them if missing."""
+    """Return the paths of train.tar and val.tar in the cache; write them first if missing."""
     recipe = repr((TILE, VALIDATION, TRAINING)).encode()  # a changed recipe gets new shards
     folder = cache_folder("sample_photos") / hashlib.sha256(recipe).hexdigest()[:8]
     shards = folder / "train.tar", folder / "val.tar"
@@ -77,7 +77,7 @@ def _training_tiles() -> Iterator[tuple[str, Image.Image]]:
 
 
 def _tile_starts(side: int) -> list[int]:
-    """Spread tiles evenly along a side; neighbours overlap by a third or more."""
+    """Return where tiles start, spread evenly along a side: neighbours share a third or more."""
     count = math.ceil(side / TILE * 1.5) if side > TILE else 1
     return [round(number * (side - TILE) / max(count - 1, 1)) for number in range(count)]
 

@@ -11,15 +11,15 @@ from vqgan_train.system.errors import ShardError
 BLOCK_BYTES = 512
 
 KEY_AND_FIELD = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
-"""WebDataset's rule: the key ends at the first dot of the file name, and the rest is the field."""
+"""WebDataset's rule: the key ends at the first dot of the file name; the field name follows it."""
 
 METADATA = re.compile(r"__[^/]*__($|/)")
-"""Member names that WebDataset skips."""
+"""Pattern of the member names that WebDataset skips."""
 
 IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"})
 
 MAX_PADDING_BYTES = 2**20
-"""No tar program pads the end with more zeros; more of them mean a hole in the file."""
+"""Most zeros with which a tar program pads the end of a file; more mean a hole in the file."""
 
 
 class Field(NamedTuple):
@@ -33,10 +33,10 @@ class Field(NamedTuple):
     """Name of the file in the tar."""
 
     start: int
-    """Offset of its first header."""
+    """Offset of the file's first header."""
 
     end: int
-    """Offset after its last block, where the next member starts."""
+    """Offset after the file's last block, where the next member starts."""
 
     @property
     def is_image(self) -> bool:
@@ -49,7 +49,7 @@ def walk_shard(
 ) -> tuple[int, str]:
     """Read a shard's headers and group its members into samples.
 
-    Damage loses the samples after it and the sample before it, which may be cut.
+    Damage costs the samples after it, and the one before it, which may be incomplete.
 
     Args:
         path: the shard.
@@ -57,7 +57,7 @@ def walk_shard(
         take_other: called with the name of each member that belongs to no sample.
 
     Returns:
-        The size of the file in bytes, and its damage as text; empty if there is none.
+        The size of the file in bytes; and its damage as text, empty if there is none.
 
     Raises:
         ShardError: the file cannot be read.
@@ -79,16 +79,16 @@ def walk_shard(
                 sample.append(field)
             is_complete, problem = _check_end(path, tar.offset)
     except (tarfile.TarError, ArithmeticError, ValueError, RecursionError) as error:
-        is_complete, problem = False, f"damaged ({error}); the samples after the damage are lost"
+        is_complete, problem = False, f"damaged ({error}); samples after it and one before are lost"
     except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error}") from error
+        raise ShardError(f"{path} cannot be read: {error.strerror or error}.") from error
     if sample and is_complete:
         take_sample(sample)
     return num_bytes, problem
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Iterate over the members; `tar.offset` is the offset after the last block of the newest."""
+    """Iterate over the members; `tar.offset` is then the offset after the member's last block."""
     while (info := tar.next()) is not None:
         if info.size < 0:  # tarfile would seek back and read the same header for ever
             raise tarfile.ReadError(f"{info.name!a} has a negative size")
@@ -100,7 +100,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _begins_sample(field: Field, sample: list[Field]) -> bool:
-    """Whether a field starts the next sample: its key differs, or the sample has such a field."""
+    """Return whether a field starts a new sample: its key is new, or the sample has its name."""
     return field.key != sample[0].key or field.name in [f.name for f in sample]
 
 
@@ -108,7 +108,7 @@ def _check_end(path: Path, offset: int) -> tuple[bool, str]:
     """Check the bytes after the last member, which tarfile ignores.
 
     Returns:
-        Whether the last sample is complete, and the damage as text; empty if there is none.
+        Whether the last sample is complete; and the damage as text, empty if there is none.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -116,7 +116,7 @@ def _check_end(path: Path, offset: int) -> tuple[bool, str]:
     if len(block) < BLOCK_BYTES:
         return False, "cut off: the end marker is missing, so the last sample is left out"
     if any(block):
-        return False, f"damaged at byte {offset}; the samples after it and the one before are lost"
+        return False, f"damaged at byte {offset}; samples after it and one before are lost"
     if any(padding) or more:
-        return True, f"has data after its end marker at byte {offset}, which is not read"
+        return True, f"has data after its end marker at byte {offset}; that data is not read"
     return True, ""

@@ -21,7 +21,7 @@ class EncodeBatch(NamedTuple):
     """Name of the chunk."""
 
     labels: list[Labels]
-    """Labels of the B readable images."""
+    """Labels of the B readable images, in the order of `pixels`."""
 
     pixels: Tensor
     """(B, 3, H, W) uint8; B may be 0."""
@@ -42,18 +42,18 @@ class _Request(NamedTuple):
 def load_batches(
     chunks: Iterable[Chunk], transform: ImageTransform, *, batch_size: int, num_workers: int
 ) -> Iterator[EncodeBatch]:
-    """Read chunks in their order; no batch has samples of two chunks.
+    """Yield the batches of chunks in order; no batch has samples of two chunks.
 
-    So the tokens of a chunk, which depend on its batches, do not depend on other chunks.
+    Rounding makes tokens depend on their batch, and thus only on images of their own chunk.
 
     Args:
-        chunks: drawn a little ahead of the batch that is yielded.
-        transform: turns encoded images into pixels, without random draws.
+        chunks: the samples; drawn a little ahead of the batch that is yielded.
+        transform: converts encoded images to pixels, without random draws.
         batch_size: samples per batch; the last batch of a chunk may have fewer.
         num_workers: number of loader processes; 0 reads in this process.
 
     Raises:
-        ShardError: a shard has changed since it was indexed, or its download failed.
+        ShardError: a shard has changed since it was indexed, or it cannot be downloaded.
         UserError: the system cannot read a file, or the source has changed.
     """
     requests = _requests(chunks, batch_size)

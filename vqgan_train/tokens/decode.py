@@ -30,8 +30,8 @@ def decode(config: DecodeConfig) -> None:
     """Decode this process's share of the images into `<output>/<token file>/<row>_<key>.png`.
 
     Raises:
-        UserError: another checkpoint made the tokens, a file is damaged, or the values of the
-            networks overflow.
+        UserError: another checkpoint made the tokens, a file is missing or damaged, `output` holds
+            other files, or the values of the networks overflow.
     """
     process = find_process_rank(os.environ)
     device = choose_device(config.accelerator.value, process.local_rank)
@@ -70,16 +70,16 @@ def decode(config: DecodeConfig) -> None:
 
 
 NumberedRow = tuple[int, TokenRow]
-"""A row, after its number in its file from 0 on."""
+"""Number of a row in its file, from 0 on, and the row."""
 
 
 def find_token_files(patterns: Sequence[str]) -> list[Path]:
-    """List token files; of a folder, sorted, those whose suffix is that of a format.
+    """List token files; a folder gives its files with a token format's suffix, sorted.
 
     Raises:
         UserError: a folder has no token files, or files of several formats; or two files have the
             same name.
-        ShardError: a file does not exist.
+        ShardError: as in `expand_shards`, such as a file that does not exist.
     """
     endings = [token_format.ending for token_format in FORMATS.values()]
     files: list[Path] = []
@@ -93,7 +93,7 @@ def find_token_files(patterns: Sequence[str]) -> list[Path]:
             formats = "several formats" if token_files else "none"
             raise UserError(
                 f"tokens={folder} should hold token files of one format (names that end with "
-                f"{', '.join(endings)}), but holds {formats}. Name the files."
+                f"{', '.join(endings)}), but holds {formats}. Name the files themselves."
             )
         files += token_files
     _require_different_names(files)
@@ -139,14 +139,14 @@ def require_same_tokenizer(file: TokenFile, tokenizer: Tokenizer, *, allow_other
 
 
 def picture_name(number: int, key: str) -> str:
-    """Return the name of a row's picture; it has the number because rows may have the same key."""
+    """Return the file name of a row's picture: number and key, because keys may be repeated."""
     return "_".join([f"{number:06d}", *([key.replace("/", "_")] if key else [])]) + ".png"
 
 
 def _batches(
     files: Sequence[TokenFile], batch_size: int, max_rows: int | None
 ) -> Iterator[tuple[TokenFile, list[NumberedRow]]]:
-    """Read batches, each of rows of one file, until there are `max_rows` rows."""
+    """Read batches, each of rows of one file, up to `max_rows` rows in all; None: all rows."""
     left = max_rows
     for file in files:
         rows = enumerate(file.rows())

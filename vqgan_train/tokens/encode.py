@@ -39,14 +39,14 @@ REMEDY = (
     "Fix the source and start again with another output, or resume with the same command and a "
     "larger max_bad_fraction."
 )
-"""Advice where too many images are bad."""
+"""Advice in the message about too many bad images."""
 
 MAX_LISTED = 5
-"""Bad images and shards that are listed at the end."""
+"""Most problems of each kind that the summary lists at the end."""
 
 
 def encode(config: EncodeConfig) -> None:
-    """Encode this process's share of the samples, then print what all processes have done."""
+    """Encode this process's share of the samples; then print what all processes have done."""
     process = find_process_rank(os.environ)
     device = choose_device(config.accelerator.value, process.local_rank)
     token_format = FORMATS[config.format.value]
@@ -85,7 +85,7 @@ def find_samples(config: EncodeConfig) -> ImageSource:
     """List the samples of the configured shards, folder or tables.
 
     Raises:
-        UserError: a shard, folder or table is missing or cannot be read.
+        UserError: a file or folder is missing, or a table, the folder or all shards are unreadable.
     """
     max_samples = config.samples_per_file
     if config.shards is not None:
@@ -108,7 +108,7 @@ class Output(NamedTuple):
     metadata: TokenMetadata
 
     def write(self, chunk: str, rows: list[TokenRow], report: ChunkReport) -> None:
-        """Write a chunk's file, then the report that it is done. Without rows there is no file.
+        """Write a chunk's file, then the report that it is done. Without rows, only the report.
 
         Raises:
             UserError: the disk is full, or the folder cannot be written.
@@ -120,25 +120,24 @@ class Output(NamedTuple):
             write_report(self.folder, chunk, report)
         except OSError as error:
             raise UserError(
-                f"{file} cannot be written: {error.strerror or error}. Finished files are kept; "
-                "make room, and the same command resumes."
+                f"{file} cannot be written: {error.strerror or error}. Finished files are kept. "
+                "Make room, or make the folder writable; the same command then resumes."
             ) from error
 
 
 def begin_job(source: ImageSource, output: Output, batch_size: int, device: str) -> None:
-    """Start the job in its folder, or resume it on the same type of device, such as cpu or cuda.
+    """Start the job in the output folder, or resume it there; `device` is a type: cpu, cuda or mps.
 
     Raises:
-        UserError: the folder was started with other samples, another checkpoint or other settings,
-            or holds other files.
+        UserError: the folder was started with other samples, another checkpoint, other settings or
+            on another type of device; or it holds other files.
     """
     job = {
         "command": "encode",
         "samples": source.fingerprint,
         "files": f"{len(source.sizes)} of {max(source.sizes)} samples at most",
         "format": output.token_format.ending,
-        # Sums over other batches, or on another device, are rounded otherwise, and change about one
-        # token in a million.
+        # Other batches, or another device, round otherwise, which changes one token in a million.
         "batch_size": batch_size,
         "device": device,
         **{f"tokens' {k}": getattr(output.metadata, k) for k in output.metadata.__slots__},
@@ -147,7 +146,7 @@ def begin_job(source: ImageSource, output: Output, batch_size: int, device: str)
 
 
 def remaining_chunks(source: ImageSource, output: Output, process: ProcessRank) -> list[str]:
-    """Return the names of this process's chunks that are not done."""
+    """Return the names of those chunks of this process's share that are not done."""
     chunks = process.select(source.chunk_names())
     done = read_reports(output.folder, chunks)
     return [chunk for chunk in chunks if chunk not in done]
@@ -172,13 +171,12 @@ def encode_chunks(
         tokenizer: encodes the images.
         chunks: names of the chunks to encode.
         batch_size: number of images per batch.
-        num_workers: processes that read and decode images; 0 does so in this one.
-        max_bad_fraction: fraction of the images seen, those of finished chunks included, that may
-            be bad.
-        bar: the progress bar, advanced by each sample; the first bad ones are named above it.
+        num_workers: number of processes that read and decode images; 0: this process does.
+        max_bad_fraction: fraction of the images, those of finished chunks too, that may be bad.
+        bar: progress bar, advanced by each sample; the first bad images are named above it.
 
     Raises:
-        ShardError: a shard has changed since it was indexed, or its download failed.
+        ShardError: a shard has changed since it was indexed, or it cannot be downloaded.
         UserError: an image file cannot be read, too many images are bad, the source has changed,
             the values of the networks overflow, or a file cannot be written.
     """
@@ -243,7 +241,8 @@ def summary(source: ImageSource, output: Output) -> str:
     report, is_done = total_report(reports.values()), len(reports) == len(names)
     if is_done and not report.encoded:
         raise UserError(
-            f"None of the {report.seen} images could be read, for example {report.bad[0]}."
+            f"None of the {report.seen} images could be read, for example {report.bad[0]}. Check "
+            "the source, and start again with another output."
         )
     rows, columns = metadata.grid
     lines = [
@@ -252,7 +251,7 @@ def summary(source: ImageSource, output: Output) -> str:
         f"files    {len(reports)} of {len(names)}: '{output.folder}/*{output.token_format.ending}'",
     ]
     if not is_done:
-        lines.append("         the others are those of other processes, or of the next start")
+        lines.append("         the others are written by other processes, or at the next start")
     if report.without_caption:
         lines.append(f"captions {report.without_caption:,} images have none")
     ledger = f"by name in {output.folder}/{LEDGER}"
@@ -264,7 +263,7 @@ def summary(source: ImageSource, output: Output) -> str:
 
 
 def _listed(word: str, problems: list[str], what: str, where: str) -> list[str]:
-    """Give the number of problems, the first of them, and where the others are named."""
+    """Return lines that count problems, list the first, and say where the others are named."""
     if not problems:
         return []
     more = len(problems) - MAX_LISTED

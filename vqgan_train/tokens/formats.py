@@ -20,12 +20,12 @@ from vqgan_train.system.packages import require_pyarrow
 from vqgan_train.tokens.metadata import METADATA_KEY, TokenMetadata
 
 HIDDEN_KEY = "__metadata__/vqgan_train"
-"""Name of a tar's metadata; WebDataset skips names that begin with two underscores."""
+"""Key of the metadata in a tar; WebDataset skips keys that begin with `__NAME__/`."""
 
 ROWS_PER_READ = 256
 
 DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, AttributeError)
-"""Exceptions that mean a damaged file."""
+"""Exceptions that reading a damaged file raises."""
 
 
 class Labels(NamedTuple):
@@ -45,14 +45,14 @@ class TokenRow(NamedTuple):
 
 
 NO_LABELS = Labels("", "", "")
-"""Labels of other programs' files, which may have no column but that of the tokens."""
+"""Labels of rows that have none: other programs' files may hold nothing but tokens."""
 
 Rows = list[TokenRow]
 RowReader = Callable[[], Iterator[TokenRow]]
 """Reads a file from its start, a few rows at a time."""
 
 OpenedFile = tuple[Any, RowReader]
-"""Metadata as plain values, empty if the file has none; and the reader of the rows."""
+"""Metadata as parsed JSON, empty if the file has none; and the reader of the rows."""
 
 
 class TokenFormat(NamedTuple):
@@ -62,7 +62,7 @@ class TokenFormat(NamedTuple):
     """Suffix of the file's name."""
 
     write: Callable[[Path, Rows, TokenMetadata], None]
-    """Writes a file completely or not at all."""
+    """Writes the rows to the path; a file appears only when it is complete."""
 
     read: Callable[[Path], OpenedFile]
     """Opens a file; raises UserError if it is not of this format."""
@@ -130,7 +130,7 @@ def _read_npy(path: Path) -> OpenedFile:
         table: dict[str, Any] = dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError, OSError) as error:
         raise UserError(
-            f"{path} needs {file} beside it, which says what its rows are: {error}"
+            f"{path} needs {file} beside it, with its labels, but that cannot be read: {error}"
         ) from error
     return table.get(METADATA_KEY, {}), partial(_npy_rows, path)
 
@@ -140,7 +140,8 @@ def _npy_rows(path: Path) -> Iterator[TokenRow]:
     columns = [table[name] for name in Labels._fields]
     tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     if any(len(column) != len(tokens) for column in columns):
-        raise ValueError(f"its .json has {len(columns[0])} rows, and not {len(tokens)}")
+        lengths = ", ".join(str(len(column)) for column in columns)
+        raise ValueError(f"the columns of its .json have {lengths} rows, not {len(tokens)}")
     for *labels, row in zip(*columns, tokens, strict=True):
         yield TokenRow(Labels(*labels), row)
 
@@ -153,7 +154,7 @@ def _samples(rows: Rows, metadata: TokenMetadata) -> Iterator[dict[str, str | by
     yield {"__key__": HIDDEN_KEY, "json": metadata.to_json()}
     name = ""
     for labels, tokens in rows:
-        # WebDataset merges neighbours of one name into one sample.
+        # WebDataset merges neighbours with the same key into one sample.
         name = labels.key if labels.key != name else f"{labels.key}_"
         encoded = io.BytesIO()
         np.save(encoded, tokens)
@@ -177,7 +178,7 @@ def _read_webdataset(path: Path) -> OpenedFile:
 
 
 def _webdataset_rows(path: Path) -> Iterator[TokenRow]:
-    # WebDataset does not notice a tar that ends too soon, between two members.
+    # WebDataset does not notice if a tar is cut off between two members.
     _, problem = walk_shard(path, lambda _sample: None, lambda _other: None)
     if problem:
         raise ValueError(problem)
@@ -198,14 +199,14 @@ FORMATS = {
 
 
 def open_any(path: Path) -> tuple[TokenMetadata | None, RowReader]:
-    """Open a token file in the format that its name's suffix says.
+    """Open a token file in the format of its suffix.
 
     Returns:
-        Its metadata, None if it has none; and the reader of its rows, which raises UserError if the
-        file is damaged.
+        The metadata, None if the file has none; and the reader of the rows, which raises UserError
+        if the file is damaged.
 
     Raises:
-        UserError: it is not a token file, or it is parquet and pyarrow is not installed.
+        UserError: it is no token file, its metadata are invalid, or it needs pyarrow.
     """
     for token_format in FORMATS.values():
         if path.suffix == token_format.ending:
@@ -217,16 +218,16 @@ def open_any(path: Path) -> tuple[TokenMetadata | None, RowReader]:
 
 
 def _checked_rows(path: Path, rows: RowReader) -> Iterator[TokenRow]:
-    """Read rows, check the type of their tokens, and raise every error as a UserError."""
+    """Read rows, check that their tokens are rows of integers, and raise errors as UserError."""
     number = 0
     try:
         for row in rows():
             if row.tokens.ndim != 1 or row.tokens.dtype.kind not in "iu":
-                raise ValueError(f"it holds {row.tokens.dtype} of shape {row.tokens.shape}")
+                raise ValueError(f"tokens are {row.tokens.dtype} of shape {row.tokens.shape}")
             number += 1
             yield row
     except (*DAMAGED, tarfile.TarError) as error:
         raise UserError(
-            f"{path} is damaged, or holds no tokens, after the first {number} rows "
+            f"{path} is damaged, or holds no tokens: row {number} cannot be read "
             f"({type(error).__name__}: {error}). Encode its images again, or leave it out."
         ) from error

@@ -16,17 +16,17 @@ LEDGER = ".vqgan_train"
 """Folder next to the token files; hidden, so that programs that read all files pass over it."""
 
 LEDGER_JOB_FILE = f"{LEDGER}/{JOB_FILE}"
-"""The job file, hidden for the same reason."""
+"""Path of the job file in the output folder."""
 
 
 def write_report(folder: Path, chunk: str, report: ChunkReport) -> None:
-    """Record that a chunk is done, after its token file was written."""
+    """Record that a chunk is done; call it after its token file was written."""
     with write_atomically(_report_file(folder, chunk)) as partial:
         partial.write(json.dumps(asdict(report), ensure_ascii=False, indent=1).encode())
 
 
 def read_reports(folder: Path, chunks: Iterable[str]) -> dict[str, ChunkReport]:
-    """Read the reports of those chunks that are done."""
+    """Read the reports, by chunk, of those chunks that are done."""
     files = {chunk: _report_file(folder, chunk) for chunk in chunks}
     return {
         chunk: ChunkReport(**json.loads(file.read_bytes()))
@@ -36,7 +36,7 @@ def read_reports(folder: Path, chunks: Iterable[str]) -> dict[str, ChunkReport]:
 
 
 def remove_leftovers(folder: Path, chunks: Set[str]) -> None:
-    """Remove the half-written files of these chunks, which killed processes left."""
+    """Remove half-written files of these chunks, which killed processes have left."""
     for file in [*folder.glob(f"*{PARTIAL}"), *(folder / LEDGER).glob(f"*{PARTIAL}")]:
         if file.name.split(".")[0] in chunks:
             file.unlink(missing_ok=True)

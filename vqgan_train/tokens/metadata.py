@@ -14,7 +14,7 @@ METADATA_KEY = "vqgan_train"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenMetadata:
-    """Everything that must be equal in two files for their tokens to mean the same."""
+    """How the tokens of a file were made: tokenizer, pixel range and preparation of images."""
 
     pixel_range: str
     """Range of the model's input: a key of PIXEL_RANGES."""
@@ -24,7 +24,7 @@ class TokenMetadata:
 
     checkpoint_sha256: str
     weights_sha256: str
-    """Hash of the tokenizer's weights, which is the same in every format of export."""
+    """Hash of the tokenizer's weights; the same for every file format of the checkpoint."""
 
     codebook_size: int
     downsampling: int
@@ -53,18 +53,19 @@ class TokenMetadata:
 
     @classmethod
     def from_plain(cls, plain: Any, path: Path) -> Self:
-        """Convert from the parsed JSON of a file.
+        """Check the parsed JSON of a token file, and convert it.
 
         Raises:
             UserError: a field is missing, unknown or invalid.
         """
         try:
             metadata = cls(**plain)
-        except TypeError as error:
+        except TypeError:
+            differing = {*plain} ^ {*cls.__slots__} if isinstance(plain, dict) else {"all"}
             raise UserError(
-                f"{path} says how its tokens were made, but not as python -m vqgan_train.encode of "
-                f"this version does ({error}). Decode it with the version that wrote it, or encode "
-                "its images again."
+                f"{path} says how its tokens were made, but in other fields than this version of "
+                f"vqgan_train (different: {', '.join(sorted(differing))}). Decode it with the "
+                "version that wrote it, or encode its images again."
             ) from None
         problem = metadata.first_problem()
         if problem:
@@ -75,7 +76,7 @@ class TokenMetadata:
         return metadata
 
     def first_problem(self) -> str:
-        """Describe the first invalid field; empty if all are valid."""
+        """Describe the first invalid field; return an empty text if all are valid."""
         for name in ("image_size", "grid", "resize"):
             sides = getattr(self, name)
             if not isinstance(sides, list) or len(sides) != 2 or not all(map(_is_count, sides)):

@@ -1,4 +1,4 @@
-"""A token file opened for decoding, and checks that its tokens can be an image's."""
+"""Open token files for decoding, and check that each row holds the tokens of an image."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ class TokenFile(NamedTuple):
             problem = f"has {tokens.size} tokens, not {height} x {width}"
         elif tokens.min() < 0 or tokens.max() >= codebook_size:
             problem = (
-                f"has tokens from {tokens.min()} to {tokens.max()}, not within 0 and "
+                f"has tokens from {tokens.min()} to {tokens.max()}, but codes are from 0 to "
                 f"{codebook_size - 1}"
             )
         else:
@@ -59,11 +59,11 @@ def open_token_file(path: Path, pixel_range: str | None) -> TokenFile:
 
     Args:
         path: the file.
-        pixel_range: range of the pixels if the file does not say it; None: the file says it.
+        pixel_range: range of the pixels for a file that does not say it; None if the file does.
 
     Raises:
-        UserError: the file holds no tokens; its range differs from `pixel_range`; or neither names
-            a range.
+        UserError: the file cannot be read or holds no tokens; its range differs from `pixel_range`;
+            or neither names a range.
     """
     metadata, rows = open_any(path)
     if metadata is None:
@@ -71,7 +71,7 @@ def open_token_file(path: Path, pixel_range: str | None) -> TokenFile:
             raise UserError(
                 f"{path} does not say how its tokens were made, so python -m vqgan_train.encode "
                 "did not write it. If you know the pixel range in which they were made, set "
-                "pixel_range=unit for [0, 1], as for DALL-E mini's, or pixel_range=signed."
+                "pixel_range=unit for [0, 1], as in DALL-E mini, or signed for [-1, 1]."
             )
         return TokenFile(path, None, pixel_range, _square_grid(path, rows), rows)
     if pixel_range not in (None, metadata.pixel_range):
@@ -89,14 +89,14 @@ def files_fingerprint(files: Sequence[TokenFile]) -> str:
 
 
 def _square_grid(path: Path, rows: Callable[[], Iterator[TokenRow]]) -> tuple[int, int]:
-    """Derive the grid of a file without metadata from the length of its first row."""
+    """Return a square grid of as many tokens as the first row has; for files without metadata."""
     first = next(rows(), None)
     count = 0 if first is None else first.tokens.size
     side = math.isqrt(count)
     if side == 0 or side * side != count:
         raise UserError(
-            f"Row 0 of {path} has {count} tokens, which do not make a square, and the file does "
-            "not say how many rows and columns of tokens an image has. Encode its images again, "
-            "or leave it out."
+            f"{path} does not say how many rows and columns of tokens an image has, and its first "
+            f"row has {count} tokens, which do not make a square. Encode its images again, or "
+            "leave it out."
         )
     return side, side

@@ -22,7 +22,7 @@ FULL_RANGE = ("fp32", "tf32", "bf16")
 
 
 class Tokenizer(NamedTuple):
-    """A model that computes on one device in one precision, with hashes that identify it."""
+    """A model on one device in one precision, with hashes that identify its checkpoint."""
 
     model: VQGAN
     device: torch.device
@@ -35,7 +35,7 @@ class Tokenizer(NamedTuple):
 
     @property
     def codebook_size(self) -> int:
-        """Number of codes."""
+        """Number of codes; every token is below it."""
         return self.model.quantizer.codebook.num_embeddings
 
     @torch.inference_mode()
@@ -83,7 +83,7 @@ class Tokenizer(NamedTuple):
     def describe(
         self, *, pixel_range: str, resize: Size, image_size: Size, interpolation: str = "bilinear"
     ) -> TokenMetadata:
-        """Return the metadata of tokens that this tokenizer makes; arguments as in TokenMetadata.
+        """Return the metadata of tokens that this tokenizer makes; arguments as in `TokenMetadata`.
 
         Raises:
             UserError: a side of `image_size` is not a multiple of the model's f.
@@ -94,7 +94,7 @@ class Tokenizer(NamedTuple):
             nearest = [max(factor, round(side / factor) * factor) for side in sides]
             raise UserError(
                 f"image_size is {' x '.join(map(str, sides))}, but the model of {self.checkpoint} "
-                f"makes a token of {factor} x {factor} pixels: use multiples of {factor}, such as "
+                f"makes a token per {factor} x {factor} pixels: use multiples of {factor}, such as "
                 f"{' x '.join(map(str, nearest))}."
             )
         return TokenMetadata(

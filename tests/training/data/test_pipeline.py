@@ -118,7 +118,7 @@ def test_a_batch_with_nothing_good_is_empty_and_names_what_is_bad() -> None:
     [
         ("cut", r"has changed since it was indexed"),
         ("other", r"has changed since it was indexed"),
-        ("captions", r"no image in it any more"),
+        ("captions", r"it has no image any more"),
         ("gone", r"No such file"),
     ],
 )

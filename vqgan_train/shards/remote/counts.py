@@ -1,8 +1,8 @@
-"""Count the samples of remote shards, on which positions in the sample order depend.
+"""Count the samples of remote shards, because positions in the sample order depend on the counts.
 
-img2dataset writes NNNNN_stats.json beside each shard, whose `successes` is the number of samples. A
-shard without that file is downloaded once and indexed. Each number is stored in the cache, so that
-a resumed run uses the same numbers.
+img2dataset writes NNNNN_stats.json beside each shard; its field `successes` is the number of
+samples. A shard without that file is downloaded once and indexed. The cache stores each count, so
+that a resumed run uses the same counts.
 """
 
 import json
@@ -26,16 +26,16 @@ from vqgan_train.system.files import write_atomically
 log = logging.getLogger(__name__)
 
 STATS_PER_PROCESS = 256
-"""Statistics files that one downloading process fetches; the progress bar moves in these steps."""
+"""Number of NNNNN_stats.json per downloading process, and per step of the progress bar."""
 
 COUNT_FILE = "count.json"
 
 MAX_DEAD_SHARDS = 8
-"""Stop counting after this many dead shards: behind a wrong bucket name thousands are dead."""
+"""Number of dead shards after which counting stops; with a wrong bucket name, all are dead."""
 
 
 def count_samples(addresses: Sequence[str], store: ShardStore) -> list[int]:
-    """Count the samples of each shard; one process of the machine does it for all.
+    """Count the samples of each shard; the processes of a machine share the counts in the cache.
 
     Raises:
         ShardError: some shards cannot be counted.
@@ -51,7 +51,7 @@ def count_samples(addresses: Sequence[str], store: ShardStore) -> list[int]:
 
 
 def stats_address(address: str) -> str | None:
-    """Return the address of img2dataset's statistics; None if the tar's name is not clear."""
+    """Return the address of a shard's _stats.json; None if it is unclear which .tar to replace."""
     if address.startswith(PIPE):
         is_unique = address.count(".tar") == 1
         return address.replace(".tar", "_stats.json") if is_unique else None
@@ -73,7 +73,7 @@ def _write_count(address: str, store: ShardStore, samples: int, source: str) -> 
 
 
 def _count_from_stats(addresses: Sequence[str], store: ShardStore) -> None:
-    """Store the counts of those shards that have statistics."""
+    """Store the counts of those shards that have a readable NNNNN_stats.json."""
     requests = [(address, stats) for address in addresses if (stats := stats_address(address))]
     with (
         tqdm(
@@ -96,12 +96,12 @@ def _count_from_stats(addresses: Sequence[str], store: ShardStore) -> None:
 def _download_stats(
     stats_addresses: dict[str, str], folder: Path, store: ShardStore
 ) -> Iterable[tuple[str, Path]]:
-    """Download statistics with retries; yield (shard's address, file) of each success.
+    """Download NNNNN_stats.json with retries; yield (shard's address, file) of those that arrived.
 
     Args:
-        stats_addresses: address of the statistics of each shard.
+        stats_addresses: address of each NNNNN_stats.json, by its shard's address.
         folder: folder for the files.
-        store: gives the number of attempts and the time-out.
+        store: says how many attempts are made, and after which time one has stalled.
     """
     files = {address: folder / f"{number}.json" for number, address in enumerate(stats_addresses)}
     remaining = stats_addresses
@@ -116,8 +116,8 @@ def _download_stats(
         except TransferError as error:
             log.warning("NNNNN_stats.json of %d shards did not arrive: %s", len(remaining), error)
             continue
-        # Retried are only failures that may pass. A command cannot say that a file is missing, so
-        # its failures count as such; and S3 refuses instead, if listing the bucket is not allowed.
+        # Missing files are not retried. A command cannot say that a file is missing, and S3 refuses
+        # instead if listing the bucket is not allowed, so these failures count as missing files.
         retryable = {
             failure["address"]
             for failure in failures
@@ -139,14 +139,14 @@ def _read_successes(file: Path) -> int | None:
 
 
 def _download_and_count(addresses: Sequence[str], store: ShardStore) -> None:
-    """Download shards without statistics once, and store their counts.
+    """Download shards without NNNNN_stats.json once, and store their counts.
 
     Raises:
         ShardError: some shards are unavailable.
     """
     log.info(
-        "%d remote shards have no NNNNN_stats.json beside them, for example %s. Each is downloaded "
-        "once now to count its samples; the numbers are kept in %s.",
+        "%d remote shards have no readable NNNNN_stats.json beside them, for example %s. Each is "
+        "downloaded once now to count its samples; the counts are kept in %s.",
         len(addresses),
         redact_address(addresses[0]),
         store.cache.folder,
@@ -173,12 +173,12 @@ def _download_and_count(addresses: Sequence[str], store: ShardStore) -> None:
             else:
                 num_bytes += result
     seconds = time.monotonic() - started_at
-    log.info("Counting took %.0f s, %.3g GB.", seconds, num_bytes / 1e9)
+    log.info("Counting took %.0f s; the counted shards hold %.3g GB.", seconds, num_bytes / 1e9)
     if dead:
-        rest = "; the rest was not tried" if len(dead) == MAX_DEAD_SHARDS else ""
+        rest = "; counting stopped early" if len(dead) == MAX_DEAD_SHARDS else ""
         raise ShardError(
             f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted, so "
             f"the sample order is unknown{rest}. The first: {str(dead[0]).rstrip('.')}. Check the "
-            "address, and that this machine reaches it. If it is right, leave the shards out of "
-            "the list, or put a NNNNN_stats.json with their `successes` beside them."
+            "address, and that this machine reaches it. If the address is right, leave the shards "
+            "out of the list, or put a NNNNN_stats.json with their `successes` beside them."
         )

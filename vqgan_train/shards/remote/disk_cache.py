@@ -23,14 +23,14 @@ LOW_PRIORITY_FILE = "soon"
 
 
 class CacheFullError(ShardError):
-    """The cache exceeds its limit, and all files in it are pinned."""
+    """The cache exceeds its limit, and pins protect all files that are left in it."""
 
 
 class CachePin(AbstractContextManager["CachePin"]):
-    """Pin that protects a file from eviction until it is released or garbage-collected.
+    """Pin that protects a file from eviction until the pin is released or garbage-collected.
 
     Raises:
-        FileNotFoundError: the file does not exist any more.
+        FileNotFoundError: the file does not exist any more; OSError: it cannot be locked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,11 +63,11 @@ class CachePin(AbstractContextManager["CachePin"]):
 
 
 class DiskCache:
-    """Cache of tar files, each in a folder of its own, so that it can keep its name.
+    """Cache of tar files, each in a folder of its own, so that each can keep its file name.
 
     Args:
         folder: created if missing.
-        max_bytes: limit of the total size.
+        max_bytes: limit of the total size of the files.
 
     Raises:
         ShardError: the folder is not writable, or its file system has no locks.
@@ -78,12 +78,12 @@ class DiskCache:
         self.max_bytes = max_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / EVICTION_LOCK), CachePin(folder):  # some systems lack one kind
+            with FileLock(folder / EVICTION_LOCK), CachePin(folder):  # some disks lack one kind
                 pass
         except (OSError, NotImplementedError) as error:
             raise ShardError(
-                f"Remote shards cannot be cached in {folder} ({error}). Set data.cache_dir to a "
-                "folder on a disk of this machine."
+                f"Remote shards cannot be cached in {folder} ({error}). Set cache_dir, in "
+                "training data.cache_dir, to a folder on a disk of this machine."
             ) from error
 
     def make_room(self, *, urgent: bool = True) -> None:
@@ -93,7 +93,7 @@ class DiskCache:
             urgent: whether files with a low-priority pin may be evicted, after all others.
 
         Raises:
-            CacheFullError: the remaining files are pinned and exceed the limit.
+            CacheFullError: the files that may not be evicted exceed the limit.
         """
         if self._disk_usage()[0] <= self.max_bytes:
             return
@@ -106,9 +106,9 @@ class DiskCache:
         if total_bytes > self.max_bytes:
             raise CacheFullError(
                 f"{self.folder} holds {total_bytes / 1e9:.3g} GB that are all in use, more than "
-                f"data.cache_gb={self.max_bytes / 1e9:g} allows. Raise data.cache_gb, or lower "
-                "data.shuffle_shards. The cache has to hold all validation shards and the shards "
-                "of one shuffle window, and should hold those of two windows."
+                f"cache_gb={self.max_bytes / 1e9:g} allows. Raise cache_gb. In training, raise "
+                "data.cache_gb or lower data.shuffle_shards: the cache has to hold all validation "
+                "shards and the shards of one shuffle window, and should hold those of two windows."
             )
 
     def _disk_usage(self) -> tuple[int, list[tuple[float, int, Path]]]:
@@ -122,14 +122,14 @@ class DiskCache:
 
 
 def pin_low_priority(path: Path) -> CachePin:
-    """Pin a file, which may not exist yet, with low priority: urgent requests may evict it."""
+    """Pin a file, which may not exist yet, with low priority: urgent downloads may evict it."""
     marker = path.with_name(LOW_PRIORITY_FILE)
     marker.touch()
     return CachePin(marker)
 
 
 def _evict(path: Path, spare_low_priority: bool) -> bool:
-    """Remove a file unless it is pinned; return whether it is gone."""
+    """Remove a file unless it is pinned, or pinned with low priority and spared; return success."""
     marker = path.with_name(LOW_PRIORITY_FILE)
     if spare_low_priority and not _lock_exclusively(marker, unlink=False):
         return False
@@ -137,7 +137,7 @@ def _evict(path: Path, spare_low_priority: bool) -> bool:
 
 
 def _lock_exclusively(path: Path, *, unlink: bool) -> bool:
-    """Lock a file for a moment, and remove it if asked; return False if another process pins it."""
+    """Lock a file for a moment and remove it if asked; return False if it is pinned, else True."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _lock_exclusively(path: Path, *, unlink: bool) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if unlink:
             path.unlink(missing_ok=True)
-    except OSError:  # pinned, or on a file system that cannot tell
+    except OSError:  # pinned, or on a file system without locks
         return False
     finally:
         # Closing does not unlock while a forked loader process has a copy of the descriptor.

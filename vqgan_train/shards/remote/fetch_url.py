@@ -24,7 +24,7 @@ PARALLEL_DOWNLOADS = 16
 NO_CREDENTIALS = {
     "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError",
 }  # fmt: skip
-"""Names of exceptions, because the libraries that define them may not be installed."""
+"""Exceptions for missing credentials, by name, because their libraries may be missing."""
 
 
 class CommandError(Exception):
@@ -32,8 +32,8 @@ class CommandError(Exception):
 
 
 def main() -> None:
-    """Download all files and report the failures."""
-    # First of all: a run that was killed cannot end its downloads any more.
+    """Download all files and write the failures to stdout."""
+    # Started first, because a run that was killed cannot end its downloads any more.
     threading.Thread(target=exit_with_parent, args=(os.getppid(),), daemon=True).start()
     requests = json.load(sys.stdin)
     with ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(requests))) as pool:
@@ -43,14 +43,14 @@ def main() -> None:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Kill this process and its children when the parent process has ended."""
+    """Wait until the parent process has ended; then kill this process and its children."""
     while os.getppid() == parent:
         time.sleep(1)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def fetch(request: tuple[str, str | None, str]) -> dict[str, Any] | None:
-    """Download one file; return the failure, or None."""
+    """Download one file; return None, or the failure as it is written to stdout."""
     address, command, file = request
     try:
         if command is not None:
@@ -72,7 +72,7 @@ def fetch(request: tuple[str, str | None, str]) -> dict[str, Any] | None:
 
 
 def is_final(error: Exception) -> bool:
-    """Return whether a retry is useless: no permission, credentials or library."""
+    """Return whether a retry is useless: permission, credentials or a library is missing."""
     # fsspec raises ImportError for a missing library, and ValueError for an unknown protocol.
     is_known = isinstance(error, PermissionError | ImportError)
     return is_known or type(error).__name__ in NO_CREDENTIALS or "Protocol not known" in str(error)
@@ -91,7 +91,7 @@ def run_command(command: str, file: str) -> None:
 
 
 def fetch_with_fsspec(address: str, file: str) -> None:
-    """Download with the library that fsspec has for the address."""
+    """Download a file with the library that fsspec has for its address."""
     from fsspec.core import url_to_fs
 
     options: dict[str, Any] = {}

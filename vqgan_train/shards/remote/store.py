@@ -1,7 +1,7 @@
 """Download remote shards into the disk cache, index them, and remember which are unavailable.
 
-A dead shard is one whose download has failed in every attempt. The address's folder in the cache
-then holds a marker, so that other processes of this machine do not try again for an hour.
+A dead shard is one whose download was refused or failed in every attempt. A marker in its folder of
+the cache keeps this machine from trying again for an hour; opening the shard anew removes it.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ DEAD_SECONDS = 3600
 """Time for which a shard stays dead before it is tried again."""
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
-"""Pause before the first retry; each further pause is twice as long, up to the maximum."""
+"""Longest pause before the first retry; it doubles with each retry, up to the maximum."""
 
 GUARD_INTERVAL_SECONDS = 1.0
 CACHE_FULL_POLL_SECONDS = 0.5
@@ -55,7 +55,7 @@ class StoppedError(Exception):
 
 
 class ShardStore:
-    """Download shards, each at most once per machine. The content of an address must not change.
+    """Cache of remote shards for all processes of a machine; an address must keep its content.
 
     Args:
         folder: folder of the cache, on a disk of this machine.
@@ -71,7 +71,7 @@ class ShardStore:
         self._indices: dict[str, ShardIndex] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Loader processes are sent the store with thousands of samples, and open it once.
+        # Pickled with each of thousands of samples; a loader process opens the store only once.
         cache = self.cache
         return _store_of_process, (
             cache.folder, cache.max_bytes, self.stall_seconds, self.attempts,
@@ -80,7 +80,7 @@ class ShardStore:
     def fetch(
         self, address: str, stop: threading.Event | None = None, *, urgent: bool = True
     ) -> ShardIndex:
-        """Download a shard unless it is cached, and return its index. It may be evicted later.
+        """Download a shard unless it is cached; return its index. The file may be evicted later.
 
         Args:
             address: pipe:COMMAND, or an address that fsspec opens.
@@ -88,7 +88,7 @@ class ShardStore:
             urgent: whether files with a low-priority pin may be evicted for the shard.
 
         Raises:
-            DeadShardError: the shard is unavailable.
+            DeadShardError: the shard is unavailable, or cannot be written to the cache.
             CacheFullError: all files in the cache are in use.
             StoppedError: `stop` was set.
         """
@@ -108,7 +108,7 @@ class ShardStore:
                 index = index or self._download(address, stop or threading.Event(), urgent)
         except OSError as error:  # of the cache's disk; failed downloads are DeadShardErrors
             raise DeadShardError(
-                f"{redact_address(address)} cannot be cached here: {error}"
+                f"{redact_address(address)} cannot be cached in {self.cache.folder}: {error}"
             ) from error
         self._indices[address] = index
         return index
@@ -116,11 +116,7 @@ class ShardStore:
     def fetch_and_pin(
         self, address: str, stop: threading.Event, *, urgent: bool = True
     ) -> tuple[ShardIndex, CachePin]:
-        """Fetch a shard as `fetch` does, and pin it.
-
-        Raises:
-            DeadShardError, CacheFullError, StoppedError: as `fetch` does.
-        """
+        """Fetch a shard and pin it; arguments and errors are those of `fetch`."""
         while True:
             index = self.fetch(address, stop, urgent=urgent)
             try:
@@ -129,7 +125,7 @@ class ShardStore:
                 continue
 
     def entry_folder(self, address: str) -> Path:
-        """Return the folder of all files about one address."""
+        """Return the folder in the cache with all files about an address."""
         return self.cache.folder / hashlib.sha256(address.encode()).hexdigest()[:24]
 
     def shard_path(self, address: str) -> Path:
@@ -149,7 +145,7 @@ class ShardStore:
         except FileNotFoundError:
             return None
         except UNREADABLE_INDEX as error:
-            log.warning("The index of %s is unreadable (%s) and is made again.", shard, error)
+            log.warning("The index of %s is unreadable (%s); it is made again.", shard, error)
         try:
             return index_shard(shard)
         except ShardError:
@@ -157,7 +153,7 @@ class ShardStore:
             return None
 
     def _download(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
-        """Download with retries; mark the shard as dead if all attempts fail."""
+        """Download a shard with retries; mark it as dead, and raise, if that fails."""
         self._raise_if_dead(address)
         reason, damaged_size, attempt = "", -1, 0
         for attempt in range(self.attempts):
@@ -168,12 +164,12 @@ class ShardStore:
             except CacheFullError:
                 raise
             except (TransferError, ShardError) as error:
-                # Messages of libraries name the address with its signature.
+                # Libraries quote the address, whose query may be secret.
                 reason = str(error).replace(address, redact_address(address))
                 if isinstance(error, FinalTransferError):
                     break
                 continue
-            # The same damage twice is the source's, so the undamaged samples are used.
+            # If a second download repeats the damage, it is the source's: use the other samples.
             is_last = attempt + 1 == self.attempts
             if not index.problem or index.num_bytes == damaged_size or is_last:
                 return self._publish(address, index)
@@ -208,7 +204,7 @@ class ShardStore:
     def _download_guard(
         self, partial: Path, stop: threading.Event, urgent: bool
     ) -> Callable[[], None]:
-        """Return a callback for a download that checks for cancellation, size and cache space."""
+        """Return a callback that ends a cancelled or oversized download, and makes room for it."""
         checked_at = time.monotonic()
 
         def check() -> None:
@@ -221,13 +217,13 @@ class ShardStore:
             checked_at = time.monotonic()
             if partial.exists() and partial.stat().st_size > self.cache.max_bytes / 2:
                 partial.unlink()
-                raise FinalTransferError("it is larger than half of data.cache_gb, or endless")
+                raise FinalTransferError("it is larger than half of cache_gb, or endless")
             self.cache.make_room(urgent=urgent)
 
         return check
 
     def _publish(self, address: str, index: ShardIndex) -> ShardIndex:
-        """Move a complete download to its final name."""
+        """Move a complete download to its final name, and return its index."""
         published = replace(index, path=self.shard_path(address))
         if published.problem:
             log.warning("%s: %s", redact_address(address), published.problem)
@@ -249,7 +245,7 @@ def open_store(
     stall_seconds: float,
     attempts: int,
 ) -> ShardStore | None:
-    """Open the store for a command's remote shards; None if all shards are local.
+    """Open the store for a command's remote shards; return None if all shards are local.
 
     Args:
         shards: paths of local shards, addresses of remote ones.
@@ -265,7 +261,7 @@ def open_store(
 
 
 def retry_pause_seconds(attempt: int) -> float:
-    """Return the pause before an attempt, counted from 0; random, so that ranks spread out."""
+    """Return the pause before retry `attempt`, from 1 on; random, so that ranks spread out."""
     longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), MAX_PAUSE_SECONDS)
     # The system's random numbers, because Python's own belong to the run and its seed.
     return longest * random.SystemRandom().uniform(0.5, 1)
@@ -273,7 +269,7 @@ def retry_pause_seconds(attempt: int) -> float:
 
 @cache
 def _warn_of_surplus(address: str, found: int, counted: int) -> None:
-    """Warn once per process that the samples beyond those counted are not trained on."""
+    """Warn once per process that a shard has samples beyond those counted, which are not used."""
     log.warning(
         "%s holds %d samples, but %d were counted before the download; the other %d are not used.",
         redact_address(address),
@@ -285,13 +281,13 @@ def _warn_of_surplus(address: str, found: int, counted: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RemoteShard:
-    """Shard that is fetched when it is read; its methods are those of `ShardIndex`."""
+    """Shard that is fetched when a sample is read; it is otherwise used like a `ShardIndex`."""
 
     address: str
     """pipe:COMMAND, or an address that fsspec opens."""
 
     num_samples: int
-    """Number as counted before the download, on which positions in the sample order depend."""
+    """Number counted before the download; positions in the sample order depend on it."""
 
     store: ShardStore
 
@@ -302,16 +298,16 @@ class RemoteShard:
 
     @property
     def path(self) -> Path:
-        """Path of the file while it is cached."""
+        """Path that the file has while it is cached."""
         return self.store.shard_path(self.address)
 
     def identity(self) -> bytes:
-        """Return name and number of samples; -1 stands where a local shard has its size."""
+        """Return bytes of file name and number of samples; -1 replaces a local shard's size."""
         name = os.fsencode(self.name)
         return np.array((len(name), -1, self.num_samples), dtype="<i8").tobytes() + name
 
     def is_dead(self) -> bool:
-        """Return whether a process of this machine has marked the shard as dead."""
+        """Return whether the cache of this machine marks the shard as dead."""
         return (self.store.entry_folder(self.address) / "dead").exists()
 
     def read(self, number: int) -> dict[str, Any]:
@@ -338,12 +334,12 @@ class RemoteShard:
                     f"{redact_address(self.address)} cannot be read: {error}"
                 ) from error
         raise DeadShardError(
-            f"{redact_address(self.address)} is evicted from the cache before it is read. Raise "
-            "data.cache_gb."
+            f"{redact_address(self.address)} was evicted from the cache before it was read, "
+            f"{MAX_EVICTIONS_BEFORE_READ} times. Raise cache_gb (in training: data.cache_gb)."
         )
 
     def _fetch(self) -> ShardIndex:
-        """Fetch the shard; if the cache is full, retry for `stall_seconds`."""
+        """Fetch the shard; if the cache is full, retry for `stall_seconds` before giving up."""
         deadline = time.monotonic() + self.store.stall_seconds
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Download files in a process of its own, which is killed when it stalls."""
+"""Download files in a separate process, which is killed when it stalls."""
 
 import json
 import os
@@ -23,7 +23,7 @@ ACCESS_ADVICE = {
     "account. A public bucket: FSSPEC_GS_TOKEN=anon.",
     "hf": "hf:// needs a token that may read the repository: HF_TOKEN or `hf auth login`.",
 }
-"""Requirements of each protocol, shown when a source refuses a request."""
+"""What each protocol requires; shown when a source refuses a request."""
 
 OTHER_ADVICE = "Check the address, and the credentials and the library that fsspec needs for it."
 
@@ -31,13 +31,13 @@ MIN_BYTES_PER_SECOND = 2**14
 """A slower download counts as stalled: a shard of 300 MB would take 5 hours."""
 
 STAT_BLOCK_BYTES = 512
-"""Unit of `st_blocks`."""
+"""Unit of `st_blocks`, the space that a file has on its disk."""
 
 POLL_SECONDS = 0.05
 
 
 class TransferError(OSError):
-    """A download failed; the message is the source's."""
+    """A download failed; the message says why, often in the words of the source."""
 
 
 class FinalTransferError(TransferError):
@@ -54,7 +54,7 @@ def fetch_file(address: str, file: Path, stall_seconds: float, on_poll: Callable
         on_poll: called many times per second; its exceptions end the download.
 
     Raises:
-        FinalTransferError: the source, or the library for it, refused the request.
+        FinalTransferError: the source refused the request, or credentials or a library are missing.
         TransferError: the download failed or stalled, or the source reported it as incomplete.
     """
 
@@ -75,7 +75,7 @@ def fetch_file(address: str, file: Path, stall_seconds: float, on_poll: Callable
 
 
 def access_advice(address: str) -> str:
-    """Say what the user should check when a source refuses a request."""
+    """Return advice on what to check when a source refuses a request."""
     if address.startswith(PIPE):
         return "Check the command."
     return ACCESS_ADVICE.get(address.partition("://")[0], OTHER_ADVICE)
@@ -132,7 +132,7 @@ def _fetch(
             exit_code = process.wait()
         if exit_code != 0:
             raise TransferError(
-                f"the downloading process crashed ({exit_code}): {_last_line(stderr)}"
+                f"the downloading process crashed (exit code {exit_code}): {_last_line(stderr)}"
             )
         stdout.seek(0)
         return [json.loads(line) for line in stdout]
@@ -157,7 +157,7 @@ def _wait(
         if now - reached >= min_progress:
             reached, since = now, time.monotonic()
         elif time.monotonic() - since > stall_seconds:
-            raise TransferError(f"stalled: nothing, or next to nothing, for {stall_seconds:g} s")
+            raise TransferError(f"stalled: next to nothing arrived in {stall_seconds:g} s")
 
 
 def _last_line(file: IO[bytes]) -> str:

@@ -222,7 +222,9 @@ def test_a_given_checkpoint_must_exist_and_be_ours(tmp_path: Path) -> None:
         found(None, "Auto")
     theirs = {"state_dict": {"quantize.embedding.weight": torch.zeros(1)}, "global_step": 7}
     save_atomically(theirs, tmp_path / "taming.ckpt")
-    with pytest.raises(RunFolderError, match=r"run.resume=taming.ckpt .* model.init_from=taming"):
+    with pytest.raises(
+        RunFolderError, match=r"taming.ckpt \(run.resume\) .* model.init_from=taming"
+    ):
         found(None, "taming.ckpt")
     with pytest.raises(RunFolderError, match=r"run.parent=taming.ckpt .* model.init_from=taming"):
         found("new", parent="taming.ckpt")

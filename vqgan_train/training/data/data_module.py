@@ -156,8 +156,8 @@ class ShardDataModule(LightningDataModule):
             numbers = data.samples_to_check(SAMPLES_TO_CHECK)
             if all(data[SampleRef(0, number)].image is None for number in numbers):
                 raise ShardError(
-                    f"{len(numbers)} samples of data.{setting}_shards were tried; none can be read. "
-                    f"The first: {data[SampleRef(0, 0)].name.rstrip('.')}. Check these shards."
+                    f"None of the {len(numbers)} samples tried in data.{setting}_shards could be "
+                    f"read. The first: {data[SampleRef(0, 0)].name.rstrip('.')}. Check the shards."
                 )
 
     def first_val_images(self, count: int) -> Tensor:

@@ -61,7 +61,7 @@ class ShardDataset(Dataset[Sample]):
             return Sample(f"{name}: {reason(error)}", None)
 
     def samples_to_check(self, count: int) -> list[int]:
-        """List the numbers of `count` samples, and of the first sample in each of `count` shards."""
+        """List the numbers of `count` samples, and of the first samples of `count` shards."""
         # Few shards, because each may have to be downloaded.
         numbers = (*range(count), *self._firsts[:count].tolist())
         return [number for number in dict.fromkeys(numbers) if number < len(self)]

@@ -176,8 +176,8 @@ def require_no_newer_checkpoint(path: Path, checkpoints: list[tuple[str, int]]) 
     """
     if checkpoint_times(path) != checkpoints:
         raise RunFolderError(
-            f"Another run has changed the checkpoints in run.output_dir={path} since this one began. "
-            "Give the same command again: it resumes from the newest one."
+            f"Another run has changed the checkpoints in run.output_dir={path} since this run "
+            "began. Give the same command again: it resumes from the newest one."
         )
 
 

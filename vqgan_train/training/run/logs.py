@@ -70,7 +70,7 @@ class RankLog:
             logging.getLogger(name).addHandler(self._kept)
 
     def open(self, folder: Path) -> None:
-        """Write messages, the buffered ones too, to `logs/rank_<rank>.log` in the folder from now on."""
+        """Write all messages, buffered ones first, to `logs/rank_<rank>.log` in the folder."""
         if self._file is not None:
             return
         path = folder / LOGS / f"rank_{getattr(rank_zero_only, 'rank', 0)}.log"

@@ -123,7 +123,9 @@ def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_disk_that_is_too_small_is_said_first(tmp_path: Path) -> None:
     require_space(tmp_path, num_weights=1000)
-    with pytest.raises(RunFolderError, match=r"take 3600000.0 GB more, but the disk of run.output_dir="):
+    with pytest.raises(
+        RunFolderError, match=r"take 3600000.0 GB more, but the disk of run.output_dir="
+    ):
         require_space(tmp_path, num_weights=10**14)
 
 

@@ -226,7 +226,9 @@ def test_a_given_checkpoint_must_exist_and_be_ours(tmp_path: Path) -> None:
         RunFolderError, match=r"taming.ckpt \(run.resume\) .* model.init_from=taming"
     ):
         found(None, "taming.ckpt")
-    with pytest.raises(RunFolderError, match=r"run.parent=taming.ckpt .* model.init_from=taming"):
+    with pytest.raises(
+        RunFolderError, match=r"taming.ckpt \(run.parent\) .* model.init_from=taming"
+    ):
         found("new", parent="taming.ckpt")
 
 

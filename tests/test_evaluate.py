@@ -452,11 +452,11 @@ def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"<html>", "found a file of 6 bytes that starts with b'<html>'"),
+        (b"<html>", "it is a file of 6 bytes that starts with b'<html>'"),
         (safetensors.torch.save({"a": torch.zeros(1)}), "LPIPS weight convolutions.0.weight is"),
         (
             safetensors.torch.save({"convolutions.0.weight": torch.zeros(2)}),
-            "convolutions.0.weight is (2,), expected (64, 3, ",
+            "convolutions.0.weight is (2,), but should be (64, 3, ",
         ),
     ],
 )
@@ -474,7 +474,7 @@ def test_other_weights_than_a_networks_are_an_error_of_one_screen(
     given = (f"{setting}={tmp_path}/wrong", f"metrics=[{metric}]")
     assert run_evaluate(checkpoints, tmp_path / "out", shards, *given) == USER_ERROR
     error = capsys.readouterr().err
-    assert f"Error: {setting} is {tmp_path}/wrong, found " in error
+    assert f"Error: {setting}={tmp_path}/wrong cannot be used: " in error
     assert said in error
     assert "Accepted: our cached lpips_" in error
     assert "Traceback" not in error

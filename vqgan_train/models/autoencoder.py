@@ -1,8 +1,8 @@
 """Encoder and decoder: levels of residual blocks, some with attention.
 
 Level 0 has the full resolution in both, as in the original; each further level has half the side.
-Attention is placed by nominal resolutions: the side of a level for images of `resolution` pixels.
-The actual size of an image does not matter.
+Attention is placed by nominal resolutions: the side that a level would have for images with sides
+of `resolution` pixels. The actual size of an image does not matter.
 """
 
 from collections.abc import Sequence
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
         return self.conv_out(self.features(latents))
 
     def features(self, latents: Tensor) -> Tensor:
-        """Compute the input (B, channels, H, W) of the last convolution."""
+        """Compute the input (B, C, H, W) of the last convolution."""
         # A function of its own, because it can be compiled as a whole, but not together with the
         # last convolution: the adaptive weight backpropagates to that convolution alone, while a
         # compiled backward pass computes all gradients or none.

@@ -44,7 +44,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def initialise_like_pix2pix(layer: nn.Module) -> None:
-    """Draw weights as pix2pix: N(0, 0.02) for convolutions, N(1, 0.02) for BatchNorm."""
+    """Draw weights as pix2pix: standard deviation 0.02, mean 0 in convolutions, 1 in BatchNorm."""
     if isinstance(layer, nn.Conv2d):
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, nn.BatchNorm2d):

@@ -46,7 +46,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, latents: Tensor) -> Tensor:
-        """Return tokens (B, H*W) int64 of latents (B, D, H, W): codes with least L2 distance."""
+        """Return the tokens (B, H*W) int64 of the codes nearest (L2) to latents (B, D, H, W)."""
         # Always in float32, because distances are small differences of large sums. The original
         # also adds the latent's squared length; it is the same for all codes and costs digits.
         with torch.autocast(latents.device.type, enabled=False):

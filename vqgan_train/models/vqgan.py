@@ -101,7 +101,7 @@ class VQGAN(nn.Module):
             path: a file of any format that `checkpoint.reading.read_checkpoint` reads.
 
         Raises:
-            CheckpointError: the file cannot be read, or lacks weights of a tokenizer.
+            CheckpointError: the file cannot be read, or holds no consistent VQGAN.
         """
         networks = read_networks(Path(path))
         return cls.from_weights(networks.architecture, networks.generator, Path(path))
@@ -114,7 +114,7 @@ class VQGAN(nn.Module):
 
         Args:
             architecture: arguments of this class.
-            weights: weights under our names, float32; they are used without a copy.
+            weights: float32, under the names of this class; they are used without a copy.
             path: file that they come from, for messages.
 
         Raises:
@@ -124,7 +124,7 @@ class VQGAN(nn.Module):
             with torch.device("meta"):  # allocates and draws no random weights
                 model = cls(**architecture)
         except (ArithmeticError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path} holds no VQGAN that can be built: {error}.") from error
+            raise CheckpointError(f"{path} holds no VQGAN, or a damaged one: {error}.") from error
         require_generator(model.state_dict(), weights, path)
         model.load_state_dict(weights, assign=True)
         return model.eval()

@@ -216,7 +216,7 @@ def test_other_validation_shards_are_said(
     assert not caplog.text
     write_shard(shards[1], image_samples(5, first=70))
     make_module(shards).compare_validation(state)
-    assert "data.val_shards are not those of before" in caplog.text
+    assert "data.val_shards are not those that the checkpoint was validated on" in caplog.text
 
 
 def test_making_and_reading_loaders_leaves_torchs_random_state_alone(

@@ -22,7 +22,7 @@ def test_the_first_rank_starts_the_second(reference: Path) -> None:
     for rank in (0, 1):
         output = (reference / "logs" / f"rank_{rank}.log").read_text()
         assert " begins: " in output
-        assert "vqgan_train-file: ends" in output
+        assert "vqgan_train-file: the process ends" in output
 
 
 def test_torchrun(

@@ -123,7 +123,9 @@ def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_disk_that_is_too_small_is_said_first(tmp_path: Path) -> None:
     require_space(tmp_path, num_weights=1000)
-    with pytest.raises(RunFolderError, match=r"take 3600000.0 GB, and the disk of run.output_dir="):
+    with pytest.raises(
+        RunFolderError, match=r"take 3600000.0 GB more, but the disk of run.output_dir="
+    ):
         require_space(tmp_path, num_weights=10**14)
 
 
@@ -175,7 +177,7 @@ def test_a_run_that_was_overtaken_while_it_waited_does_not_start(tmp_path: Path)
     saved = checkpoint_times(tmp_path)
     require_no_newer_checkpoint(tmp_path, saved)
     os.utime(last, ns=(0, 0))
-    with pytest.raises(RunFolderError, match="The same command again resumes from there"):
+    with pytest.raises(RunFolderError, match="Another run has changed the checkpoints"):
         require_no_newer_checkpoint(tmp_path, saved)
     assert checkpoint_times(tmp_path / "none") == []
 
@@ -184,7 +186,7 @@ def test_a_job_that_slurm_starts_again_has_to_know_its_folder() -> None:
     require_named_folder({}, None)
     require_named_folder({"SLURM_RESTART_COUNT": "0"}, None)
     require_named_folder({"SLURM_RESTART_COUNT": "2"}, "runs/7")
-    with pytest.raises(RunFolderError, match=r"again \(2 times so far\).*runs/\$SLURM_JOB_ID"):
+    with pytest.raises(RunFolderError, match=r"again \(restarts: 2\).*runs/\$SLURM_JOB_ID"):
         require_named_folder({"SLURM_RESTART_COUNT": "2"}, None)
 
 
@@ -224,7 +226,7 @@ def test_a_run_does_not_touch_a_folder_in_which_another_has_saved_since(
     last.parent.mkdir(parents=True)
     last.write_bytes(b"1")
     with (
-        pytest.raises(RunFolderError, match="The same command again resumes from there"),
+        pytest.raises(RunFolderError, match="Another run has changed the checkpoints"),
         run.opened(rank_log, num_weights=1),
     ):
         pass

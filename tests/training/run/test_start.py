@@ -188,7 +188,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, run: Path, resume
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("precious")
     resume = resume if resume != "path" else str(run / "checkpoints" / "last.ckpt")
-    with pytest.raises(RunFolderError, match=r"holds no run of vqgan_train, but thesis.tex"):
+    with pytest.raises(RunFolderError, match=r"but other files, such as thesis.tex"):
         found("other", resume)
 
 
@@ -213,18 +213,22 @@ def test_a_given_checkpoint_goes_on_in_a_new_folder(run: Path, tmp_path: Path) -
 
 def test_a_given_checkpoint_of_another_run_is_refused(run: Path, tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path / "other" / "checkpoints" / "last.ckpt", 1)
-    with pytest.raises(RunFolderError, match=r"holds another run than the one of run.resume="):
+    with pytest.raises(RunFolderError, match=r"holds a run, but run.resume="):
         found(run, other)
 
 
 def test_a_given_checkpoint_must_exist_and_be_ours(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="neither auto, never, nor a checkpoint that exists"):
+    with pytest.raises(RunFolderError, match="neither auto nor never, and no such file exists"):
         found(None, "Auto")
     theirs = {"state_dict": {"quantize.embedding.weight": torch.zeros(1)}, "global_step": 7}
     save_atomically(theirs, tmp_path / "taming.ckpt")
-    with pytest.raises(RunFolderError, match=r"run.resume=taming.ckpt .* model.init_from=taming"):
+    with pytest.raises(
+        RunFolderError, match=r"taming.ckpt \(run.resume\) .* model.init_from=taming"
+    ):
         found(None, "taming.ckpt")
-    with pytest.raises(RunFolderError, match=r"run.parent=taming.ckpt .* model.init_from=taming"):
+    with pytest.raises(
+        RunFolderError, match=r"taming.ckpt \(run.parent\) .* model.init_from=taming"
+    ):
         found("new", parent="taming.ckpt")
 
 
@@ -256,7 +260,7 @@ def test_a_parent_of_another_kind_is_refused(
     run: Path, settings: dict[str, Any], message: str
 ) -> None:
     last = run / "checkpoints" / "last.ckpt"
-    with pytest.raises(RunFolderError, match=rf"(?s)cannot be continued like this.*{message}"):
+    with pytest.raises(RunFolderError, match=rf"(?s)trained with other settings.*{message}"):
         found("new", parent=last, settings=settings)
 
 

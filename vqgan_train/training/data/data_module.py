@@ -1,4 +1,4 @@
-"""Lightning's data module: training and validation images from shards, with resumable position."""
+"""Lightning's data module: reads images from shards, and can resume within their order."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from vqgan_train.training.data.prefetch import PrefetchedBatches
 log = logging.getLogger(__name__)
 
 SAMPLES_TO_CHECK = 4
-"""Samples and shards of each data set that are tried before a run starts."""
+"""Samples, and shards, at the start of each data set that are tried before a run begins."""
 
 
 class ShardDataModule(LightningDataModule):
@@ -76,15 +76,15 @@ class ShardDataModule(LightningDataModule):
         self._resumed_step = 0
 
     def prepare_data(self) -> None:
-        """Index the shards once per node, so that the other ranks find the indices in the cache.
-
-        Raises:
-            ShardError: shards are dead or cannot be counted; see `open_to_stream`, `open_to_keep`.
-        """
+        """Open the data sets as `setup` does; Lightning calls this once per node."""
         self.setup("fit")
 
     def setup(self, stage: str) -> None:
-        """Open the data sets at the first call; they are the same for every stage."""
+        """Open the data sets at the first call; they are the same for every stage.
+
+        Raises:
+            ShardError: as by `open_to_stream`, `open_to_keep` and `make_order`.
+        """
         if self._is_set_up:
             return
         self._is_set_up = True
@@ -96,7 +96,7 @@ class ShardDataModule(LightningDataModule):
         self.val_data = ShardDataset(val, self.val_transform, self.seed)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Return a loader of the rank's batches up to the last step of the run, over all epochs.
+        """Return one loader of this rank's batches up to the last step of the run, over all epochs.
 
         Raises:
             ShardError: the ranks have different shards.
@@ -119,7 +119,7 @@ class ShardDataModule(LightningDataModule):
         return make_loader(self.train_data, prefetched, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Return a loader of the rank's share of all validation images, each of them once.
+        """Return a loader of this rank's share of the validation images; no two ranks share one.
 
         The number of batches may differ by one between ranks.
 
@@ -143,7 +143,7 @@ class ShardDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
-        """Copy a batch of either loader to the device while the device computes."""
+        """Copy a batch's images to the device; a GPU goes on computing meanwhile."""
         return batch | {"image": self._copies.copy(batch["image"], device)}
 
     def require_readable(self) -> None:
@@ -156,8 +156,8 @@ class ShardDataModule(LightningDataModule):
             numbers = data.samples_to_check(SAMPLES_TO_CHECK)
             if all(data[SampleRef(0, number)].image is None for number in numbers):
                 raise ShardError(
-                    f"None of the first samples of data.{setting}_shards could be read, for "
-                    f"example {data[SampleRef(0, 0)].name}. Check that they hold images."
+                    f"None of the {len(numbers)} samples tried in data.{setting}_shards could be "
+                    f"read. The first: {data[SampleRef(0, 0)].name.rstrip('.')}. Check the shards."
                 )
 
     def first_val_images(self, count: int) -> Tensor:
@@ -167,12 +167,12 @@ class ShardDataModule(LightningDataModule):
         return torch.stack(list(islice(images, count)))
 
     def bad_shards(self) -> list[ShardIndex]:
-        """Return the local shards that are damaged or dead."""
+        """Return the damaged or dead shards among local training and all validation shards."""
         shards = (*self.train_data.shards, *self.val_data.shards)
         return [shard for shard in shards if isinstance(shard, ShardIndex) and shard.problem]
 
     def num_bad_shards(self) -> int:
-        """Count the damaged or dead local shards and the dead remote ones."""
+        """Count `bad_shards`, and the remote training shards that have turned out dead so far."""
         dead = (s for s in self.train_data.shards if isinstance(s, RemoteShard) and s.is_dead())
         return len(self.bad_shards()) + sum(1 for _ in dead)
 
@@ -186,7 +186,7 @@ class ShardDataModule(LightningDataModule):
         }
 
     def position(self) -> int:
-        """Count the samples that all ranks have trained on since the start of the run."""
+        """Return the position in the sample order: samples passed by all ranks together."""
         trainer = self._trainer()
         batches = (trainer.global_step - self._resumed_step) * trainer.accumulate_grad_batches
         return self._resumed_position + batches * self.batch_size * trainer.world_size
@@ -205,14 +205,14 @@ class ShardDataModule(LightningDataModule):
         """Resume from a checkpoint's position.
 
         Raises:
-            ShardError: the training shards or their order differ from the checkpoint's.
+            ShardError: the training shards or the order of samples differ from the checkpoint's.
         """
         self.setup("fit")
         if state_dict["train_fingerprint"] != self.train_data.fingerprint:
             raise ShardError(
                 "data.train_shards are not the shards that the checkpoint was trained on (other "
-                "files, sizes, samples or order), so its position has no meaning. Give the same "
-                "shards in the same order; they may be in another folder. To train on others, "
+                "files, sizes, samples or order), so its position in them has no meaning. Give the "
+                "same shards in the same order; they may be in another folder. To train on others, "
                 "start a run from the weights: model.init_from=CHECKPOINT."
             )
         require_same_order(state_dict.get("order", FULL_SHUFFLE), self.order)
@@ -223,8 +223,8 @@ class ShardDataModule(LightningDataModule):
         """Warn if the validation shards differ from the checkpoint's."""
         if state_dict["val_fingerprint"] != self.val_data.fingerprint:
             log.warning(
-                "WARNING: data.val_shards are not those of before. From here on, validation "
-                "measures other images, and its values do not compare with earlier ones."
+                "WARNING: data.val_shards are not those that the checkpoint was validated on. From "
+                "now on, validation measures other images: do not compare with earlier values."
             )
 
     def _trainer(self) -> Any:
@@ -243,6 +243,6 @@ class ShardDataModule(LightningDataModule):
         if not strategy.reduce_boolean_decision(is_same, all=True):
             raise ShardError(
                 "The machines of this run do not agree on what the shards hold. Compare the copies "
-                "of local shards on the machines. For remote shards, delete the count.json files "
-                "in data.cache_dir. Then start again."
+                "of local shards on the machines. For remote shards, delete all count.json below "
+                "data.cache_dir on each of them. Then start again."
             )

@@ -21,8 +21,8 @@ class CopyStream:
     """Copies batches to a GPU on a stream of their own.
 
     A training step reads no result back, so the host asks for the next batch while the GPU still
-    computes. On the GPU's own stream the copy would wait for the step to end, and the next step
-    for the copy.
+    computes. On the stream of the computation, the copy would wait for the step to end, and the
+    next step for the copy.
     """
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class CopyStream:
         """Copy images to a device; on a GPU, the current stream waits for the copy.
 
         Args:
-            images: images in pinned memory of the host; unpinned, they block the host meanwhile.
-            device: target, the same in every call; only a GPU has streams.
+            images: images in pinned memory of the host; a copy from other memory blocks the host.
+            device: target, the same in every call.
 
         Returns:
-            The images on the device, for kernels that are launched from now on.
+            The images on the device, for kernels launched on the current stream from now on.
         """
         if device.type != "cuda":
             return images.to(device)
@@ -54,11 +54,11 @@ class CopyStream:
 def make_loader(
     data: ShardDataset, batches: Sampler[list[SampleRef]] | list[list[SampleRef]], num_workers: int
 ) -> DataLoader[Sample]:
-    """Make a loader that reads batches in their order.
+    """Make a loader that reads batches in the given order.
 
     Args:
-        data: the samples.
-        batches: samples of each batch.
+        data: data set that the batches refer to.
+        batches: references to the samples of each batch.
         num_workers: loader processes; with 0 the calling process reads.
     """
     return DataLoader(

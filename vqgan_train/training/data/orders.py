@@ -1,14 +1,14 @@
 """Orders of training samples, each a pure function of seed and position.
 
-Positions count the samples that all ranks together have trained on since the start of the run. A
-global batch is a range of positions, and each rank reads its share of that range. So all ranks make
-equally many steps, the order does not depend on the number of workers, and one position is enough
-to resume. Epochs follow one another without a gap: with N samples, position p is number p % N in
-the permutation of epoch p // N, and each epoch holds each sample once.
+Positions count the samples that all ranks together pass, from 0 on; a run with a parent goes on at
+its parent's. A global batch is a range of positions, and each rank reads its share of it. So all
+ranks make equally many steps, the order does not depend on the number of workers, and one position
+is enough to resume. Most orders have epochs, which follow one another without a gap: with N
+samples, position p is number p % N in the permutation of epoch p // N, which has each sample once.
 
 Here are the orders that permute all samples (`FullShuffle`), and the samples of a few shards at a
 time (`WindowedShuffle`), so that not all shards need to be on disk at once. interleaved.py
-gives each machine a share of the shards, and weighted.py draws with replacement.
+gives each machine a share of the shards; weighted.py draws with replacement, without epochs.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vqgan_train.system.errors import ShardError
 
 FULL_SHUFFLE = "exactly_once, shuffled over all shards"
-"""Name of `FullShuffle`, the order of old checkpoints that record none."""
+"""Name of the order `FullShuffle`; assumed for old checkpoints, which record no order."""
 
 SHARDS, SAMPLES = 0x5AAD, 0x5A3B
 """Last elements of seeds, which keep the permutations of shards and of samples independent. They
@@ -30,7 +30,7 @@ come last because numpy ignores trailing zeros: (seed, epoch) seeds like (seed, 
 
 
 class SampleRef(NamedTuple):
-    """Sample number and epoch, which together seed the sample's augmentation."""
+    """Sample number and epoch; with the run's seed, they seed the sample's augmentation."""
 
     epoch: int
     """Epoch; for sampling with replacement, the position."""
@@ -40,7 +40,7 @@ class SampleRef(NamedTuple):
 
 
 class SampleOrder(ABC):
-    """Order of samples. Its positions are cut into windows, which read one set of shards each."""
+    """Order of samples. Its positions are cut into windows; each reads one set of shards."""
 
     @property
     @abstractmethod
@@ -53,7 +53,7 @@ class SampleOrder(ABC):
 
     @abstractmethod
     def samples(self, window: range) -> NDArray[np.int64]:
-        """Return the (len(window),) sample numbers of a window that `window` returned."""
+        """Return the sample numbers (len(window),) of a range that the method `window` returned."""
 
     @abstractmethod
     def epoch_at(self, position: int) -> int:
@@ -79,7 +79,7 @@ class Epoch(NamedTuple):
 
 
 class EpochOrder(SampleOrder):
-    """Order in which each epoch holds each sample once. An epoch takes 8 bytes per sample.
+    """Order in which each epoch holds each sample once. An epoch takes 8 bytes of RAM per sample.
 
     Args:
         counts: number of samples in each shard.
@@ -97,10 +97,10 @@ class EpochOrder(SampleOrder):
 
     @abstractmethod
     def _permute(self, epoch: int) -> Epoch:
-        """Return the order of an epoch."""
+        """Return the order of an epoch's samples, and its windows."""
 
     def window(self, position: int) -> range:
-        """Return the positions of a window. Windows whose shards have no samples are skipped."""
+        """Return the positions of the window that contains a position, which is never empty."""
         epoch, place = divmod(position, self.num_samples)
         borders = self._epoch(epoch).borders
         number = int(np.searchsorted(borders, place, side="right")) - 1
@@ -113,7 +113,7 @@ class EpochOrder(SampleOrder):
         return self._epoch(epoch).samples[place : place + len(window)]
 
     def epoch_at(self, position: int) -> int:
-        """Return the epoch."""
+        """Return the epoch of a position."""
         return position // self.num_samples
 
     def samples_of(self, shards: Iterable[int]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Read samples of shards in the planned order and collate them to batches."""
+"""Read samples of shards in the planned order, and collate them into batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -21,7 +21,7 @@ class Sample(NamedTuple):
     """Image with its name; the image is None if it could not be read."""
 
     name: str
-    """shard.tar/key, followed by the reason if the image is unreadable."""
+    """shard.tar/key (if unknown, shard.tar/sample N); if the image is None, the reason follows."""
 
     image: Tensor | None
     """(3, H, W) float32 in [-1, 1]."""
@@ -33,7 +33,7 @@ class ShardDataset(Dataset[Sample]):
     Args:
         shards: indices of local shards, and remote shards.
         transform: converts encoded images to tensors.
-        seed: seed of the transform, together with epoch and sample number.
+        seed: seeds the transform of each sample, together with its epoch and number.
     """
 
     def __init__(self, shards: Sequence[Shard], transform: ImageTransform, seed: int) -> None:
@@ -61,13 +61,13 @@ class ShardDataset(Dataset[Sample]):
             return Sample(f"{name}: {reason(error)}", None)
 
     def samples_to_check(self, count: int) -> list[int]:
-        """Return the first `count` samples, and the first sample of each of `count` shards."""
-        # Of few shards, because each may have to be downloaded.
+        """List the numbers of `count` samples, and of the first samples of `count` shards."""
+        # Few shards, because each may have to be downloaded.
         numbers = (*range(count), *self._firsts[:count].tolist())
         return [number for number in dict.fromkeys(numbers) if number < len(self)]
 
     def shard_numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the number of the shard of each sample."""
+        """Return the number of each sample's shard."""
         return np.searchsorted(self._firsts, samples, side="right") - 1
 
 
@@ -75,8 +75,8 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """Stack the readable samples of a batch.
 
     Returns:
-        `image` (B, 3, H, W) float32, the B names as `name`, and the names of unreadable samples as
-        `bad`. B may be smaller than the batch size, even 0.
+        `image` (B, 3, H, W) float32, the B names as `name`, and the unreadable samples' names,
+        with reasons, as `bad`. B may be smaller than the batch size, even 0.
     """
     good = [(sample.name, sample.image) for sample in samples if sample.image is not None]
     bad = [sample.name for sample in samples if sample.image is None]
@@ -91,10 +91,10 @@ class PlannedBatches(Sampler[list[SampleRef]]):
     order: SampleOrder
     _: KW_ONLY
     position: int
-    """Samples that all ranks together have trained on before."""
+    """Position in the order at which the first global batch begins."""
 
     num_batches: int
-    """Batches until the end of the run."""
+    """Batches of this rank until the end of the run."""
 
     batch_size: int
     """Samples per rank and batch."""
@@ -110,7 +110,7 @@ class PlannedBatches(Sampler[list[SampleRef]]):
             yield self.order.sample_refs(position, self.batch_size)
 
     def positions(self) -> range:
-        """Return the first position of each batch."""
+        """Return the first position of each of this rank's batches."""
         stride = self.batch_size * self.world_size
         first = self.position + self.rank * self.batch_size
         return range(first, first + self.num_batches * stride, stride)

@@ -19,15 +19,15 @@ from vqgan_train.training.data.pipeline import PlannedBatches, ShardDataset
 CACHE_FULL_RETRY_SECONDS = 1.0
 
 CACHE_FULL_TIMEOUT_SECONDS = 30.0
-"""Time to wait for cache space before the run stops with an error. Other ranks on the machine that
-are a little behind keep the shards of their last window pinned for a moment."""
+"""Time to wait for cache space before the run stops with an error. Other ranks of this machine may
+be a little behind, and then pin the shards of their window for a moment longer."""
 
 
 class Prefetcher:
     """Threads that download and pin the shards of the current window and of the next one.
 
     Args:
-        shards: all shards, by their number; local ones are ignored.
+        shards: all shards, where a shard's index is its number; local ones are ignored.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -54,7 +54,9 @@ class Prefetcher:
             thread.start()
 
     def start_window(self, current: Sequence[int], upcoming: Sequence[int]) -> None:
-        """Pin the shards of a window and download the missing ones, then those of the next window.
+        """Let the threads download and pin a window's shards, and then the next window's.
+
+        The previous window's pins stay, at low priority, until `release_previous_window`.
 
         Args:
             current: numbers of the window's shards, in the order in which they are read.
@@ -67,7 +69,7 @@ class Prefetcher:
             for number in self._pins.keys() - self._current:
                 self._low_priority_pins[number] = pin_low_priority(self._shards[number].path)
                 self._pins.pop(number).release()
-            # Short windows may leave pins of several windows before the previous one.
+            # After windows of few batches, those before the previous one may still have pins.
             self._release(self._low_priority_pins.keys() - previous - self._upcoming)
             queue = [n for n in current if n not in self._pins]
             queue += [
@@ -82,10 +84,10 @@ class Prefetcher:
             self._release(self._low_priority_pins.keys() - self._upcoming)
 
     def require_space(self) -> None:
-        """Check that the current window fits into the cache.
+        """Check that the current window's shards found room in the cache.
 
         Raises:
-            ShardError: the cache was full for CACHE_FULL_TIMEOUT_SECONDS.
+            ShardError: they found none for more than CACHE_FULL_TIMEOUT_SECONDS.
         """
         if self._error is not None:
             raise self._error
@@ -142,7 +144,7 @@ class Prefetcher:
                 self._low_priority_pins[number] = pin_low_priority(shard.path)
 
     def _retry_later(self, number: int, error: CacheFullError) -> None:
-        """Queue a shard again after the cache was full; give up if it is needed now."""
+        """Queue a shard again after the cache was full; at a timeout, `require_space` raises."""
         with self._changed:
             if number in self._current:
                 self._queue.appendleft(number)
@@ -161,7 +163,8 @@ class PrefetchedBatches(Sampler[list[SampleRef]]):
     Args:
         batches: the rank's batches.
         data: data set that the batches refer to.
-        lag: number of batches that the loader requests before it has read the first of them.
+        lag: number of batches that the loader requests ahead of reading; for so many batches of a
+            window, the previous window stays pinned.
     """
 
     def __init__(self, batches: PlannedBatches, data: ShardDataset, *, lag: int) -> None:

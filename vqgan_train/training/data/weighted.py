@@ -1,6 +1,6 @@
 """Order of samples drawn with replacement from weighted sources.
 
-Each block of positions has its own random numbers, so this order, too, is a pure function of seed
+Each window of positions has its own random numbers, so this order, too, is a pure function of seed
 and position. It has no epochs: after N draws from N samples, weighted by size, about 37 % of the
 samples have not been seen.
 """
@@ -15,14 +15,14 @@ from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.orders import SampleOrder
 
 BLOCK = 4096
-"""Positions per random-number block if `shuffle_shards` is None; else a block is a window."""
+"""Positions per window if `shuffle_shards` is None."""
 
 DRAWS = 0xD2A3
 """Last element of seeds, which keeps these random numbers independent of others."""
 
 
 class WeightedSampling(SampleOrder):
-    """Independent draws: a source by its weight, then any of its samples.
+    """Draws with replacement: a source by its weight, then any of its samples.
 
     Args:
         counts: number of samples in each shard; the shards of a source are adjacent.
@@ -30,8 +30,7 @@ class WeightedSampling(SampleOrder):
         weights: weight of each source, in any unit. None: number of its samples.
         seed: seed of the draws.
         shuffle_shards: number of shards from which the samples of a window are drawn. These shards
-            are drawn, too, with probabilities that leave those of the samples unchanged. None: all
-            shards.
+            are drawn, too, in such a way that each sample keeps its probability. None: all shards.
 
     Raises:
         ShardError: a source with a positive weight has no samples.
@@ -69,7 +68,7 @@ class WeightedSampling(SampleOrder):
         return range(first, first + self._length)
 
     def samples(self, window: range) -> NDArray[np.int64]:
-        """Return the draws of a window."""
+        """Return the sample numbers that are drawn in a window."""
         return self._window(window.start // self._length)
 
     def epoch_at(self, position: int) -> int:
@@ -91,7 +90,7 @@ class WeightedSampling(SampleOrder):
 def _shard_probabilities(
     counts: NDArray[np.int64], sources: Sequence[int], weights: Sequence[float] | None
 ) -> NDArray[np.float64]:
-    """Return (shards,) probabilities of a draw: each source's share, split by sample counts."""
+    """Return the probability of each shard, (shards,): its source's share, split by samples."""
     assert sum(sources) == len(counts), "each shard belongs to one source"
     source_of_shard = np.repeat(np.arange(len(sources)), sources)
     sizes = np.bincount(source_of_shard, counts, len(sources))

@@ -1,1 +1,1 @@
-"""The folder of a run, where the run starts, and its logs."""
+"""The folder of a run, the state that the run starts from, and its logs."""

@@ -1,4 +1,4 @@
-"""Files in a run's folder: their names, and whose run they are of."""
+"""Files in a run's folder: their names, and checks that they belong to this run."""
 
 import secrets
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PICTURES = "images"
 PROFILES = "profile"
 
 STOPPED_FILE = "stopped"
-"""Exists if the run saved its state because it was told to stop, and has not resumed since."""
+"""File that exists from when the run was told to stop, and saved its state, until it resumes."""
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -35,13 +35,13 @@ def best_checkpoint(folder: Path) -> Path:
 
 
 def checkpoint_times(folder: Path) -> list[tuple[str, int]]:
-    """List the checkpoints in a run's folder with their times of change, in nanoseconds."""
+    """List the checkpoints in a run's folder with their modification times, in nanoseconds."""
     files = (folder / CHECKPOINTS).glob("*.ckpt")
     return sorted((file.name, file.stat().st_mtime_ns) for file in files)
 
 
 def holds_run(path: Path) -> bool:
-    """Tell whether a folder holds a run; an empty or missing folder does not.
+    """Return whether a folder holds a run; an empty or missing folder does not.
 
     Raises:
         RunFolderError: the folder holds other files, but no config.yaml.
@@ -50,7 +50,7 @@ def holds_run(path: Path) -> bool:
         return False
     if not (path / CONFIG_FILE).is_file():
         raise RunFolderError(
-            f"run.output_dir={path} holds no run of vqgan_train, but "
+            f"run.output_dir={path} holds no run of vqgan_train, but other files, such as "
             f"{', '.join(sorted(entry.name for entry in path.iterdir())[:5])}. "
             "Choose another folder."
         )
@@ -85,7 +85,7 @@ def mark_stopped(path: Path, reason: str) -> None:
 
 
 def wandb_id(folder: Path) -> str:
-    """Return the id of the folder's W&B run; it is drawn once, so that a resumed run keeps it."""
+    """Return the id of the folder's W&B run, which a resumed run keeps; empty on other ranks."""
     if not is_first_rank():
         return ""  # only the first rank logs
     file = folder / WANDB_ID_FILE

@@ -30,14 +30,14 @@ OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
 """Environment variable that tells the ranks which folder the first one chose."""
 
 CHECKPOINTS_AT_ONCE = 3
-"""last.ckpt, best.ckpt, and one that is being written."""
+"""Checkpoints on disk at a time: last.ckpt, best.ckpt, and one that is being written."""
 
 BYTES_PER_WEIGHT = 12
 """The weight and Adam's two moments, float32."""
 
 LOCK_FILE = ".lock"
 LOCK_SECONDS = 10
-"""Wait for another run to leave the folder: a job that was told to stop may need some seconds."""
+"""Time to wait for another run to leave the folder: one that was told to stop takes seconds."""
 
 
 class RunFolder:
@@ -70,13 +70,13 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        """The folder; known once the run is opened."""
+        """The folder; known once `opened` is entered."""
         assert self._path is not None, "the folder is not open yet"
         return self._path
 
     @property
     def stored_settings(self) -> dict[str, Any]:
-        """Settings for config.yaml and checkpoints: those given, with the folder's real name."""
+        """Settings for config.yaml and checkpoints: those given, with the folder's real path."""
         return {**self.settings, "run": {**self.settings["run"], "output_dir": str(self.path)}}
 
     @contextmanager
@@ -85,7 +85,7 @@ class RunFolder:
 
         Args:
             rank_log: log of this rank; the first rank's is written into the folder from here on.
-            num_weights: trained parameters, whose checkpoints must fit onto the disk.
+            num_weights: number of trained parameters, which determines the size of checkpoints.
 
         Raises:
             RunFolderError: another run is in the folder, or has saved a checkpoint there since it
@@ -110,8 +110,8 @@ def require_named_folder(environment: Mapping[str, str], output_dir: str | None)
     times = environment.get("SLURM_RESTART_COUNT", "0")
     if times != "0" and output_dir is None:
         raise RunFolderError(
-            f"Slurm has started this job again ({times} times so far), but run.output_dir=null is "
-            "a new folder each time. Give the job a folder of its own, such as "
+            f"Slurm has started this job again (restarts: {times}), but run.output_dir=null is a "
+            "new folder each time. Give the job a folder of its own, such as "
             "run.output_dir=runs/$SLURM_JOB_ID."
         )
 
@@ -119,7 +119,8 @@ def require_named_folder(environment: Mapping[str, str], output_dir: str | None)
 def claim_folder(output_dir: str | None) -> Path:
     """Return the configured folder, or make a new one under runs/.
 
-    Ranks other than the first return the folder that the first one made.
+    Ranks other than the first make none. If the first rank started them, they return its folder;
+    else they return runs/, and write nothing there.
     """
     if output_dir is not None:
         return Path(output_dir)
@@ -175,14 +176,14 @@ def require_no_newer_checkpoint(path: Path, checkpoints: list[tuple[str, int]]) 
     """
     if checkpoint_times(path) != checkpoints:
         raise RunFolderError(
-            f"Another run has saved its last state in run.output_dir={path} while this one waited "
-            "for it. The same command again resumes from there."
+            f"Another run has changed the checkpoints in run.output_dir={path} since this run "
+            "began. Give the same command again: it resumes from the newest one."
         )
 
 
 @rank_zero_only
 def write_config(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write config.yaml, whole or not at all; remove what a killed process left behind."""
+    """Remove leftovers of earlier processes, write config.yaml, and tell other ranks the folder."""
     remove_partial(path)
     (path / STOPPED_FILE).unlink(missing_ok=True)
     with write_atomically(path / CONFIG_FILE) as file:
@@ -196,7 +197,7 @@ def require_space(path: Path, num_weights: int) -> None:
 
     Args:
         path: the run's folder.
-        num_weights: trained parameters.
+        num_weights: number of trained parameters.
 
     Raises:
         RunFolderError: the disk has too little space left.
@@ -206,14 +207,14 @@ def require_space(path: Path, num_weights: int) -> None:
     free = shutil.disk_usage(path).free
     if free < needed:
         raise RunFolderError(
-            f"The checkpoints of this run take {needed / 1e9:.1f} GB, and the disk of "
-            f"run.output_dir={path} has {free / 1e9:.1f} GB left. Make room, or choose another."
+            f"The checkpoints of this run take {needed / 1e9:.1f} GB more, but the disk of "
+            f"run.output_dir={path} has {free / 1e9:.1f} GB left. Make room, or take another disk."
         )
 
 
 @contextmanager
 def _explain_write_errors(path: Path) -> Iterator[None]:
-    """Name the folder where a file in it, such as a checkpoint or a picture, cannot be written.
+    """Explain an error of writing a file in the folder, such as a checkpoint or a picture.
 
     Other OSErrors pass: they may be defects of ours, and keep their traceback.
 
@@ -223,12 +224,12 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Writing to an open file names no file; only a full disk or a broken one shows like that.
+        # Errors of writing to an open file name no file; only a full or broken disk causes them.
         is_disk = error.filename is None and error.errno in (*DISK_FULL, errno.EIO)
         if not is_disk and not is_about(error, path):
             raise
         file = "" if error.filename in (None, str(path)) else f": {error.filename}"
         raise RunFolderError(
             f"run.output_dir={path} cannot be written ({error.strerror}{file}). Make room there, "
-            "or choose another folder; the same command resumes from the newest checkpoint."
+            "or correct its permissions; the same command then resumes from the newest checkpoint."
         ) from error

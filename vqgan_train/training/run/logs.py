@@ -1,4 +1,4 @@
-"""Logging: a file for each rank; the console shows the first rank's messages."""
+"""Logging: a file for each rank; the console shows the first rank's messages and all errors."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ def configure_logging() -> None:
         logger.setLevel(logging.WARNING)
         for shown in logger.handlers:
             shown.setLevel(logging.WARNING if is_first_rank() else logging.ERROR)
-    # Lightning 2.6 asks torch 2.14 in a way that later versions will not answer.
+    # Lightning 2.6 checks isinstance(treespec, LeafSpec), which torch 2.14 deprecates.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     # Shown wherever Slurm is installed; system/launch.py checks whether srun is needed.
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
@@ -39,12 +39,12 @@ def configure_logging() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The module itself has summed what it logs in validation over the ranks.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    # torch 2.14 deprecates broadcast_buffers=False, but has no other way yet to switch it off.
+    # torch 2.14 deprecates broadcast_buffers=False, but has no other way yet to stop the broadcast.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
 
 
 def is_first_rank() -> bool:
-    """Tell whether this process is rank 0, which logs to the console and writes the files."""
+    """Return whether this process is rank 0, which logs to the console and writes the files."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
@@ -52,7 +52,7 @@ LOGS = "logs"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ROOTS = ("vqgan_train", "vqgan_train-file", "pytorch_lightning", "lightning_fabric", "torch")
 MAX_BUFFERED = 10_000
-"""Messages kept until the run's folder, and so the file, is known."""
+"""Capacity of the buffer that keeps messages until the run's folder, and so the file, is known."""
 
 file_only = logging.getLogger("vqgan_train-file")
 """Logger for messages that go to the file only, because the console shows them in another way."""
@@ -70,7 +70,7 @@ class RankLog:
             logging.getLogger(name).addHandler(self._kept)
 
     def open(self, folder: Path) -> None:
-        """Write the buffered and all later messages to `logs/rank_<rank>.log` in the folder."""
+        """Write all messages, buffered ones first, to `logs/rank_<rank>.log` in the folder."""
         if self._file is not None:
             return
         path = folder / LOGS / f"rank_{getattr(rank_zero_only, 'rank', 0)}.log"
@@ -108,12 +108,12 @@ def rank_log() -> Iterator[RankLog]:
             shown(message, category, name, line, *rest)
 
     warnings.showwarning = show  # type: ignore[assignment]  # as the standard library's own logging
-    file_only.info("process %d of %s begins: %s", os.getpid(), platform.node(), " ".join(sys.argv))
+    file_only.info("process %d on %s begins: %s", os.getpid(), platform.node(), " ".join(sys.argv))
     try:
         yield file
-        file_only.info("ends")
+        file_only.info("the process ends")
     except BaseException:
-        file_only.exception("ends with an exception")
+        file_only.exception("the process ends with an exception")
         raise
     finally:
         warnings.showwarning = shown

@@ -26,7 +26,7 @@ PROVENANCE = "vqgan_train"
 def provenance(
     settings: dict[str, Any], data: dict[str, Any], parent: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Describe what makes a checkpoint: settings, data, git revision, versions and the parent run.
+    """Describe what makes a checkpoint: settings, data, parent run, code, versions and command.
 
     Args:
         settings: nested plain values.
@@ -45,7 +45,7 @@ def provenance(
 
 
 def _git_revision() -> str:
-    """Return the checkout's commit, marked if files were changed since; empty outside of one."""
+    """Return this checkout's commit, with `-dirty` if files changed since; empty outside of one."""
     home = Path(__file__).parents[3]
     # An installed package may lie inside of somebody else's repository.
     if _git("rev-parse", "--show-toplevel") != str(home.resolve()):
@@ -54,7 +54,7 @@ def _git_revision() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Return the output of git in this file's folder; empty if git or a repository is missing."""
+    """Return the output of git in this file's folder; empty if git is missing or fails."""
     try:
         output = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments],

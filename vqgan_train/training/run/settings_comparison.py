@@ -56,7 +56,7 @@ def different_settings(
 
 
 def differences(different: Mapping[str, tuple[Any, Any]], one: str, other: str) -> str:
-    """Write a line for each of the first few settings, and how many more there are.
+    """Return a line for each of the first few settings, and one that counts the others, if any.
 
     Args:
         different: result of `different_settings`.

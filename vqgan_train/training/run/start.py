@@ -1,4 +1,4 @@
-"""Where a run starts: from nothing, from its own checkpoint, or where its parent stopped."""
+"""Where a run starts: from nothing, from its own checkpoint, or from its parent's."""
 
 import logging
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class RunStart(NamedTuple):
     """Whether the run itself has made no step yet; its parent may have."""
 
     checkpoint: Path | None
-    """Checkpoint to resume from; None: there is none."""
+    """Checkpoint of the run or its parent to resume from; None: there is none."""
 
     step: int
     """Optimizer steps so far, the parent's included."""
@@ -37,8 +37,8 @@ class RunStart(NamedTuple):
     """State of the data module; None: training begins with the first sample."""
 
     parent: Mapping[str, Any] | None
-    """Run that this one continues: `source`, `step`, `images`, `provenance`. The provenance names
-    the parent's own parent."""
+    """Run that this one continues: `source`, `step`, `images`, `provenance`, which names the
+    parent's own parent. None: there is none."""
 
 
 ANEW = RunStart(True, None, 0, None, None)
@@ -56,8 +56,8 @@ def find_start(
         settings: nested plain values, compared with those of the run to resume.
 
     Raises:
-        RunFolderError: the folder holds something else, or the run cannot resume from the
-            checkpoint.
+        RunFolderError: the folder holds another run or other files, or the run cannot resume from
+            the checkpoint.
         CheckpointError: a checkpoint cannot be read or fetched.
     """
     folder = Path(output_dir) if output_dir else None
@@ -84,16 +84,16 @@ def _from_configured(
 ) -> RunStart:
     if not checkpoint.is_file():
         raise RunFolderError(
-            f"run.resume={checkpoint} is neither auto, never, nor a checkpoint that exists."
+            f"run.resume={checkpoint} is neither auto nor never, and no such file exists."
         )
     if folder is not None and folder.resolve() not in checkpoint.resolve().parents:
         raise RunFolderError(
-            f"run.output_dir={folder} holds another run than the one of run.resume={checkpoint}. "
-            "Choose a new folder."
+            f"run.output_dir={folder} holds a run, but run.resume={checkpoint} is not in that "
+            "folder. Choose a new folder, or a checkpoint of that run."
         )
     content = _read_resumable(checkpoint, "run.resume")
     require_same_settings(
-        f"run.resume={checkpoint} is of another run",
+        f"run.resume={checkpoint} was trained with other settings",
         content[PROVENANCE]["config"],
         settings,
         "Set these as they were.",
@@ -133,7 +133,7 @@ def _from_parent(source: str, settings: Mapping[str, Any]) -> RunStart:
     content = _read_resumable(checkpoint, "run.parent")
     step, data, provenance = (content[key] for key in ("global_step", DATA_STATE, PROVENANCE))
     require_same_settings(
-        f"run.parent={source} cannot be continued like this",
+        f"run.parent={source} was trained with other settings",
         _shared_with_parent(provenance["config"]),
         _shared_with_parent(settings),
         f"Set these as they were, or start from its weights alone: model.init_from={source}.",
@@ -144,7 +144,7 @@ def _from_parent(source: str, settings: Mapping[str, Any]) -> RunStart:
 
 
 def _shared_with_parent(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the settings that a run must share with its parent: its networks and its data order."""
+    """Pick what a run must share with its parent: networks, and the seed, which orders the data."""
     run, model = settings.get("run", {}), settings.get("model", {})
     return {
         "run": {"seed": run.get("seed")},
@@ -156,7 +156,7 @@ def _read_resumable(checkpoint: Path, setting: str) -> dict[str, Any]:
     content = read_state(checkpoint)
     if not is_resumable(content):
         raise RunFolderError(
-            f"{setting}={checkpoint} holds no state of a run of vqgan_train to resume from. To "
-            f"start from its weights, set model.init_from={checkpoint}."
+            f"{checkpoint} ({setting}) holds no state of a run of vqgan_train to resume from. To "
+            f"start from its weights alone, set model.init_from={checkpoint}."
         )
     return content

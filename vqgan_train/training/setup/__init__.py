@@ -1,1 +1,1 @@
-"""Build data, networks and trainer from the settings. No other package knows both."""
+"""Build data, networks and trainer from the settings, which their packages do not know."""

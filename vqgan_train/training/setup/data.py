@@ -22,15 +22,15 @@ from vqgan_train.training.setup.quantities import world_size
 log = logging.getLogger(__name__)
 
 Sources = list[list[Path | str]]
-"""Shards of each configured pattern: paths, and addresses of remote ones."""
+"""Shards of each configured pattern: paths of local ones, addresses of remote ones."""
 
 
 def open_data(config: Config, start: RunStart) -> ShardDataModule:
-    """Build the data, index its shards, read some samples, and resume at the start's position.
+    """Build the data, index its shards, try some samples, and go to the position of `start`.
 
     Raises:
-        ShardError: shards are missing or unreadable, hold no images, or are not those that the run
-            was trained on.
+        ShardError: shards are missing, unreadable, without images or named twice; or shards or
+            sample order are not those that `start` was trained on.
     """
     data = build_data(config)
     data.prepare_data()
@@ -42,7 +42,7 @@ def open_data(config: Config, start: RunStart) -> ShardDataModule:
 
 
 def build_data(config: Config) -> ShardDataModule:
-    """Find the shards, and build the data module that reads them; nothing is opened yet."""
+    """Find the shards, and build the data module that reads them; no shard is opened yet."""
     data = config.data
     train, val = _find_shards(data)
     sizes = [len(source) for source in train]
@@ -93,11 +93,11 @@ def build_order(
 
 
 def _warn_of_shared_lanes(lanes: int, images: int) -> None:
-    """Warn if several devices would read one lane's shards; the sample order is unaffected."""
+    """Warn if batches do not fit the lanes, so that several devices read a lane's shards."""
     if lanes * INTERLEAVE_BLOCK % images:
         log.warning(
             "WARNING: data.shard_lanes=%d x %d images is no multiple of the %d images that all "
-            "devices read at a time, so a lane's shards are read by several of them in turn.",
+            "devices read at a time, so if there are several, each lane is read by more than one.",
             lanes,
             INTERLEAVE_BLOCK,
             images,
@@ -114,6 +114,6 @@ def _find_shards(data: DataConfig) -> tuple[Sources, Sources]:
     if shared:
         raise ShardError(
             f"data.train_shards and data.val_shards share {len(shared)} shards, for example "
-            f"{shared[0]}: validation would measure images of the training. Keep them apart."
+            f"{shared[0]}: validation would measure training images. Name each shard only once."
         )
     return train, val

@@ -26,7 +26,7 @@ MEMORY_FORMATS = {
 
 
 def build_module(config: Config) -> VQGANModule:
-    """Build the networks with random weights, and LPIPS with its published ones."""
+    """Build the networks with random weights, LPIPS and validation metrics with published ones."""
     loss = config.loss
     module = VQGANModule(
         model=asdict(config.model.architecture),
@@ -54,7 +54,8 @@ def build_module(config: Config) -> VQGANModule:
 def initialise(module: VQGANModule, config: Config) -> None:
     """Give the networks the weights that a run without a checkpoint of its own starts from.
 
-    A discriminator without weights is trained alone for the first steps.
+    For the first loss.discriminator_warmup_steps of a discriminator with random weights, the
+    generator's loss leaves it out.
 
     Raises:
         CheckpointError: model.init_from cannot be fetched or read, or does not fit.
@@ -69,8 +70,8 @@ def initialise(module: VQGANModule, config: Config) -> None:
         module.warm_up_discriminator(config.loss.discriminator_warmup_steps)
     if discriminator_is_new and model.init_from is not None:
         log.warning(
-            "WARNING: %s holds no discriminator. A new one trains alone until step %d "
-            "(loss.discriminator_warmup_steps=%d).",
+            "WARNING: %s holds no discriminator. A new one trains, and the generator's loss leaves "
+            "it out before step %d (loss.discriminator_warmup_steps=%d).",
             model.init_from,
             module.discriminator_warmup_end_step,
             config.loss.discriminator_warmup_steps,
@@ -92,9 +93,9 @@ def load_weights(module: VQGANModule, path: Path) -> LoadReport:
     )
     report.require_fit(
         path,
-        f"Its architecture is another: {differences}. Set model=... to the one in the weights."
+        f"Its architecture is another: {differences}. Set model.* as in the weights."
         if differences
-        else "Its weights are not all there, or not those of one model.",
+        else "It lacks weights, or mixes those of several models.",
     )
     module.load_state_dict({**module.state_dict(), **weights})
     log.info("model.init_from=%s\n%s", path, report)

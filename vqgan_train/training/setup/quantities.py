@@ -38,7 +38,7 @@ def _require_wandb(config: WandbConfig | None) -> None:
     if is_online and not wandb.login(prompt=False, verify=False):
         raise UserError(
             "logger.wandb.mode=online, but W&B has no API key here. Run `wandb login`, set "
-            "WANDB_API_KEY, or take logger.wandb.mode=offline and `wandb sync` later."
+            "WANDB_API_KEY, or set logger.wandb.mode=offline and run `wandb sync` later."
         )
 
 
@@ -56,7 +56,7 @@ def images_per_step(config: Config) -> int:
 
 
 def learning_rate(config: Config) -> float:
-    """Return the learning rate after scaling by the batch size."""
+    """Return the learning rate after the configured scaling by the batch size, if any."""
     optim = config.optim
     if optim.learning_rate_scaling is LearningRateScaling.none:
         return optim.learning_rate
@@ -69,8 +69,8 @@ def last_step(config: Config, start: RunStart) -> int:
     """Return the optimizer step after which the run ends.
 
     Raises:
-        UserError: the run would end before its first step. A finished run that is started again
-            may: it has nothing left to do.
+        UserError: no step is left to make, unless this is a finished run that is started again
+            with run.resume=auto.
     """
     run = config.run
     ends = [] if run.max_steps is None else [run.max_steps]
@@ -80,9 +80,9 @@ def last_step(config: Config, start: RunStart) -> int:
     is_finished_run_again = not start.is_new and run.resume == "auto"
     if min(ends) <= start.step and not is_finished_run_again:
         raise UserError(
-            f"run.max_steps={run.max_steps} and run.max_images={run.max_images} leave no step "
-            f"of {images_per_step(config)} images to make"
+            f"run.max_steps={run.max_steps or 'null'} and run.max_images="
+            f"{run.max_images or 'null'} leave no step of {images_per_step(config)} images to make"
             + (f" after the {start.step} steps of {start.checkpoint}." if start.step else ".")
-            + " Raise them, or lower data.batch_size."
+            + " Raise what is set; for run.max_images, a smaller data.batch_size helps, too."
         )
     return min(ends)

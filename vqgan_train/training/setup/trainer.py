@@ -97,13 +97,13 @@ def _build_strategy(config: Config, folder: Path) -> Strategy | str:
 
 
 def rank_command(folder: Path) -> list[str] | None:
-    """Write the command that starts another rank of this run; None outside of Hydra.
+    """Return the command that starts another rank of this run; None outside of Hydra.
 
-    In a sweep it starts this run alone.
+    In a sweep, it starts this run alone.
 
     Args:
-        folder: the run's. The setting may contain the time or the number of the run in a sweep,
-            which another process would resolve to another folder.
+        folder: the run's folder, given by name, because another process might resolve the setting
+            to another folder: it may contain the time, or the number of the run in a sweep.
     """
     if not HydraConfig.initialized():
         return None
@@ -201,7 +201,7 @@ def _build_loggers(config: Config, run: RunFolder) -> list[Logger]:
 
 
 def _used_artifacts(config: Config, start: RunStart) -> list[str]:
-    """Name the W&B artifacts that a new run starts from, before `last` means a newer version."""
+    """List the names of W&B artifacts that a new run starts from; empty for a resumed run."""
     if not start.is_new:
         return []
     used = [artifact_name(config.model.init_from), artifact_name(config.run.parent)]

@@ -14,7 +14,7 @@ import yaml
 from omegaconf.errors import MissingMandatoryValue
 from tiny_runs import compose_config
 
-from vqgan_train.cli import explain, is_users
+from vqgan_train.cli import explain, user_can_fix
 from vqgan_train.config.checks import config_dir, plain_settings, setting_names
 from vqgan_train.config.model import AdaptiveWeightScope, ArchitectureConfig, DiscriminatorConfig
 from vqgan_train.config.run import Config
@@ -352,7 +352,7 @@ MISTAKES = {
 def test_a_mistake_is_refused_with_what_to_change(overrides: str, message: str) -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which class is Hydra's business
         compose_config(*overrides.split(" "))
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert message in explain(raised.value, Config)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train.checkpoint.load_report import weights_sha256
-from vqgan_train.cli import USER_ERROR, is_users
+from vqgan_train.cli import USER_ERROR, user_can_fix
 from vqgan_train.config.checks import setting_names
 from vqgan_train.config.evaluation import EvaluateConfig, EvaluationMetric
 from vqgan_train.config.preparation import SelectConfig
@@ -163,7 +163,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message:
     kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
     with pytest.raises(UserError) as raised:
         compose_settings("evaluate", EvaluateConfig, *kept, *overrides)
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert message in str(raised.value)
 
 

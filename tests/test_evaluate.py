@@ -153,7 +153,7 @@ def test_every_setting_is_read() -> None:
         (["attempts=0"], "attempts is 0; it must be at least 1"),
         (["num_workers=-1"], "num_workers is -1"),
         (["bootstrap.resamples=1"], "bootstrap.resamples is 1; it must be at least 2"),
-        (["+slices.all={column: key, pattern: a}"], "slices.all is a built-in group"),
+        (["+slices.all={column: key, pattern: a}"], "slices.all has a built-in group's name"),
         (["+slices.a={column: key}"], "slices.a is {'column': 'key'}; give a slice column and"),
         (["+slices.a=3"], "slices.a is 3; give a slice column and pattern"),
     ],

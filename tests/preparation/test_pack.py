@@ -259,7 +259,7 @@ def test_unusable_caption_tables_are_refused(
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, many_kinds: dict[str, bytes]) -> None:
     write(tmp_path / "out" / "thesis.txt", "x")
-    with pytest.raises(UserError, match="holds files, but no .*job.json: this command"):
+    with pytest.raises(UserError, match="this command did not begin it"):
         pack(config(tmp_path))
     with pytest.raises(UserError, match=r"table\.csv is a file"):
         pack(config(tmp_path, output=str(write(tmp_path / "table.csv", ""))))

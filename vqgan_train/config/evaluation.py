@@ -55,7 +55,7 @@ class FacesConfig:
     """Metrics of faces beside those of images."""
 
     detect: bool
-    """Find and measure faces. Skipped without the extra `faces`; identities, without `identities`."""
+    """Measure faces, if the extra `faces` is installed; identities too, if `identities` is."""
 
 
 @dataclass(kw_only=True, slots=True)

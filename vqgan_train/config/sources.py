@@ -13,8 +13,8 @@ class SourceConfig:
 
     max_bad_fraction: float
     """The command or run stops if more than this fraction of the images so far cannot be decoded,
-    or more than this fraction of the shards is dead (nothing in them can be read). Fewer than 100
-    images or shards count as 100. 0: stop at the first."""
+    or of the shards cannot be read. Fewer than 100 images or shards count as 100. 0: stop at the
+    first."""
 
     cache_dir: str | None
     """Folder for downloaded shards, on each machine. null: ~/.cache/vqgan_train/shards."""

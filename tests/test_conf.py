@@ -237,9 +237,9 @@ MISTAKES = {
     "modle=small": "Did you mean model?",
     "model=big": "f16_16384\n\tsmall",
     "experiment=part9": "finetune",
-    "+data.batchsize=3": "no attribute 'batchsize'",
-    "++data.batchsize=3": "no attribute 'batchsize'",
-    "+batchsize=3": "no attribute 'batchsize'",
+    "+data.batchsize=3": "no setting 'batchsize'",
+    "++data.batchsize=3": "no setting 'batchsize'",
+    "+batchsize=3": "no setting 'batchsize'",
     "+data={batchsize:3}": "batchsize",
     "logger.wandb.project=x": "logger=wandb",
     # of a wrong type
@@ -278,7 +278,7 @@ MISTAKES = {
     "data.stall_seconds=0": "data.stall_seconds is 0.0; it must be more than 0",
     "data.shuffle_shards=0": "data.shuffle_shards is 0; it must be at least 1",
     "data.shard_lanes=0": "data.shard_lanes is 0; it must be at least 1",
-    "data.shard_lanes=4": "data.shard_lanes is 4, data.shuffle_shards is None: each lane mixes",
+    "data.shard_lanes=4": "data.shard_lanes is 4, but data.shuffle_shards is None. Set",
     "data.shard_lanes=4 data.shuffle_shards=6": "Set data.shuffle_shards to a multiple of 4",
     "data.shard_lanes=4 data.shuffle_shards=8 data.sampling=with_replacement": "data.shard_lanes "
     "is 4, but data.sampling=with_replacement draws from all shards",
@@ -327,9 +327,9 @@ MISTAKES = {
     "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt provides the weights",
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
-    "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",
+    "data.image_size=8": "LPIPS and model.discriminator.num_layers=2 need 16 pixels",
     "model.architecture.channel_multipliers=[1,1] model.discriminator.num_layers=3 "
-    "data.image_size=22": "data.image_size is 22; LPIPS and a discriminator of 3 layers need 24",
+    "data.image_size=22": "LPIPS and model.discriminator.num_layers=3 need 24 pixels",
     "run.val_metrics=[lpips_alexnet] data.image_size=16": "data.image_size is 16, but lpips_alex"
     "net of run.val_metrics needs 32 pixels or more. Leave it out, or raise data.image_size",
     "data.image_size=64 data.resize=63": "data.resize is 63, smaller than data.image_size=64",

@@ -134,12 +134,12 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["folder=photos"], "shards and folder is set; set one of"),
-        (["data.val_shards=b.tar"], "shards and data.val_shards is set"),
-        (["shards=null"], "nothing is set; set one of"),
+        (["folder=photos"], "folder=...; given: shards and folder."),
+        (["data.val_shards=b.tar"], "given: shards and data.val_shards."),
+        (["shards=null"], "given: none."),
         (["checkpoint=[]"], "checkpoint is []; give the path"),
         (["output=''"], "output is empty"),
-        (["names=[a,b]"], "names is ['a', 'b']; give one different name for each of the 1"),
+        (["names=[a,b]"], "names is ['a', 'b']; give each of the 1 checkpoints"),
         (["names=['']"], "names is ['']; '' and 'slice' are not allowed"),
         (["names=[slice]"], "names is ['slice']; '' and 'slice' are not"),
         (["metrics=[]"], "metrics is empty"),
@@ -316,7 +316,7 @@ def test_ranks_that_cannot_meet_are_told_how(
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, PLAIN) == USER_ERROR
-    assert "Start them with torchrun" in capsys.readouterr().err
+    assert "the environment lacks MASTER_ADDR and MASTER_PORT. Start" in capsys.readouterr().err
 
 
 def test_ranks_share_the_images() -> None:

@@ -191,7 +191,7 @@ def test_stats_are_summed_and_lost_samples_counted(tmp_path: Path) -> None:
 def test_an_unfinished_shard_is_named(tmp_path: Path) -> None:
     stats(tmp_path, 0)
     stats(tmp_path, 2)
-    with pytest.raises(UserError, match=r"1 of 3 shards .* not finished, .* 00001\. Run"):
+    with pytest.raises(UserError, match=r"1 of 3 shards .* not finished; .* 00001\. Run"):
         read_report(tmp_path, [11, 5], 10)
 
 

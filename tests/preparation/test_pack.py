@@ -129,7 +129,7 @@ def test_a_shard_without_readable_images_has_only_a_report(tmp_path: Path) -> No
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "in" / "1.jpg", b"no")
-    with pytest.raises(UserError, match=r"None of the 1 pictures .* 1 x no image format"):
+    with pytest.raises(UserError, match=r"None of the 1 images .* 1 x no image format"):
         pack(config(tmp_path))
 
 

@@ -93,7 +93,7 @@ def to_config(composed: DictConfig, schema: type[Settings]) -> Settings:
         config = OmegaConf.to_object(composed)
     except AttributeError as error:  # only `slots` refuses a key that is added with +
         key = str(error).rpartition(" ")[2]
-        message = f"The settings have no key {key}, which + adds. --cfg job shows all of them."
+        message = f"There is no setting {key}, which + would add. --cfg job shows all of them."
         raise UserError(message) from None
     assert isinstance(config, schema)
     return config

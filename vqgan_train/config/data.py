@@ -88,8 +88,8 @@ class DataConfig(Frozen, SourceConfig):
         require_at_least(1, data__shard_lanes=lanes)
         require(
             self.shuffle_shards is not None and self.shuffle_shards % lanes == 0,
-            f"data.shard_lanes is {lanes}, but data.shuffle_shards is {self.shuffle_shards}, which "
-            f"is not a multiple of it. Set data.shuffle_shards to a multiple of {lanes}.",
+            f"data.shard_lanes is {lanes}, but data.shuffle_shards is {self.shuffle_shards}. Set "
+            f"data.shuffle_shards to a multiple of {lanes}: the lanes share these shards equally.",
         )
         require(
             self.sampling is Sampling.exactly_once,

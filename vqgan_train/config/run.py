@@ -213,15 +213,15 @@ class Config(Frozen):
         require(
             self.data.image_size % factor == 0,
             f"data.image_size is {self.data.image_size}, but the model halves images "
-            f"{factor.bit_length() - 1} times (f = {factor}). Set a multiple of {factor}, such as "
+            f"{factor.bit_length() - 1} times (f = {factor}): take a multiple of {factor}, such as "
             f"{max(1, round(self.data.image_size / factor)) * factor}.",
         )
         upload = self.logger.wandb.upload_every_steps if self.logger.wandb else None
         require(
             upload is None or upload % self.run.checkpoint_every_steps == 0,
             f"logger.wandb.upload_every_steps is {upload}, but last.ckpt, which is uploaded, is "
-            f"written every run.checkpoint_every_steps={self.run.checkpoint_every_steps} steps. "
-            "Set a multiple of that.",
+            f"written every run.checkpoint_every_steps={self.run.checkpoint_every_steps}: take a "
+            "multiple of that.",
         )
         require(
             self.run.parent is None or self.model.init_from is None,

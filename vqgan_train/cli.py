@@ -83,7 +83,7 @@ def _errors_explained(schema: type) -> Iterator[None]:
         if not user_can_fix(error):
             raise
         rank = rank_of(os.environ)
-        is_told_by_others = isinstance(error, LostRankError) and rank > 1  # 0 or 1 tells it
+        is_told_by_others = isinstance(error, LostRankError) and rank > 1  # rank 0 or 1 tells
         if not is_told_by_others:
             where = f" of rank {rank}" if rank else ""
             sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")

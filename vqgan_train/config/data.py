@@ -39,7 +39,7 @@ class DataConfig(Frozen, SourceConfig):
     """Loader processes per device. 0: load in the training process."""
 
     image_size: int
-    """Side of the square images that the model receives, in pixels; a multiple of its factor f."""
+    """Side of the model's square images, in pixels; a multiple of its downsampling factor."""
 
     resize: int
     """Length to which the shorter side is scaled before cropping, in pixels."""

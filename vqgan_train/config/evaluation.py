@@ -98,7 +98,7 @@ class EvaluateConfig(SourceConfig):
     """Length to which the shorter side is scaled before cropping, in pixels."""
 
     image_size: int
-    """Side of the measured centre crop in pixels; a multiple of the models' factor f."""
+    """Side of the measured centre crop in pixels; a multiple of the downsampling factor."""
 
     metrics: list[EvaluationMetric]
 

@@ -19,7 +19,7 @@ class ArchitectureConfig(Frozen):
     """Channels of the first level [ch]; a multiple of 32."""
 
     channel_multipliers: list[int]
-    """Channels of each level, in multiples of `channels` [ch_mult]. f is 2 ** (levels - 1)."""
+    """Multiple of `channels` for each level [ch_mult]. Downsampling is by 2 ** (levels - 1)."""
 
     num_residual_blocks: int
     """Residual blocks per level [num_res_blocks]."""

@@ -151,13 +151,13 @@ class PeopleConfig:
     """Settings for selecting more images of people than a uniform draw would."""
 
     multiplier: float
-    """How many times as likely as another image one of people is to be selected. 1: equally."""
+    """How many times as likely an image of people is to be selected as any other. 1: equally."""
 
     words: list[str]
     """An image shows people if its caption contains one of these words, whole and in any case."""
 
     detect_faces: bool
-    """An image with a face shows people, too. Needs the extra `faces`; about 0.1 s per image."""
+    """An image also shows people if a face is found in it. Needs the extra `faces`; slow (0.1 s)."""
 
     def __post_init__(self) -> None:
         require(

@@ -63,12 +63,12 @@ class RunConfig(Frozen):
     run.max_images decides."""
 
     max_images: int | None
-    """Most training images, counted over all devices and with those of its parent; the run ends
-    after the last step that fits. null: run.max_steps. If both are set, the first one reached."""
+    """Limit of training images, counted over all devices and with those of its parent; the run ends
+    after the last step that fits. null: run.max_steps decides. If both are set, the first does."""
 
     max_hours: float | None
-    """Hours after which this process saves the run's state, at the end of a step, and exits with
-    code 75. The same command resumes the run. null: no limit."""
+    """Hours after its start at which this process saves the run's state, at the end of a step, and
+    exits with code 75. The same command resumes the run. null: no limit."""
 
     val_every_steps: int
     """Optimizer steps between validations; the run also validates before the first step and after

@@ -109,7 +109,7 @@ def write_lists(
         counts.append(len(chunk))
     if not counts:
         raise UserError(
-            f"links={', '.join(map(str, paths))} has no link in {bad.count} rows. The first: "
-            f"{'; '.join(bad.examples) or 'none'}."
+            f"links={', '.join(map(str, paths))} has {bad.count} rows, none of them with a link: "
+            f"{'; '.join(bad.examples) or 'it is empty'}."
         )
     return counts, bad

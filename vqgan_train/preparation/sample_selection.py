@@ -12,7 +12,7 @@ from vqgan_train.system.errors import UserError
 VALIDATION_STREAM = 0
 ORDER_STREAM = 1
 FIRST_SOURCE_STREAM = 2
-"""Numbers of random streams: a source's random numbers do not depend on the other sources."""
+"""Numbers of random streams: a source's random numbers do not depend on the data of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def select_samples(
 def _find_usable(
     sources: Sequence[SurveyedSource],
 ) -> tuple[NDArray[np.bool_], dict[str, SourceCounts]]:
-    """Mark as usable each good image that no sample before it has; count samples by source."""
+    """Mark each good image as usable unless an equal one precedes it; count samples by source."""
     states = np.concatenate([source.survey.states for source in sources])
     is_good = states == GOOD
     digests = np.concatenate([source.survey.digests for source in sources])

@@ -14,7 +14,7 @@ class RunFolderError(UserError):
 
 
 class ShardError(UserError):
-    """Shards cannot be used, as they are missing or damaged; the message says what to do."""
+    """Shards cannot be used, for example if one is missing; the message says what to do."""
 
 
 class DeadShardError(ShardError):

@@ -15,7 +15,7 @@ SIGNAL_BASE = 128
 """A process ended by a signal exits with this plus the signal's number, as shells count."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-"""Signals that schedulers send before they end a job, and Ctrl-C. A run saves its state on them."""
+"""Ctrl-C, and signals that schedulers send before they end a job: a run then saves its state."""
 
 INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 

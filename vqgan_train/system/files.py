@@ -83,7 +83,7 @@ def file_signature(path: Path) -> tuple[str, int, int]:
 
 
 def fingerprint(values: Iterable[object]) -> str:
-    """Hash the `repr` of each value, in their order, into 16 hexadecimal digits together."""
+    """Hash the `repr` of all values, in order, into one text of 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for value in values:
         digest.update(repr(value).encode("utf-8", "surrogateescape") + b"\0")

@@ -35,8 +35,8 @@ TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SRUN_VARIABLES = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
 """Environment variables of rank, world size and local rank.
 
-SLURM_STEP_NUM_TASKS, because srun alone sets it; sbatch also sets SLURM_NTASKS for the batch
-script, which is not a rank.
+Of Slurm's world sizes, SLURM_STEP_NUM_TASKS is read, which only srun sets. sbatch sets SLURM_NTASKS
+even for the batch script, which is not a rank.
 """
 
 
@@ -125,7 +125,7 @@ def resolve_world_size(
         Devices per node, nodes.
 
     Raises:
-        UserError: the settings contradict what torchrun, srun or Slurm started, or it is uneven.
+        UserError: torchrun, srun or Slurm started another or an uneven number of processes.
     """
     launch = find_launch(environment)
     if launch is None:

@@ -64,7 +64,7 @@ class RunConfig(Frozen):
 
     max_images: int | None
     """Limit of training images, counted over all devices and with those of its parent; the run ends
-    after the last step that fits. null: run.max_steps decides. If both are set, the first does."""
+    after the last step that fits. null: run.max_steps decides. Both set: the one reached first."""
 
     max_hours: float | None
     """Hours after its start at which this process saves the run's state, at the end of a step, and

@@ -15,7 +15,7 @@ from factories import image_samples, write_shard
 from tiny_runs import compose_settings
 
 from vqgan_train.check_data import main
-from vqgan_train.cli import INTERRUPTED, USER_ERROR, explain, is_users
+from vqgan_train.cli import INTERRUPTED, USER_ERROR, explain, user_can_fix
 from vqgan_train.config.checks import setting_names
 from vqgan_train.config.preparation import CheckDataConfig
 from vqgan_train.preparation.check.check_data import PROBLEMS_FOUND, check_data
@@ -193,5 +193,5 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
 def test_errors_are_the_users(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="No file matches") as raised:
         check_data(config_of(f"shards={tmp_path}/x*.tar"))
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert explain(raised.value, CheckDataConfig).startswith("No file matches")

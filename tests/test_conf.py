@@ -14,7 +14,7 @@ import yaml
 from omegaconf.errors import MissingMandatoryValue
 from tiny_runs import compose_config
 
-from vqgan_train.cli import explain, is_users
+from vqgan_train.cli import explain, user_can_fix
 from vqgan_train.config.checks import config_dir, plain_settings, setting_names
 from vqgan_train.config.model import AdaptiveWeightScope, ArchitectureConfig, DiscriminatorConfig
 from vqgan_train.config.run import Config
@@ -237,9 +237,9 @@ MISTAKES = {
     "modle=small": "Did you mean model?",
     "model=big": "f16_16384\n\tsmall",
     "experiment=part9": "finetune",
-    "+data.batchsize=3": "no attribute 'batchsize'",
-    "++data.batchsize=3": "no attribute 'batchsize'",
-    "+batchsize=3": "no attribute 'batchsize'",
+    "+data.batchsize=3": "no setting 'batchsize'",
+    "++data.batchsize=3": "no setting 'batchsize'",
+    "+batchsize=3": "no setting 'batchsize'",
     "+data={batchsize:3}": "batchsize",
     "logger.wandb.project=x": "logger=wandb",
     # of a wrong type
@@ -278,7 +278,7 @@ MISTAKES = {
     "data.stall_seconds=0": "data.stall_seconds is 0.0; it must be more than 0",
     "data.shuffle_shards=0": "data.shuffle_shards is 0; it must be at least 1",
     "data.shard_lanes=0": "data.shard_lanes is 0; it must be at least 1",
-    "data.shard_lanes=4": "data.shard_lanes is 4, data.shuffle_shards is None: each lane mixes",
+    "data.shard_lanes=4": "data.shard_lanes is 4, but data.shuffle_shards is None. Set",
     "data.shard_lanes=4 data.shuffle_shards=6": "Set data.shuffle_shards to a multiple of 4",
     "data.shard_lanes=4 data.shuffle_shards=8 data.sampling=with_replacement": "data.shard_lanes "
     "is 4, but data.sampling=with_replacement draws from all shards",
@@ -286,7 +286,7 @@ MISTAKES = {
     "data.sampling=twice": "expected one of [exactly_once, with_replacement]",
     "data.max_bad_fraction=1": "data.max_bad_fraction is 1.0; it must be in [0, 1)",
     "data.max_bad_fraction=-0.1": "data.max_bad_fraction is -0.1",
-    "model.code_scale=0": "model.code_scale is 0.0; set more than 0, or null",
+    "model.code_scale=0": "model.code_scale is 0.0; it must be more than 0, or null",
     "model.architecture.channels=48": "model.architecture.channels is 48; the norms need a mult",
     "model.architecture.channels=0": "model.architecture.channels is 0",
     "model.architecture.channel_multipliers=[]": "channel_multipliers is empty",
@@ -310,28 +310,28 @@ MISTAKES = {
     "optim.betas=[0.5,1]": "optim.betas is [0.5, 1.0]",
     "optim.accumulate_batches=0": "optim.accumulate_batches is 0",
     "optim.max_skipped_steps=0": "optim.max_skipped_steps is 0",
-    "optim.clip_norm=0": "optim.clip_norm is 0.0; set more than 0, or null for none",
+    "optim.clip_norm=0": "optim.clip_norm is 0.0; it must be more than 0, or null for none",
     "trainer.devices=0": "trainer.devices is 0; it must be a number from 1 up, or auto",
     "trainer.devices=all": "trainer.devices is 'all'",
     "trainer.num_nodes=0": "trainer.num_nodes is 0; it must be a number from 1 up, or auto",
     "trainer.memory_format=nhwc": "expected one of [channels_last, contiguous]",
     "trainer.profile_step=-1": "trainer.profile_step is -1",
-    "run.max_hours=0": "run.max_hours is 0.0; set more than 0, or null",
+    "run.max_hours=0": "run.max_hours is 0.0; it must be more than 0, or null",
     "logger=wandb logger.wandb.upload_every_steps=0": "logger.wandb.upload_every_steps is 0",
     "logger=wandb logger.wandb.keep_versions=-1": "logger.wandb.keep_versions is -1",
     # in contradiction
     "run.best_metric=val/ssim run.val_metrics=[psnr]": "run.best_metric is val/ssim, but "
-    "run.val_metrics=[psnr] leaves it out. Add ssim to run.val_metrics, or choose by another.",
+    "run.val_metrics=[psnr] leaves it out. Add ssim to run.val_metrics, or change run.best_metric.",
     "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200, but last.ckpt, "
     "which is uploaded, is written every run.checkpoint_every_steps=150: take a multiple",
     "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt provides the weights",
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
-    "data.image_size=8": "data.image_size is 8; LPIPS and a discriminator of 2 layers need 16",
+    "data.image_size=8": "LPIPS and model.discriminator.num_layers=2 need 16 pixels",
     "model.architecture.channel_multipliers=[1,1] model.discriminator.num_layers=3 "
-    "data.image_size=22": "data.image_size is 22; LPIPS and a discriminator of 3 layers need 24",
+    "data.image_size=22": "LPIPS and model.discriminator.num_layers=3 need 24 pixels",
     "run.val_metrics=[lpips_alexnet] data.image_size=16": "data.image_size is 16, but lpips_alex"
-    "net of run.val_metrics needs 32 pixels or more. Leave it out, or take larger images",
+    "net of run.val_metrics needs 32 pixels or more. Leave it out, or raise data.image_size",
     "data.image_size=64 data.resize=63": "data.resize is 63, smaller than data.image_size=64",
     "data.source_weights=[1]": "data.source_weights is set, but data.sampling=exactly_once draws",
     "data=webdataset data.train_shards=[a.tar,b.tar] data.val_shards=v.tar "
@@ -352,7 +352,7 @@ MISTAKES = {
 def test_a_mistake_is_refused_with_what_to_change(overrides: str, message: str) -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which class is Hydra's business
         compose_config(*overrides.split(" "))
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert message in explain(raised.value, Config)
 
 

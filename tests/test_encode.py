@@ -36,7 +36,7 @@ from tiny_tokens import (
 )
 from torch import Tensor
 
-from vqgan_train.cli import USER_ERROR, explain, is_users
+from vqgan_train.cli import USER_ERROR, explain, user_can_fix
 from vqgan_train.config.checks import setting_names
 from vqgan_train.config.tokens import (
     EncodeConfig,
@@ -149,7 +149,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message:
     kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
     with pytest.raises(UserError) as raised:
         composed(*kept, *overrides)
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert message in str(raised.value)
 
 
@@ -469,7 +469,7 @@ def test_a_folder_with_other_files_is_left_alone(
     output.mkdir()
     (output / "001.parquet").write_text("somebody's")
     assert run_encode(checkpoint, output, shards) == USER_ERROR
-    assert "holds files that no such job began" in capsys.readouterr().err
+    assert "job.json: this command did not begin it" in capsys.readouterr().err
     assert list(contents(output)) == ["001.parquet"]
 
 

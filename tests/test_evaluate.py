@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vqgan_train.checkpoint.load_report import weights_sha256
-from vqgan_train.cli import USER_ERROR, is_users
+from vqgan_train.cli import USER_ERROR, user_can_fix
 from vqgan_train.config.checks import setting_names
 from vqgan_train.config.evaluation import EvaluateConfig, EvaluationMetric
 from vqgan_train.config.preparation import SelectConfig
@@ -134,12 +134,12 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["folder=photos"], "shards and folder is set; set one of"),
-        (["data.val_shards=b.tar"], "shards and data.val_shards is set"),
-        (["shards=null"], "nothing is set; set one of"),
+        (["folder=photos"], "folder=...; given: shards and folder."),
+        (["data.val_shards=b.tar"], "given: shards and data.val_shards."),
+        (["shards=null"], "given: none."),
         (["checkpoint=[]"], "checkpoint is []; give the path"),
         (["output=''"], "output is empty"),
-        (["names=[a,b]"], "names is ['a', 'b']; give one different name for each of the 1"),
+        (["names=[a,b]"], "names is ['a', 'b']; give each of the 1 checkpoints"),
         (["names=['']"], "names is ['']; '' and 'slice' are not allowed"),
         (["names=[slice]"], "names is ['slice']; '' and 'slice' are not"),
         (["metrics=[]"], "metrics is empty"),
@@ -153,7 +153,7 @@ def test_every_setting_is_read() -> None:
         (["attempts=0"], "attempts is 0; it must be at least 1"),
         (["num_workers=-1"], "num_workers is -1"),
         (["bootstrap.resamples=1"], "bootstrap.resamples is 1; it must be at least 2"),
-        (["+slices.all={column: key, pattern: a}"], "slices.all is a built-in group"),
+        (["+slices.all={column: key, pattern: a}"], "slices.all has a built-in group's name"),
         (["+slices.a={column: key}"], "slices.a is {'column': 'key'}; give a slice column and"),
         (["+slices.a=3"], "slices.a is 3; give a slice column and pattern"),
     ],
@@ -163,7 +163,7 @@ def test_a_mistake_is_refused_with_what_to_change(overrides: list[str], message:
     kept = [setting for setting in GIVEN if setting.split("=")[0] not in names]
     with pytest.raises(UserError) as raised:
         compose_settings("evaluate", EvaluateConfig, *kept, *overrides)
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert message in str(raised.value)
 
 
@@ -316,7 +316,7 @@ def test_ranks_that_cannot_meet_are_told_how(
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     assert run_evaluate(checkpoints, tmp_path / "out", shards, PLAIN) == USER_ERROR
-    assert "Start them with torchrun" in capsys.readouterr().err
+    assert "the environment lacks MASTER_ADDR and MASTER_PORT. Start" in capsys.readouterr().err
 
 
 def test_ranks_share_the_images() -> None:

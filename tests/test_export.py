@@ -28,7 +28,7 @@ from torch import Tensor
 from vqgan_train import export as command
 from vqgan_train.checkpoint.export_formats import FORMATS
 from vqgan_train.checkpoint.reading import read_networks
-from vqgan_train.cli import USER_ERROR, explain, is_users
+from vqgan_train.cli import USER_ERROR, explain, user_can_fix
 from vqgan_train.config.checks import plain_settings
 from vqgan_train.config.export import ExportConfig, ExportFormat
 from vqgan_train.models import VQGAN
@@ -107,7 +107,7 @@ def test_a_mistake_is_refused_with_what_to_change(override: str, message: str) -
     others = [given for given in GIVEN if given.split("=")[0] != override.split("=")[0]]
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which class is Hydra's business
         compose_export(*others, override)
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert message in explain(raised.value, ExportConfig)
 
 

@@ -14,8 +14,8 @@ _HOME = {"VQGAN": "vqgan_train.models", "VQGANModule": "vqgan_train.training.lig
 
 
 def __getattr__(name: str) -> Any:
-    # On first use only: torch takes 2 s to import and Lightning 6, which a typo in an option, or a
-    # user of VQGAN alone, should not pay for.
+    # Imported on first use, because torch takes 2 s and Lightning 6 s: a typo in an option is
+    # reported without either, and VQGAN is imported without Lightning.
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def train(config: Config) -> None:
-    """Train, after a first sign of life, because importing Lightning takes seconds."""
+    """Print a line at once, because importing Lightning takes seconds; then train."""
     if rank_of(os.environ) == 0:
         sys.stdout.write("starting vqgan_train\n")
         sys.stdout.flush()

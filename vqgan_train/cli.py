@@ -1,4 +1,4 @@
-"""Run a command: check its settings, and show errors that the user can fix without a traceback."""
+"""Run a command: check its settings, and hide the traceback of errors that the user can fix."""
 
 import difflib
 import os
@@ -24,31 +24,32 @@ from vqgan_train.config.checks import (
     setting_names,
     to_config,
 )
-from vqgan_train.system.errors import LostRankError, UserError
+from vqgan_train.system.errors import LostRankError, UserError, first_line
 from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
 from vqgan_train.system.launch import rank_of
 from vqgan_train.system.path_errors import explain_path_error
 
 WANDB_ERRORS = "wandb.errors"
-"""Module of W&B's errors, which is not imported just to name them."""
+"""Module of W&B's errors, compared by name so that it need not be imported."""
 
 
 def run_command(config_name: str, schema: type, job: str) -> None:
     """Compose the settings from conf/ and the command line, check them, and do the job with them.
 
-    Errors that the user can fix are shown without a traceback and end the process with exit code 2.
+    An error that the user can fix is shown without its traceback. It ends the process with exit
+    code 2, or 70 if another process of the command has exited.
 
     Args:
         config_name: name of the command's file in conf/.
         schema: dataclass of the command's settings.
-        job: function that is called with the settings, as MODULE:FUNCTION. A text, because its
-            module imports torch for seconds: a misspelt setting is reported before that.
+        job: name of the function to call with the settings, as MODULE:FUNCTION. Its module, which
+            imports torch for seconds, is only imported once the settings are checked.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema(schema)
 
     def run_job(composed: DictConfig) -> None:
-        # Inside of Hydra as well, which would print the overrides first.
+        # Errors are explained here, too: Hydra prints the overrides before it passes errors on.
         with _errors_explained(schema):
             config: object = to_config(composed, schema)
             try:
@@ -59,7 +60,7 @@ def run_command(config_name: str, schema: type, job: str) -> None:
                     raise
                 raise UserError(explanation) from error
 
-    # Hydra names its job after the function's module.
+    # Hydra names its job after this function's module.
     run_job.__module__ = "vqgan_train"
     with _errors_explained(schema):
         sys.argv[1:] = quote_overrides(sys.argv[1:], schema)
@@ -79,10 +80,10 @@ def _errors_explained(schema: type) -> Iterator[None]:
             sys.exit(INTERRUPTED)
         raise
     except Exception as error:
-        if not is_users(error):
+        if not user_can_fix(error):
             raise
         rank = rank_of(os.environ)
-        is_told_by_others = isinstance(error, LostRankError) and rank > 1  # of two, one is left
+        is_told_by_others = isinstance(error, LostRankError) and rank > 1  # rank 0 or 1 tells
         if not is_told_by_others:
             where = f" of rank {rank}" if rank else ""
             sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")
@@ -90,10 +91,10 @@ def _errors_explained(schema: type) -> Iterator[None]:
 
 
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
-    """Quote values that Hydra's grammar refuses: braces, `=` in file names and the like.
+    """Quote values that Hydra would refuse ({00..99}, a=b.tar) or take for numbers (1e3).
 
-    Every override is parsed here to see whether it has to be quoted, and once more by Hydra, which
-    takes only text: the overrides of its command line are `sys.argv`.
+    Every override is parsed twice: here, to see whether its value needs quotes, and by Hydra, which
+    reads only the texts in `sys.argv`.
 
     Raises:
         UserError: a setting is given twice, as happens when the shell expands {00..99} itself.
@@ -130,7 +131,7 @@ def _quote(argument: str, parser: OverridesParser, schema: type) -> str:
 
 
 def _types_of(setting: str, schema: type) -> tuple[Any, ...]:
-    """List the types that a setting may have; NoneType is among them if it may be null."""
+    """List the types of a setting, or of a list's elements; NoneType is one if it may be null."""
     types: tuple[Any, ...] = (schema,)
     for part in setting.lstrip("+").split("."):
         hint = get_type_hints(types[0]).get(part, object)
@@ -152,8 +153,8 @@ def _literal_list(value: str) -> str:
     return f"[{','.join(_literal(element.strip()) for element in elements)}]"
 
 
-def is_users(error: Exception) -> bool:
-    """Tell an error that the user can fix from a defect of ours."""
+def user_can_fix(error: Exception) -> bool:
+    """Return whether the user can fix an error; otherwise it is a defect of ours."""
     return (
         isinstance(error, UserError | HydraException | OmegaConfBaseException)
         or type(error).__module__.startswith(WANDB_ERRORS)
@@ -164,7 +165,7 @@ def is_users(error: Exception) -> bool:
 def _is_from_composing(error: Exception) -> bool:
     """Return whether Hydra or OmegaConf raised an error.
 
-    They raise AssertionError, among others, for some invalid overrides.
+    For some invalid overrides they raise Python's own errors, such as AssertionError.
     """
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
@@ -174,7 +175,7 @@ def _is_from_composing(error: Exception) -> bool:
 
 
 def explain(error: Exception, schema: type) -> str:
-    """Describe an error of the user on one screen: what was set, what was found, what to change."""
+    """Describe an error that the user can fix: what was set, what was found, what to change."""
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in '\w+')", str(cause))
     if unknown and not isinstance(error, UserError):
@@ -189,12 +190,12 @@ def explain(error: Exception, schema: type) -> str:
         return f"{setting}{str(cause.msg).splitlines()[0].rstrip('.')}.{expected}"
     if _is_from_composing(error) and not isinstance(error, HydraException):
         return (
-            f"The settings do not fit together ({str(error).splitlines()[0]}). A group takes a "
-            "name, and settings of a group that is null, such as logger.wandb.project=..., need "
-            "the group first: logger=wandb."
+            f"The settings do not fit together ({first_line(error)}). Give a group the name of a "
+            "file, such as loss=vqgan. Choose a group before you set anything in it: "
+            "logger.wandb.project=... needs logger=wandb."
         )
     if type(error).__module__.startswith(WANDB_ERRORS):
-        return f"W&B did not start ({error}). Fix that, or take logger.wandb.mode=offline."
+        return f"W&B did not start ({error}). Fix that, or set logger.wandb.mode=offline."
     return str(cause)
 
 

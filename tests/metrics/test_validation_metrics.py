@@ -9,7 +9,7 @@ from factories import tiny_images
 from tiny_evaluate import run_evaluate, with_tiny_features, write_weights
 from tiny_runs import load, rows, tiny_config
 
-from vqgan_train.cli import is_users
+from vqgan_train.cli import user_can_fix
 from vqgan_train.config.trainer import HIGHER_IS_BETTER, ValidationMetric
 from vqgan_train.evaluation.report.results import ALL
 from vqgan_train.images.transforms import to_uint8
@@ -102,5 +102,5 @@ def test_a_wrong_file_stops_a_run_before_it_has_a_folder(tmp_path: Path) -> None
     chosen = ("run.val_metrics=[lpips_alexnet]", f"run.alexnet_weights={tmp_path}/wrong.pth")
     with pytest.raises(UserError, match=r"run\.alexnet_weights is .*wrong\.pth") as raised:
         train(tiny_config(tmp_path, *SIZES, *chosen))
-    assert is_users(raised.value)
+    assert user_can_fix(raised.value)
     assert not (tmp_path / "run").exists()

@@ -106,7 +106,7 @@ def test_cc3m_from_its_list_to_samples(
         "1 x Use of image disallowed by X-Robots-Tag",
     ):
         assert reason in said
-    assert "rows left out     2, no links: Train_GCC-training.tsv, line 78: 'caption\\turl'" in said
+    assert "left out     2 without a link: Train_GCC-training.tsv, line 78: 'caption\\turl'" in said
 
     shards = sorted((tmp_path / "cc3m" / "shards").glob("*.tar"))
     read = [sample for shard in shards for sample in read_with_webdataset(shard)]
@@ -191,7 +191,7 @@ def test_stats_are_summed_and_lost_samples_counted(tmp_path: Path) -> None:
 def test_an_unfinished_shard_is_named(tmp_path: Path) -> None:
     stats(tmp_path, 0)
     stats(tmp_path, 2)
-    with pytest.raises(UserError, match=r"1 of 3 shards .* not finished, .* 00001\. Run"):
+    with pytest.raises(UserError, match=r"1 of 3 shards .* not finished; .* 00001\. Run"):
         read_report(tmp_path, [11, 5], 10)
 
 
@@ -214,7 +214,7 @@ def test_rare_reasons_are_summed_and_bad_rows_shown(tmp_path: Path) -> None:
         *(f"{20 - n} x reason {n}" for n in range(8)),
         "23 x 2 other reasons",
     ]
-    assert said[-2] == "rows left out     2, no links: a.tsv, line 1: ''"
+    assert said[-2] == "rows left out     2 without a link: a.tsv, line 1: ''"
 
 
 @pytest.mark.parametrize(("number", "fraction"), [(3, 0.3), (10, 1.0), (0, 0.0)])

@@ -129,7 +129,7 @@ def test_a_shard_without_readable_images_has_only_a_report(tmp_path: Path) -> No
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "in" / "1.jpg", b"no")
-    with pytest.raises(UserError, match=r"None of the 1 pictures .* 1 x no image format"):
+    with pytest.raises(UserError, match=r"None of the 1 images .* 1 x no image format"):
         pack(config(tmp_path))
 
 
@@ -259,7 +259,7 @@ def test_unusable_caption_tables_are_refused(
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, many_kinds: dict[str, bytes]) -> None:
     write(tmp_path / "out" / "thesis.txt", "x")
-    with pytest.raises(UserError, match="holds files that no such job began"):
+    with pytest.raises(UserError, match="this command did not begin it"):
         pack(config(tmp_path))
     with pytest.raises(UserError, match=r"table\.csv is a file"):
         pack(config(tmp_path, output=str(write(tmp_path / "table.csv", ""))))

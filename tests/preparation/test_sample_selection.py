@@ -139,8 +139,8 @@ def test_too_few_samples_are_an_error_with_numbers_unless_allowed() -> None:
     with pytest.raises(UserError) as raised:
         select(sources, samples=180)
     assert str(raised.value).startswith(
-        "The source b should give 90 samples for training and has 87: it holds 100, of which 1 are "
-        "duplicates, 1 too small, 1 unreadable, 10 taken for validation."
+        "The source b should give 90 samples for training, but has 87: it holds 100, of which "
+        "1 are duplicates, 1 too small, 1 unreadable, 10 taken for validation."
     )
     assert "allow_fewer=true" in str(raised.value)
     selection = select(sources, samples=180, allow_fewer=True)
@@ -154,5 +154,5 @@ def test_too_few_samples_for_validation_are_an_error() -> None:
 
 
 def test_no_training_sample_is_an_error_even_if_fewer_are_allowed() -> None:
-    with pytest.raises(UserError, match="No source has a usable sample"):
+    with pytest.raises(UserError, match="No usable sample is left"):
         select([source("b", [1], states=[BAD])], allow_fewer=True)

@@ -206,7 +206,7 @@ def test_damaged_surveys_and_changed_shards_are_surveyed_again(sources: Path, ca
 
 
 def test_too_few_samples_write_nothing_unless_allowed(sources: Path) -> None:
-    with pytest.raises(UserError, match="b should give 10 samples for training and has 7"):
+    with pytest.raises(UserError, match="b should give 10 samples for training, but has 7"):
         select(config(sources, samples=30))
     assert not (sources / "out").exists()
     select(config(sources, samples=30, allow_fewer=True))

@@ -52,7 +52,7 @@ def test_a_file_or_a_folder_of_something_else_is_refused(tmp_path: Path) -> None
     for begin in (open_job, require_free_or_same, partial(join_job, job_file=HIDDEN)):
         with pytest.raises(UserError, match="is a file"):
             begin(tmp_path / "file", JOB)
-        with pytest.raises(UserError, match="holds files that no such job began"):
+        with pytest.raises(UserError, match="this command did not begin it"):
             begin(tmp_path, JOB)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

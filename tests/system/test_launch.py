@@ -69,7 +69,7 @@ def test_auto_takes_what_was_started_and_equal_settings_are_accepted(
         (torchrun(1, 2), 4, 1, "torchrun has started 2 processes on 1 node.* make 4 on 1"),
         (torchrun(1, 2), 4, 1, "start it with --nnodes=1 --nproc-per-node=4"),
         (torchrun(2, 4), "auto", 1, "4 processes on 2 node.*trainer.num_nodes=1 make 2 on 1"),
-        (torchrun(2, 3), "auto", "auto", "3 processes on 2 node.*the same number on each node"),
+        (torchrun(2, 3), "auto", "auto", "3 processes on 2 nodes, which is uneven"),
         (srun(2, 2), 2, 1, "srun has started 2 processes on 2 node.*make 2 on 1"),
         (srun(2, 2), 8, 2, "make 16 on 2.*ask for --nodes=2 --ntasks-per-node=8"),
         (srun(1, 2), 1, 1, "srun has started 2 processes"),

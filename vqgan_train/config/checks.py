@@ -1,4 +1,4 @@
-"""Checked, unchangeable settings: how they are made from what Hydra composed, and refused."""
+"""Make checked, unchangeable settings from what Hydra composed, or refuse them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vqgan_train.system.errors import UserError
 class Frozen:
     """Base of settings whose fields are assigned once.
 
-    Not `dataclass(frozen=True)`: OmegaConf makes such a schema read-only before Hydra merges the
-    YAML files into it, so that nothing composes.
+    Not `dataclass(frozen=True)`: OmegaConf would make the schema read-only, and Hydra could not
+    merge the YAML files into it.
     """
 
     __slots__ = ()
@@ -35,7 +35,7 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_at_least(minimum: float, **values: float | None) -> None:
-    """Require each value, unless it is null, to reach a minimum; `__` in a name means a dot."""
+    """Raise UserError for a value below a minimum; None passes, and `__` in a name means a dot."""
     for name, value in values.items():
         key = name.replace("__", ".")
         require(
@@ -44,10 +44,10 @@ def require_at_least(minimum: float, **values: float | None) -> None:
 
 
 def as_size(name: str, value: Any) -> tuple[int, int]:
-    """Return height and width in pixels, from one number for a square, or from two.
+    """Return height and width in pixels from a setting: the side of a square, or [height, width].
 
     Raises:
-        UserError: the value is neither.
+        UserError: the value is neither, or a side is below 1.
     """
     sides = [value, value] if isinstance(value, int) else value
     require(
@@ -61,7 +61,7 @@ def as_size(name: str, value: Any) -> tuple[int, int]:
 
 
 def as_list(paths: Any) -> list[str]:
-    """Return one path or pattern, or several of them, as a list."""
+    """Return paths or patterns as a list of texts; a single one becomes a list of one."""
     several = isinstance(paths, Sequence | set) and not isinstance(paths, str)
     return [str(path) for path in paths] if several else [str(paths)]
 
@@ -83,24 +83,24 @@ def register_schema(schema: type) -> None:
 
 
 def to_config(composed: DictConfig, schema: type[Settings]) -> Settings:
-    """Turn what Hydra composed into the checked dataclass of a command.
+    """Return the checked settings of a command, given what Hydra composed.
 
     Raises:
-        UserError: a value is out of range, or two contradict each other.
+        UserError: a key is unknown, a value is out of range, or two contradict each other.
         omegaconf.errors.MissingMandatoryValue: a mandatory value (`???`) was not given.
     """
     try:
         config = OmegaConf.to_object(composed)
-    except AttributeError as error:  # a key added with +, which only `slots` refuses
-        raise UserError(
-            f"There is no such setting ({error}). --cfg job shows all of them."
-        ) from None
+    except AttributeError as error:  # only `slots` refuses a key that is added with +
+        key = str(error).rpartition(" ")[2]
+        message = f"There is no setting {key}, which + would add. --cfg job shows all of them."
+        raise UserError(message) from None
     assert isinstance(config, schema)
     return config
 
 
 def plain_settings(config: object) -> dict[str, Any]:
-    """Turn a config into nested dictionaries of plain values, enums by name: what YAML can hold."""
+    """Return a config as nested dictionaries of values that YAML can hold; enums by name."""
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

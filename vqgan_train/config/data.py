@@ -26,8 +26,8 @@ class DataConfig(Frozen, SourceConfig):
     """WebDataset shards, and the preprocessing of their images."""
 
     train_shards: Any
-    """Path, glob or brace pattern of tar files, an address (https://, s3://, ...) or pipe:COMMAND
-    with braces, or a list of those. null: the sample photos."""
+    """Tar files: path, glob or brace pattern; address (https://, s3://, ...) or pipe:COMMAND, both
+    with or without braces; or a list of these. null: the sample photos."""
 
     val_shards: Any
     """Validation shards, given like train_shards. null: the sample photos."""
@@ -39,10 +39,10 @@ class DataConfig(Frozen, SourceConfig):
     """Loader processes per device. 0: load in the training process."""
 
     image_size: int
-    """Side of the square images that the model receives, in pixels; a multiple of the model's f."""
+    """Side of the model's square images, in pixels; a multiple of its downsampling factor."""
 
     resize: int
-    """Length of the shorter side before cropping, in pixels."""
+    """Length to which the shorter side is scaled before cropping, in pixels."""
 
     random_crop: bool
     """Crop training images at a random position instead of the centre."""
@@ -57,8 +57,8 @@ class DataConfig(Frozen, SourceConfig):
     per pattern, in any unit. null: proportional to the numbers of samples."""
 
     shuffle_shards: int | None
-    """Shards whose samples are shuffled together; of remote shards twice as many are on disk. null:
-    all shards."""
+    """Number of shards whose samples are shuffled together; twice as many remote ones are on disk.
+    null: all shards."""
 
     shard_lanes: int | None
     """Number of groups (lanes) into which shards are dealt, so that each machine downloads only its
@@ -88,9 +88,8 @@ class DataConfig(Frozen, SourceConfig):
         require_at_least(1, data__shard_lanes=lanes)
         require(
             self.shuffle_shards is not None and self.shuffle_shards % lanes == 0,
-            f"data.shard_lanes is {lanes}, data.shuffle_shards is {self.shuffle_shards}: each lane "
-            "mixes as many shards as the others. Set data.shuffle_shards to a multiple of "
-            f"{lanes}.",
+            f"data.shard_lanes is {lanes}, but data.shuffle_shards is {self.shuffle_shards}. Set "
+            f"data.shuffle_shards to a multiple of {lanes}: the lanes share these shards equally.",
         )
         require(
             self.sampling is Sampling.exactly_once,

@@ -13,13 +13,13 @@ from vqgan_train.config.tokens import PixelRange, TokenPrecision
 from vqgan_train.config.trainer import ALEXNET_MIN_SIDE, Accelerator
 
 GROUPS = ("all", "with_face", "face_boxes")
-"""Names of the built-in groups, which no slice can have."""
+"""Names of the built-in groups of images; no slice may have one of them."""
 
 
 class EvaluationMetric(Enum):
     """Metrics of images and of the whole set; docs/evaluation.md explains them.
 
-    Results are stored under the values. `lpips_alex` is an alias of `lpips_alexnet`.
+    The values are the names in the results. `lpips_alex` is an alias of `lpips_alexnet`.
     """
 
     psnr = "psnr"
@@ -33,7 +33,7 @@ class EvaluationMetric(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class ValidationShardsConfig:
-    """Alias: accepts `data.val_shards`, as training calls it, instead of `shards`."""
+    """The group `data`, so that training's `data.val_shards` is accepted in place of `shards`."""
 
     val_shards: Any
     """The same as `shards`."""
@@ -55,7 +55,7 @@ class FacesConfig:
     """Metrics of faces beside those of images."""
 
     detect: bool
-    """Look for faces. Needs the extra `faces`, for identities `identities`; left out without."""
+    """Measure faces, if the extra `faces` is installed; identities too, if `identities` is."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,18 +74,18 @@ class EvaluateConfig(SourceConfig):
     """Settings of the evaluate command: checkpoints, images and metrics."""
 
     checkpoint: Any
-    """File or address of a checkpoint, as for model.init_from, or a list of them. The others are
-    compared with the first."""
+    """File or address of a checkpoint, as for model.init_from, or a list of them. Each further one
+    is compared with the first."""
 
     names: list[str] | None
     """Names of the checkpoints in the results. null: names of their files or folders."""
 
     output: str
-    """Folder for the results: new, empty, or the folder of an evaluation, which is replaced."""
+    """Folder for the results: new, empty, or of an earlier evaluation, which is replaced."""
 
     shards: Any
-    """Path, glob or brace pattern of tar files; an address (https://, s3://, ...) or pipe:COMMAND,
-    both with braces; or a list of these."""
+    """Tar files: path, glob or brace pattern; address (https://, s3://, ...) or pipe:COMMAND, both
+    with or without braces; or a list of these."""
 
     data: ValidationShardsConfig
 
@@ -95,7 +95,7 @@ class EvaluateConfig(SourceConfig):
     pixel_range: PixelRange
 
     resize: int
-    """Length of the shorter side before cropping, in pixels."""
+    """Length to which the shorter side is scaled before cropping, in pixels."""
 
     image_size: int
     """Side of the measured centre crop in pixels; a multiple of the downsampling factor."""
@@ -108,10 +108,10 @@ class EvaluateConfig(SourceConfig):
     """Slices by name, each with the keys of SliceConfig. null removes a slice."""
 
     lpips_weights: str | None
-    """File with the weights of LPIPS with VGG16. null: found or downloaded, as in training."""
+    """File with the weights of LPIPS with VGG16. null: taken from where training takes them."""
 
     alexnet_weights: str | None
-    """torchvision's alexnet-owt-7be5be79.pth. null: found or downloaded."""
+    """File with the weights of LPIPS with AlexNet. null: taken from where training takes them."""
 
     inception_weights: str | None
     """Path or address of torch-fidelity's weights-inception-2015-12-05-6726825d.pth, or path of
@@ -154,8 +154,8 @@ class EvaluateConfig(SourceConfig):
         )
 
     def _check_slices(self) -> None:
-        # The type is Any, because OmegaConf accepts no new keys of a dict of SliceConfig from the
-        # command line.
+        # Checked here, because `slices` is a dict of Any: OmegaConf would let the command line add
+        # no key to a dict of SliceConfig.
         wanted = {name: rule for name, rule in self.slices.items() if rule is not None}
         for name, rule in wanted.items():
             require(
@@ -163,7 +163,7 @@ class EvaluateConfig(SourceConfig):
                 f"slices.{name} is {rule}; give a slice column and pattern, as in "
                 f"'+slices.{name}={{column: caption, pattern: dog}}'.",
             )
-            require(name not in GROUPS, f"slices.{name} is a built-in group; rename the slice.")
+            require(name not in GROUPS, f"slices.{name} has a built-in group's name; rename it.")
         self.slices = {
             name: SliceConfig(column=str(rule["column"]), pattern=str(rule["pattern"]))
             for name, rule in wanted.items()
@@ -178,8 +178,8 @@ class EvaluateConfig(SourceConfig):
         configured = [name for name, value in sources.items() if value is not None]
         require(
             len(configured) == 1,
-            f"Images to evaluate: {' and '.join(configured) or 'nothing'} is set; set one of "
-            "shards=..., data.val_shards=... and folder=... .",
+            "Give exactly one of shards=..., data.val_shards=... and folder=...; given: "
+            f"{' and '.join(configured) or 'none'}.",
         )
         shards = self.data.val_shards if self.shards is None else self.shards
         self.shards = None if shards is None else as_list(shards)
@@ -188,8 +188,8 @@ class EvaluateConfig(SourceConfig):
         names = self.names
         require(
             names is None or len(set(names)) == len(names) == len(self.checkpoint),
-            f"names is {names}; give one different name for each of the {len(self.checkpoint)} "
-            "checkpoints.",
+            f"names is {names}; give each of the {len(self.checkpoint)} checkpoints a name of its "
+            "own.",
         )
         # The columns of images.csv are slice:NAME and CHECKPOINT:METRIC.
         require(

@@ -26,10 +26,10 @@ class ExportFormat(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class CardConfig:
-    """Facts for the model card of a release that no run records. null: the card says unknown."""
+    """Facts for the model card that no run records. null: the card says that it is missing."""
 
     license: str | None
-    """License of the weights, by its identifier on the Hugging Face Hub: mit, cc-by-4.0, other."""
+    """The weights' license, as an identifier of the Hugging Face Hub: mit, cc-by-4.0, other, ..."""
 
     license_name: str | None
     """Name of the license; required by license=other, and only allowed there."""
@@ -71,7 +71,7 @@ class ExportConfig:
     """Checkpoint of vqgan_train, taming-transformers, Flax or diffusers, or a safetensors file."""
 
     output: str
-    """Output folder, created if missing. A different file in it is never overwritten."""
+    """Output folder, created if missing. No file in it is overwritten by a different one."""
 
     format: ExportFormat
 

@@ -7,19 +7,19 @@ from enum import Enum
 
 from vqgan_train.config.checks import Frozen, require, require_at_least
 
-GROUP_NORM_CHANNELS = 32
-"""Groups of the group normalisation, which have to divide the channels."""
+NUM_NORM_GROUPS = 32
+"""Groups of the group normalisation; the number of channels must be a multiple of it."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ArchitectureConfig(Frozen):
-    """Architecture of the tokenizer; taming-transformers' name of each setting is in brackets."""
+    """Architecture of the tokenizer; names in brackets are those of taming-transformers."""
 
     channels: int
     """Channels of the first level [ch]; a multiple of 32."""
 
     channel_multipliers: list[int]
-    """Channels of each level as multiples of `channels` [ch_mult]. f is 2 ** (levels - 1)."""
+    """Multiple of `channels` for each level [ch_mult]. Downsampling is by 2 ** (levels - 1)."""
 
     num_residual_blocks: int
     """Residual blocks per level [num_res_blocks]."""
@@ -55,9 +55,9 @@ class ArchitectureConfig(Frozen):
 
     def __post_init__(self) -> None:
         require(
-            self.channels % GROUP_NORM_CHANNELS == 0 and self.channels > 0,
+            self.channels % NUM_NORM_GROUPS == 0 and self.channels > 0,
             f"model.architecture.channels is {self.channels}; the norms need a multiple of "
-            f"{GROUP_NORM_CHANNELS}.",
+            f"{NUM_NORM_GROUPS}.",
         )
         require(
             len(self.channel_multipliers) > 0,
@@ -79,13 +79,13 @@ class ArchitectureConfig(Frozen):
 
 @dataclass(kw_only=True, slots=True)
 class DiscriminatorConfig(Frozen):
-    """The PatchGAN discriminator."""
+    """The PatchGAN discriminator; names in brackets are those of taming-transformers."""
 
     channels: int
     """Channels of the first layer [ndf]."""
 
     num_layers: int
-    """Strided layers after the first [disc_num_layers]; the f16-16384 checkpoint has 2."""
+    """Convolutions between first and last [disc_num_layers]; the f16-16384 checkpoint has 2."""
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -114,7 +114,7 @@ class ModelConfig(Frozen):
     def __post_init__(self) -> None:
         require(
             self.code_scale is None or self.code_scale > 0,
-            f"model.code_scale is {self.code_scale}; set more than 0, or null.",
+            f"model.code_scale is {self.code_scale}; it must be more than 0, or null.",
         )
 
 
@@ -133,7 +133,7 @@ class AdaptiveWeightScope(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class LossConfig(Frozen):
-    """The losses; taming-transformers' name of each setting is in brackets."""
+    """The losses; names in brackets are those of taming-transformers."""
 
     perceptual_weight: float
     """Weight of LPIPS."""
@@ -146,7 +146,7 @@ class LossConfig(Frozen):
     """Weight of the codebook term."""
 
     commitment_weight: float
-    """Weight of the commitment loss within the codebook term: beta of the VQ-VAE paper."""
+    """Weight beta of the commitment loss within the codebook term, as in the VQ-VAE paper."""
 
     legacy_codebook_loss: bool
     """Apply beta to the codebook loss, as in the training of taming's released weights, instead of
@@ -181,5 +181,5 @@ class LossConfig(Frozen):
             self.adversarial_start_step >= self.discriminator_start_step,
             f"loss.adversarial_start_step is {self.adversarial_start_step}, before "
             f"loss.discriminator_start_step={self.discriminator_start_step}: the generator would "
-            "follow a discriminator that is not trained. Swap or equate them.",
+            "follow a discriminator that is not trained. Raise the first, or lower the second.",
         )

@@ -68,7 +68,7 @@ class LinksConfig:
     probably at fault."""
 
     environment: str | None
-    """Virtual environment that contains img2dataset. null: one is created in the cache, once."""
+    """Virtual environment that contains img2dataset. null: one in the cache, made at first use."""
 
     def __post_init__(self) -> None:
         self.links = as_list(self.links)
@@ -151,13 +151,13 @@ class PeopleConfig:
     """Settings for selecting more images of people than a uniform draw would."""
 
     multiplier: float
-    """How many times as likely an image of people is selected as another one. 1: equally likely."""
+    """How many times as likely an image of people is to be selected as any other. 1: equally."""
 
     words: list[str]
-    """Words of which one in the caption, whole and in any case, means that people are shown."""
+    """An image shows people if its caption contains one of these words, whole and in any case."""
 
     detect_faces: bool
-    """Also detect faces. Needs the extra `faces`; takes about 0.1 s per image on one core."""
+    """A face found in an image also means people. Needs the extra `faces`, and 0.1 s per image."""
 
     def __post_init__(self) -> None:
         require(
@@ -166,7 +166,7 @@ class PeopleConfig:
         )
         require(
             all(word.strip() for word in self.words),
-            "people.words contains an empty word, which every caption would match. Remove it.",
+            "people.words contains an empty word, which would match every caption. Remove it.",
         )
 
 
@@ -176,7 +176,7 @@ class SelectConfig:
 
     sources: dict[str, Any]
     """Shards by name of the source: path, glob or brace pattern, or a list of these. null: leave
-    the source out. An image in several sources belongs to the one listed first."""
+    the source out. An image that is in several sources belongs to the one listed first."""
 
     weights: dict[str, float]
     """Share of each source in the training samples, relative to the other sources' weights."""
@@ -189,7 +189,7 @@ class SelectConfig:
     """Number of training samples."""
 
     val_samples: int
-    """Number of validation samples. No training sample has the same image file."""
+    """Number of validation samples. No training sample has the same image file as one of them."""
 
     val_source: str
     """Source of the validation samples."""

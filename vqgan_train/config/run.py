@@ -26,8 +26,8 @@ class LearningRateScaling(Enum):
     """Factor on optim.learning_rate.
 
     none: 1. device_batch: images per step on one device (batch size x accumulated batches), as in
-    the run of the model card. global_batch: images per step on all devices, as taming-transformers
-    does it.
+    the run that made boris/vqgan_f16_16384. global_batch: images per step on all devices, as in
+    taming-transformers.
     """
 
     none = "none"
@@ -54,21 +54,21 @@ class RunConfig(Frozen):
     """Seed of random weights, sample order and augmentation."""
 
     parent: str | None
-    """Checkpoint of the run that this one continues in a folder of its own: with its weights,
+    """Checkpoint of an earlier run that this run continues in a new folder, with its weights,
     optimizer, step count and position in the data. A path, a URL, hf:// or wandb://. null: the run
-    begins anew."""
+    starts from model.init_from."""
 
     max_steps: int | None
-    """Optimizer steps, its parent's included, after which the run ends. null: run.max_images
-    decides."""
+    """Optimizer steps, counted with those of its parent, after which the run ends. null:
+    run.max_images decides."""
 
     max_images: int | None
-    """Training images, over all devices and with the parent's, after which the run ends, at the
-    last whole step. null: run.max_steps decides. If both are set, the first one reached decides."""
+    """Limit of training images, counted over all devices and with those of its parent; the run ends
+    after the last step that fits. null: run.max_steps decides. Both set: the one reached first."""
 
     max_hours: float | None
-    """Hours after the start of the process at which the run saves its state, at the next step, and
-    ends with exit code 75. The same command resumes it. null: no limit."""
+    """Hours after its start at which this process saves the run's state, at the end of a step, and
+    exits with code 75. The same command resumes the run. null: no limit."""
 
     val_every_steps: int
     """Optimizer steps between validations; the run also validates before the first step and after
@@ -115,7 +115,7 @@ class RunConfig(Frozen):
         )
         require(
             self.max_hours is None or self.max_hours > 0,
-            f"run.max_hours is {self.max_hours}; set more than 0, or null for no limit.",
+            f"run.max_hours is {self.max_hours}; it must be more than 0, or null for no limit.",
         )
 
 
@@ -136,10 +136,10 @@ class OptimConfig(Frozen):
     """Batches per device whose gradients are averaged into one optimizer step."""
 
     clip_norm: float | None
-    """Norm to which the gradient of all weights together is clipped. null: no clipping."""
+    """Norm to which the gradient of all weights together is limited. null: no limit."""
 
     max_skipped_steps: int
-    """Consecutive steps, skipped because their gradient was NaN or infinite, that stop the run."""
+    """Number of steps in a row, skipped for a NaN or infinite gradient, at which the run stops."""
 
     def __post_init__(self) -> None:
         require(
@@ -157,7 +157,7 @@ class OptimConfig(Frozen):
         )
         require(
             self.clip_norm is None or self.clip_norm > 0,
-            f"optim.clip_norm is {self.clip_norm}; set more than 0, or null for none.",
+            f"optim.clip_norm is {self.clip_norm}; it must be more than 0, or null for none.",
         )
 
 
@@ -181,7 +181,7 @@ class WandbConfig(Frozen):
     multiple of run.checkpoint_every_steps. They are also uploaded at the end. null: only then."""
 
     keep_versions: int | None
-    """Newest versions to keep at W&B, besides those called last and best. null: all."""
+    """Number of newest versions to keep at W&B, besides those called last and best. null: all."""
 
     def __post_init__(self) -> None:
         require_at_least(1, logger__wandb__upload_every_steps=self.upload_every_steps)
@@ -233,12 +233,12 @@ class Config(Frozen):
         require(
             self.data.image_size >= ALEXNET_MIN_SIDE or not is_measured,
             f"data.image_size is {self.data.image_size}, but lpips_alexnet of run.val_metrics "
-            f"needs {ALEXNET_MIN_SIDE} pixels or more. Leave it out, or take larger images.",
+            f"needs {ALEXNET_MIN_SIDE} pixels or more. Leave it out, or raise data.image_size.",
         )
         layers = self.model.discriminator.num_layers
         min_side = max(LPIPS_MIN_SIDE, DISCRIMINATOR_MIN_SIDE * 2**layers)
         require(
             self.data.image_size >= min_side,
-            f"data.image_size is {self.data.image_size}; LPIPS and a discriminator of {layers} "
-            f"layers need {min_side} pixels or more.",
+            f"data.image_size is {self.data.image_size}; LPIPS and model.discriminator.num_layers="
+            f"{layers} need {min_side} pixels or more. Raise data.image_size.",
         )

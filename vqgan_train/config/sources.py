@@ -1,4 +1,4 @@
-"""Settings of every command that reads images: what may be bad, and remote shards."""
+"""Settings of training, encode and evaluate: how many images may be bad, and remote shards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class SourceConfig:
     """Tolerance for bad images, and the cache of remote shards."""
 
     max_bad_fraction: float
-    """The command or run stops if more than this fraction of the images seen so far cannot be
-    decoded, or more than this fraction of the shards is dead. Fewer than 100 count as 100. 0: stop
-    at the first."""
+    """The command or run stops if more than this fraction of the images so far cannot be decoded,
+    or of the shards cannot be read. Fewer than 100 images or shards count as 100. 0: stop at the
+    first."""
 
     cache_dir: str | None
     """Folder for downloaded shards, on each machine. null: ~/.cache/vqgan_train/shards."""
@@ -23,13 +23,13 @@ class SourceConfig:
     """Maximum size of the downloaded shards in cache_dir, in 10^9 bytes."""
 
     stall_seconds: float
-    """Seconds without data, or with next to none, after which a download is tried again."""
+    """Seconds after which a download that receives no data, or next to none, is tried again."""
 
     attempts: int
     """Tries per download; then the shard counts as dead, and its samples as unreadable."""
 
     def check_source(self, group: str = "") -> None:
-        """Refuse values that are out of range; for `__post_init__`.
+        """Refuse values that are out of range; the `__post_init__` of subclasses calls this.
 
         Args:
             group: the settings' group in messages, with a dot: `data.`.

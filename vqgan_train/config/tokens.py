@@ -52,7 +52,7 @@ class EncodeConfig(SourceConfig):
         "pixels in [0, 1], as DALL-E mini did. The two make different tokens: choose the range "
         "that the program which reads the tokens expects."
     }
-    """Hint in the error message, by the name of the missing setting."""
+    """What the message about a missing setting adds, by the setting's name."""
 
     checkpoint: str
     """Checkpoint of the tokenizer: a file that export reads, or an address (as model.init_from)."""
@@ -65,8 +65,8 @@ class EncodeConfig(SourceConfig):
     pixel_range: PixelRange
 
     shards: Any
-    """Tar files: path, glob or brace pattern, address (https://, s3://, ...) or pipe:COMMAND with
-    braces, or a list of these."""
+    """Tar files: path, glob or brace pattern; address (https://, s3://, ...) or pipe:COMMAND, both
+    with or without braces; or a list of these."""
 
     folder: str | None
     """Folder with image files, searched recursively. The caption of a.jpg is in a.txt beside it."""
@@ -81,7 +81,7 @@ class EncodeConfig(SourceConfig):
     """Column of the captions. null: captions are in text files beside the images."""
 
     samples_per_file: int
-    """Samples per token file. A shard's last file may have fewer, because shards share no file."""
+    """Samples per token file. The last file of each shard may have fewer."""
 
     image_size: Any
     """Size of the centre crop that is encoded, in pixels: the side of a square, or [height, width].

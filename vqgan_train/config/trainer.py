@@ -37,7 +37,7 @@ HIGHER_IS_BETTER = {
 
 
 ALEXNET_MIN_SIDE = 32
-"""Smallest image for LPIPS with AlexNet, in pixels per side: poolings reduce less to nothing."""
+"""Smallest image for LPIPS with AlexNet, in pixels per side; pooling reduces less to nothing."""
 
 
 def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:
@@ -58,7 +58,7 @@ def check_best_metric(name: str, chosen: Sequence[ValidationMetric]) -> None:
     require(
         name not in optional or optional[name] in measured,
         f"run.best_metric is {name}, but run.val_metrics=[{', '.join(measured)}] leaves it out. "
-        f"Add {optional.get(name)} to run.val_metrics, or choose by another.",
+        f"Add {optional.get(name)} to run.val_metrics, or change run.best_metric.",
     )
 
 
@@ -98,11 +98,11 @@ class TrainerConfig(Frozen):
     """Kind of device. auto: GPUs if there are any, else the CPU."""
 
     devices: Any
-    """Devices per node. auto: as many as torchrun or srun has started processes; without them, all
-    GPUs, or one process on a CPU."""
+    """Devices per node. auto: one for each process that torchrun or srun has started there; without
+    them, all GPUs, or one device if there is no GPU."""
 
     num_nodes: Any
-    """Machines. auto: as many as torchrun or srun has started processes on; without them, one."""
+    """Machines. auto: those on which torchrun or srun has started processes; without them, one."""
 
     precision: Precision
     memory_format: MemoryFormat
@@ -119,7 +119,7 @@ class TrainerConfig(Frozen):
     """First of five optimizer steps that are traced into <output_dir>/profile. null: no trace."""
 
     sync_batchnorm: bool
-    """Let the discriminator's BatchNorm normalise over the batches of all ranks; GPUs only. false:
+    """Let the discriminator's BatchNorm normalise over the batches of all ranks; needs GPUs. false:
     over each rank's own batch, as the original does."""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`prepare_cc3m` and `prepare_yfcc_links`: download lists of links with img2dataset."""
+"""`prepare_cc3m` and `prepare_yfcc_links`: download linked images with img2dataset."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from vqgan_train.system.files import file_signature, fingerprint
 from vqgan_train.system.job_file import open_job
 
 MAX_LINKS_PER_LIST = 1_000_000
-"""img2dataset holds one list in memory."""
+"""A limit, because img2dataset holds a whole list in memory."""
 
 JPEG_QUALITY = 95
 
@@ -41,14 +41,14 @@ def prepare_yfcc_links(config: LinksConfig) -> None:
 
 
 def download(config: LinksConfig, read: ReadLinks) -> None:
-    """Write the lists, let img2dataset download them, and report the failed links.
+    """Write img2dataset's lists of links, run it on them, and report the failed links.
 
     Args:
         config: settings of the command.
         read: reads the links of one file.
 
     Raises:
-        UserError: the download failed, or too few links gave an image.
+        UserError: `links` or `output` cannot be used, img2dataset failed, or it got too few images.
     """
     output = Path(config.output).expanduser()
     lists, shards = output / "lists", output / "shards"
@@ -105,7 +105,7 @@ def report_lines(report: DownloadReport, bad: BadRows, shards: Path, num_removed
 
     Args:
         report: sums over all shards.
-        bad: rows that contain no link.
+        bad: rows without a link, in the files of links.
         shards: folder of the shards.
         num_removed: shards that were removed because they had no image.
     """
@@ -122,7 +122,7 @@ def report_lines(report: DownloadReport, bad: BadRows, shards: Path, num_removed
         lines.append(report_line("", f"{num_rare} x {len(rare)} other reasons"))
     if bad.count:
         examples = "; ".join(bad.examples)
-        lines.append(report_line("rows left out", f"{bad.count}, no links: {examples}"))
+        lines.append(report_line("rows left out", f"{bad.count} without a link: {examples}"))
     num_shards = len(list(shards.glob("*.tar")))
     lines.append(report_line("shards", f"{num_shards}: '{shards}/*.tar'"))
     if num_removed:

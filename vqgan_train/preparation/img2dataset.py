@@ -1,4 +1,4 @@
-"""img2dataset: its own virtual environment, the call, and the report on its results.
+"""Run img2dataset in a virtual environment of its own, and report on its results.
 
 It needs webdataset below 0.3, so it cannot be installed in the environment that trains.
 """
@@ -42,13 +42,13 @@ def prepare_environment(folder: Path | None) -> Path:
         The environment's img2dataset program.
 
     Raises:
-        UserError: `folder` does not contain img2dataset, or the installation failed.
+        UserError: `folder` has no img2dataset, or img2dataset cannot be installed in the cache.
     """
     if folder is not None:
         program = _program(folder)
         if not program.exists():
             raise UserError(
-                f"{folder} has no img2dataset. Install it: python3 -m venv {folder} && "
+                f"environment={folder} has no img2dataset. Install it: python3 -m venv {folder} && "
                 f"{folder}/bin/pip install {REQUIREMENT}"
             )
         return program
@@ -58,8 +58,7 @@ def prepare_environment(folder: Path | None) -> Path:
             if sys.version_info >= FIRST_PYTHON_WITHOUT_IMGHDR:
                 raise UserError(
                     f"{REQUIREMENT} needs Python 3.12 or older; this is {sys.version.split()[0]}. "
-                    "Create an environment with an older Python, install it there, and set "
-                    "environment=FOLDER."
+                    "Install it in an environment of an older Python; set environment=FOLDER."
                 )
             _run([sys.executable, "-m", "venv", "--clear", str(environment)])
             pip = _program(environment).with_name("pip")
@@ -82,7 +81,7 @@ def _run(command: Sequence[str]) -> None:
 
 
 def run_img2dataset(program: Path, options: Mapping[str, object]) -> None:
-    """Run img2dataset with options of its command line; it keeps shards that are finished.
+    """Run img2dataset with command-line options; it keeps the finished shards of earlier runs.
 
     Raises:
         UserError: img2dataset failed.
@@ -119,7 +118,7 @@ def read_report(
     missing = [n for n in range(expected) if not (shards / f"{n:05d}_stats.json").exists()]
     if missing:
         raise UserError(
-            f"{len(missing)} of {expected} shards in {shards} are not finished, the first is "
+            f"{len(missing)} of {expected} shards in {shards} are not finished; the first is "
             f"{missing[0]:05d}. Run the same command again to resume."
         )
     links, downloaded = 0, 0
@@ -156,7 +155,7 @@ def remove_empty_shards(shards: Path) -> int:
 
 
 def require_min_success(report: DownloadReport, min_fraction: float) -> None:
-    """Require a fraction of the links to have given an image.
+    """Check that at least a fraction of the links gave an image.
 
     Raises:
         UserError: fewer did, so the network of this machine is probably at fault.

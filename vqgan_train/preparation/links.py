@@ -32,7 +32,7 @@ class BadRows:
     """File, line and beginning of the first few rows."""
 
     def add(self, example: str) -> None:
-        """Count a row."""
+        """Count a row, and keep the text about it if it is one of the first."""
         self.count += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(example)
@@ -85,31 +85,31 @@ def read_yfcc_links(path: Path, bad: BadRows) -> Iterator[Link]:
 def write_lists(
     paths: Sequence[Path], read: ReadLinks, folder: Path, *, rows: int
 ) -> tuple[list[int], BadRows]:
-    """Write links as lists 00000.jsonl, 00001.jsonl, ...
+    """Write the links of all files to img2dataset's lists 00000.jsonl, 00001.jsonl, ...
 
     Args:
         paths: files of links.
         read: reads the links of one file.
-        folder: output folder.
+        folder: folder of the lists.
         rows: links per list; the last list may have fewer.
 
     Returns:
         The number of links in each list, and the rows without a link.
 
     Raises:
-        UserError: no file contains a link.
+        UserError: no file contains a link, or `read` refuses a file.
     """
     bad = BadRows()
     links = (link for path in paths for link in read(path, bad))
     counts = []
     for number, chunk in enumerate(in_chunks(links, rows)):
-        # JSON, because img2dataset's CSV reader takes quotes in captions as quotes around them.
+        # JSON, because img2dataset's CSV reader takes quotes in a caption for quotes around it.
         with write_atomically(folder / f"{number:05d}.jsonl") as file:
             file.writelines(f"{json.dumps(link._asdict())}\n".encode() for link in chunk)
         counts.append(len(chunk))
     if not counts:
         raise UserError(
-            f"There is no link in {', '.join(map(str, paths))}; it has {bad.count} other rows: "
-            f"{'; '.join(bad.examples)}."
+            f"links={', '.join(map(str, paths))} has {bad.count} rows, none of them with a link: "
+            f"{'; '.join(bad.examples) or 'it is empty'}."
         )
     return counts, bad

@@ -29,7 +29,7 @@ FIELDS = {
     "BMP": "bmp", "GIF": "gif", "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "PPM": "ppm",
     "TIFF": "tif", "WEBP": "webp",
 }  # fmt: skip
-"""Field of a sample for each image format of PIL."""
+"""Name of a sample's image field, by PIL's name of the image's format."""
 
 Item = TypeVar("Item")
 Task = TypeVar("Task")
@@ -39,14 +39,14 @@ class ImageToPack(NamedTuple):
     """An image file, its caption and its metadata."""
 
     key: str
-    """Key of the sample; has no dots."""
+    """Key of the sample, without dots, because webdataset ends a key at the first dot."""
 
     content: bytes
     """The image file, which is copied unchanged."""
 
     caption: str | None
     metadata: Mapping[str, Any]
-    """Values for the sample's json field, to which width and height are added."""
+    """Values for the sample's json field, which also gets the image's width and height."""
 
 
 NamedLoader = tuple[str, Callable[[], ImageToPack]]
@@ -87,15 +87,15 @@ def pack_in_parallel(
     """Pack shards in several processes, then report what was packed and what was left out.
 
     Args:
-        pack_task: a function at the top of a module, because other processes call it.
-        tasks: the arguments of the calls; drawn when a process is free.
-        output: folder of the shards, for report.txt, and left_out.tsv with the images left out.
+        pack_task: packs the shards of a task; a module-level function, so workers can call it.
+        tasks: arguments of `pack_task`; drawn when a process is free.
+        output: folder of the shards. It gets report.txt, and left_out.tsv if images are left out.
         num_workers: processes; 0 packs in this one.
         num_images: length of the progress bar; None if unknown.
         more_lines: printed and saved at the end of the report.
 
     Raises:
-        UserError: no image was packed.
+        UserError, OSError: no image was packed, or `pack_task` raised it.
     """
     total = PackReport()
     with tqdm(total=num_images, desc="packing", unit="image") as bar:
@@ -111,8 +111,8 @@ def pack_shard(shard: Path, images: Sequence[NamedLoader], *, source: str) -> Pa
     Args:
         shard: path of the tar file. If no image can be read, only the report is written.
         images: the images to pack.
-        source: fingerprint of the files that hold the images. An earlier shard is kept if its
-            report has the same fingerprint.
+        source: fingerprint of the files that hold the images. A shard of an earlier run is kept if
+            its report has the same fingerprint.
     """
     file = shard.with_suffix(".json")
     if file.exists():
@@ -143,10 +143,10 @@ def _readable_samples(
 
 
 def _to_sample(image: ImageToPack) -> dict[str, str | bytes]:
-    """Make a sample; the field follows from the content, because file names can be wrong."""
+    """Make a sample; its image field follows from the content, because file names can be wrong."""
     with Image.open(io.BytesIO(image.content)) as opened:
         if opened.format not in FIELDS:
-            raise ValueError(f"shards have no field for the format {opened.format}")
+            raise ValueError(f"shards cannot hold the image format {opened.format}")
         image_field = FIELDS[opened.format]
     height, width = decode_for_training(image.content).shape[1:]
     metadata = {**image.metadata, "width": width, "height": height}
@@ -164,8 +164,8 @@ def _publish(report: PackReport, output: Path, more_lines: Sequence[str]) -> Non
     reasons = Counter(report.left_out.values())
     if not report.packed:
         raise UserError(
-            f"None of the {report.seen} pictures for {output} could be packed: "
-            f"{format_counts(reasons)}."
+            f"None of the {report.seen} images for {output} could be packed: "
+            f"{format_counts(reasons) or 'there are none'}."
         )
     lines = [
         report_line(

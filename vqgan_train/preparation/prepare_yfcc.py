@@ -44,7 +44,7 @@ def prepare_yfcc(config: PrepareYfccConfig) -> None:
     images = None if config.images is None else Path(config.images)
     paths = expand_shards(config.records, noun="files of records", ending="")
     files = pair_with_images(paths, images)
-    # The files are not part of the job, so that more can be added: few disks hold all 1.9 TB.
+    # The files are not part of the job, so that later runs can add more: few disks hold all 1.9 TB.
     open_job(output, {"command": "prepare_yfcc", "samples_per_shard": config.samples_per_shard})
     tasks = (_PackTask(file, output, config.samples_per_shard) for file in files)
     pack_in_parallel(_pack, tasks, output, num_workers=config.num_workers, num_images=None)
@@ -69,7 +69,7 @@ class _Archive:
     """Zip file of images, whose members are named KEY.jpg, in any folder.
 
     Raises:
-        UserError: the file is incomplete.
+        UserError: the file is not a complete zip file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,7 +86,7 @@ class _Archive:
         """Return the image file of a record by its key; None if there is no such member.
 
         Raises:
-            ValueError: the image's bytes in the zip file are damaged.
+            ValueError: the member is damaged, or the zip file cannot be read.
         """
         try:
             return self.file.read(self.names[key]) if key in self.names else None

@@ -12,7 +12,7 @@ from vqgan_train.system.errors import UserError
 VALIDATION_STREAM = 0
 ORDER_STREAM = 1
 FIRST_SOURCE_STREAM = 2
-"""Independent random streams, so that a change to one source does not change what others give."""
+"""Numbers of random streams: a source's random numbers do not depend on the data of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class SourceCounts:
     unreadable: int
     too_small: int
     duplicates: int
-    """Usable images that also occur earlier in this source, or in a source before it."""
+    """Otherwise usable images that also occur earlier in this source, or in a source before it."""
 
     usable: int
     usable_people: int
@@ -48,7 +48,7 @@ class SourceCounts:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Selected samples, numbered through all sources, in the order in which they are written."""
+    """Selected samples in the order of writing, as numbers counted through all sources."""
 
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -65,7 +65,7 @@ def select_samples(
     allow_fewer: bool,
     seed: int,
 ) -> Selection:
-    """Select validation samples, then training samples from the rest; shuffle both.
+    """Select validation samples, then training samples from the rest; both in random order.
 
     Args:
         sources: where the samples are.
@@ -77,8 +77,7 @@ def select_samples(
         seed: seed of the selection and of the order.
 
     Raises:
-        UserError: a source has too few samples and `allow_fewer` is off, or no source has a usable
-            training sample.
+        UserError: a source has too few samples (unless `allow_fewer`), or none is left to train on.
     """
     is_free, counts = _find_usable(sources)
     people = np.concatenate([source.survey.people for source in sources])
@@ -90,7 +89,7 @@ def select_samples(
         if len(candidates) < wanted and not allow_fewer:
             purpose = "validation" if stream == VALIDATION_STREAM else "training"
             raise UserError(
-                f"The source {names[number]} should give {wanted} samples for {purpose} and has "
+                f"The source {names[number]} should give {wanted} samples for {purpose}, but has "
                 f"{len(candidates)}: it holds {_held(counts[names[number]])}. Give it more shards, "
                 f"ask for fewer (samples={samples}, val_samples={val_samples}), change the weights "
                 "of the sources, or set allow_fewer=true to take all that is available."
@@ -111,7 +110,7 @@ def select_samples(
         counts[name].training_people = int(people[drawn].sum())
         training.append(drawn)
     if not sum(map(len, training)):
-        raise UserError("No source has a usable sample for training.")
+        raise UserError("No usable sample is left for training. Lower min_side or val_samples.")
     order = np.random.default_rng((seed, ORDER_STREAM))
     return Selection(order.permutation(np.concatenate(training)), validation, counts)
 
@@ -119,7 +118,7 @@ def select_samples(
 def _find_usable(
     sources: Sequence[SurveyedSource],
 ) -> tuple[NDArray[np.bool_], dict[str, SourceCounts]]:
-    """Mark the first of each set of equal good images, over all sources, and count the others."""
+    """Mark each good image as usable unless an equal one precedes it; count samples by source."""
     states = np.concatenate([source.survey.states for source in sources])
     is_good = states == GOOD
     digests = np.concatenate([source.survey.digests for source in sources])
@@ -144,7 +143,7 @@ def _find_usable(
 
 
 def split_by_weight(total: int, weights: Sequence[float]) -> list[int]:
-    """Split a number in proportion to weights; round by the largest remainder method."""
+    """Split a number into whole shares in proportion to weights (largest remainder method)."""
     exact = [total * weight / sum(weights) for weight in weights]
     shares = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda n: (shares[n] - exact[n], n))
@@ -166,6 +165,6 @@ def _draw(
     count: int,
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Draw by weight without replacement (Efraimidis and Spirakis, 2006)."""
+    """Draw up to `count` by weight without replacement (Efraimidis and Spirakis, 2006)."""
     arrival = random.exponential(size=len(candidates)) / weights
     return candidates[np.argsort(arrival, kind="stable")[:count]]

@@ -38,7 +38,7 @@ def select(config: SelectConfig) -> None:
     """Survey all sources, select samples, and write output/train, output/val and a report."""
     if config.people.detect_faces and not is_installed("dlib"):
         raise UserError(
-            "people.detect_faces needs dlib, which is not installed: "
+            "people.detect_faces=true needs dlib, which is not installed: "
             "pip install 'vqgan_train[faces]'. Or set people.detect_faces=false."
         )
     output = Path(config.output).expanduser()
@@ -100,7 +100,7 @@ def _report_lines(
     if bad:
         file = write_lines(output / "unreadable.txt", bad)
         lines.append(report_line("unreadable", f"by name in {file}, for example {bad[0]}"))
-    origins = f"{output}/*/*.tsv: of each sample its source, shard and key"
+    origins = f"{output}/*/*.tsv: source, shard and key of each sample"
     lines.append(report_line("origins", origins))
     settings = [f"data.train_shards='{output}/train/*.tar'"]
     if len(selection.validation):

@@ -14,7 +14,7 @@ from vqgan_train.system.files import write_atomically
 from vqgan_train.system.workers import run_tasks
 
 HEADER = "key\tsource\tshard\tkey_there\n"
-"""Columns of the origin list beside a shard: the new key, and source, shard and key before."""
+"""Columns of the origin list beside a shard: new key; source, shard and key it was copied from."""
 
 
 class _Sample(NamedTuple):
@@ -31,7 +31,7 @@ class _Task(NamedTuple):
 
     shard: Path
     first: int
-    """Number of the first sample; the keys are these numbers."""
+    """Number of the first sample in the folder; the numbers become the keys."""
 
     samples: list[_Sample]
 
@@ -54,7 +54,7 @@ def write_selected_shards(
         num_workers: processes; 0 copies in this one.
 
     Raises:
-        ShardError: a shard has changed since it was indexed.
+        ShardError, OSError: a shard has changed since it was indexed, or cannot be read or written.
     """
     tasks = (
         task

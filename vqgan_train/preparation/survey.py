@@ -1,4 +1,4 @@
-"""Survey of shards before a selection: which images are usable, duplicates, or show people."""
+"""Survey shards before a selection: which images are usable, are duplicates, or show people."""
 
 import json
 import logging
@@ -114,7 +114,7 @@ def _load_or_survey(task: _Task) -> Survey:
         with write_atomically(task.file) as partial:
             np.savez(partial, **{**survey._asdict(), "bad": np.array(json.dumps(survey.bad))})
     except OSError as error:
-        log.warning("The survey of %s was not cached: %s", task.shard.path, error)
+        log.warning("The survey of %s could not be cached: %s", task.shard.path, error)
     return survey
 
 
@@ -128,7 +128,7 @@ def _stored(file: Path) -> Survey | None:
 
 
 def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
-    """Read and decode every image of a shard as training does."""
+    """Survey a shard from its file; every image is decoded as training decodes it."""
     digests = np.zeros(shard.num_samples, dtype=np.uint64)
     states = np.zeros(shard.num_samples, dtype=np.uint8)
     people = np.zeros(shard.num_samples, dtype=np.bool_)
@@ -152,7 +152,7 @@ def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
 
 
 def _person_detector(rules: SurveyRules) -> Callable[[dict[str, Any], Tensor], bool]:
-    """Build a function that tells whether a sample with image (3, H, W) uint8 shows people."""
+    """Return a function that tells whether a sample with image (3, H, W) uint8 shows people."""
     words = word_pattern(rules.people_words)
 
     def shows_person(fields: dict[str, Any], image: Tensor) -> bool:

@@ -24,7 +24,7 @@ METADATA_PREFIX = "metadata_"
 """The records of the images in 3d1.zip are in metadata_3d1.jsonl.gz."""
 
 PARQUET_ROWS = 64
-"""Rows read at once: photos of 130 kB on average."""
+"""Rows read at once; each has a photo of 130 kB on average."""
 
 
 class RecordFile(NamedTuple):
@@ -48,8 +48,8 @@ def pair_with_images(records: Sequence[Path], folder: Path | None) -> list[Recor
     """Find the zip file of each jsonl file; parquet files contain their images.
 
     Raises:
-        UserError: a file has an unknown suffix, two files have the same name, a zip file is
-            missing, or parquet is given and pyarrow is not installed.
+        UserError: a file has an unknown suffix, two files have the same name, a zip file is missing
+            or `folder` is None, or parquet is given and pyarrow is not installed.
     """
     endings = (".parquet", ".jsonl", ".jsonl.gz")
     unknown = [path for path in records if not path.name.endswith(endings)]
@@ -139,7 +139,7 @@ def _require_fields(path: Path, names: Record | Sequence[str], required: Sequenc
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file's name ends like that of a parquet file."""
+    """Return whether a file's name ends with .parquet."""
     return path.suffix == ".parquet"
 
 

@@ -64,14 +64,14 @@ def require_devices(accelerator: str, devices: int | str) -> int:
         return gpus or 1
     if 0 < gpus < devices:
         raise UserError(
-            f"trainer.devices={devices}, but torch finds {gpus} GPUs here. Lower it, or "
-            "check CUDA_VISIBLE_DEVICES."
+            f"trainer.devices={devices}, but torch finds {gpus} GPU(s) here. Lower "
+            "trainer.devices, or check CUDA_VISIBLE_DEVICES."
         )
     return devices
 
 
 def require_precision(accelerator: str, precision: str) -> None:
-    """Check that the GPU supports bf16, if training is configured for it.
+    """Check that the GPU supports bf16, if `precision` is bf16-mixed and training uses a GPU.
 
     Raises:
         UserError: the GPU only emulates bf16, which is slower than fp32.
@@ -95,7 +95,7 @@ def require_gpus(accelerator: str) -> None:
         return
     raise UserError(
         "trainer.sync_batchnorm=true needs GPUs (torch's SyncBatchNorm refuses anything else), but "
-        f"trainer.accelerator={accelerator} finds none here. Set trainer.sync_batchnorm=false, or "
+        f"trainer.accelerator={accelerator} uses none here. Set trainer.sync_batchnorm=false, or "
         "train on GPUs."
     )
 
@@ -122,7 +122,7 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 
 
 FLOAT32, TF32 = "ieee", "tf32"
-"""torch's names of the two precisions."""
+"""torch's names of the precisions with 23 and with 10 bits of mantissa."""
 
 
 @contextmanager

@@ -6,7 +6,7 @@ class UserError(ValueError):
 
 
 class LostRankError(UserError):
-    """Another rank of the run has ended."""
+    """Another process of the same run or command has exited."""
 
 
 class RunFolderError(UserError):
@@ -14,7 +14,7 @@ class RunFolderError(UserError):
 
 
 class ShardError(UserError):
-    """Shards are missing, empty or damaged; the message names them and what to do."""
+    """Shards cannot be used, for example if one is missing; the message says what to do."""
 
 
 class DeadShardError(ShardError):

@@ -6,7 +6,7 @@ USER_ERROR = 2
 """The settings, the data or the machine are wrong; the message says what to change."""
 
 LOST_RANK = 70
-"""Another rank of the run exited; its own message says why."""
+"""Another process of the run or command exited; its message, if it left one, says why."""
 
 TIME_IS_UP = 75
 """run.max_hours is over: the state is saved, and the same command resumes the run."""
@@ -15,7 +15,7 @@ SIGNAL_BASE = 128
 """A process ended by a signal exits with this plus the signal's number, as shells count."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-"""Signals that schedulers send before they end a job, and Ctrl-C. A run saves its state first."""
+"""Ctrl-C, and signals that schedulers send before they end a job: a run then saves its state."""
 
 INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 
@@ -24,7 +24,7 @@ STOPPED = (TIME_IS_UP, *(SIGNAL_BASE + number for number in STOP_SIGNALS))
 
 
 def describe_exit_code(code: int) -> str:
-    """Name the signal that ended a process, or say "exit code N".
+    """Return the name of the signal that ended a process, or `exit code N` if none did.
 
     Args:
         code: an exit code as shells count, or Python's: minus the number of the signal.

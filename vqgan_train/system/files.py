@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, told apart by hashes, and cached."""
+"""Write files completely or not at all, identify them by hashes, and cache them."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ def write_atomically(path: Path, partial: Path | None = None) -> Iterator[IO[byt
 
     Args:
         path: the file; an existing one is replaced.
-        partial: name of the file until then. None: a random name next to `path`, so that several
+        partial: path of the file until then. None: a random one next to `path`, so that several
             processes can write the same file.
 
     Raises:
@@ -43,7 +43,7 @@ def write_atomically(path: Path, partial: Path | None = None) -> Iterator[IO[byt
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed processes left half written, in a folder and its subfolders."""
+    """Remove the half-written files of killed processes from a folder and its subfolders."""
     for partial in folder.rglob(f"*{PARTIAL}"):
         partial.unlink(missing_ok=True)
 
@@ -68,7 +68,7 @@ def try_writing(folder: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file's bytes: SHA-256 as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -76,14 +76,14 @@ def file_sha256(path: Path) -> str:
 def file_signature(path: Path) -> tuple[str, int, int]:
     """Return a file's absolute path, size in bytes and modification time in nanoseconds.
 
-    A changed signature means a changed file, without reading it.
+    Compared with an earlier signature, it shows without reading the file whether it has changed.
     """
     status = path.stat()
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
 def fingerprint(values: Iterable[object]) -> str:
-    """Hash the representations of many values into 16 hexadecimal digits."""
+    """Hash the `repr` of all values, in order, into one text of 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for value in values:
         digest.update(repr(value).encode("utf-8", "surrogateescape") + b"\0")
@@ -93,14 +93,14 @@ def fingerprint(values: Iterable[object]) -> str:
 def cache_folder(name: str) -> Path:
     """Return the cache folder of one kind of file, which may not exist yet.
 
-    It is $XDG_CACHE_HOME/vqgan_train/<name>, or below ~/.cache. Everything in it can be made again.
+    It is vqgan_train/<name> in $XDG_CACHE_HOME, or in ~/.cache if that variable is not set.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqgan_train" / name
 
 
 @contextmanager
 def cache_lock(name: str) -> Iterator[None]:
-    """Let one process per machine fill a cache folder, while the others wait for it."""
+    """Let one process fill a cache folder while others wait; no lock if it cannot be written."""
     file = cache_folder(name).with_suffix(".lock")
     lock = FileLock(file)
     try:

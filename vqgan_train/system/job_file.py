@@ -12,14 +12,14 @@ JOB_FILE = "job.json"
 
 
 def open_job(folder: Path, job: Mapping[str, Any]) -> None:
-    """Start a job in a folder, or resume it.
+    """Start or resume a job in a folder, and remove the half-written files of killed processes.
 
     Args:
         folder: folder of the results, created if it does not exist.
         job: everything that the results depend on, as plain values.
 
     Raises:
-        UserError: the folder holds the results of another job, or other files.
+        UserError: the folder is a file, holds the results of another job, or other files.
     """
     join_job(folder, job, JOB_FILE)
     remove_partial(folder)
@@ -38,13 +38,14 @@ def require_free_or_same(folder: Path, job: Mapping[str, Any], job_file: str = J
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file. Name a folder for the results.")
-    # Listed before the look at the job file, which other processes of the job write before others.
+    # Listed before the job file is looked for, which other processes of the job write first.
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if (folder / job_file).exists():
         _require_same(folder, folder / job_file, job)
     elif names - {Path(job_file).parts[0]}:
         raise UserError(
-            f"{folder} holds files that no such job began. Name an empty or a new folder."
+            f"{folder} holds files, but no {job_file}: this command did not begin it. Name an "
+            "empty or a new folder."
         )
 
 

@@ -33,18 +33,17 @@ class ProcessRank(NamedTuple):
 
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SRUN_VARIABLES = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-"""Variables of rank, world size and local rank.
+"""Environment variables of rank, world size and local rank.
 
-SLURM_NTASKS is not used, because sbatch also sets it for the batch script, which is not a rank.
-srun alone sets SLURM_STEP_NUM_TASKS.
+Of Slurm's world sizes, SLURM_STEP_NUM_TASKS is read, which only srun sets. sbatch sets SLURM_NTASKS
+even for the batch script, which is not a rank.
 """
 
 
 def find_process_rank(environment: Environment) -> ProcessRank:
-    """Find which of how many processes this is; without a launcher it is the only one.
+    """Return the rank of this process among all; without a launcher it is the only process.
 
-    The processes of encode, decode and evaluate need nothing else, so torchrun's variables may also
-    be set by hand.
+    torchrun's variables may also be set by hand: encode and decode need only RANK and WORLD_SIZE.
 
     Raises:
         UserError: the variables are no numbers, or the rank is not below the world size.
@@ -58,14 +57,15 @@ def find_process_rank(environment: Environment) -> ProcessRank:
 def _read_rank(environment: Environment, variables: tuple[str, str, str]) -> ProcessRank:
     values = {name: environment.get(name, "0") for name in variables}
     if not all(value.isdecimal() for value in values.values()):
+        given = ", ".join(f"{name}={value}" for name, value in values.items())
         raise UserError(
-            f"The environment variables {values} should be numbers. Unset them to run one process."
+            f"The environment has {given}; they must be numbers. Unset them to run one process."
         )
     process = ProcessRank(*map(int, values.values()))
     if process.rank >= process.world_size:
         raise UserError(
-            f"The environment has {variables[0]}={process.rank}, but {variables[1]}="
-            f"{process.world_size} processes count from 0 to {process.world_size - 1}."
+            f"The environment has {variables[0]}={process.rank}, which must be less than "
+            f"{variables[1]}={process.world_size}. Correct them, or unset them to run one process."
         )
     return process
 
@@ -89,9 +89,9 @@ class Launch(NamedTuple):
 
 
 def find_launch(environment: Environment) -> Launch | None:
-    """Find what torchrun or srun has started; None if this process starts the other ranks itself.
+    """Return how torchrun or srun started this process; None if neither did.
 
-    A step of one task counts as None, because it may be the shell of an interactive job.
+    A Slurm step of one task also gives None: it may be the shell of an interactive job.
     """
     if "TORCHELASTIC_RUN_ID" in environment:
         process = _read_rank(environment, TORCHRUN_VARIABLES)
@@ -116,16 +116,16 @@ def resolve_world_size(
     """Decide how many devices per node and how many nodes a training run has.
 
     Args:
-        environment: of this process.
+        environment: environment variables of this process.
         devices: configured devices per node, or `auto`.
         nodes: configured nodes, or `auto`.
-        available_devices: devices to use for `auto` if no launcher started ranks.
+        available_devices: devices per node for `auto` if no launcher started ranks.
 
     Returns:
         Devices per node, nodes.
 
     Raises:
-        UserError: the settings contradict what torchrun, srun or Slurm started.
+        UserError: torchrun, srun or Slurm started another or an uneven number of processes.
     """
     launch = find_launch(environment)
     if launch is None:
@@ -136,8 +136,12 @@ def resolve_world_size(
     num_devices = launch.devices if devices == "auto" else int(devices)
     num_nodes = launch.nodes if nodes == "auto" else int(nodes)
     processes = launch.process.world_size
-    is_uneven = processes % launch.nodes != 0
-    if is_uneven or (num_devices, num_nodes) != (launch.devices, launch.nodes):
+    if processes % launch.nodes != 0:
+        raise UserError(
+            f"{launch.launcher} has started {processes} processes on {launch.nodes} nodes, which "
+            "is uneven. Start the same number on each node."
+        )
+    if (num_devices, num_nodes) != (launch.devices, launch.nodes):
         advice = (
             f"start it with --nnodes={num_nodes} --nproc-per-node={num_devices}"
             if launch.launcher == "torchrun"
@@ -146,18 +150,18 @@ def resolve_world_size(
         raise UserError(
             f"{launch.launcher} has started {processes} processes on {launch.nodes} node(s), but "
             f"trainer.devices={devices} per node and trainer.num_nodes={nodes} make "
-            f"{num_devices * num_nodes} on {num_nodes}. Leave both at auto, which takes "
-            f"what {launch.launcher} has started, the same number on each node; or {advice}."
+            f"{num_devices * num_nodes} on {num_nodes}. Set both to auto, which takes what "
+            f"{launch.launcher} has started; or {advice}."
         )
     return num_devices, num_nodes
 
 
 def _require_one_node(environment: Environment, devices: int, nodes: int) -> None:
-    """Check that a run without launcher can start its ranks itself, all on this node."""
+    """Check that a run without a launcher needs one node only, where it starts its own ranks."""
     if nodes > 1:
         raise UserError(
             f"trainer.num_nodes={nodes}, but this is 1 process on 1 node, and it cannot start "
-            f"others elsewhere. Start {nodes * devices} with srun or torchrun "
+            f"processes on other nodes. Start {nodes * devices} with srun or torchrun "
             "(docs/launching.md), or set trainer.num_nodes=1."
         )
     if "SLURM_JOB_ID" not in environment or "SLURM_STEP_ID" in environment:

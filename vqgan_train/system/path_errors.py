@@ -1,4 +1,4 @@
-"""Tell OSErrors that the user can fix, which are about a configured path, from defects of ours."""
+"""Explain the OSErrors that the user can fix, such as those of a path in the settings."""
 
 import errno
 import re
@@ -12,15 +12,15 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and a used-up quota: never a defect of ours, whatever the file."""
 
 PATTERN = re.compile(r"[*?\[{]")
-"""First character of a glob or brace pattern."""
+"""Character that makes a path a glob or brace pattern."""
 
 
 def explain_path_error(error: OSError, settings: Mapping[str, Any]) -> str | None:
     """Describe an error that the user can fix; None if it may be a defect of ours.
 
     Args:
-        error: it may lack a file, as errors of writing to an open file do.
-        settings: nested plain values.
+        error: may name no file: errors of writing to an open file do not.
+        settings: all settings of the command, as nested plain values.
     """
     reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     for setting, text in _texts(settings):
@@ -30,14 +30,14 @@ def explain_path_error(error: OSError, settings: Mapping[str, Any]) -> str | Non
                 "and has room, and that you may read and write it."
             )
     if is_about(error, cache_folder("")):
-        return f"The cache cannot be used ({reason}). Make room, or set XDG_CACHE_HOME to a folder."
+        return f"The cache cannot be used ({reason}). Make room, or set XDG_CACHE_HOME elsewhere."
     if error.errno in DISK_FULL:
         return f"A disk is full ({reason}). Make room, and give the same command again."
     return None
 
 
 def is_about(error: OSError, path: Path) -> bool:
-    """Tell whether an error is about a path, a file inside of it, or a folder that it lies in.
+    """Return whether an error names a path, something inside it, or a folder that contains it.
 
     Making a folder with its parents fails with the name of the first parent that cannot be made.
     """
@@ -50,13 +50,13 @@ def is_about(error: OSError, path: Path) -> bool:
 
 
 def _folder_of_pattern(text: str) -> Path:
-    """Return a path as it is, and of a pattern the folder that all its matches are in."""
+    """Return a plain path as it is; for a pattern, the folder that holds all its matches."""
     start = PATTERN.split(text, maxsplit=1)[0]
     return Path(text) if start == text else Path(f"{start}_").parent
 
 
 def _texts(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """List every text among nested settings, with the dotted name of its setting."""
+    """Yield every text in nested settings that is not empty, after its setting's dotted name."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _texts(value, f"{name}.{key}" if name else str(key))

@@ -15,10 +15,10 @@ from vqgan_train.system.launch import ProcessRank
 CONNECTION_LOST = re.compile(
     r"[Cc]onnection (was |is )?(closed|reset|refused)|[Bb]roken pipe|[Rr]emote process|peer"
 )
-"""Words of gloo's and NCCL's errors, of which torch turns only some into classes of its own."""
+"""Words of gloo's and NCCL's connection errors, many of which torch raises as RuntimeError."""
 
 PROCESS_GROUP_TIMEOUT = timedelta(days=1)
-"""Longest wait of a process for the others, whose images may be larger."""
+"""Longest wait of a process for the others, whose images may take longer."""
 
 MAX_SHOWN_CHARACTERS = 300
 """Characters of the backend's message that are shown."""
@@ -26,14 +26,14 @@ MAX_SHOWN_CHARACTERS = 300
 
 @contextmanager
 def explain_lost_ranks(message: str) -> Iterator[None]:
-    """Turn an error of the connection to another rank into one that says what it means.
+    """Raise LostRankError in place of an error of the connection to another rank.
 
     Args:
-        message: says where the other rank's reason is. An error that does not speak of a closed
-            connection follows, because its cause may be another, such as a port in use.
+        message: text of the error. If the original error does not speak of a closed connection, it
+            is added, because it may have another cause, such as a port in use.
 
     Raises:
-        LostRankError: another rank has exited.
+        LostRankError: another rank has exited, or cannot be reached.
     """
     try:
         yield
@@ -60,9 +60,9 @@ def process_group(process: ProcessRank) -> Iterator[None]:
     missing = {"MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
     if missing:
         raise UserError(
-            f"This is process {process.rank} of {process.world_size}, but "
-            f"{' and '.join(sorted(missing))} of the environment do not say where they meet. Start "
-            "them with torchrun, or set both: the first process's machine and a free port of it."
+            f"This is process {process.rank} of {process.world_size}, but the environment lacks "
+            f"{' and '.join(sorted(missing))}. Start all processes with torchrun, or set "
+            "MASTER_ADDR to the first process's machine and MASTER_PORT to a free port of it."
         )
     try:
         with explain_lost_ranks(
@@ -84,7 +84,7 @@ def process_group(process: ProcessRank) -> Iterator[None]:
 
 
 def gather_to_first(value: Any, process: ProcessRank) -> list[Any]:
-    """Gather a small object of each process, in order of rank, in the first; others get []."""
+    """Return the objects of all processes, by rank, in the first process; [] in the others."""
     if process.world_size == 1:
         return [value]
     values: list[Any] | None = [None] * process.world_size if process.rank == 0 else None
@@ -93,7 +93,7 @@ def gather_to_first(value: Any, process: ProcessRank) -> list[Any]:
 
 
 def all_gather_objects(value: Any, process: ProcessRank) -> list[Any]:
-    """Gather a small object of each process, in order of rank, in all of them."""
+    """Return the objects of all processes, by rank, in every process."""
     if process.world_size == 1:
         return [value]
     values: list[Any] = [None] * process.world_size

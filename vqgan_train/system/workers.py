@@ -19,8 +19,8 @@ def run_tasks(
     """Call a function on each task and yield the results in the order of the tasks.
 
     Args:
-        function: called in a worker process; it and its results can be pickled.
-        tasks: drawn 2 x `num_workers` ahead of the result that is yielded.
+        function: called in a worker process; it, the tasks and the results must be picklable.
+        tasks: drawn up to 2 x `num_workers` ahead of the result that is yielded.
         num_workers: number of worker processes; 0 calls the function in this process.
 
     Raises:
@@ -42,10 +42,10 @@ def run_tasks(
 
 
 class _Results(Dataset[Result | UserError | OSError], Generic[Task, Result]):
-    """The dataset of a worker process, whose index is the task itself.
+    """Dataset whose indices are the tasks and whose items are the results.
 
     Errors that the user can fix are returned instead of raised, because torch would put a traceback
-    in place of their file and error number, and then wait for its processes in vain.
+    in place of their file and error number, and then wait in vain for its worker processes.
     """
 
     def __init__(self, function: Callable[[Task], Result]) -> None:
@@ -59,7 +59,7 @@ class _Results(Dataset[Result | UserError | OSError], Generic[Task, Result]):
 
 
 def _ignore_ctrl_c(_worker: int) -> None:
-    # A terminal sends it to all processes; the command itself stops its workers.
+    # A terminal sends Ctrl-C to all processes; the command's own process stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

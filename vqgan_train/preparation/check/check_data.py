@@ -24,9 +24,9 @@ def check_data(config: CheckDataConfig) -> None:
     """Check shards, print a report and, if configured, write it to a JSON file.
 
     Raises:
-        SystemExit: the shards have problems.
+        SystemExit: the shards have problems; the code is 1.
         UserError: `output` is a folder, or cannot be written.
-        ShardError: a shard does not exist.
+        ShardError: a shard does not exist, or no shard is named.
     """
     if config.output is not None:
         if Path(config.output).is_dir():

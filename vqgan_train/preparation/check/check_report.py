@@ -13,7 +13,7 @@ Report = Mapping[str, Any]
 
 
 def make_report(findings: Findings, image_size: int) -> Report:
-    """Turn findings into plain values.
+    """Return the report of findings, as values that JSON can store.
 
     Args:
         findings: the findings of all shards.

@@ -19,15 +19,15 @@ MAX_EXAMPLES = 1000
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)(\.[^0-9]*)")
 MAX_SERIES_LENGTH = 100_000
-"""Numbers further apart than this are dates and the like, not shard numbers."""
+"""Numbers in file names that span more than this are dates and the like, not shard numbers."""
 
 MAX_COPIES_NAMED = 10
 MAX_NAMES_PER_COPY = 4
-"""Names are read from the shards again, because only hashes were kept."""
+"""Few copies are named, because their names have to be read from the shards again."""
 
 
 class Shard(NamedTuple):
-    """Size of one shard."""
+    """A shard and its size."""
 
     path: Path
     num_images: int
@@ -35,7 +35,7 @@ class Shard(NamedTuple):
 
 
 class Findings:
-    """Findings of all shards. Grows by 8 bytes per sample and some numbers per shard."""
+    """Findings of all shards. Their memory grows by 8 bytes per sample and a little per shard."""
 
     def __init__(self) -> None:
         self.shards: list[Shard] = []
@@ -55,7 +55,7 @@ class Findings:
         self._contents.append(shard.contents)
 
     def compare_shards(self) -> None:
-        """Find missing shard numbers and copies of images, after the last shard was added."""
+        """Find missing shard numbers and copies of images. Call it after all shards are added."""
         missing = _missing_numbers([shard.path for shard in self.shards])
         self.counts[Kind.missing_number] = len(missing)
         self.examples[Kind.missing_number] = missing[:MAX_EXAMPLES]
@@ -74,7 +74,7 @@ class Findings:
         return " = ".join(names) + (f" and {more} more" if more else "")
 
     def _name(self, place: int) -> str:
-        """Read the name of a sample, given its number among all samples."""
+        """Read the name of a sample, given its number among all samples with an image."""
         lasts = np.cumsum([shard.num_images for shard in self.shards])
         number = int(np.searchsorted(lasts, place, side="right"))
         shard = self.shards[number]

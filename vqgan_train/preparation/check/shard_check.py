@@ -17,7 +17,7 @@ from vqgan_train.shards.tar import IMAGE_FIELDS, Field, walk_shard
 from vqgan_train.system.errors import ShardError
 
 MIN_FIELD_FRACTION = 0.8
-"""If this fraction of a shard's samples has a field, samples without it are reported."""
+"""If at least this fraction of a shard's samples has a field, those without it are reported."""
 
 MAX_EXAMPLES = 20
 """Examples kept per kind and shard."""
@@ -42,7 +42,7 @@ class Kind(Enum):
 
     @property
     def is_problem(self) -> bool:
-        """Whether findings of this kind set the exit code."""
+        """Whether the command exits with 1 if there are findings of this kind."""
         return self not in (Kind.missing_number, Kind.small, Kind.same_content)
 
 
@@ -70,7 +70,7 @@ class ShardFindings:
 
 
 def check_shard(path: Path, image_size: int) -> ShardFindings:
-    """Check a shard and leave its index in the cache for training.
+    """Check a shard, whose defects become findings; its index stays in the cache for training.
 
     Args:
         path: the shard.
@@ -144,7 +144,7 @@ def _names(sample: Sequence[Field]) -> set[str]:
 
 
 def _fields_without_image(names: set[str]) -> str:
-    """List the fields of a sample, and explain why `v1.jpg` is not an image."""
+    """List the fields of a sample without an image; say why a field like `v1.jpg` is none."""
     listed = ", ".join(sorted(names))
     has_dotted_image = any(name.rpartition(".")[2] in IMAGE_FIELDS for name in names)
     return f"{listed} (a key ends at the first dot)" if has_dotted_image else listed

@@ -173,8 +173,10 @@ class VQGAN(nn.Module):
         Raises:
             ValueError: a side is not a multiple of f, or `images` has not four dimensions.
         """
-        grid = (images.shape[2] // self.downsampling, images.shape[3] // self.downsampling)
-        return self.decode(self.encode(images), grid)
+        tokens = self.encode(images)
+        return self.decode(
+            tokens, (images.shape[2] // self.downsampling, images.shape[3] // self.downsampling)
+        )
 
     def decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Return images (B, out_channels, H, W), about [-1, 1], of tokens (B, N) int64.

@@ -48,23 +48,13 @@ class BadSamples(Callback):
         require_few_dead(dead, shards, self.max_fraction, "data.max_bad_fraction")
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count a batch after its step, so that the counts fit the checkpoint's data position."""
         self._count(batch)
 
     def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any
     ) -> None:
         """Count the samples of the first validation only; later ones have the same samples."""
         if not self._validated:

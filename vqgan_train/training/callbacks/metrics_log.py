@@ -50,12 +50,7 @@ class MetricsLog(Callback):
         self._data_seconds += time.perf_counter() - self._batch_ended_at
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collect a batch's losses; every `every_steps` steps, log a row."""
         self._terms.append(outputs["terms"])

@@ -46,7 +46,7 @@ def build_data(config: Config) -> ShardDataModule:
     data = config.data
     train, val = _find_shards(data)
     sizes = [len(source) for source in train]
-    if data.shard_lanes is not None:
+    if data.shard_lanes is not None and world_size(config) > 1:
         _warn_of_shared_lanes(data.shard_lanes, data.batch_size * world_size(config))
 
     train_shards = [shard for source in train for shard in source]
@@ -97,7 +97,7 @@ def _warn_of_shared_lanes(lanes: int, images: int) -> None:
     if lanes * INTERLEAVE_BLOCK % images:
         log.warning(
             "WARNING: data.shard_lanes=%d x %d images is no multiple of the %d images that all "
-            "devices read at a time, so if there are several, each lane is read by more than one.",
+            "devices read at a time, so each lane is read by several devices.",
             lanes,
             INTERLEAVE_BLOCK,
             images,

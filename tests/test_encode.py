@@ -515,7 +515,7 @@ def test_ranks_share_the_files_and_the_result_is_the_same(
         assert run_encode(checkpoint, shared, *many) == 0
         printed = capsys.readouterr().out
         assert f"{done} of 6" in printed
-        assert ("those of other processes" in printed) == (done < 6)
+        assert ("written by other processes" in printed) == (done < 6)
     assert contents(shared) == contents(alone)
 
 

@@ -456,7 +456,7 @@ def test_published_weights_go_by_the_networks_name(monkeypatch: pytest.MonkeyPat
         (safetensors.torch.save({"a": torch.zeros(1)}), "LPIPS weight convolutions.0.weight is"),
         (
             safetensors.torch.save({"convolutions.0.weight": torch.zeros(2)}),
-            "convolutions.0.weight is (2,), but should be (64, 3, ",
+            "convolutions.0.weight is (2,), expected: (64, 3, ",
         ),
     ],
 )

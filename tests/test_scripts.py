@@ -76,7 +76,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_before_training(
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own answers
     ended = run_here("compare_precisions", [str(checkpoint)], monkeypatch)
     assert ended.value.code == 2
-    assert f"Error: {checkpoint} is not a checkpoint" in capsys.readouterr().err
+    assert f"Error: {checkpoint} cannot be used as a checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

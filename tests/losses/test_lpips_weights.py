@@ -282,8 +282,8 @@ def test_other_files_are_refused_and_the_accepted_ones_named(
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("convolutions.4.bias", r"is \(3,\), but should be \(256,\)"),
-        ("heads.5.weight", r"is \(3,\), but should be absent"),
+        ("convolutions.4.bias", r"is \(3,\), expected: \(256,\)"),
+        ("heads.5.weight", r"is \(3,\), expected: none"),
     ],
 )
 def test_a_weight_of_a_wrong_shape_or_an_unknown_name_is_named(

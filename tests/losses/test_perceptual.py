@@ -175,7 +175,9 @@ def test_weights_loaded_later_equal_weights_given_at_once(
 
 def test_incomplete_weights_are_refused_by_name(real_weights: Weights) -> None:
     incomplete = {name: real_weights[name] for name in real_weights if name != "heads.4.weight"}
-    with pytest.raises(ValueError, match=r"heads\.4\.weight is missing, expected \(1, 512, 1, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"heads\.4\.weight is missing, expected: \(1, 512, 1, 1\)"
+    ):
         LPIPS(incomplete)
 
 

@@ -100,7 +100,7 @@ def test_a_run_logs_what_evaluation_finds_of_its_checkpoint_and_saves_no_alexnet
 def test_a_wrong_file_stops_a_run_before_it_has_a_folder(tmp_path: Path) -> None:
     (tmp_path / "wrong.pth").write_bytes(b"nothing")
     chosen = ("run.val_metrics=[lpips_alexnet]", f"run.alexnet_weights={tmp_path}/wrong.pth")
-    with pytest.raises(UserError, match=r"run\.alexnet_weights is .*wrong\.pth") as raised:
+    with pytest.raises(UserError, match=r"run\.alexnet_weights=.*wrong\.pth") as raised:
         train(tiny_config(tmp_path, *SIZES, *chosen))
     assert user_can_fix(raised.value)
     assert not (tmp_path / "run").exists()

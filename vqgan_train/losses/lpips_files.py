@@ -99,7 +99,7 @@ class LpipsNetwork:
             if actual.get(name) != expected.get(name):
                 raise UserError(
                     f"LPIPS weight {name} is {actual.get(name, 'missing')}, "
-                    f"but should be {expected.get(name, 'absent')}"
+                    f"expected: {expected.get(name, 'none')}"
                 )
 
 

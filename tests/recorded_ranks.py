@@ -75,14 +75,21 @@ def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
         `start` and `end`: the module's state dict at the first and after the last step;
         `batches`: `names`, `images` and `terms` of each batch;
         `own_statistics`: the discriminator's buffers after the last batch, before the ranks
-        average them.
+        average them;
+        `barriers`: number of barriers between the beginning of a batch and the end of its step.
     """
-    records: dict[str, Any] = {"batches": []}
+    records: dict[str, Any] = {"batches": [], "barriers": 0}
     step, average = VQGANModule.training_step, BatchNormAverage.on_train_batch_end
+    barrier = torch.distributed.barrier
+
+    def counted_barrier(*arguments: Any, **options: Any) -> None:
+        records["barriers"] += 1
+        barrier(*arguments, **options)
 
     def recorded_step(module: VQGANModule, batch: Mapping[str, Any]) -> dict[str, Any]:
         if "start" not in records:
             records["start"] = {k: v.clone() for k, v in module.state_dict().items()}
+        torch.distributed.barrier = counted_barrier
         output = step(module, batch)
         images, terms = batch["image"].clone(), output["terms"].clone()
         records["batches"].append({"names": batch["name"], "images": images, "terms": terms})
@@ -94,12 +101,14 @@ def train_and_record(overrides: Sequence[str]) -> dict[str, Any]:
         buffers = module.discriminator.named_buffers()
         records["own_statistics"] = {name: buffer.clone() for name, buffer in buffers}
         average(callback, trainer, module, *rest)
+        torch.distributed.barrier = barrier
 
     VQGANModule.training_step = recorded_step  # type: ignore[method-assign]
     BatchNormAverage.on_train_batch_end = remember_and_average  # type: ignore[method-assign]
     try:
         trainer = train(compose_config(*overrides))
     finally:
+        torch.distributed.barrier = barrier
         VQGANModule.training_step = step  # type: ignore[method-assign]
         BatchNormAverage.on_train_batch_end = average  # type: ignore[method-assign]
     assert trainer is not None

@@ -84,6 +84,11 @@ def test_ranks_are_bit_equal(two: list[dict[str, Any]]) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
+def test_no_step_waits_in_a_barrier(two_runs: list[list[dict[str, Any]]]) -> None:
+    # NCCL's barrier blocks the host until the GPU is done; see RankStrategy.reduce.
+    assert [record["barriers"] for run in two_runs for record in run] == [0] * 4
+
+
 def test_ranks_keep_the_mean_of_their_statistics_of_batch_norm(two: list[dict[str, Any]]) -> None:
     statistics = [record["own_statistics"] for record in two]
     averaged = [name for name in statistics[0] if "running" in name]

@@ -164,7 +164,7 @@ class _Decoder:
             case [[*shape], str(dtype), bytes(content)] if dtype in DTYPES:
                 pass
             case _:
-                raise ValueError("it holds something other than arrays of numbers")
+                raise ValueError("it holds something other than float arrays")
         possible = all(isinstance(length, int) and length >= 0 for length in shape)
         if not possible or len(shape) > MAX_DIMENSIONS:
             raise ValueError("it has an array of an impossible shape")

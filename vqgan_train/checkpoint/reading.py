@@ -72,8 +72,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Returns:
         The file's content, with at least `state_dict`: weights in memory, under the file's names
-        (those of Flax and of diffusers' VQModel: under taming's). Settings of omegaconf are plain
-        dicts and lists. Objects of other classes are `StandIn`s.
+        (those of Flax and of diffusers' VQModel: under taming's). Settings of omegaconf and
+        subclasses of dict are plain dicts and lists. Objects of other classes are `StandIn`s.
 
     Raises:
         CheckpointError: the file is missing, unreadable, damaged, hostile or no checkpoint.
@@ -210,11 +210,11 @@ def _read_pickled(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[st
 
 
 def plain_values(value: Any) -> Any:
-    """Copy nested dicts and lists, with stand-ins for settings replaced by the settings.
+    """Copy nested dicts and lists; a `StandIn` of omegaconf or of a dict becomes its content.
 
-    Checkpoints of 2021 store their settings as objects of omegaconf 2.0.0, which later versions
-    cannot read. The stand-ins for these objects hold the settings under omegaconf's attribute
-    names. Interpolations stay text, such as `${data.image_size}`; other stand-ins stay unchanged.
+    Checkpoints of 2021 store settings as objects of omegaconf 2.0.0, which later versions cannot
+    read. Their stand-ins hold the settings under omegaconf's attribute names. Interpolations stay
+    text, such as `${data.image_size}`; the remaining stand-ins stay unchanged.
     """
     return _plain(value, MAX_DEPTH, {})
 

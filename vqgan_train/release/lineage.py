@@ -165,7 +165,7 @@ def read_lineage(checkpoint: Path) -> Lineage:
 def _records_from_last(last: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the record of the last run, then its parent's, up to the first run."""
     record: Mapping[str, Any] | None = last
-    for _ in range(MAX_RUNS):
+    for _ in range(MAX_RUNS + 1):
         if record is None:
             return
         yield record

@@ -83,7 +83,7 @@ class Group(NamedTuple):
 
 
 def make_groups(evaluation: Evaluation) -> list[Group]:
-    """Return all groups of the table; the tokens of all images come last."""
+    """Return all groups of the table; the group of token metrics is last."""
     return [
         Group(
             f"{group_title(group)}: {group_size(evaluation, group)}", [_line(row) for row in rows]

@@ -68,7 +68,7 @@ def summary_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
 
 
 def _summary_cells(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
-    """Yield the cells of each row of summary.csv by column."""
+    """Yield each row of summary.csv as a dict by column."""
     table = [
         (ALL if group == TOKENS else group, row)
         for group, rows in table_rows(evaluation).items()

@@ -83,6 +83,6 @@ def last_step(config: Config, start: RunStart) -> int:
             f"run.max_steps={run.max_steps or 'null'} and run.max_images="
             f"{run.max_images or 'null'} leave no step of {images_per_step(config)} images to make"
             + (f" after the {start.step} steps of {start.checkpoint}." if start.step else ".")
-            + " Raise what is set; for run.max_images, a smaller data.batch_size helps, too."
+            + " Raise the one set (or, for run.max_images, lower data.batch_size)."
         )
     return min(ends)

@@ -1,7 +1,7 @@
 """Read checkpoints of any supported format as data, without running code that a file names."""
 
 import logging
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,10 @@ FLOATS = frozenset(
 MAX_SHARING = 2
 """Maximum ratio of the weights' bytes to the file's. Weights may share bytes in the file, but their
 copies in memory must not be much larger than it."""
+
+MAX_LEVELS = 100
+MAX_SETTING = 2**31
+"""Limits of a recorded architecture; settings beyond them are those of another program."""
 
 MAX_DEPTH = 50
 """Nesting depth down to which settings are converted; real settings are less deep."""
@@ -147,7 +151,7 @@ def read_networks(path: Path, *, averaged: bool = False) -> CheckpointWeights:
             f"{path} is not a VQGAN checkpoint: one of its {len(generator)} weights of a tokenizer "
             "has too few dimensions, or its first convolution has no channels."
         ) from error
-    recorded = _recorded_architecture(checkpoint, {*architecture, *ASSUMED_ARGUMENTS})
+    recorded = _recorded_architecture(checkpoint, {**ASSUMED_ARGUMENTS, **architecture})
     differences = architecture_differences(recorded, architecture)
     if differences:
         raise CheckpointError(f"The settings in {path} contradict its weights: {differences}.")
@@ -191,18 +195,30 @@ def _foreign_weight_message(weights: Mapping[str, Tensor], name: str, path: Path
     return f"{message}It is probably a checkpoint of another model."
 
 
-def _recorded_architecture(checkpoint: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+def _recorded_architecture(
+    checkpoint: Mapping[str, Any], actual: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the arguments of `VQGAN` that our own checkpoints store; empty for other files."""
     settings = checkpoint.get("hyper_parameters")
     model = settings.get("model") if isinstance(settings, dict) else None
-    if not isinstance(model, dict) or not all(_is_setting(value) for value in model.values()):
+    if not isinstance(model, dict):
         return {}
-    return {name: value for name, value in model.items() if name in names}
+    recorded = {name: model[name] for name in actual if name in model}
+    if not all(_is_like(value, actual[name]) for name, value in recorded.items()):
+        return {}
+    if not {"resolution", "attention_resolutions"} <= recorded.keys():  # one is useless alone
+        recorded.pop("resolution", recorded.pop("attention_resolutions", None))
+    return recorded
 
 
-def _is_setting(value: Any) -> bool:
-    entries = value if isinstance(value, list) else [value]
-    return all(isinstance(entry, (int, float)) and entry >= 0 for entry in entries)
+def _is_like(value: Any, example: Any) -> bool:
+    """Return whether a value is plausible for an argument of `VQGAN` with an example's type."""
+    if isinstance(example, list):
+        plausible = isinstance(value, list | tuple) and len(value) <= MAX_LEVELS
+        return plausible and all(_is_like(entry, 0) for entry in value)
+    if isinstance(example, float):
+        return type(value) in (int, float) and 0 <= value < 1
+    return type(value) is type(example) and 0 <= value <= MAX_SETTING
 
 
 def _network_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -167,8 +167,8 @@ def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[s
     """Rename a file's weights from the original's names to ours, and drop those of LPIPS.
 
     Raises:
-        CheckpointError: a name belongs to neither generator nor discriminator, or a weight does not
-            consist of floating-point numbers.
+        CheckpointError: a name belongs to neither generator nor discriminator, or a weight is of
+            none of the `FLOATS`.
     """
     kept = {name: w for name, w in weights.items() if not name.startswith(PERCEPTUAL)}
     try:
@@ -178,8 +178,8 @@ def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[s
     for name, weight in kept.items():
         if weight.dtype not in FLOATS and not name.endswith(BATCH_NORM_COUNTER):
             raise CheckpointError(
-                f"The weight '{printable_text(name)}' in {path} is of {weight.dtype}, but weights "
-                "of a VQGAN are floating-point numbers. Give a checkpoint that is not quantized."
+                f"The weight '{printable_text(name)}' in {path} is of {weight.dtype}, not float32 "
+                "or another type for weights of a VQGAN. Give a checkpoint that is not quantized."
             )
     return renamed
 

@@ -66,6 +66,7 @@ def test_all_settings_are_read_and_must_be_given() -> None:
     assert card.keys() | {"repository"} == set(CardMetadata._fields), "card is passed on as it is"
     assert settings == {
         **dict(item.split("=") for item in GIVEN),
+        "averaged": False,
         "push_to_hub": None,
         "private": True,
     }
@@ -100,13 +101,14 @@ def test_all_settings_are_read_and_must_be_given() -> None:
             "push_to_hub=user/repo",
             "push_to_hub and card only apply to a release, but format is flax",
         ),
+        ("format=release averaged=true", "averaged=true does not apply to a release"),
         ("push_to_hub=repo", "push_to_hub is 'repo'; give USER/REPO"),
     ],
 )
 def test_a_mistake_is_refused_with_what_to_change(override: str, message: str) -> None:
     others = [given for given in GIVEN if given.split("=")[0] != override.split("=")[0]]
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which class is Hydra's business
-        compose_export(*others, override)
+        compose_export(*others, *override.split())
     assert user_can_fix(raised.value)
     assert message in explain(raised.value, ExportConfig)
 

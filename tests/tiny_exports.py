@@ -1,5 +1,6 @@
 """Checkpoints to export, and the architectures that an export has to carry."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def original_weights(networks: CheckpointWeights) -> dict[str, Tensor]:
         {f"generator.{name}": weight for name, weight in networks.generator.items()}
         | {f"discriminator.{name}": weight for name, weight in networks.discriminator.items()}
     )
+
+
+def old_diffusers_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the layers of diffusers' attention to their names until 2023."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    return {
+        re.sub(r"(to_q|to_k|to_v|to_out\.0)", lambda match: old[match[1]], name): weight
+        for name, weight in weights.items()
+    }
 
 
 def write_checkpoint(path: Path, networks: CheckpointWeights, **beside: Any) -> Path:

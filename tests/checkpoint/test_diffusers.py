@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from factories import tiny_images
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_exports import (
     ARCHITECTURES,
     PLAIN_RESAMPLING,
     WIDE_AT_ONCE,
+    old_diffusers_names,
     original_weights,
     same_bits,
     tiny_networks,
@@ -61,6 +62,16 @@ def test_a_model_that_diffusers_saved_is_a_checkpoint(tmp_path: Path) -> None:
     images = tiny_images()
     found = VQGAN.from_checkpoint(tmp_path / "diffusion_pytorch_model.safetensors")
     assert (found(images).reconstruction - theirs(images).sample).abs().max() < 1e-4
+
+
+def test_old_names_of_diffusers_give_what_diffusers_gives(tmp_path: Path) -> None:
+    theirs = vq_model(tiny_networks().architecture)
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file(old_diffusers_names(load_file(path)), path, {"format": "pt"})
+    assert any(name.endswith(".proj_attn.weight") for name in load_file(path))
+    read = type(theirs).from_pretrained(tmp_path).state_dict()
+    assert same_bits(to_diffusers(read_checkpoint(path)["state_dict"]), read)
 
 
 def test_what_a_vq_model_cannot_be_is_refused() -> None:

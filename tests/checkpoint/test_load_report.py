@@ -134,6 +134,13 @@ def test_training_starts_from_all_weights_of_a_file(tmp_path: Path) -> None:
     assert all(torch.equal(module.state_dict()[name], w) for name, w in weights.items())
 
 
+def test_training_does_not_start_from_integers(tmp_path: Path) -> None:
+    weights = our_weights()
+    weights["generator.encoder.conv_in.weight"] = torch.ones(32, 3, 3, 3, dtype=torch.int8)
+    with pytest.raises(CheckpointError, match=r"conv_in\.weight' in .* is of torch\.int8"):
+        load_weights(fresh_module(), saved(weights, tmp_path / "a.ckpt"))
+
+
 def test_a_file_without_discriminator_is_reported_and_leaves_it_as_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,14 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint.pickles import checkpoint, dict_of, name, text, write_legacy, write_zip
+from checkpoint.pickles import (
+    VALUES,
+    WEIGHT,
+    call,
+    checkpoint,
+    dict_of,
+    name,
+    text,
+    write_legacy,
+    write_zip,
+)
 from factories import TINY_ARCHITECTURE, tiny_images, tiny_vqgan
 from omegaconf import OmegaConf
 from reference import peer_vqgan
 from safetensors.torch import save_file
 
 from vqgan_train.checkpoint.reading import read_checkpoint, read_networks
-from vqgan_train.checkpoint.weight_names import to_original
+from vqgan_train.checkpoint.weight_names import to_original, to_ours
 from vqgan_train.models import VQGAN
 from vqgan_train.system.errors import CheckpointError
 
@@ -241,15 +251,70 @@ def test_weights_of_half_precision_are_read_as_float32(tmp_path: Path) -> None:
     assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
-def test_weights_that_are_no_floating_point_numbers_are_refused(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int8, torch.bool, torch.complex64, torch.uint16, torch.float8_e8m0fnu],
+)
+def test_weights_of_another_type_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = peer_vqgan(**TINY_ARCHITECTURE).state_dict()
     weights["encoder.conv_in.weight"] = weights["encoder.conv_in.weight"].to(dtype)
     path = saved({"state_dict": weights}, tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match=rf"conv_in\.weight' in .*last\.ckpt is of {dtype}"):
         read_networks(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz],
+)
+def test_weights_of_other_precision_have_the_values_that_torch_gives(
+    tmp_path: Path, dtype: torch.dtype, zipped: bool
+) -> None:
+    weights = {n: w.to(dtype) for n, w in peer_vqgan(**TINY_ARCHITECTURE).state_dict().items()}
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": weights}, path, _use_new_zipfile_serialization=zipped)
+    found = read_networks(path).generator
+    ours = to_ours(weights)
+    assert all(torch.equal(w, ours[f"generator.{name}"].float()) for name, w in found.items())
+
+
+NO_PLAIN_TENSORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "_rebuild_sparse_tensor": torch.Tensor.to_sparse,
+    "_rebuild_qtensor": lambda weight: torch.quantize_per_tensor(weight, 0.01, 0, torch.qint8),
+    "_rebuild_meta_tensor_no_storage": lambda weight: weight.to("meta"),
+    "_rebuild_nested_tensor": lambda weight: torch.nested.nested_tensor([weight]),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PLAIN_TENSORS)
+@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
+@pytest.mark.filterwarnings("ignore")  # torch announces that it changes some of them
+def test_tensors_that_are_no_plain_ones_are_refused_by_kind(
+    tmp_path: Path, kind: str, wrap: Callable[[object], object]
+) -> None:
+    weights = {"a": torch.eye(4), "b": NO_PLAIN_TENSORS[kind](torch.eye(4))}
+    path = saved(wrap(weights), tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=rf"its weight b is no plain .*\.{kind}\. Save"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_weights_of_a_tpu_are_read_or_refused_by_kind(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    def file(function: str, dtype: str = "float32") -> Path:
+        rebuild = name("torch._utils", function)
+        device = (name("torch", dtype), text("xla:0"), b"\x89")
+        weights = dict_of({"weight": call(rebuild, WEIGHT, *device)})
+        return write(tmp_path / "a.ckpt", dict_of({"state_dict": weights}))
+
+    path = file("_rebuild_device_tensor_from_cpu_tensor")
+    assert torch.equal(read_checkpoint(path)["state_dict"]["weight"], VALUES)
+    with pytest.raises(CheckpointError, match=r"probably damaged"):
+        read_checkpoint(file("_rebuild_device_tensor_from_cpu_tensor", "no_dtype"))
+    with pytest.raises(CheckpointError, match=r"of type torch\._utils\._rebuild_xla_tensor\. Save"):
+        read_checkpoint(file("_rebuild_xla_tensor"))
 
 
 def test_a_model_does_not_depend_on_its_file_any_more(tmp_path: Path) -> None:

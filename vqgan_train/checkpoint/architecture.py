@@ -98,8 +98,9 @@ def architecture_differences(settings: Mapping[str, Any], actual: Mapping[str, A
         and name not in ("attention_resolutions", "resolution")
         and _as_list(settings[name]) != _as_list(actual[name])
     ]
-    if {"attention_resolutions", "resolution", "channel_multipliers"} <= settings.keys():
-        set_levels, actual_levels = _attention_levels(settings), _attention_levels(actual)
+    if {"attention_resolutions", "resolution"} <= settings.keys():
+        set_levels = _attention_levels({**actual, **settings})
+        actual_levels = _attention_levels(actual)
         if set_levels != actual_levels:
             differences.append(
                 f"attention_resolutions is {_as_list(settings['attention_resolutions'])} with "

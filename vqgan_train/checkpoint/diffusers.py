@@ -45,6 +45,9 @@ _LAYERS = {
 }
 """diffusers' names of layers, by the original's."""
 
+_OLD_LAYERS = {"query": "q", "key": "k", "value": "v", "proj_attn": "proj_out"}
+"""The original's names of layers, by those in diffusers until 2023."""
+
 _TO_DIFFUSERS = prefix_rules(_PREFIXES)
 _TO_ORIGINAL = prefix_rules((diffusers, original) for original, diffusers in _PREFIXES)
 
@@ -72,7 +75,7 @@ def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: two weights get the same name.
     """
     levels = count_numbers(weights, r"encoder\.down_blocks\.([0-9]+)\.")
-    layers = {diffusers: original for original, diffusers in _LAYERS.items()}
+    layers = {diffusers: original for original, diffusers in _LAYERS.items()} | _OLD_LAYERS
     original: dict[str, Tensor] = {}
     for name, weight in weights.items():
         original_name = _translate(name, levels, _TO_ORIGINAL, layers)
@@ -85,7 +88,8 @@ def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_projection(name: str) -> bool:
     """Return whether a name in diffusers is that of an attention's linear layer."""
-    return bool(re.search(r"\.attentions\.[0-9]+\.to_(q|k|v|out\.0)\.weight$", name))
+    layer = r"(to_(q|k|v|out\.0)|query|key|value|proj_attn)"
+    return bool(re.search(rf"\.attentions\.[0-9]+\.{layer}\.weight$", name))
 
 
 def _translate(name: str, levels: int, rules: list[PrefixRule], layers: Mapping[str, str]) -> str:

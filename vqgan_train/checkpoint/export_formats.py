@@ -21,8 +21,8 @@ from vqgan_train.checkpoint.model_configs import (
     taming_config,
 )
 from vqgan_train.checkpoint.reading import DISCRIMINATOR, GENERATOR, CheckpointWeights
-from vqgan_train.checkpoint.torch_files import STATE_DICT
 from vqgan_train.checkpoint.weight_names import to_original
+from vqgan_train.checkpoint.wrapped_weights import STATE_DICT
 
 LENGTH_BYTES = 8
 """Bytes of a safetensors file's first field, the header's length. The header is padded to a

@@ -45,14 +45,14 @@ def read_training(checkpoint: Mapping[str, Any]) -> TrainingSettings | None:
     """
     try:
         module, config = checkpoint["hyper_parameters"], checkpoint["vqgan_train"]["config"]
-        objective = module["objective"]
+        objective, optim, trainer = module["objective"], config["optim"], config["trainer"]
         start = max(
-            module["discriminator_start_step"],
-            module["adversarial_start_step"],
-            checkpoint["warm_step"],
+            _number(module["discriminator_start_step"]),
+            _number(module["adversarial_start_step"]),
+            _number(checkpoint["warm_step"]),
         )
-        images = config["data"]["batch_size"] * config["optim"]["accumulate_batches"]
-        devices = int(config["trainer"]["devices"]) * int(config["trainer"]["num_nodes"])
+        images = _number(config["data"]["batch_size"]) * _number(optim["accumulate_batches"])
+        devices = int(trainer["devices"]) * int(trainer["num_nodes"])
         # taming multiplies its base rate by images per device and by devices. A factor that our
         # scaling rule does not apply is divided out here.
         taming_only_factor = {
@@ -60,21 +60,30 @@ def read_training(checkpoint: Mapping[str, Any]) -> TrainingSettings | None:
             "device_batch": devices,
             "global_batch": 1,
         }
-        scaling = config["optim"]["learning_rate_scaling"]
-        rate = config["optim"]["learning_rate"] / taming_only_factor[scaling]
+        scaling = optim["learning_rate_scaling"]
+        if not isinstance(scaling, str):  # a nested tuple could not even be hashed
+            return None
+        rate = _number(optim["learning_rate"]) / taming_only_factor[scaling]
         training = TrainingSettings(
-            perceptual_weight=float(objective["perceptual_weight"]),
-            adversarial_weight=float(objective["adversarial_weight"]),
-            codebook_weight=float(objective["codebook_weight"]),
-            commitment_weight=float(objective["commitment_weight"]),
-            legacy_codebook_loss=bool(objective["legacy_codebook_loss"]),
-            steps_to_adversary=max(0, int(start) - int(checkpoint["global_step"])),
+            perceptual_weight=float(_number(objective["perceptual_weight"])),
+            adversarial_weight=float(_number(objective["adversarial_weight"])),
+            codebook_weight=float(_number(objective["codebook_weight"])),
+            commitment_weight=float(_number(objective["commitment_weight"])),
+            legacy_codebook_loss=bool(_number(objective["legacy_codebook_loss"])),
+            steps_to_adversary=max(0, int(start) - int(_number(checkpoint["global_step"]))),
             learning_rate=float(rate),
         )
+        return training if all(math.isfinite(value) for value in training) else None
     # A foreign checkpoint may hold anything under these keys.
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
         return None
-    return training if all(math.isfinite(value) for value in training) else None
+
+
+def _number(value: Any) -> float:
+    """Return a number; anything else, which arithmetic might repeat or enlarge, is a TypeError."""
+    if not isinstance(value, int | float):
+        raise TypeError
+    return value
 
 
 NORM_GROUPS = 32

@@ -1,9 +1,11 @@
 """Read checkpoints of any supported format as data, without running code that a file names."""
 
-from collections.abc import Callable, Mapping, Set
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,14 +15,17 @@ from vqgan_train.checkpoint.architecture import (
     architecture_differences,
     generator_architecture,
 )
-from vqgan_train.checkpoint.diffusers import from_diffusers, is_diffusers
+from vqgan_train.checkpoint.diffusers import CODEBOOK, from_diffusers, is_diffusers
 from vqgan_train.checkpoint.file_kind import FileKind, file_kind
 from vqgan_train.checkpoint.flax import read_flax_msgpack
 from vqgan_train.checkpoint.model_configs import TrainingSettings, read_training
-from vqgan_train.checkpoint.torch_files import STATE_DICT, read_torch_legacy, read_torch_zip
+from vqgan_train.checkpoint.torch_files import read_torch_legacy, read_torch_zip
 from vqgan_train.checkpoint.unpickling import StandIn, printable_text
-from vqgan_train.checkpoint.weight_names import to_ours
+from vqgan_train.checkpoint.weight_names import to_original, to_ours
+from vqgan_train.checkpoint.wrapped_weights import STATE_DICT, take_weights
 from vqgan_train.system.errors import CheckpointError
+
+log = logging.getLogger(__name__)
 
 GENERATOR = "generator."
 DISCRIMINATOR = "discriminator."
@@ -28,23 +33,34 @@ BATCH_NORM_COUNTER = ".num_batches_tracked"
 PERCEPTUAL = "loss.perceptual_loss."
 """Prefix of LPIPS' weights, which taming-transformers stores in its checkpoints; we do not."""
 
+FLOATS = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+    | {torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz}
+)
+"""Types of numbers that are converted to float32, to the values that torch gives them."""
+
 MAX_SHARING = 2
 """Maximum ratio of the weights' bytes to the file's. Weights may share bytes in the file, but their
 copies in memory must not be much larger than it."""
+
+MAX_LEVELS = 100
+MAX_SETTING = 2**31
+"""Limits of a recorded architecture; settings beyond them are those of another program."""
 
 MAX_DEPTH = 50
 """Nesting depth down to which settings are converted; real settings are less deep."""
 
 OTHER_MODELS = {
-    "first_stage_model.": "of a latent diffusion model or a transformer, around a VQGAN or KL-VAE",
-    "model.diffusion_model.": "of a latent diffusion model",
-    "transformer.": "of a transformer",
+    "encoder.conv_blocks.": "of LlamaGen's tokenizer, whose network is another",
+    ".norm_layer.": "of a MoVQ (Kandinsky), whose decoder also takes the codes in its norms",
     "quantize.embed.": "of a VQGAN with Gumbel quantization (f8), another model",
     "loss.logvar": "of a KL-VAE, which has no codebook",
     "encoder.down_blocks.": "of a model of diffusers without a codebook, such as its KL-VAE",
-    "module.": "saved from within DataParallel; save the weights of its `module` instead",
+    "first_stage_model.": "of a latent diffusion model or a transformer, around a VQGAN or KL-VAE",
+    "model.diffusion_model.": "of a latent diffusion model",
+    "transformer.": "of a transformer",
 }
-"""Descriptions of other models' checkpoints, by a prefix of their weight names."""
+"""Descriptions of other models' checkpoints, by a part of their weight names."""
 
 
 class CheckpointWeights(NamedTuple):
@@ -64,16 +80,21 @@ class CheckpointWeights(NamedTuple):
     """Settings of the run that made the weights; None if the file does not record them."""
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, averaged: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU: its weights, and everything else in it as plain data.
 
     The file may be one of torch (before or since 1.6; from Lightning or weights alone), of
-    safetensors, or of Flax.
+    safetensors, or of Flax. If weights are taken out of a wrapper, a warning says which.
+
+    Args:
+        path: the file.
+        averaged: take moving averages of the weights; see `take_weights`.
 
     Returns:
         The file's content, with at least `state_dict`: weights in memory, under the file's names
-        (those of Flax and of diffusers' VQModel: under taming's). Settings of omegaconf and
-        subclasses of dict are plain dicts and lists. Objects of other classes are `StandIn`s.
+        without a common prefix (those of Flax and of diffusers' VQModel: under taming's). Settings
+        of omegaconf and subclasses of dict are plain dicts and lists. Objects of other classes are
+        `StandIn`s.
 
     Raises:
         CheckpointError: the file is missing, unreadable, damaged, hostile or no checkpoint.
@@ -82,11 +103,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         problem = "a folder, not a file," if path.is_dir() else "no checkpoint"
         raise CheckpointError(f"There is {problem} at {path}. Check the path.")
     try:
-        content = _READERS[file_kind(path)](path)
-        _require_plausible_size(content[STATE_DICT], path)
-        if is_diffusers(content[STATE_DICT]):
-            content[STATE_DICT] = from_diffusers(content[STATE_DICT])
-        return content
+        weights, others, description = take_weights(
+            _READERS[file_kind(path)](path), averaged=averaged
+        )
+        _require_plausible_size(weights, path)
+        if is_diffusers(weights):
+            weights = from_diffusers(weights)
+        if description:
+            log.warning("%s: %s.", path, description)
+        return {**{k: plain_values(v) for k, v in others.items()}, STATE_DICT: weights}
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be used as a checkpoint: {error}.") from error
     except (OSError, MemoryError) as error:
@@ -99,35 +124,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_networks(path: Path) -> CheckpointWeights:
+def read_networks(path: Path, *, averaged: bool = False) -> CheckpointWeights:
     """Read the tokenizer of a checkpoint, and its discriminator if it has one.
+
+    Args:
+        path: the file.
+        averaged: take moving averages of the weights; see `take_weights`.
 
     Raises:
         CheckpointError: `read_checkpoint` failed, the weights are not those of a VQGAN, or the
             settings in the file contradict its weights.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, averaged=averaged)
     weights = weights_under_our_names(checkpoint.pop(STATE_DICT), path)
-    for name, weight in weights.items():
-        if not weight.is_floating_point() and not name.endswith(BATCH_NORM_COUNTER):
-            raise CheckpointError(
-                f"The weight '{printable_text(name)}' in {path} is of {weight.dtype}, but weights "
-                "of a VQGAN are floating-point numbers. Give a checkpoint that is not quantized."
-            )
     generator = _network_weights(weights, GENERATOR)
     try:
         architecture = generator_architecture(generator)
     except KeyError as error:
+        (name,) = to_original({f"{GENERATOR}{error.args[0]}": next(iter(weights.values()))})
+        hint = " A KL-VAE has no codebook." if name == CODEBOOK else ""
         raise CheckpointError(
-            f"{path} is not a VQGAN checkpoint: {error} is not among its {len(generator)} weights "
-            "of a tokenizer."
+            f"{path} is not a VQGAN checkpoint: '{name}' is not among its {len(generator)} weights "
+            f"of a tokenizer.{hint}"
         ) from error
     except (IndexError, ArithmeticError) as error:
         raise CheckpointError(
             f"{path} is not a VQGAN checkpoint: one of its {len(generator)} weights of a tokenizer "
             "has too few dimensions, or its first convolution has no channels."
         ) from error
-    recorded = _recorded_architecture(checkpoint, {*architecture, *ASSUMED_ARGUMENTS})
+    recorded = _recorded_architecture(checkpoint, {**ASSUMED_ARGUMENTS, **architecture})
     differences = architecture_differences(recorded, architecture)
     if differences:
         raise CheckpointError(f"The settings in {path} contradict its weights: {differences}.")
@@ -143,12 +168,21 @@ def weights_under_our_names(weights: Mapping[str, Tensor], path: Path) -> dict[s
     """Rename a file's weights from the original's names to ours, and drop those of LPIPS.
 
     Raises:
-        CheckpointError: a name belongs to neither generator nor discriminator.
+        CheckpointError: a name belongs to neither generator nor discriminator, or a weight is of
+            none of the `FLOATS`.
     """
+    kept = {name: w for name, w in weights.items() if not name.startswith(PERCEPTUAL)}
     try:
-        return to_ours({n: w for n, w in weights.items() if not n.startswith(PERCEPTUAL)})
+        renamed = to_ours(kept)
     except KeyError as error:
         raise CheckpointError(_foreign_weight_message(weights, error.args[0], path)) from error
+    for name, weight in kept.items():
+        if weight.dtype not in FLOATS and not name.endswith(BATCH_NORM_COUNTER):
+            raise CheckpointError(
+                f"The weight '{printable_text(name)}' in {path} is of {weight.dtype}, not float32 "
+                "or another type for weights of a VQGAN. Give a checkpoint that is not quantized."
+            )
+    return renamed
 
 
 def _foreign_weight_message(weights: Mapping[str, Tensor], name: str, path: Path) -> str:
@@ -156,24 +190,36 @@ def _foreign_weight_message(weights: Mapping[str, Tensor], name: str, path: Path
         f"{path} holds a weight named '{printable_text(name)}', which taming's VQModel does not "
         "have. "
     )
-    for prefix, model in OTHER_MODELS.items():
-        if any(other.startswith(prefix) for other in weights):
+    for part, model in OTHER_MODELS.items():
+        if any(part in other for other in weights):
             return f"{message}It is a checkpoint {model}."
     return f"{message}It is probably a checkpoint of another model."
 
 
-def _recorded_architecture(checkpoint: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+def _recorded_architecture(
+    checkpoint: Mapping[str, Any], actual: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the arguments of `VQGAN` that our own checkpoints store; empty for other files."""
     settings = checkpoint.get("hyper_parameters")
     model = settings.get("model") if isinstance(settings, dict) else None
-    if not isinstance(model, dict) or not all(_is_setting(value) for value in model.values()):
+    if not isinstance(model, dict):
         return {}
-    return {name: value for name, value in model.items() if name in names}
+    recorded = {name: model[name] for name in actual if name in model}
+    if not all(_is_like(value, actual[name]) for name, value in recorded.items()):
+        return {}
+    if not {"resolution", "attention_resolutions"} <= recorded.keys():  # one is useless alone
+        recorded.pop("resolution", recorded.pop("attention_resolutions", None))
+    return recorded
 
 
-def _is_setting(value: Any) -> bool:
-    entries = value if isinstance(value, list) else [value]
-    return all(isinstance(entry, (int, float)) and entry >= 0 for entry in entries)
+def _is_like(value: Any, example: Any) -> bool:
+    """Return whether a value is plausible for an argument of `VQGAN` with an example's type."""
+    if isinstance(example, list):
+        plausible = isinstance(value, list | tuple) and len(value) <= MAX_LEVELS
+        return plausible and all(_is_like(entry, 0) for entry in value)
+    if isinstance(example, float):
+        return type(value) in (int, float) and 0 <= value < 1
+    return type(value) is type(example) and 0 <= value <= MAX_SETTING
 
 
 def _network_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -202,11 +248,6 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         return {STATE_DICT: {name: weight.clone() for name, weight in load_file(path).items()}}
     except SafetensorError as error:
         raise ValueError(f"it is damaged or was cut short ({printable_text(error)})") from error
-
-
-def _read_pickled(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
-    content = read(path)
-    return {key: v if key == STATE_DICT else plain_values(v) for key, v in content.items()}
 
 
 def plain_values(value: Any) -> Any:
@@ -248,9 +289,9 @@ def _unwrapped(value: Any) -> Any:
     return value.entries if value.entries and not value.state else value
 
 
-_READERS: dict[FileKind, Callable[[Path], dict[str, Any]]] = {
-    FileKind.TORCH_ZIP: lambda path: _read_pickled(read_torch_zip, path),
-    FileKind.TORCH_LEGACY: lambda path: _read_pickled(read_torch_legacy, path),
+_READERS: dict[FileKind, Callable[[Path], Any]] = {
+    FileKind.TORCH_ZIP: read_torch_zip,
+    FileKind.TORCH_LEGACY: read_torch_legacy,
     FileKind.SAFETENSORS: _read_safetensors,
     FileKind.FLAX_MSGPACK: lambda path: {STATE_DICT: read_flax_msgpack(path)},
 }

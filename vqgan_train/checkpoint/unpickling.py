@@ -77,12 +77,17 @@ def _without_subclass(rebuild: Any, _: Any, arguments: Any, __: Any) -> Any:
     return rebuild(*arguments)
 
 
+def _without_device(data: Any, dtype: Any, *_: Any) -> Any:
+    return data.to(dtype=dtype)
+
+
 # Parameters and tensors of subclasses become plain tensors, because attributes that a file sets on
 # them could replace torch's.
 KNOWN: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "torch.storage.UntypedStorage": SimpleNamespace(dtype=torch.uint8),
     "torch._tensor._rebuild_from_type_v2": _without_subclass,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _without_device,
     "torch._utils._rebuild_parameter": _without_state,
     "torch._utils._rebuild_parameter_with_state": _without_state,
     "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,

@@ -75,6 +75,9 @@ class ExportConfig:
 
     format: ExportFormat
 
+    averaged: bool
+    """Take moving averages of the tokenizer's weights, which some other trainers save beside."""
+
     card: CardConfig
     """Facts for the model card; only used with format=release."""
 
@@ -96,4 +99,9 @@ class ExportConfig:
             or (self.push_to_hub is None and self.card.is_empty),
             f"push_to_hub and card only apply to a release, but format is {self.format.value}. Set "
             "format=release, or leave them out.",
+        )
+        require(
+            not (self.averaged and self.format == ExportFormat.release),
+            "averaged=true does not apply to a release, because our runs save no averages. Set "
+            "averaged=false.",
         )

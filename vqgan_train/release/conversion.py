@@ -72,13 +72,16 @@ class Conversion(NamedTuple):
     agreement: Agreement
 
 
-def convert(checkpoint: Path, target: Format, folder: Path) -> Conversion:
+def convert(
+    checkpoint: Path, target: Format, folder: Path, *, averaged: bool = False
+) -> Conversion:
     """Write the networks of a checkpoint in another format.
 
     Args:
         checkpoint: any file that `read_networks` reads.
         target: format to write.
         folder: output folder, created if missing; a different file in it is never overwritten.
+        averaged: take moving averages of the weights, which the checkpoint must have.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its weights are no VQGAN's or not finite.
@@ -87,7 +90,7 @@ def convert(checkpoint: Path, target: Format, folder: Path) -> Conversion:
             checkpoint's. Nothing is kept.
     """
     with atomic_export(folder) as partial:
-        networks = read_complete_networks(checkpoint)
+        networks = read_complete_networks(checkpoint, averaged=averaged)
         conversion = write_verified(networks, origin_of(checkpoint), target, partial)
     return conversion._replace(files=tuple(folder / file.name for file in conversion.files))
 
@@ -136,13 +139,13 @@ def probe_images(model: VQGAN) -> Tensor:
     return images[:, [channel % images.shape[1] for channel in range(channels)]]
 
 
-def read_complete_networks(checkpoint: Path) -> CheckpointWeights:
-    """Read the networks of a checkpoint and require all weights to be present and finite.
+def read_complete_networks(checkpoint: Path, *, averaged: bool = False) -> CheckpointWeights:
+    """Read networks as `read_networks` does, and require all weights to be present and finite.
 
     Raises:
         CheckpointError: the file cannot be read, or weights are missing, unexpected or not finite.
     """
-    networks = read_networks(checkpoint)
+    networks = read_networks(checkpoint, averaged=averaged)
     VQGAN.from_weights(networks.architecture, networks.generator, checkpoint)
     if networks.discriminator:
         _require_discriminator(networks.discriminator, checkpoint)

@@ -26,7 +26,8 @@ def export_weights(config: ExportConfig) -> str:
     """Convert the checkpoint to one format; return a report of the files and their checks."""
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     output = Path(config.output).expanduser()
-    conversion = convert(checkpoint, FORMATS[config.format.value], output)
+    target = FORMATS[config.format.value]
+    conversion = convert(checkpoint, target, output, averaged=config.averaged)
     lines = [*file_lines(conversion.files), *comparison_lines(conversion)]
     if conversion.omits_discriminator:
         lines.append("left out the discriminator, which format=taming includes")

@@ -24,6 +24,7 @@ from vqgan_train.config.checks import (
     setting_names,
     to_config,
 )
+from vqgan_train.system.addresses import redact
 from vqgan_train.system.errors import LostRankError, UserError
 from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
 from vqgan_train.system.launch import rank_of
@@ -50,6 +51,7 @@ def run_command(config_name: str, schema: type, job: str) -> None:
     def run_job(composed: DictConfig) -> None:
         # Inside of Hydra as well, which would print the overrides first.
         with _errors_explained(schema):
+            sys.argv[1:] = map(redact, sys.argv[1:])  # Hydra has read it; W&B and logs store it
             config: object = to_config(composed, schema)
             try:
                 resolve_name(job)(config)
@@ -85,7 +87,7 @@ def _errors_explained(schema: type) -> Iterator[None]:
         is_told_by_others = isinstance(error, LostRankError) and rank > 1  # of two, one is left
         if not is_told_by_others:
             where = f" of rank {rank}" if rank else ""
-            sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")
+            sys.stderr.write(redact(f"\nError{where}: {explain(error, schema)}\n"))
         sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
 
 

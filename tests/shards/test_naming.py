@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from vqgan_train.shards.naming import expand_shards, expand_sources, file_name, redact_address
+from vqgan_train.shards.naming import expand_shards, expand_sources
+from vqgan_train.system.addresses import file_name, redact
 from vqgan_train.system.errors import ShardError
 
 
@@ -166,4 +167,4 @@ def test_sources_that_cannot_be_meant_are_refused(
 )
 def test_names_show_no_secrets(address: str, name: str, text: str) -> None:
     assert file_name(address) == name
-    assert redact_address(address) == text
+    assert redact(address) == text

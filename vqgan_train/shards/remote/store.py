@@ -26,9 +26,9 @@ from vqgan_train.shards.index import (
     read_index,
     write_index,
 )
-from vqgan_train.shards.naming import file_name, redact_address
 from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache
 from vqgan_train.shards.remote.transfer import FinalTransferError, TransferError, fetch_file
+from vqgan_train.system.addresses import file_name, redact
 from vqgan_train.system.errors import DeadShardError, ShardError
 from vqgan_train.system.files import PARTIAL, cache_folder, write_atomically
 
@@ -107,9 +107,7 @@ class ShardStore:
                 index = self._load_cached(address)
                 index = index or self._download(address, stop or threading.Event(), urgent)
         except OSError as error:  # of the cache's disk; failed downloads are DeadShardErrors
-            raise DeadShardError(
-                f"{redact_address(address)} cannot be cached here: {error}"
-            ) from error
+            raise DeadShardError(f"{redact(address)} cannot be cached here: {error}") from error
         self._indices[address] = index
         return index
 
@@ -169,7 +167,7 @@ class ShardStore:
                 raise
             except (TransferError, ShardError) as error:
                 # Messages of libraries name the address with its signature.
-                reason = str(error).replace(address, redact_address(address))
+                reason = str(error).replace(address, redact(address))
                 if isinstance(error, FinalTransferError):
                     break
                 continue
@@ -178,7 +176,7 @@ class ShardStore:
             if not index.problem or index.num_bytes == damaged_size or is_last:
                 return self._publish(address, index)
             reason, damaged_size = index.problem, index.num_bytes
-        message = f"{redact_address(address)} is unavailable after attempt {attempt + 1}: {reason}"
+        message = f"{redact(address)} is unavailable after attempt {attempt + 1}: {reason}"
         log.warning("DEAD SHARD: %s", message)
         with write_atomically(self.entry_folder(address) / "dead") as file:
             file.write(message.encode())
@@ -230,7 +228,7 @@ class ShardStore:
         """Move a complete download to its final name."""
         published = replace(index, path=self.shard_path(address))
         if published.problem:
-            log.warning("%s: %s", redact_address(address), published.problem)
+            log.warning("%s: %s", redact(address), published.problem)
         # The index first, so that every process that sees the shard finds its index.
         write_index(published, self.entry_folder(address) / "index.npz")
         index.path.replace(published.path)
@@ -276,7 +274,7 @@ def _warn_of_surplus(address: str, found: int, counted: int) -> None:
     """Warn once per process that the samples beyond those counted are not trained on."""
     log.warning(
         "%s holds %d samples, but %d were counted before the download; the other %d are not used.",
-        redact_address(address),
+        redact(address),
         found,
         counted,
         found - counted,
@@ -334,11 +332,9 @@ class RemoteShard:
             except FileNotFoundError:  # evicted for another process
                 continue
             except (ShardError, OSError) as error:
-                raise DeadShardError(
-                    f"{redact_address(self.address)} cannot be read: {error}"
-                ) from error
+                raise DeadShardError(f"{redact(self.address)} cannot be read: {error}") from error
         raise DeadShardError(
-            f"{redact_address(self.address)} is evicted from the cache before it is read. Raise "
+            f"{redact(self.address)} is evicted from the cache before it is read. Raise "
             "data.cache_gb."
         )
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pkgutil import resolve_name
+from traceback import format_exception
 from typing import Any, get_type_hints
 
 import hydra
@@ -47,6 +48,7 @@ def run_command(config_name: str, schema: type, job: str) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema(schema)
+    sys.excepthook = _show_defect
 
     def run_job(composed: DictConfig) -> None:
         # Inside of Hydra as well, which would print the overrides first.
@@ -69,6 +71,11 @@ def run_command(config_name: str, schema: type, job: str) -> None:
             version_base="1.3", config_path=str(config_dir()), config_name=config_name
         )
         main(run_job)()
+
+
+def _show_defect(*error: Any) -> None:
+    """Print the traceback of a defect of ours, without secrets."""
+    sys.stderr.write(redact("".join(format_exception(*error))))
 
 
 @contextmanager

@@ -167,7 +167,7 @@ class ShardStore:
                 raise
             except (TransferError, ShardError) as error:
                 # Messages of libraries name the address with its signature.
-                reason = str(error).replace(address, redact(address))
+                reason = redact(str(error).replace(address, redact(address)))
                 if isinstance(error, FinalTransferError):
                     break
                 continue

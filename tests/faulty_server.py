@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
-        name = self.path.rsplit("/", 1)[-1]
+        name = self.path.partition("?")[0].rsplit("/", 1)[-1]
         self.files.requests[name] += 1
         waiting = self.files.faults[name]
         fault = waiting.pop(0) if waiting else self.files.always.get(name, well)

@@ -62,6 +62,7 @@ def test_the_formats_that_can_be_asked_for_are_those_that_there_are() -> None:
 def test_all_settings_are_read_and_must_be_given() -> None:
     settings = plain_settings(compose_export(*GIVEN))
     card = settings.pop("card")
+    assert card.pop("pictures") == "none", "no photo is published unless it is asked for"
     assert card == {**dict.fromkeys(card), "datasets": []}, "nothing is said unless it is given"
     assert card.keys() | {"repository"} == set(CardMetadata._fields), "card is passed on as it is"
     assert settings == {
@@ -91,6 +92,7 @@ def test_all_settings_are_read_and_must_be_given() -> None:
             "card.license=MIT",
             "card.license is 'MIT'; give an identifier of the Hugging Face Hub, such as mit",
         ),
+        ("card.pictures=grid", "push_to_hub and card only apply to a release"),
         ("card.license=other", "card.license=other needs both a name and a link"),
         ("card.license_name=ours", "card.license=other needs both a name and a link"),
         (
@@ -174,7 +176,10 @@ def test_a_release_is_pushed_only_if_that_was_asked_for(
         uploads.append((repository, private, folder, files))
         return f"hub/{repository}"
 
-    def write(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Release:
+    def write(
+        checkpoint: Path, folder: Path, metadata: CardMetadata, *, has_pictures: bool
+    ) -> Release:
+        assert not has_pictures
         (folder / "training").mkdir(parents=True)
         (folder / "README.md").write_text(f"{metadata.repository} {metadata.license}")
         (folder / "training" / "metrics.csv").write_text("step\n")

@@ -60,7 +60,7 @@ def last(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def released(last: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of its release, without any metadata from the user."""
     folder = tmp_path_factory.mktemp("released") / "release"
-    write_release(last, folder, NO_METADATA)
+    write_release(last, folder, NO_METADATA, has_pictures=True)
     return folder
 
 
@@ -71,7 +71,7 @@ def card(released: Path) -> str:
 
 def release_of(checkpoint: Path, folder: Path, metadata: CardMetadata = NO_METADATA) -> str:
     """The card of a release made in `folder`."""
-    write_release(checkpoint, folder, metadata)
+    write_release(checkpoint, folder, metadata, has_pictures=True)
     return (folder / "README.md").read_text()
 
 
@@ -286,8 +286,20 @@ def test_a_license_of_the_hub_needs_no_link(last: Path, tmp_path: Path) -> None:
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "mit"
 
 
-def test_it_does_not_say_where_things_lay(card: str, last: Path, tmp_path: Path) -> None:
+def test_photos_are_published_only_if_asked_for(last: Path, tmp_path: Path) -> None:
+    write_release(last, tmp_path / "out", NO_METADATA, has_pictures=False)
+    assert not list((tmp_path / "out").rglob("*.png"))
+    assert "pictures.png" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_it_does_not_say_where_things_lay(
+    card: str, released: Path, last: Path, tmp_path: Path
+) -> None:
     assert str(last.parents[2]) not in card
+    for part in ("part1", "part2"):
+        config = (released / "training" / part / "config.yaml").read_text()
+        assert str(last.parents[2]) not in config
+        assert not re.search(r"(?m)[ '\"](/|~/)", config)
     own = copy_of(last.parents[2], tmp_path / "own")
 
     def start(source: str) -> str:
@@ -333,6 +345,8 @@ def test_text_of_a_checkpoint_cannot_leave_its_place(last: Path, tmp_path: Path)
         made_by["wandb"]["url"] = "javascript:alert(1)"
         made_by["wandb"]["id"] = "a`\n\n# A heading <script>"
         made_by["git_revision"] = "[x](http://evil.test)\n---\nlicense: mit"
+        made_by["config"]["data"]["resize"] = "256\n```python\n<script>"
+        made_by["config"]["optim"]["learning_rate_scaling"] = "`<img src=x>\n# Another"
 
     change(own, edit)
     card = release_of(own, tmp_path / "out")
@@ -340,13 +354,16 @@ def test_text_of_a_checkpoint_cannot_leave_its_place(last: Path, tmp_path: Path)
     assert "\n# A heading" not in card
     assert "](http://evil" not in card
     assert "javascript" not in card
+    assert "<" not in card
+    assert card.count("```python") == 4
+    assert "\n# Another" not in card
 
 
 # Front matter.
 
 
 def test_the_hub_reads_the_front_matter(last: Path, tmp_path: Path, released: Path) -> None:
-    write_release(last, tmp_path / "out", ALL_METADATA)
+    write_release(last, tmp_path / "out", ALL_METADATA, has_pictures=True)
     known = set(vars(ModelCardData()))
     for folder in (released, tmp_path / "out"):
         loaded = ModelCard.load(folder / "README.md").data
@@ -369,8 +386,11 @@ def test_it_holds_weights_settings_metrics_and_pictures(released: Path, last: Pa
     assert model["base_learning_rate"] == 5e-4 / 2  # Part 2's, an image of its steps
     for number in (1, 2):
         run, part = last.parents[2] / f"part{number}", released / "training" / f"part{number}"
-        for name in ("config.yaml", "metrics.csv"):
-            assert filecmp.cmp(run / name, part / name, shallow=False)
+        assert filecmp.cmp(run / "metrics.csv", part / "metrics.csv", shallow=False)
+        own, public = (yaml.safe_load((f / "config.yaml").read_text()) for f in (run, part))
+        assert public["run"].pop("output_dir") == f".../part{number}"
+        assert own["run"].pop("output_dir") == str(run)
+        assert public["optim"] == own["optim"]
     newest = last.parents[1] / "images" / "step_000006.png"
     assert filecmp.cmp(newest, released / "pictures.png", shallow=False)
     expected = read_networks(last)
@@ -382,14 +402,14 @@ def test_it_holds_weights_settings_metrics_and_pictures(released: Path, last: Pa
 
 
 def test_the_same_release_has_the_same_bytes(released: Path, last: Path, tmp_path: Path) -> None:
-    write_release(last, tmp_path / "out", NO_METADATA)
+    write_release(last, tmp_path / "out", NO_METADATA, has_pictures=True)
     for file in (f for f in released.rglob("*") if f.is_file()):
         assert filecmp.cmp(file, tmp_path / "out" / file.relative_to(released), shallow=False)
-    write_release(last, tmp_path / "out", NO_METADATA)
+    write_release(last, tmp_path / "out", NO_METADATA, has_pictures=True)
     with pytest.raises(
         ExportError, match=r"holds different files named README.md\. Nothing was written"
     ):
-        write_release(last, tmp_path / "out", ALL_METADATA)
+        write_release(last, tmp_path / "out", ALL_METADATA, has_pictures=True)
 
 
 def test_later_steps_are_of_another_model(last: Path, tmp_path: Path) -> None:
@@ -468,9 +488,9 @@ def test_validations_of_other_images_are_not_compared(last: Path, tmp_path: Path
 def test_weights_alone_are_refused(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "last.ckpt", tiny_networks())
     with pytest.raises(UserError, match=r"no record of a vqgan_train run, .* format=safetensors"):
-        write_release(path, tmp_path / "out", NO_METADATA)
+        write_release(path, tmp_path / "out", NO_METADATA, has_pictures=True)
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        write_release(tmp_path / "none.ckpt", tmp_path / "out", NO_METADATA)
+        write_release(tmp_path / "none.ckpt", tmp_path / "out", NO_METADATA, has_pictures=True)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -486,7 +506,7 @@ def test_a_run_with_holes_is_refused(last: Path, tmp_path: Path, hole: tuple[str
 
     change(path, edit)
     with pytest.raises(UserError, match=rf"lacks metadata .*'{hole[-1]}'"):
-        write_release(path, tmp_path / "out", NO_METADATA)
+        write_release(path, tmp_path / "out", NO_METADATA, has_pictures=True)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -499,7 +519,7 @@ def test_a_run_that_continued_itself_is_refused(last: Path, tmp_path: Path) -> N
 
     change(path, edit)
     with pytest.raises(UserError, match="more than 100 consecutive runs"):
-        write_release(path, tmp_path / "out", NO_METADATA)
+        write_release(path, tmp_path / "out", NO_METADATA, has_pictures=True)
 
 
 # What it says to do.

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pkgutil import resolve_name
+from traceback import format_exception
 from typing import Any, get_type_hints
 
 import hydra
@@ -24,6 +25,7 @@ from vqgan_train.config.checks import (
     setting_names,
     to_config,
 )
+from vqgan_train.system.addresses import redact
 from vqgan_train.system.errors import LostRankError, UserError, first_line
 from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
 from vqgan_train.system.launch import rank_of
@@ -47,10 +49,12 @@ def run_command(config_name: str, schema: type, job: str) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema(schema)
+    sys.excepthook = _show_defect
 
     def run_job(composed: DictConfig) -> None:
         # Errors are explained here, too: Hydra prints the overrides before it passes errors on.
         with _errors_explained(schema):
+            sys.argv[1:] = map(redact, sys.argv[1:])  # Hydra has read it; W&B and logs store it
             config: object = to_config(composed, schema)
             try:
                 resolve_name(job)(config)
@@ -70,6 +74,11 @@ def run_command(config_name: str, schema: type, job: str) -> None:
         main(run_job)()
 
 
+def _show_defect(*error: Any) -> None:
+    """Print the traceback of a defect of ours, without secrets."""
+    sys.stderr.write(redact("".join(format_exception(*error))))
+
+
 @contextmanager
 def _errors_explained(schema: type) -> Iterator[None]:
     try:
@@ -86,7 +95,7 @@ def _errors_explained(schema: type) -> Iterator[None]:
         is_told_by_others = isinstance(error, LostRankError) and rank > 1  # rank 0 or 1 tells
         if not is_told_by_others:
             where = f" of rank {rank}" if rank else ""
-            sys.stderr.write(f"\nError{where}: {explain(error, schema)}\n")
+            sys.stderr.write(redact(f"\nError{where}: {explain(error, schema)}\n"))
         sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
 
 

@@ -96,7 +96,14 @@ def test_a_set_is_at_no_distance_from_itself(count: int) -> None:
     largest = float(torch.linalg.eigvalsh(sums.covariance())[-1])
     rounding = 2 * FEATURES * (FEATURES * torch.finfo(torch.float64).eps) ** 0.5 * largest
     assert rounding < 1e-5 * float(sums.covariance().trace())
-    assert abs(frechet_distance(sums, sums)) < rounding
+    assert 0 <= frechet_distance(sums, sums) < rounding
+
+
+def test_a_distance_is_never_below_0_by_rounding() -> None:
+    sets = [sums_of(features(3, seed=seed)) for seed in range(20)]
+    distances = [frechet_distance(sums, sums) for sums in sets]
+    assert min(distances) == 0
+    assert math.copysign(1, min(distances)) == 1
 
 
 def test_batches_do_not_show() -> None:

@@ -3,10 +3,13 @@
 import warnings
 
 import lpips
+import numpy as np
 import pytest
 import torch
 from real_photos import real_photos
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image import (
     LearnedPerceptualImagePatchSimilarity,
     PeakSignalNoiseRatio,
@@ -65,6 +68,36 @@ def test_torchmetrics_agrees(
         assert float(ours["psnr"][row]) == pytest.approx(float(psnr(other, one)), abs=1e-4)
         assert float(ours["ssim"][row]) == pytest.approx(float(ssim(other, one)), abs=1e-4)
         assert float(ours["l1"][row]) == pytest.approx(float((one - other).abs().mean()), abs=1e-6)
+
+
+SKIMAGE_SSIM = {
+    "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255,
+    "channel_axis": -1,
+}  # fmt: skip
+
+
+def test_scikit_image_agrees_except_for_the_border_of_ssim(photos: Tensor, blurred: Tensor) -> None:
+    ours = measure(PIXEL_METRICS, photos, blurred)
+    pairs = [
+        [image.permute(1, 2, 0).numpy() for image in pair]
+        for pair in zip(photos, blurred, strict=True)
+    ]
+    psnrs = [peak_signal_noise_ratio(*pair) for pair in pairs]
+    ssims = np.array([structural_similarity(*pair, **SKIMAGE_SSIM) for pair in pairs])
+    assert ours["psnr"].tolist() == pytest.approx(psnrs, abs=1e-4)
+    _, windows = structural_similarity_index_measure(
+        blurred.float() / 255, photos.float() / 255, data_range=1.0, return_full_image=True
+    )
+    assert ours["ssim"].tolist() == pytest.approx(windows.mean(dim=(1, 2, 3)).tolist(), abs=1e-5)
+    within = windows[..., 5:-5, 5:-5].mean(dim=(1, 2, 3))
+    assert within.tolist() == pytest.approx(ssims.tolist(), abs=1e-4)
+    assert np.abs(ours["ssim"].numpy() - ssims).max() > 0.01
+
+
+def test_the_mean_psnr_is_not_that_of_the_mean_error(photos: Tensor, blurred: Tensor) -> None:
+    mean_of_psnrs = measure(PIXEL_METRICS, photos, blurred)["psnr"].mean()
+    of_all = peak_signal_noise_ratio(photos.numpy(), blurred.numpy())
+    assert mean_of_psnrs > of_all + 0.5
 
 
 @pytest.mark.parametrize(("name", "network"), [("lpips_vgg", "vgg"), ("lpips_alex", "alex")])

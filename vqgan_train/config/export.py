@@ -24,6 +24,13 @@ class ExportFormat(Enum):
     release = "release"
 
 
+class CardPictures(Enum):
+    """Pictures in a release: none, or the newest grid of validation images."""
+
+    none = "none"
+    grid = "grid"
+
+
 @dataclass(kw_only=True, slots=True)
 class CardConfig:
     """Facts for the model card that no run records. null: the card says that it is missing."""
@@ -43,6 +50,9 @@ class CardConfig:
     hardware: str | None
     """Hardware that the model was trained on."""
 
+    pictures: CardPictures
+    """Pictures to publish. Validation photos may show people: look at them before."""
+
     def __post_init__(self) -> None:
         require(
             self.license is None or HUB_IDENTIFIER.fullmatch(self.license) is not None,
@@ -59,8 +69,9 @@ class CardConfig:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no fact is given."""
-        return self.license is None and self.hardware is None and not self.datasets
+        """Whether no fact is given and no picture asked for."""
+        facts = (self.license, self.hardware, self.datasets or None)
+        return facts == (None, None, None) and self.pictures == CardPictures.none
 
 
 @dataclass(kw_only=True, slots=True)

@@ -32,6 +32,7 @@ from vqgan_train.metrics.faces import find_faces
 from vqgan_train.metrics.history import rows_beside
 from vqgan_train.shards.naming import expand_sources
 from vqgan_train.shards.remote.store import open_store
+from vqgan_train.system.addresses import redact
 from vqgan_train.system.devices import choose_device
 from vqgan_train.system.launch import ProcessRank, find_process_rank
 from vqgan_train.system.process_group import process_group
@@ -61,7 +62,8 @@ def evaluate(config: EvaluateConfig) -> None:
         write_evaluation(evaluation, output)
         pictured = add_pictures(job, evaluation)
         write_pictures(pictured, output)
-        runs = {result.name: rows_beside(result.source) for result in evaluation.checkpoints}
+        sources = {checkpoint.name: checkpoint.source for checkpoint in job.checkpoints}
+        runs = {name: rows_beside(source) for name, source in sources.items()}
         write_page(output / PAGE_FILE, pictured, runs=runs)
         lost = [left for left in pictured.left_out if left not in evaluation.left_out]
         sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))
@@ -91,7 +93,7 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
     suite, left_out = load_metric_suite(requested, checkpoints[0].tokenizer.device)
     return EvaluationJob(
         source=source,
-        given=tuple(config.shards or [str(config.folder)]),
+        given=tuple(map(redact, config.shards or [str(config.folder)])),
         checkpoints=checkpoints,
         suite=suite,
         left_out=left_out,
@@ -158,7 +160,8 @@ def checkpoint_names(sources: Sequence[str]) -> list[str]:
     are still equal, or one is reserved, each is the file's name with a number.
     """
     paths = [
-        ENDINGS.sub("", SCHEME.sub("", source.partition("#")[0])).split("/") for source in sources
+        ENDINGS.sub("", SCHEME.sub("", redact(source).partition("#")[0])).split("/")
+        for source in sources
     ]
     names = [path[-1] for path in paths]
     if len(set(names)) < len(names):

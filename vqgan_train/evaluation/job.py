@@ -31,6 +31,7 @@ from vqgan_train.images.sources import ImageSource
 from vqgan_train.images.transforms import height_and_width
 from vqgan_train.metrics.codebook import codebook_statistics
 from vqgan_train.metrics.frechet import FeatureSums, frechet_distance
+from vqgan_train.system.addresses import redact
 from vqgan_train.system.launch import ProcessRank
 from vqgan_train.tokens.tokenizer import Tokenizer
 
@@ -155,7 +156,7 @@ def _checkpoint_result(
     )
     return CheckpointResult(
         name=checkpoint.name,
-        source=checkpoint.source,
+        source=redact(checkpoint.source),
         weights_sha256=checkpoint.tokenizer.weights_sha256,
         values=values,
         face_values=face_values,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from vqgan_train.images.folders import replace_undecodable, text_beside
 from vqgan_train.images.sample import image_bytes
 from vqgan_train.shards.index import read_range
-from vqgan_train.shards.naming import redact_address
 from vqgan_train.shards.remote.store import RemoteShard
+from vqgan_train.system.addresses import redact
 from vqgan_train.system.errors import ShardError, UserError
 
 
@@ -96,7 +96,7 @@ class RemoteLocation(NamedTuple):
     @property
     def file(self) -> str:
         """Address of the shard, without the parts that may be secret."""
-        return redact_address(self.shard.address)
+        return redact(self.shard.address)
 
 
 class FileLocation(NamedTuple):

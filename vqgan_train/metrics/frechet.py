@@ -41,7 +41,10 @@ class FeatureSums:
 
 
 def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); NaN if a set has under 2 images."""
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); NaN if a set has under 2 images.
+
+    At least 0: the rounding error of nearly equal sets may exceed their distance.
+    """
     if min(one.count, other.count) < 2:
         return float("nan")
     first, second = one.covariance().numpy(), other.covariance().numpy()
@@ -51,7 +54,8 @@ def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     mixed = np.linalg.eigvalsh(root @ second @ root).clip(min=0)
-    return float(shift + np.trace(first) + np.trace(second) - 2 * np.sqrt(mixed).sum())
+    distance = shift + np.trace(first) + np.trace(second) - 2 * np.sqrt(mixed).sum()
+    return max(0.0, float(distance))
 
 
 class Evaluator(NamedTuple):

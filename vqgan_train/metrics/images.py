@@ -27,6 +27,8 @@ MIN_IMAGE_PX = 32
 def psnr(reference: Tensor, reconstruction: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio in dB of each image, over all pixels and channels.
 
+    The mean over images is that of their PSNRs, which is larger than the PSNR of their mean error.
+
     Args:
         reference: (B, C, H, W) float32 in [0, 1].
         reconstruction: as `reference`.
@@ -42,6 +44,8 @@ def ssim(reference: Tensor, reconstruction: Tensor) -> Tensor:
     """Return the structural similarity of each image, (B,) up to 1.
 
     Wang et al. 2004: Gaussian windows of 11 x 11 pixels with a deviation of 1.5, per channel.
+    Windows at the border see mirrored pixels, and enter the mean. scikit-image leaves out the 5
+    outermost pixels, and the rest is equal.
 
     Args:
         reference: (B, C, H, W) float32 in [0, 1].

@@ -13,7 +13,7 @@ from vqgan_train.checkpoint.reading import CheckpointWeights
 from vqgan_train.release.lineage import Lineage, TrainingRun
 from vqgan_train.release.run_records import RunRecords
 from vqgan_train.release.tables import has_same_validation, loss_table, validation_table
-from vqgan_train.shards.naming import redact_address
+from vqgan_train.system.addresses import redact
 
 TEMPLATE = "card.md"
 LIBRARY = "vqgan_train"
@@ -23,6 +23,10 @@ HUB_SCHEME = "hf://"
 WEB_ADDRESS = re.compile(r"https?://[^\s()<>]+")
 SAMPLE_PHOTOS = "the sample photos of scikit-image"
 SECONDS_PER_HOUR, SECONDS_PER_MINUTE = 3600, 60
+
+
+class Markdown(str):
+    """Markdown that this project has put together, to be printed as it is."""
 
 
 class CardMetadata(NamedTuple):
@@ -65,14 +69,16 @@ def model_card(model: ReleasedModel, metadata: CardMetadata) -> str:
         lineage.METADATA_ERRORS, jinja2.UndefinedError: the checkpoint lacks metadata for the card.
     """
     environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=markdown_safe,  # of everything that the template prints
     )
-    environment.filters.update(
-        thousands="{:,}".format, compact="{:g}".format, markdown_safe=markdown_safe
-    )
+    environment.filters.update(thousands="{:,}".format, compact="{:g}".format)
     template = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        front_matter=front_matter(model.lineage, metadata).to_yaml(),
+        front_matter=Markdown(front_matter(model.lineage, metadata).to_yaml()),
         metadata=metadata,
         datasets=[_dataset(name) for name in metadata.datasets],
         initial_weights=model.lineage.initial_weights,
@@ -103,8 +109,11 @@ def front_matter(lineage: Lineage, metadata: CardMetadata) -> ModelCardData:
 def markdown_safe(text: object) -> str:
     """Put text on one line, without the characters of links, tables, code and HTML.
 
-    A checkpoint can come from anybody; its text must not add links or headings to the card.
+    A checkpoint can come from anybody; its text must not add links or headings to the card. Only
+    `Markdown` is left as it is.
     """
+    if isinstance(text, Markdown):
+        return text
     return " ".join(re.sub(r"[`<>|\[\]]", "", str(text)).split())
 
 
@@ -187,11 +196,11 @@ def _wandb_run(run: TrainingRun) -> dict[str, str]:
 def _evaluation(model: ReleasedModel) -> dict[str, Any]:
     lineage, records = model.lineage, model.records
     return {
-        "validation_table": validation_table(lineage, records),
+        "validation_table": Markdown(validation_table(lineage, records) or ""),
         "has_other_validation": not all(
             has_same_validation(run, lineage.runs[-1]) for run in lineage.runs
         ),
-        "loss_table": loss_table(records),
+        "loss_table": Markdown(loss_table(records) or ""),
         "pictures": model.pictures,
         "pictures_step": records[-1].pictures_step,
     }
@@ -201,12 +210,14 @@ def _shards(patterns: list[str] | None) -> str:
     """Names of the shards and of the folder they are in, without the path to that folder."""
     if patterns is None:
         return SAMPLE_PHOTOS
-    names = ["/".join(PurePosixPath(redact_address(pattern)).parts[-2:]) for pattern in patterns]
-    return ", ".join(f"`{markdown_safe(name)}`" for name in names)
+    names = ["/".join(PurePosixPath(redact(pattern)).parts[-2:]) for pattern in patterns]
+    return Markdown(", ".join(f"`{markdown_safe(name)}`" for name in names))
 
 
 def _dataset(name: str) -> str:
-    return f"[{name}](https://huggingface.co/datasets/{name})" if HUB_NAME.fullmatch(name) else name
+    if not HUB_NAME.fullmatch(name):
+        return name
+    return Markdown(f"[{name}](https://huggingface.co/datasets/{name})")
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vqgan_train.checkpoint.export_formats import FORMATS
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
-from vqgan_train.config.export import ExportConfig, ExportFormat
+from vqgan_train.config.export import CardPictures, ExportConfig, ExportFormat
 from vqgan_train.release.card import CardMetadata
 from vqgan_train.release.conversion import Conversion, convert
 from vqgan_train.release.hub import require_login, upload
@@ -39,9 +39,12 @@ def export_release(config: ExportConfig) -> str:
     repository = config.push_to_hub
     if repository is not None:
         require_login(repository)
-    metadata = CardMetadata(repository=repository, **asdict(config.card))
+    facts = asdict(config.card)
+    has_pictures = facts.pop("pictures") == CardPictures.grid
+    metadata = CardMetadata(repository=repository, **facts)
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
-    release = write_release(checkpoint, Path(config.output).expanduser(), metadata)
+    output = Path(config.output).expanduser()
+    release = write_release(checkpoint, output, metadata, has_pictures=has_pictures)
     lines = file_lines([release.folder / name for name in release.files])
     for name, conversion in release.conversions.items():
         lines += [f"\n{name}", *comparison_lines(conversion)]

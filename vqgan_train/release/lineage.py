@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint.reading import read_checkpoint
-from vqgan_train.shards.naming import redact_address
+from vqgan_train.system.addresses import redact, redact_all
 from vqgan_train.system.errors import UserError
 from vqgan_train.training.run.provenance import PROVENANCE
 from vqgan_train.training.run.saved_state import DATA_STATE
@@ -16,13 +16,8 @@ MAX_RUNS = 100
 UNCOMMITTED_SUFFIX = "-dirty"
 """Suffix of a git revision whose checkout had uncommitted changes."""
 
-SETTINGS_WITH_ADDRESSES = {
-    ("data", "train_shards"),
-    ("data", "val_shards"),
-    ("model", "init_from"),
-    ("run", "parent"),
-}
-"""Settings, as (group, name), that can contain a user name, password, signed query or command."""
+OUTSIDE = ("/", "~", "../", "file:/")
+"""Starts of paths that may name users and folders of a machine."""
 
 METADATA_ERRORS = (ArithmeticError, LookupError, TypeError, AttributeError, ValueError)
 """Exceptions raised when metadata in a checkpoint is missing or has an unexpected type."""
@@ -92,14 +87,9 @@ class TrainingRun(NamedTuple):
         return self.end.images - self.start.images
 
     def public_settings(self) -> dict[str, Any]:
-        """Copy the settings, with credentials and commands removed from addresses."""
-        return {
-            group: {
-                name: _redact(value) if (group, name) in SETTINGS_WITH_ADDRESSES else value
-                for name, value in values.items()
-            }
-            for group, values in self.settings.items()
-        }
+        """Copy the settings without secrets, and of absolute paths only the last name."""
+        public: dict[str, Any] = _without_folders(redact_all(self.settings))
+        return public
 
 
 class Lineage(NamedTuple):
@@ -124,7 +114,7 @@ class Lineage(NamedTuple):
         if source is None:
             return None
         if "://" in source:
-            return redact_address(source).partition("#")[0]
+            return redact(source).partition("#")[0]
         return PurePosixPath(source).name
 
 
@@ -195,7 +185,11 @@ def _training_runs(records: list[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
     return tuple(runs)
 
 
-def _redact(value: Any) -> Any:
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_folders(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_redact(entry) for entry in value]
-    return redact_address(value) if isinstance(value, str) else value
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str) and value.startswith(OUTSIDE):
+        return f".../{PurePosixPath(value).name}"
+    return value

@@ -48,8 +48,10 @@ class Release(NamedTuple):
     num_runs_with_metrics: int
 
 
-def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Release:
-    """Write the weights, settings, metrics, newest pictures and model card of a trained model.
+def write_release(
+    checkpoint: Path, folder: Path, metadata: CardMetadata, *, has_pictures: bool
+) -> Release:
+    """Write the weights, settings, metrics and model card of a trained model.
 
     The weights are read back and compared before the release is kept.
 
@@ -57,6 +59,7 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
         checkpoint: checkpoint of a run of vqgan_train.
         folder: output folder, created if missing; a different file in it is never overwritten.
         metadata: facts for the card that no run records.
+        has_pictures: whether to publish the newest grid of validation images, if there is one.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its weights are no VQGAN's or not finite.
@@ -75,7 +78,7 @@ def write_release(checkpoint: Path, folder: Path, metadata: CardMetadata) -> Rel
         }
         for run, its_records in zip(lineage.runs, records, strict=True):
             _write_run(run, its_records, partial / TRAINING / f"part{run.number}")
-        pictures = records[-1].pictures
+        pictures = records[-1].pictures if has_pictures else None
         if pictures is not None:
             shutil.copyfile(pictures, partial / PICTURES)
         picture_name = None if pictures is None else PICTURES

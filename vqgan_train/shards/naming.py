@@ -1,20 +1,16 @@
 """Expand lists, globs and brace patterns to shards; name shards and samples in messages."""
 
 import glob
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from braceexpand import braceexpand
 
+from vqgan_train.system.addresses import PIPE
 from vqgan_train.system.errors import ShardError
 
-PIPE = "pipe:"
-"""Prefix of a shard that is a shell command writing a tar to its standard output."""
-
 GLOB_CHARACTERS = "*?["
-NAME_OF_TAR = re.compile(r"[^/\s'\"=?&]+\.tar\b")
 MAX_NAMES_SHOWN = 5
 
 
@@ -127,16 +123,3 @@ def _first_few(names: Sequence[str]) -> str:
 def printable_name(name: str) -> str:
     """Return a printable name as it is, and any other in quotes with escapes."""
     return name if name.isprintable() else ascii(name)
-
-
-def file_name(address: str) -> str:
-    """Return the name of the tar in an address or a command; `shard.tar` if there is none."""
-    names = NAME_OF_TAR.findall(address)
-    return names[-1] if names else "shard.tar"
-
-
-def redact_address(address: str) -> str:
-    """Remove the parts of an address that may hold secrets: user, query, a command's arguments."""
-    if address.startswith(PIPE):
-        return f"{PIPE}{address.removeprefix(PIPE).split(maxsplit=1)[0]} ... {file_name(address)}"
-    return re.sub(r"//[^/@]*@", "//", address.partition("?")[0])

@@ -99,6 +99,28 @@ def test_the_table_has_a_row_a_number(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_text_that_spreadsheets_take_for_a_formula_is_defused(tmp_path: Path) -> None:
+    found = tiny_evaluation()
+    keys = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "plain=1")
+    names = {c.name: f"={c.name}" for c in found.checkpoints}
+    hostile = replace(
+        found,
+        images=replace(found.images, keys=keys, captions=keys),
+        checkpoints=tuple(replace(c, name=names[c.name]) for c in found.checkpoints),
+        differences=(),
+        pictures=(),
+    )
+    write_evaluation(hostile, tmp_path)
+    with (tmp_path / IMAGES_FILE).open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert [row[1] for row in rows] == [f"'{key}" for key in keys[:-1]] + ["plain=1"]
+    with (tmp_path / SUMMARY_FILE).open(newline="") as file:
+        cells = {cell for row in csv.reader(file) for cell in row} | set(head)
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
+    numbers = [cell for cell in cells if cell.startswith("-")]
+    assert all(float(cell) < 0 for cell in numbers), "a negative number stays one"
+
+
 def test_an_interval_that_is_not_known_is_null_or_nothing(tmp_path: Path) -> None:
     found, nan = tiny_evaluation(), float("nan")
     once = Summary(mean=0.5, low=nan, high=nan, count=1, num_infinite=0)

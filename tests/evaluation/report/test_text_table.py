@@ -112,7 +112,7 @@ def test_where_no_interval_is_known_none_is_printed() -> None:
     assert ["PSNR, dB", "20.00 (-)", "20.00 (-)", "+20.00 (-)"] in cells
     assert ["rFID", "- (N = 1 *)", "- (N = 1 *)", "-"] in cells
     assert ["rFID", "-", "-", "-"] in cells
-    assert "(-): no interval, which needs finite values of at least two images." in lines
+    assert "(-): no interval, which needs finite values of at least 10 images." in lines
     assert not any("nan" in line for line in lines)
     assert not differences[0].is_certain
     assert "no interval" not in "\n".join(table_lines(found))

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from vqgan_train.evaluation.report.bootstrap import MIN_IMAGES
 from vqgan_train.evaluation.report.metric_names import METRICS
 from vqgan_train.evaluation.report.results import (
     ALL,
@@ -70,7 +71,7 @@ class Line(NamedTuple):
 
     label: str
     direction: str
-    """The better direction in words."""
+    """The better direction in words; empty if neither is."""
 
     cells: list[Cell]
 
@@ -106,8 +107,8 @@ def make_tiles(evaluation: Evaluation) -> list[Line]:
 def make_notes(evaluation: Evaluation) -> list[str]:
     """Return the notes below the table."""
     notes = [
-        f"Means with 95 % bootstrap intervals, which need at least two images; {UNDEFINED} means "
-        "undefined."
+        f"Means with 95 % bootstrap intervals, which need at least {MIN_IMAGES} images; "
+        f"{UNDEFINED} means undefined."
     ]
     if len(evaluation.checkpoints) > 1:
         notes.append(
@@ -119,7 +120,8 @@ def make_notes(evaluation: Evaluation) -> list[str]:
 
 
 def _line(row: Row) -> Line:
-    direction = "more is better" if METRICS[row.metric].higher_is_better else "less is better"
+    better = METRICS[row.metric].higher_is_better
+    direction = "" if better is None else "more is better" if better else "less is better"
     cells = [
         _cell(row.metric, value, None if change is None else _change(row.metric, change))
         for value, change in zip(row.values, row.changes, strict=True)

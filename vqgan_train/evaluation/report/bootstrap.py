@@ -1,4 +1,8 @@
-"""Percentile bootstrap intervals of means (Efron 1979), reproducible by a seed.
+"""Bootstrap-t intervals of means (Efron and Tibshirani 1993, section 12.5), fixed by a seed.
+
+The bootstrap estimates how far a mean of N images is from the true one in units of its own standard
+error. Percentiles of the resampled means themselves make intervals that are too narrow for few
+images, and for values with a long tail: docs/evaluation.md has the measured coverage.
 
 Letters: N images, F rows (images, or faces in them), M columns (metrics of a checkpoint, or
 changes of metrics), R resamples.
@@ -10,15 +14,18 @@ from numpy.typing import NDArray
 from vqgan_train.evaluation.report.results import Floats, Summary
 
 LEVEL = 95.0
-"""Percentage of the resampled means inside an interval."""
+"""Percentage of the intervals that contain the true mean, if there are many images."""
 
 COUNTS_AT_ONCE = 2**21
 """Maximum elements of a block of resamples, 16 MB, unless one resample (N elements) is larger."""
 
 SEED = 0
 
-MIN_IMAGES = 2
-"""Minimum images for an interval, because every resample of one image is that image."""
+MIN_IMAGES = 10
+"""Minimum images for an interval; with fewer, it would often miss the true mean."""
+
+ROUNDING = 1e-12
+"""Relative error by which equal numbers may differ after sums over all images."""
 
 
 def summarise(
@@ -38,7 +45,8 @@ def summarise(
         seed: the same values, seed and R give the same intervals.
 
     Returns:
-        M summaries; low and high are NaN where fewer than `MIN_IMAGES` have a finite value.
+        M summaries; low and high are NaN where fewer than `MIN_IMAGES` images have a finite value,
+        and where so few images differ from the others that many resamples have none of them.
     """
     finite = np.isfinite(values)
     unique_images, rows = np.unique(images, return_inverse=True)
@@ -46,30 +54,48 @@ def summarise(
     counts = np.zeros_like(sums)
     np.add.at(sums, rows, np.where(finite, values, 0))
     np.add.at(counts, rows, finite)
-    means = _resampled_means(sums, counts, resamples, seed)
-    return [_summary(*columns) for columns in zip(sums.T, counts.T, values.T, means.T, strict=True)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = sums.sum(axis=0) / counts.sum(axis=0)
+        residuals = sums - means * counts
+        residuals[np.abs(residuals) <= ROUNDING * np.abs(means * counts)] = 0
+        lows, highs = _intervals(means, residuals, counts, resamples, seed)
+    is_known = np.count_nonzero(counts, axis=0) >= MIN_IMAGES
+    bounds = np.where(is_known & np.isfinite(lows + highs), [lows, highs], np.nan)
+    return [_summary(*columns) for columns in zip(counts.T, values.T, means, *bounds, strict=True)]
 
 
-def _summary(sums: Floats, counts: Floats, values: Floats, resampled: Floats) -> Summary:
+def _summary(counts: Floats, values: Floats, mean: float, low: float, high: float) -> Summary:
     count, infinite = int(counts.sum()), values[np.isinf(values)]
-    if count:
-        mean = float(sums.sum() / count)
-    else:
-        mean = float(infinite[0]) if len(set(infinite.tolist())) == 1 else np.nan
-    # The mean of a resample is NaN if the metric is undefined for all its images.
-    means = resampled[~np.isnan(resampled)]
-    low = high = np.nan
-    if np.count_nonzero(counts) >= MIN_IMAGES and len(means):
-        tail = (100 - LEVEL) / 2
-        low, high = np.percentile(means, [tail, 100 - tail]).tolist()
-    return Summary(mean=mean, low=low, high=high, count=count, num_infinite=len(infinite))
+    if not count:
+        mean = infinite[0] if len(set(infinite.tolist())) == 1 else np.nan
+    return Summary(
+        mean=float(mean), low=float(low), high=float(high), count=count, num_infinite=len(infinite)
+    )
 
 
-def _resampled_means(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:
-    """Return the means (R, M) of N images drawn with replacement."""
-    num_images = len(sums)
+def _intervals(
+    means: Floats, residuals: Floats, counts: Floats, resamples: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Return the bounds, (M,) each, from residuals (N, M): each image's sum less its share."""
+    terms = [residuals, counts, residuals**2, residuals * counts, counts**2]
+    drawn = np.split(_resampled_sums(np.hstack(terms), resamples, seed), len(terms), axis=1)
+    deviations = drawn[0] / drawn[1]  # NaN if the metric is undefined for all images of a resample
+    # The variance of a ratio of sums, such as a mean over the faces of images, by its residuals.
+    squares = drawn[2] - 2 * deviations * drawn[3] + deviations**2 * drawn[4]
+    squares[squares <= ROUNDING * drawn[2]] = 0  # a resample of equal values
+    ratios = np.where(deviations == 0, 0, deviations / (np.sqrt(squares) / drawn[1]))
+    ratios[:, np.isnan(ratios).all(axis=0)] = np.inf  # no resample has a mean: not known either
+    tail = (100 - LEVEL) / 2
+    upper, lower = (np.nanpercentile(ratios, q, axis=0) for q in (100 - tail, tail))
+    error = np.sqrt((residuals**2).sum(axis=0)) / counts.sum(axis=0)
+    return means - upper * error, means - lower * error
+
+
+def _resampled_sums(terms: Floats, resamples: int, seed: int) -> Floats:
+    """Return the sums (R, C) of terms (N, C) over N images drawn with replacement."""
+    num_images = len(terms)
     if not num_images:
-        return np.full((resamples, sums.shape[1]), np.nan)
+        return np.zeros((resamples, terms.shape[1]))
     random = np.random.default_rng(seed)
     rows = max(1, COUNTS_AT_ONCE // num_images)
     blocks = []
@@ -80,6 +106,5 @@ def _resampled_means(sums: Floats, counts: Floats, resamples: int, seed: int) ->
         choices += np.arange(drawn)[:, None] * num_images
         times = np.bincount(choices.ravel(), minlength=drawn * num_images)
         weights = times.reshape(drawn, num_images).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            blocks.append((weights @ sums) / (weights @ counts))
+        blocks.append(weights @ terms)
     return np.concatenate(blocks)

@@ -32,6 +32,8 @@ FACES_FILE = "faces.csv"
 PAGE_FILE = "page.html"
 PICTURES = "pictures"
 
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
 PICTURE_NAME = re.compile(r"\d{9,}_(original|\d+)\.png")
 
 
@@ -157,10 +159,15 @@ def _json(value: Any) -> Any:
 
 
 def _write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file; an apostrophe before text that spreadsheets would run as a formula."""
+    defused = (
+        [f"'{c}" if isinstance(c, str) and c.startswith(FORMULA_SIGNS) else c for c in row]
+        for row in rows
+    )
     with write_atomically(path) as file:
         # A caption may contain a lone surrogate, which UTF-8 cannot encode.
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
-        csv.writer(text).writerows(rows)
+        csv.writer(text).writerows(defused)
         text.flush()
         text.detach()
 

@@ -9,7 +9,9 @@ class Metric(NamedTuple):
 
     label: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
+    """None: neither direction is better."""
+
     decimals: int
 
     def format(self, value: float, *, sign: str = "") -> str:
@@ -45,8 +47,11 @@ METRICS: Mapping[str, Metric] = {
     **IMAGE_METRICS,
     **FACE_METRICS,
     "rfid": Metric("rFID", "", False, 2),
+    "num_tokens": Metric("tokens", "", None, 0),
     "codes_used": Metric("codes used", "", True, 0),
+    "uniform_codes_used": Metric("codes used, uniform", "", None, 0),
     "dead_codes": Metric("dead codes", "", False, 0),
     "perplexity": Metric("perplexity", "", True, 1),
+    "uniform_perplexity": Metric("perplexity, uniform", "", None, 1),
     "entropy_bits": Metric("token entropy", "bit", True, 2),
 }

@@ -113,7 +113,7 @@ class Summary:
 
     mean: float
     low: float
-    """NaN, like `high`, if fewer than two images have a finite value."""
+    """NaN, like `high`, if fewer than ten images have a finite value, or nearly all are equal."""
 
     high: float
     count: int

@@ -16,7 +16,15 @@ from vqgan_train.evaluation.report.results import (
 TOKENS = "tokens"
 """Key of the token metrics in `table_rows`; the other keys are groups of images or faces."""
 
-CODEBOOK_METRICS = ("codes_used", "dead_codes", "perplexity", "entropy_bits")
+CODEBOOK_METRICS = (
+    "num_tokens",
+    "codes_used",
+    "uniform_codes_used",
+    "dead_codes",
+    "perplexity",
+    "uniform_perplexity",
+    "entropy_bits",
+)
 
 TITLES = {
     ALL: "all images",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
+from vqgan_train.evaluation.report.bootstrap import MIN_IMAGES
 from vqgan_train.evaluation.report.evaluation_folder import JSON_FILE
 from vqgan_train.evaluation.report.metric_names import METRICS
 from vqgan_train.evaluation.report.results import (
@@ -87,8 +88,9 @@ def _cell(metric: str, value: Summary | SetDistance | Difference | float, *, sig
 def _notes(evaluation: Evaluation, *, has_unknown_intervals: bool) -> Iterator[str]:
     yield ""
     yield "Means with 95 % bootstrap intervals; a change is of the same images, one by one."
+    yield "uniform: expected of as many tokens, each drawn from all codes with equal chances."
     if has_unknown_intervals:
-        yield f"{UNKNOWN}: no interval, which needs finite values of at least two images."
+        yield f"{UNKNOWN}: no interval, which needs finite values of at least {MIN_IMAGES} images."
     for note in (*evaluator_notes(evaluation), *infinite_notes(evaluation)):
         yield from _wrapped(note)
     yield from left_out_lines(evaluation.left_out)

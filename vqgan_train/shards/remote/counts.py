@@ -17,9 +17,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from vqgan_train.shards.index import BAR_DELAY_SECONDS
-from vqgan_train.shards.naming import PIPE, redact_address
 from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, ShardStore, retry_pause_seconds
 from vqgan_train.shards.remote.transfer import TransferError, fetch_small_files
+from vqgan_train.system.addresses import PIPE, redact
 from vqgan_train.system.errors import DeadShardError, ShardError
 from vqgan_train.system.files import write_atomically
 
@@ -67,7 +67,7 @@ def _read_count(address: str, store: ShardStore) -> int | None:
 
 
 def _write_count(address: str, store: ShardStore, samples: int, source: str) -> None:
-    content = {"address": redact_address(address), "samples": samples, "source": source}
+    content = {"address": redact(address), "samples": samples, "source": source}
     with write_atomically(store.entry_folder(address) / COUNT_FILE) as file:
         file.write(json.dumps(content).encode())
 
@@ -148,7 +148,7 @@ def _download_and_count(addresses: Sequence[str], store: ShardStore) -> None:
         "%d remote shards have no readable NNNNN_stats.json beside them, for example %s. Each is "
         "downloaded once now to count its samples; the counts are kept in %s.",
         len(addresses),
-        redact_address(addresses[0]),
+        redact(addresses[0]),
         store.cache.folder,
     )
     started_at = time.monotonic()

@@ -26,9 +26,9 @@ from vqgan_train.shards.index import (
     read_index,
     write_index,
 )
-from vqgan_train.shards.naming import file_name, redact_address
 from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache
 from vqgan_train.shards.remote.transfer import FinalTransferError, TransferError, fetch_file
+from vqgan_train.system.addresses import file_name, redact
 from vqgan_train.system.errors import DeadShardError, ShardError
 from vqgan_train.system.files import PARTIAL, cache_folder, write_atomically
 
@@ -108,7 +108,7 @@ class ShardStore:
                 index = index or self._download(address, stop or threading.Event(), urgent)
         except OSError as error:  # of the cache's disk; failed downloads are DeadShardErrors
             raise DeadShardError(
-                f"{redact_address(address)} cannot be cached in {self.cache.folder}: {error}"
+                f"{redact(address)} cannot be cached in {self.cache.folder}: {error}"
             ) from error
         self._indices[address] = index
         return index
@@ -165,7 +165,7 @@ class ShardStore:
                 raise
             except (TransferError, ShardError) as error:
                 # Libraries quote the address, whose query may be secret.
-                reason = str(error).replace(address, redact_address(address))
+                reason = redact(str(error).replace(address, redact(address)))
                 if isinstance(error, FinalTransferError):
                     break
                 continue
@@ -174,7 +174,7 @@ class ShardStore:
             if not index.problem or index.num_bytes == damaged_size or is_last:
                 return self._publish(address, index)
             reason, damaged_size = index.problem, index.num_bytes
-        message = f"{redact_address(address)} is unavailable after attempt {attempt + 1}: {reason}"
+        message = f"{redact(address)} is unavailable after attempt {attempt + 1}: {reason}"
         log.warning("DEAD SHARD: %s", message)
         with write_atomically(self.entry_folder(address) / "dead") as file:
             file.write(message.encode())
@@ -226,7 +226,7 @@ class ShardStore:
         """Move a complete download to its final name, and return its index."""
         published = replace(index, path=self.shard_path(address))
         if published.problem:
-            log.warning("%s: %s", redact_address(address), published.problem)
+            log.warning("%s: %s", redact(address), published.problem)
         # The index first, so that every process that sees the shard finds its index.
         write_index(published, self.entry_folder(address) / "index.npz")
         index.path.replace(published.path)
@@ -272,7 +272,7 @@ def _warn_of_surplus(address: str, found: int, counted: int) -> None:
     """Warn once per process that a shard has samples beyond those counted, which are not used."""
     log.warning(
         "%s holds %d samples, but %d were counted before the download; the other %d are not used.",
-        redact_address(address),
+        redact(address),
         found,
         counted,
         found - counted,
@@ -330,11 +330,9 @@ class RemoteShard:
             except FileNotFoundError:  # evicted for another process
                 continue
             except (ShardError, OSError) as error:
-                raise DeadShardError(
-                    f"{redact_address(self.address)} cannot be read: {error}"
-                ) from error
+                raise DeadShardError(f"{redact(self.address)} cannot be read: {error}") from error
         raise DeadShardError(
-            f"{redact_address(self.address)} was evicted from the cache before it was read, "
+            f"{redact(self.address)} was evicted from the cache before it was read, "
             f"{MAX_EVICTIONS_BEFORE_READ} times. Raise cache_gb (in training: data.cache_gb)."
         )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from vqgan_train.shards.naming import PIPE
 from vqgan_train.shards.remote import fetch_url
+from vqgan_train.system.addresses import PIPE
 
 ACCESS_ADVICE = {
     "s3": "s3:// needs pip install 'vqgan_train[s3]' and credentials: AWS_ACCESS_KEY_ID and "

@@ -187,6 +187,7 @@ def write_config(path: Path, settings: Mapping[str, Any]) -> None:
     remove_partial(path)
     (path / STOPPED_FILE).unlink(missing_ok=True)
     with write_atomically(path / CONFIG_FILE) as file:
+        os.fchmod(file.fileno(), 0o600)  # it has the secrets of addresses
         file.write(yaml.safe_dump(dict(settings), sort_keys=False).encode())
     os.environ[OUTPUT_DIR_VARIABLE] = str(path)
 

@@ -13,6 +13,16 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
+from vqgan_train.system.addresses import redact
+
+
+class RedactedFormatter(logging.Formatter):
+    """Removes secrets from messages and tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text that may be shown."""
+        return redact(super().format(record))
+
 
 def configure_logging() -> None:
     """Send the first rank's log to the terminal, and silence advice that does not apply.
@@ -20,7 +30,7 @@ def configure_logging() -> None:
     Other ranks only show their errors.
     """
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(RedactedFormatter("%(message)s"))
     handler.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
     package = logging.getLogger("vqgan_train")
     package.handlers = [handler]
@@ -76,7 +86,7 @@ class RankLog:
         path = folder / LOGS / f"rank_{getattr(rank_zero_only, 'rank', 0)}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = logging.FileHandler(path, delay=False)
-        self._file.setFormatter(logging.Formatter(FORMAT))
+        self._file.setFormatter(RedactedFormatter(FORMAT))
         self._kept.setTarget(self._file)
         self._kept.flush()
         self._kept.capacity = 1  # each message goes on at once

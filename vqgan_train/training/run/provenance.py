@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vqgan_train.system.addresses import redact_all
+
 RECORDED_PACKAGES = (
     "vqgan_train",
     "torch",
@@ -28,19 +30,21 @@ def provenance(
 ) -> dict[str, Any]:
     """Describe what makes a checkpoint: settings, data, parent run, code, versions and command.
 
+    Checkpoints are shared, so the settings and the command are without secrets.
+
     Args:
         settings: nested plain values.
         data: plain values that describe the data.
         parent: the run that this one continues, with its own provenance; None: there is none.
     """
     return {
-        "config": settings,
+        "config": redact_all(settings),
         "data": data,
         "parent": None if parent is None else dict(parent),
         "git_revision": _git_revision(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in RECORDED_PACKAGES},
-        "command": sys.argv,
+        "command": redact_all(sys.argv),
     }
 
 

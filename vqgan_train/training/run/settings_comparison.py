@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vqgan_train.system.addresses import redact_all
 from vqgan_train.system.errors import RunFolderError
 
 CHANGEABLE = re.compile(
@@ -33,7 +34,8 @@ def require_same_settings(
     Raises:
         RunFolderError: other settings differ; the message names each with both values.
     """
-    different = different_settings(stored, settings, CHANGEABLE)
+    # Checkpoints store settings without secrets, so those are compared, and shown.
+    different = different_settings(redact_all(stored), redact_all(settings), CHANGEABLE)
     if different:
         raise RunFolderError(f"{problem}:\n{differences(different, 'there', 'now')}\n{advice}")
 

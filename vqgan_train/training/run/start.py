@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
+from vqgan_train.system.addresses import redact_all
 from vqgan_train.system.errors import CheckpointError, RunFolderError
 from vqgan_train.training.run.contents import (
     best_checkpoint,
@@ -140,6 +141,7 @@ def _from_parent(source: str, settings: Mapping[str, Any]) -> RunStart:
     )
     images = data["position"]
     parent = {"source": source, "step": step, "images": images, "provenance": provenance}
+    parent = redact_all(parent)  # a parent of an earlier version may record secrets
     return RunStart(True, checkpoint, step, data, parent)
 
 

@@ -18,6 +18,7 @@ from vqgan_train.checkpoint.fetching import artifact_name
 from vqgan_train.config.run import Config
 from vqgan_train.config.trainer import HIGHER_IS_BETTER
 from vqgan_train.metrics.history import METRICS_FILE, read_rows
+from vqgan_train.system.addresses import redact_all
 from vqgan_train.system.launch import find_launch
 from vqgan_train.training.callbacks.artifacts import Artifacts
 from vqgan_train.training.callbacks.bad_samples import BadSamples, DataEndCheck
@@ -195,7 +196,7 @@ def _build_loggers(config: Config, run: RunFolder) -> list[Logger]:
         entity=wandb.entity,
         name=wandb.name or run.path.name,
         mode=wandb.mode.value,
-        config=run.stored_settings,
+        config=redact_all(run.stored_settings),
     )
     return [metrics, wandb_run]
 

@@ -177,5 +177,5 @@ def test_an_old_file_whose_list_of_storages_is_another_is_refused(
     tmp_path: Path, keys: bytes
 ) -> None:
     path = write_legacy(tmp_path / "a.ckpt", checkpoint(), keys=keys)
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is probably damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt .* damaged"):
         read_checkpoint(path)

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from omegaconf import OmegaConf
 from reference import peer_vqgan
 from safetensors.torch import save_file
 
+from vqgan_train.checkpoint import reading
+from vqgan_train.checkpoint.file_kind import FileKind
 from vqgan_train.checkpoint.reading import read_checkpoint, read_networks
 from vqgan_train.checkpoint.weight_names import to_original, to_ours
 from vqgan_train.models import VQGAN
@@ -70,6 +73,37 @@ def test_safetensors_are_a_checkpoint(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"There is no checkpoint at .*none\.ckpt"):
         read_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match="There is no checkpoint at"):
+        read_checkpoint(tmp_path / ("long" * 100))
+    with pytest.raises(CheckpointError, match="There is a folder, not a file, at"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_full_memory_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setitem(reading._READERS, FileKind.TORCH_ZIP, read)
+    with pytest.raises(CheckpointError, match=r"could not be read: no memory left\."):
+        read_checkpoint(saved(CONTENT, tmp_path / "last.ckpt"))
+
+
+VALID: dict[str, tuple[Any, dict[str, Any]]] = {
+    "6 MB of settings": ([f"{index:1000}" for index in range(6_000)], {}),
+    "bytes that can change": (bytearray(b"abc"), {"pickle_protocol": 5}),
+    "a number of 400 bytes": (2**3200, {}),
+    "tuples as keys": ({(1, 2): 3, frozenset([1]): 4}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", VALID)
+def test_uncommon_settings_do_not_keep_a_file_from_being_read(tmp_path: Path, kind: str) -> None:
+    value, options = VALID[kind]
+    torch.save({**CONTENT, "other": value}, tmp_path / "last.ckpt", **options)
+    content = read_checkpoint(tmp_path / "last.ckpt")
+    assert torch.equal(content["state_dict"]["encoder.conv_in.weight"], torch.eye(4))
+    if isinstance(value, list | int):
+        assert content["other"] == value
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
@@ -266,7 +300,7 @@ def test_weights_of_another_type_are_refused(tmp_path: Path, dtype: torch.dtype)
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     "dtype",
-    [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz],
+    [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2],
 )
 def test_weights_of_other_precision_have_the_values_that_torch_gives(
     tmp_path: Path, dtype: torch.dtype, zipped: bool
@@ -324,3 +358,9 @@ def test_a_model_does_not_depend_on_its_file_any_more(tmp_path: Path) -> None:
         model = VQGAN.from_checkpoint(path)
         path.write_bytes(b"overwritten")
         assert torch.equal(model.quantizer.codebook.weight, weights["quantize.embedding.weight"])
+
+
+def test_weights_of_lpips_alone_are_no_vqgan(tmp_path: Path) -> None:
+    path = saved({"loss.perceptual_loss.lin0.weight": torch.zeros(1)}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"'encoder\.conv_in\.weight' is not among its 0"):
+        read_networks(path)

@@ -29,7 +29,7 @@ _OTHER_FILES = {
     (b"version https://git-lfs",): (
         "it is a Git LFS pointer, not the checkpoint; fetch the checkpoint by `git lfs pull`"
     ),
-    (b"{", b"["): "it is JSON text, such as a config or a server's refusal; check the address",
+    (b"{", b"["): "it is JSON text: a config, an index of files to join, or a server's refusal",
     (b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"): (
         "it is a compressed archive. Unpack it, and give the checkpoint inside"
     ),

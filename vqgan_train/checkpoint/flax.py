@@ -135,7 +135,7 @@ class _Decoder:
         self.limits = {"max_buffer_size": max(file_bytes, 1), "strict_map_key": True}
         self.num_containers = 0
 
-    def unpacker(self, file: Any = None) -> Any:
+    def unpacker(self, file: Any) -> Any:
         return msgpack.Unpacker(
             file,
             ext_hook=self.array,
@@ -158,9 +158,8 @@ class _Decoder:
         return dict(self.count(pairs))
 
     def array(self, code: int, data: bytes) -> Tensor:
-        inner = self.unpacker()
-        inner.feed(data)
-        match inner.unpack() if code == ARRAY else None:
+        # Arrays hold no further extensions; each level would be one more copy in memory.
+        match msgpack.unpackb(data, list_hook=self.count) if code == ARRAY else None:
             case [[*shape], str(dtype), bytes(content)] if dtype in DTYPES:
                 pass
             case _:

@@ -1,13 +1,13 @@
 """Read checkpoints of any supported format as data, without running code that a file names."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vqgan_train.checkpoint.architecture import (
@@ -33,18 +33,18 @@ BATCH_NORM_COUNTER = ".num_batches_tracked"
 PERCEPTUAL = "loss.perceptual_loss."
 """Prefix of LPIPS' weights, which taming-transformers stores in its checkpoints; we do not."""
 
-FLOATS = frozenset(
-    {torch.float64, torch.float32, torch.float16, torch.bfloat16}
-    | {torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz}
-)
+FLOATS: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOATS += (torch.float8_e4m3fn, torch.float8_e5m2)
 """Types of numbers that are converted to float32, to the values that torch gives them."""
 
 MAX_SHARING = 2
 """Maximum ratio of the weights' bytes to the file's. Weights may share bytes in the file, but their
 copies in memory must not be much larger than it."""
 
-MAX_LEVELS = 100
-MAX_SETTING = 2**31
+MAX_WEIGHTS = 100_000
+"""Maximum number of weights in a safetensors file; the f16-16384 model has 343."""
+
+MAX_LEVELS, MAX_SETTING = 100, 2**31
 """Limits of a recorded architecture; settings beyond them are those of another program."""
 
 MAX_DEPTH = 50
@@ -99,13 +99,12 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, unreadable, damaged, hostile or no checkpoint.
     """
-    if not path.is_file():
-        problem = "a folder, not a file," if path.is_dir() else "no checkpoint"
+    if not os.path.isfile(path):  # noqa: PTH113  # a name may be too long for pathlib's is_file
+        problem = "a folder, not a file," if os.path.isdir(path) else "no checkpoint"  # noqa: PTH112
         raise CheckpointError(f"There is {problem} at {path}. Check the path.")
     try:
-        weights, others, description = take_weights(
-            _READERS[file_kind(path)](path), averaged=averaged
-        )
+        content = _READERS[file_kind(path)](path)
+        weights, others, description = take_weights(content, averaged=averaged)
         _require_plausible_size(weights, path)
         if is_diffusers(weights):
             weights = from_diffusers(weights)
@@ -115,7 +114,8 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be used as a checkpoint: {error}.") from error
     except (OSError, MemoryError) as error:
-        raise CheckpointError(f"{path} could not be read: {error or 'no memory left'}.") from error
+        problem = str(error) or "no memory left"
+        raise CheckpointError(f"{path} could not be read: {problem}.") from error
     # The readers may raise nearly any exception for a damaged file.
     except Exception as error:
         raise CheckpointError(
@@ -141,7 +141,7 @@ def read_networks(path: Path, *, averaged: bool = False) -> CheckpointWeights:
     try:
         architecture = generator_architecture(generator)
     except KeyError as error:
-        (name,) = to_original({f"{GENERATOR}{error.args[0]}": next(iter(weights.values()))})
+        (name,) = to_original({f"{GENERATOR}{error.args[0]}": torch.empty(0)})
         hint = " A KL-VAE has no codebook." if name == CODEBOOK else ""
         raise CheckpointError(
             f"{path} is not a VQGAN checkpoint: '{name}' is not among its {len(generator)} weights "
@@ -208,7 +208,7 @@ def _recorded_architecture(
     if not all(_is_like(value, actual[name]) for name, value in recorded.items()):
         return {}
     if not {"resolution", "attention_resolutions"} <= recorded.keys():  # one is useless alone
-        recorded.pop("resolution", recorded.pop("attention_resolutions", None))
+        recorded = {n: v for n, v in recorded.items() if "resolution" not in n}
     return recorded
 
 
@@ -245,7 +245,11 @@ def _require_plausible_size(weights: Mapping[str, Tensor], path: Path) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
-        return {STATE_DICT: {name: weight.clone() for name, weight in load_file(path).items()}}
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            if len(names) > MAX_WEIGHTS:
+                raise ValueError(f"it has more than {MAX_WEIGHTS} weights")
+            return {STATE_DICT: {name: file.get_tensor(name).clone() for name in names}}
     except SafetensorError as error:
         raise ValueError(f"it is damaged or was cut short ({printable_text(error)})") from error
 

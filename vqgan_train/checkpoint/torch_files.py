@@ -44,7 +44,10 @@ def _require_whole(path: Path) -> None:
     with ZipFile(path) as archive:
         for member in archive.infolist():
             if member.compress_type != ZIP_STORED or member.file_size != member.compress_size:
-                raise ValueError("its zip archive is compressed, which torch's never is")
+                raise ValueError(
+                    "its zip archive is compressed, which torch's never is. If the checkpoint is "
+                    "inside of it, unpack it"
+                )
             if member.external_attr & DIRECTORY:
                 raise BadZipFile(f"{printable_text(member.filename)} is marked as a folder")
             if member.CRC == 0:  # torch can be told not to compute checksums

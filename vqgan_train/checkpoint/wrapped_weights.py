@@ -15,13 +15,10 @@ from vqgan_train.checkpoint.unpickling import StandIn, printable_text
 STATE_DICT = "state_dict"
 ENTRIES = (STATE_DICT, "model", "module", "generator", "params")
 AVERAGED_ENTRIES = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
-"""Entries of a file that hold weights as trained, and moving averages of them; the first is read"""
+"""Entries of a file that hold weights as trained, and averages of them; the first one is read."""
 
 FIRST_WEIGHT = "encoder.conv_in.weight"
 """A weight of every VQGAN; what precedes its name is the prefix of all its weights."""
-
-FIRST_STAGE = "first_stage_model."
-"""Prefix of the VQGAN in models that generate its tokens or latents."""
 
 AVERAGED = re.compile(r"(^|\.)(\w+_)?ema(_\w+)?\.")
 """Matches prefixes of averaged weights, such as `model_ema.`."""
@@ -42,8 +39,7 @@ class TakenWeights(NamedTuple):
     """The file's other entries, unchanged."""
 
     description: str
-    """What was taken from where; empty if there was one model, without prefix, where torch users
-    expect it."""
+    """What was taken from where; empty for weights without prefix, alone or in `state_dict`."""
 
 
 def take_weights(content: Any, *, averaged: bool = False) -> TakenWeights:
@@ -71,7 +67,8 @@ def take_weights(content: Any, *, averaged: bool = False) -> TakenWeights:
         taken, is_average = _averages_beside(taken), True
     elif not is_average:
         taken = {name: weight for name, weight in taken.items() if not AVERAGED.match(name)}
-    described = _origin(entry, prefix)
+    described = "" if entry in (None, STATE_DICT) else f" of its entry '{entry}'"
+    described += f", those named '{printable_text(prefix)}*'" if prefix else ""
     if averages or any(AVERAGED_WEIGHT.search(name) for name in weights):
         described += ", averaged ones" if is_average else f", as trained. {AVERAGED_ADVICE}"
     return TakenWeights(
@@ -88,7 +85,9 @@ def _has_weights(value: Any) -> bool:
 
 def _plain_tensors(content: Mapping[Any, Any], entry: str | None) -> dict[str, Tensor]:
     weights = content if entry is None else content[entry]
-    names = ", ".join(printable_text(key) for key in list(content)[:8])
+    # A tuple may repeat a long text many times.
+    keys = [type(key).__name__ if isinstance(key, tuple | frozenset) else key for key in content]
+    names = ", ".join(map(printable_text, keys[:8]))
     problem = f"it holds no weights in a state_dict; its first entries are: {names or 'none'}"
     if not weights or not all(isinstance(name, str) for name in weights):
         raise ValueError(problem)
@@ -110,7 +109,7 @@ def _prefix(weights: Mapping[str, Tensor], *, averaged: bool) -> str:
     preferences: tuple[Callable[[str], bool], ...] = (
         lambda prefix: (AVERAGED.search(prefix) is not None) == averaged,
         lambda prefix: f"{prefix}{CODEBOOK}" in weights,
-        lambda prefix: prefix == "" or prefix.endswith(FIRST_STAGE),
+        lambda prefix: prefix == "" or prefix.endswith("first_stage_model."),
         lambda prefix: prefix == "",
     )
     for preferred in preferences:
@@ -123,20 +122,15 @@ def _prefix(weights: Mapping[str, Tensor], *, averaged: bool) -> str:
 
 def _averages_beside(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the averages that latent-diffusion's LitEma saves beside; its names have no dots."""
-    averages = {name: f"model_ema.{name.replace('.', '')}" for name in weights}
     found = {
         name: weights[average]
-        for name, average in averages.items()
-        if average in weights and not name.startswith("loss.")
+        for name in weights
+        if (average := f"model_ema.{name.replace('.', '')}") in weights
+        and not name.startswith("loss.")
     }
     if not found:
         raise ValueError("it holds no averaged weights, which averaged=true asks for")
     return found
-
-
-def _origin(entry: str | None, prefix: str) -> str:
-    where = "" if entry in (None, STATE_DICT) else f" of its entry '{entry}'"
-    return where + (f", those named '{printable_text(prefix)}*'" if prefix else "")
 
 
 def _kind(value: Any) -> str:

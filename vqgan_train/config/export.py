@@ -113,6 +113,5 @@ class ExportConfig:
         )
         require(
             not (self.averaged and self.format == ExportFormat.release),
-            "averaged=true does not apply to a release, because our runs save no averages. Set "
-            "averaged=false.",
+            "averaged=true does not apply to a release, whose run saves no averages; leave it out.",
         )

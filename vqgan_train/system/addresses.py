@@ -15,8 +15,11 @@ USER = re.compile(r"(?<=://)[^/\s]*@")
 QUERY = re.compile(r"(?<=://)([^\s?]*)\?\S*|\?[\w.~-]+=\S*")
 ADDRESS = re.compile(r"\w[\w+.-]*://")
 
-SECRET_VARIABLE = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|SIGNATURE", re.IGNORECASE)
-MIN_SECRET_CHARACTERS = 6
+SECRET_VARIABLE = re.compile(
+    r"TOKEN|SECRET|PASSW|CREDENTIAL|SIGNATURE|(API|ACCESS|PRIVATE|ACCOUNT)_?KEY", re.IGNORECASE
+)
+MIN_SECRET_CHARACTERS = 8
+"""Length from which such a variable's value is replaced; shorter ones occur as ordinary words."""
 
 
 def file_name(address: str) -> str:

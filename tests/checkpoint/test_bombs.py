@@ -256,7 +256,7 @@ def test_extensions_in_extensions_are_not_copied_at_every_level(tmp_path: Path) 
     for _ in range(100):
         content = msgpack.packb(msgpack.ExtType(1, content))
     path.write_bytes(b"\x81\xa1a" + content)
-    with pytest.raises(CheckpointError, match="something other than arrays of numbers"):
+    with pytest.raises(CheckpointError, match="something other than float arrays"):
         read_checkpoint(path)
 
 

@@ -113,7 +113,8 @@ def test_a_job_whose_time_limit_comes_saves_before_it(
     tmp_path: Path, shards: list[str], slurm: Variables
 ) -> None:
     job = Job(tmp_path, shards, slurm, **{"run.max_steps": 100_000})
-    limit = ("--time=1", "--signal=USR1@20")  # seconds before the end; the template's are 300
+    # 60 s for the start on a busy machine, and as many before the end; the template has 300.
+    limit = ("--time=2", "--signal=USR1@60")
     number = job.submit("limited", *limit)
     asked = "asking Slurm to start"
     wait_until(lambda: asked in job.said(number) or job.has_ended(number), PATIENCE_SECONDS)

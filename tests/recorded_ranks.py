@@ -32,7 +32,6 @@ def be_rank_of_torchrun(rank: int, port: int) -> None:
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
     }
-    torch.set_num_threads(1)
 
 
 def be_rank(rank: int, port: int) -> None:
@@ -44,7 +43,6 @@ def be_rank(rank: int, port: int) -> None:
         "WORLD_SIZE": "2",
         "LOCAL_RANK": str(rank),
     }
-    torch.set_num_threads(1)
     from pytorch_lightning.utilities import rank_zero_only
 
     rank_zero_only.rank = rank

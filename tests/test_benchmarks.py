@@ -16,7 +16,6 @@ SCRIPTS = ROOT / "scripts"
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Import a script as Python does that runs it."""
     monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return importlib.import_module(name)
 
 

@@ -30,8 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config_of(*overrides: str) -> CheckDataConfig:
-    config: CheckDataConfig = compose_settings("check_data", CheckDataConfig, *overrides)
-    return config
+    return compose_settings("check_data", CheckDataConfig, *overrides)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -88,8 +88,7 @@ def shards(tmp_path: Path) -> str:
 
 
 def composed(*overrides: str) -> EncodeConfig:
-    config: EncodeConfig = compose_settings("encode", EncodeConfig, *overrides)
-    return config
+    return compose_settings("encode", EncodeConfig, *overrides)
 
 
 def test_the_choices_are_those_that_there_are() -> None:
@@ -525,7 +524,6 @@ def start(checkpoint: Path, output: Path, shards: str, token_format: str) -> sub
     words = [*arguments, *others, f"format={token_format}", "num_workers=1"]
     return subprocess.Popen(
         [sys.executable, "-m", "vqgan_train.encode", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -46,8 +46,7 @@ LEAST_EQUAL_TOKENS = 0.999
 
 
 def compose_export(*overrides: str) -> ExportConfig:
-    config: ExportConfig = compose_settings("export", ExportConfig, *overrides)
-    return config
+    return compose_settings("export", ExportConfig, *overrides)
 
 
 # The settings.

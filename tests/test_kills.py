@@ -22,7 +22,7 @@ def test_killed_runs_end_as_if_nobody_had_disturbed_them(tmp_path: Path) -> None
     finished = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--kills", "8"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=500,

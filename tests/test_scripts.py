@@ -21,7 +21,6 @@ def run_here(
 ) -> "pytest.ExceptionInfo[SystemExit]":
     """Run a script in this process, which knows torch already, to the end that it asks for."""
     monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     module = importlib.import_module(name)
     with pytest.raises(SystemExit) as ended:

@@ -74,7 +74,6 @@ def start_command(folder: Path, source: object, *overrides: str) -> subprocess.P
     return subprocess.Popen(
         [word.replace("'", "") for word in command],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -19,7 +19,7 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     finished = subprocess.run(
         [sys.executable, *command],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=300,

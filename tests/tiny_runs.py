@@ -21,7 +21,7 @@ from PIL import Image
 from webdataset import TarWriter
 
 from vqgan_train.cli import quote_overrides
-from vqgan_train.config.checks import config_dir, register_schema, to_config
+from vqgan_train.config.checks import Settings, config_dir, register_schema, to_config
 from vqgan_train.config.run import Config
 
 TINY = (
@@ -58,7 +58,7 @@ def compose_config(*overrides: str) -> Config:
     return to_config(_compose("train", Config, overrides), Config)
 
 
-def compose_settings(name: str, schema: type, *overrides: str) -> Any:
+def compose_settings(name: str, schema: type[Settings], *overrides: str) -> Settings:
     """Compose the settings of the command of `conf/NAME.yaml`."""
     return to_config(_compose(name, schema, quote_overrides(overrides, schema)), schema)
 

@@ -70,8 +70,8 @@ class CardConfig:
     @property
     def is_empty(self) -> bool:
         """Whether no fact is given and no picture asked for."""
-        facts = (self.license, self.hardware, self.datasets or None)
-        return facts == (None, None, None) and self.pictures == CardPictures.none
+        has_no_facts = self.license is None and self.hardware is None and not self.datasets
+        return has_no_facts and self.pictures == CardPictures.none
 
 
 @dataclass(kw_only=True, slots=True)

@@ -62,8 +62,7 @@ def evaluate(config: EvaluateConfig) -> None:
         write_evaluation(evaluation, output)
         pictured = add_pictures(job, evaluation)
         write_pictures(pictured, output)
-        sources = {checkpoint.name: checkpoint.source for checkpoint in job.checkpoints}
-        runs = {name: rows_beside(source) for name, source in sources.items()}
+        runs = {checkpoint.name: rows_beside(checkpoint.source) for checkpoint in job.checkpoints}
         write_page(output / PAGE_FILE, pictured, runs=runs)
         lost = [left for left in pictured.left_out if left not in evaluation.left_out]
         sys.stdout.write("\n".join([*left_out_lines(lost), f"Written to {output}", ""]))

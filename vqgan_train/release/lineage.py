@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vqgan_train.checkpoint.reading import read_checkpoint
-from vqgan_train.system.addresses import redact, redact_all
+from vqgan_train.system.addresses import map_texts, redact
 from vqgan_train.system.errors import UserError
 from vqgan_train.training.run.provenance import PROVENANCE
 from vqgan_train.training.run.saved_state import DATA_STATE
@@ -88,7 +88,7 @@ class TrainingRun(NamedTuple):
 
     def public_settings(self) -> dict[str, Any]:
         """Copy the settings without secrets, and of absolute paths only the last name."""
-        public: dict[str, Any] = _without_folders(redact_all(self.settings))
+        public: dict[str, Any] = map_texts(_public_text, self.settings)
         return public
 
 
@@ -185,11 +185,6 @@ def _training_runs(records: list[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
     return tuple(runs)
 
 
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_folders(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(inner) for inner in value]
-    if isinstance(value, str) and value.startswith(OUTSIDE):
-        return f".../{PurePosixPath(value).name}"
-    return value
+def _public_text(text: str) -> str:
+    shown = redact(text)
+    return f".../{PurePosixPath(shown).name}" if shown.startswith(OUTSIDE) else shown

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 PIPE = "pipe:"
@@ -48,11 +49,16 @@ def redact(text: str) -> str:
 
 def redact_all(value: Any) -> Any:
     """Redact every text in nested lists and dictionaries, such as settings."""
+    return map_texts(redact, value)
+
+
+def map_texts(function: Callable[[str], str], value: Any) -> Any:
+    """Copy nested lists and dictionaries with `function` applied to every text, keys excepted."""
     if isinstance(value, dict):
-        return {name: redact_all(inner) for name, inner in value.items()}
+        return {name: map_texts(function, inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [redact_all(inner) for inner in value]
-    return redact(value) if isinstance(value, str) else value
+        return [map_texts(function, inner) for inner in value]
+    return function(value) if isinstance(value, str) else value
 
 
 def _redact_command(found: re.Match[str]) -> str:

@@ -166,7 +166,6 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path, rank: int) -
     process = subprocess.Popen(
         [sys.executable, "-m", "vqgan_train", *words],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -205,7 +204,6 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_their_last_step(
     process = subprocess.Popen(
         [sys.executable, "-m", "vqgan_train", *words],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

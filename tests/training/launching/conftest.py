@@ -36,7 +36,7 @@ def plain_environment() -> dict[str, str]:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign) and k not in names}
     kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="session")

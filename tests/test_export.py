@@ -39,7 +39,7 @@ from vqgan_train.release.release_folder import Release
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "export.md").read_text()
-ALL_FORMATS = [*FORMATS, "release"]
+ALL_FORMATS = [*FORMATS, "onnx", "release"]
 GIVEN = ("checkpoint=last.ckpt", "output=out", "format=flax")
 LARGEST_DIFFERENCE = 1e-3
 LEAST_EQUAL_TOKENS = 0.999
@@ -84,7 +84,7 @@ def test_all_settings_are_read_and_must_be_given() -> None:
     [
         ("checkpoint=", "checkpoint is empty; give the path of a file"),
         ("output=", "output is empty; give a folder"),
-        ("format=onnx", "expected one of [flax, safetensors, taming, diffusers, release]"),
+        ("format=jax", "expected one of [flax, safetensors, taming, diffusers, onnx, release]"),
         ("fromat=flax", "Did you mean format?"),
         ("card.licence=mit", "Did you mean card.license"),
         (
@@ -317,7 +317,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 def test_the_page_has_a_command_and_a_snippet_for_every_format() -> None:
     formats = [re.findall(r"format=(\w+)", command)[0] for command in COMMANDS]
     assert list(dict.fromkeys(formats)) == ALL_FORMATS
-    for name in FORMATS:
+    for name in (*FORMATS, "onnx"):
         assert any(f"export/{name}/" in code or f'export/{name}"' in code for code in SNIPPETS)
 
 
@@ -328,7 +328,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(conversion, "PROBE_SIDE", 32)
-        for line in (line for line in COMMANDS if "format=release" not in line):
+        for line in (line for line in COMMANDS if not re.search("format=(release|onnx)", line)):
             path = Path(re.findall(r"checkpoint=(\S+)", line)[0])
             if not path.exists():
                 path.parent.mkdir(parents=True)
@@ -337,7 +337,13 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=[code.split()[1] for code in SNIPPETS])
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        pytest.param(code, marks=[pytest.mark.slow] if "onnx" in code else [], id=code.split()[1])
+        for code in SNIPPETS
+    ],
+)
 @torch.no_grad()
 def test_the_snippets_of_the_page_run(
     exports: Path, snippet: str, monkeypatch: pytest.MonkeyPatch
@@ -346,6 +352,10 @@ def test_the_snippets_of_the_page_run(
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     monkeypatch.chdir(exports)
+    if library == "onnxruntime":  # its export takes longer than all others together
+        monkeypatch.setattr(conversion, "PROBE_SIDE", 32)
+        (line,) = (line for line in COMMANDS if "format=onnx" in line)
+        assert run_export(monkeypatch, *line.split()) == 0
     model = VQGAN.from_checkpoint("runs/part1/checkpoints/best.ckpt")
     images = tiny_images()
     expected = model(images)

@@ -21,6 +21,7 @@ class ExportFormat(Enum):
     safetensors = "safetensors"
     taming = "taming"
     diffusers = "diffusers"
+    onnx = "onnx"
     release = "release"
 
 

@@ -19,7 +19,7 @@ from vqgan_train.shards.remote.opening import open_to_stream
 from vqgan_train.shards.remote.store import RemoteShard, ShardStore
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import file_signature, fingerprint
-from vqgan_train.system.packages import require_pyarrow
+from vqgan_train.system.packages import require_packages
 
 MIN_DIGITS = 3
 """Least number of digits in a chunk's name."""
@@ -164,7 +164,7 @@ def from_tables(
         UserError: a table cannot be read, or lacks a column of text of that name; no table has a
             row; or pyarrow is not installed.
     """
-    require_pyarrow()
+    require_packages("parquet", "Parquet files need", "pyarrow")
     columns = [path_column, *([caption_column] if caption_column is not None else [])]
     rows = sum(_count_rows(table, columns) for table in tables)
     if not rows:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqgan_train.system.errors import UserError
-from vqgan_train.system.packages import require_pyarrow
+from vqgan_train.system.packages import require_packages
 
 Record = Mapping[str, Any]
 """Fields of one photo, by name."""
@@ -65,7 +65,7 @@ def pair_with_images(records: Sequence[Path], folder: Path | None) -> list[Recor
             "the same names. Prepare them separately, each with its own output."
         )
     if any(map(is_parquet, records)):
-        require_pyarrow()
+        require_packages("parquet", "Parquet files need", "pyarrow")
     return [RecordFile(path, None if is_parquet(path) else _zip(path, folder)) for path in records]
 
 

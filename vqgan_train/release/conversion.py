@@ -58,7 +58,8 @@ class Conversion(NamedTuple):
 
     files: tuple[Path, ...]
     num_weights: int
-    """Number of weight arrays written; all are equal to the checkpoint's bit by bit."""
+    """Number of weight arrays written; all are equal to the checkpoint's bit by bit. 0 for ONNX,
+    whose arrays have other names and shapes."""
 
     num_parameters: int
     """Total of the numbers in these arrays."""

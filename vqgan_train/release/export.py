@@ -11,7 +11,9 @@ from vqgan_train.config.export import CardPictures, ExportConfig, ExportFormat
 from vqgan_train.release.card import CardMetadata
 from vqgan_train.release.conversion import Conversion, convert
 from vqgan_train.release.hub import require_login, upload
+from vqgan_train.release.onnx_graphs import ONNX_PACKAGES, export_graphs
 from vqgan_train.release.release_folder import write_release
+from vqgan_train.system.packages import require_packages
 from vqgan_train.training.run.logs import configure_logging
 
 
@@ -24,10 +26,16 @@ def export(config: ExportConfig) -> None:
 
 def export_weights(config: ExportConfig) -> str:
     """Convert the checkpoint to one format; return a report of the files and their checks."""
+    is_onnx = config.format == ExportFormat.onnx
+    if is_onnx:
+        require_packages("onnx", "format=onnx needs", *ONNX_PACKAGES)
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     output = Path(config.output).expanduser()
-    target = FORMATS[config.format.value]
-    conversion = convert(checkpoint, target, output, averaged=config.averaged)
+    if is_onnx:
+        conversion = export_graphs(checkpoint, output, averaged=config.averaged)
+    else:
+        target = FORMATS[config.format.value]
+        conversion = convert(checkpoint, target, output, averaged=config.averaged)
     lines = [*file_lines(conversion.files), *comparison_lines(conversion)]
     if conversion.omits_discriminator:
         lines.append("left out the discriminator, which format=taming includes")
@@ -68,9 +76,12 @@ def file_lines(files: Iterable[Path]) -> list[str]:
 def comparison_lines(conversion: Conversion) -> list[str]:
     """Describe how the written weights compare with the checkpoint, one property per line."""
     agreement = conversion.agreement
-    return [
+    weights = (
         f"weights  {conversion.num_weights} arrays, {conversion.num_parameters:,} numbers; read "
-        "back, equal bit by bit",
+        "back, equal bit by bit"
+    )
+    return [
+        *([weights] if conversion.num_weights else []),
         f"codes    {conversion.codebook_size:,}",
         f"tokens   {agreement.equal_tokens:,} of {agreement.num_tokens:,} equal on test images",
         f"images   decoded images differ by at most {agreement.largest_difference:.2g}",

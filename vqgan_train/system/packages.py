@@ -11,15 +11,22 @@ from pathlib import Path
 from vqgan_train.system.errors import UserError
 
 
-def require_pyarrow() -> None:
-    """Check that pyarrow is installed, which reads and writes parquet files.
+def require_packages(extra: str, purpose: str, *packages: str) -> None:
+    """Check that the packages of an extra are installed.
+
+    Args:
+        extra: name of the extra in pyproject.toml that installs them.
+        purpose: what they are for, with a verb: "Parquet files need".
+        packages: names as they are imported.
 
     Raises:
-        UserError: pyarrow is not installed.
+        UserError: one of them is not installed.
     """
-    if importlib.util.find_spec("pyarrow") is None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
         raise UserError(
-            "Parquet files need pyarrow, which is not installed: pip install 'vqgan_train[parquet]'"
+            f"{purpose} {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            f"installed: pip install 'vqgan_train[{extra}]'"
         )
 
 

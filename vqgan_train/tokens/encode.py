@@ -22,7 +22,7 @@ from vqgan_train.system.devices import choose_device
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.job_file import join_job
 from vqgan_train.system.launch import ProcessRank, find_process_rank
-from vqgan_train.system.packages import require_pyarrow
+from vqgan_train.system.packages import require_packages
 from vqgan_train.tokens.batches import EncodeBatch, load_batches
 from vqgan_train.tokens.formats import FORMATS, TokenFormat, TokenRow
 from vqgan_train.tokens.ledger import (
@@ -51,7 +51,7 @@ def encode(config: EncodeConfig) -> None:
     device = choose_device(config.accelerator.value, process.local_rank)
     token_format = FORMATS[config.format.value]
     if token_format is FORMATS["parquet"]:
-        require_pyarrow()
+        require_packages("parquet", "Parquet files need", "pyarrow")
     checkpoint = fetch_checkpoint(config.checkpoint, "checkpoint")
     tokenizer = load_tokenizer(checkpoint, device, config.precision.value)
     metadata = tokenizer.describe(

@@ -16,7 +16,7 @@ from vqgan_train.shards.tar import walk_shard
 from vqgan_train.shards.writing import write_shard
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
-from vqgan_train.system.packages import require_pyarrow
+from vqgan_train.system.packages import require_packages
 from vqgan_train.tokens.metadata import METADATA_KEY, TokenMetadata
 
 HIDDEN_KEY = "__metadata__/vqgan_train"
@@ -87,7 +87,7 @@ def _write_parquet(path: Path, rows: Rows, metadata: TokenMetadata) -> None:
 
 
 def _read_parquet(path: Path) -> OpenedFile:
-    require_pyarrow()
+    require_packages("parquet", "Parquet files need", "pyarrow")
     from pyarrow import ArrowException, parquet
 
     try:

@@ -205,6 +205,7 @@ def test_a_size_that_does_not_fit(refused: Command, tmp_path: Path) -> None:
 
 def test_a_pattern_expanded_by_the_shell(refused: Command) -> None:
     assert "given 2 times" in refused("data.train_shards=0.tar", "data.train_shards=1.tar")
+    assert "~run would delete run, but a command needs all of its settings." in refused("~run")
 
 
 def test_shards_that_are_not_there(refused: Command, tmp_path: Path) -> None:

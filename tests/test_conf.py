@@ -278,7 +278,7 @@ MISTAKES = {
     "data.stall_seconds=0": "data.stall_seconds is 0.0; it must be more than 0",
     "data.shuffle_shards=0": "data.shuffle_shards is 0; it must be at least 1",
     "data.shard_lanes=0": "data.shard_lanes is 0; it must be at least 1",
-    "data.shard_lanes=4": "data.shard_lanes is 4, but data.shuffle_shards is None. Set",
+    "data.shard_lanes=4": "data.shard_lanes is 4, but data.shuffle_shards is null. Set",
     "data.shard_lanes=4 data.shuffle_shards=6": "Set data.shuffle_shards to a multiple of 4",
     "data.shard_lanes=4 data.shuffle_shards=8 data.sampling=with_replacement": "data.shard_lanes "
     "is 4, but data.sampling=with_replacement draws from all shards",
@@ -341,7 +341,7 @@ MISTAKES = {
     "data.sampling=with_replacement data.source_weights=[1,2,3]": "one for each of the 2 patterns",
     "data=webdataset data.train_shards=[a.tar,b.tar] data.val_shards=v.tar "
     "data.sampling=with_replacement data.source_weights=[0,0]": "data.source_weights is [0, 0]",
-    "data.train_shards=t.tar": "data.train_shards is ['t.tar'], data.val_shards is None: set both",
+    "data.train_shards=t.tar": "data.train_shards is ['t.tar'], data.val_shards is null: set both",
     "loss.discriminator_start_step=20 loss.adversarial_start_step=10": "start_step is 10, before "
     "loss.discriminator_start_step=20",
 }

@@ -2,17 +2,25 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from factories import image_bytes, image_samples
+from factories import write_shard as write_samples
 from faulty_server import FaultyServer
+from pyarrow import parquet
 from tiny_evaluate import SMALL, with_tiny_features
 from tiny_runs import tiny_config, tiny_overrides, write_shard
 from tiny_tokens import run
 
 from vqgan_train import __main__ as training
-from vqgan_train import encode, evaluate, export
+from vqgan_train import check_data, encode, evaluate, export, pack, prepare_yfcc, select
+from vqgan_train.checkpoint.fetching import fetch_checkpoint
+from vqgan_train.evaluation import metric_suite
 from vqgan_train.release import conversion
 from vqgan_train.training.train import train
 
@@ -104,16 +112,18 @@ def test_no_command_writes_or_prints_a_secret(
         tmp_path, *data, *OFFLINE, f"run.output_dir={written / 'part2'}", parent, "run.max_steps=6"
     )
     with_tiny_features(monkeypatch)
+    monkeypatch.setattr(metric_suite, "fetch_checkpoint", fetch_checkpoint)
     monkeypatch.setattr(conversion, "PROBE_SIDE", 32)
     checkpoint = f"'{with_secrets(server, 'parent.ckpt')}'"
     small = ("num_workers=0", "accelerator=cpu")
-    faces = ("faces.detect=false", "pictures=1", "metrics=[psnr]", "bootstrap.resamples=5")
+    faces = ("faces.detect=false", "pictures=1", "metrics=[psnr,rfid]", "bootstrap.resamples=5")
     second = with_secrets(server, "start.ckpt")
     last = f"checkpoint={written / 'part2' / 'checkpoints' / 'last.ckpt'}"
     for number, (command, *given) in enumerate((
         (encode, f"checkpoint={checkpoint}", f"shards={shards}", "pixel_range=signed",
          "format=webdataset", "resize=16", "image_size=16", *small),
-        (evaluate, f"checkpoint=[{checkpoint},'{second}']", f"shards={shards}", *faces, *SMALL),
+        (evaluate, f"checkpoint=[{checkpoint},'{second}']", f"shards={shards}", *faces, *SMALL,
+         f"inception_weights='{second}'"),
         (export, f"checkpoint={checkpoint}", "format=safetensors"),
         (export, last, "format=release", "card.pictures=grid"),
     )):  # fmt: skip
@@ -126,6 +136,68 @@ def test_no_command_writes_or_prints_a_secret(
         assert (written / name).stat().st_mode & 0o777 == 0o600
     page = (written / "1" / "page.html").read_text()
     assert f"{server.url}/000.tar" in page, "what is no secret is shown"
+
+
+def test_no_preparation_writes_or_prints_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PHOTOS_TOKEN", f"{SECRET}-env")
+    written, hidden = tmp_path / "written", tmp_path / f"{SECRET}-env"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(written / "cache"))
+    inputs = hidden / "in"
+    inputs.mkdir(parents=True)
+    (inputs / "broken.jpg").write_bytes(b"no image")
+    for number in range(3):
+        (inputs / f"{number}.png").write_bytes(image_bytes(20, 20, seed=number))
+    record = {
+        "key": "0a",
+        "title_clean": "Tree",
+        "description_clean": "",
+        "img": image_bytes(seed=9),
+    }
+    (hidden / "records").mkdir()
+    parquet.write_table(pa.Table.from_pylist([record]), hidden / "records" / "0.parquet")
+    folder = f"{tmp_path}/${{oc.env:PHOTOS_TOKEN}}"
+    small = ("samples_per_shard=4", "num_workers=0")
+    for name, command, *given in (
+        ("packed", pack, f"inputs='{folder}/in'", *small),
+        ("yfcc", prepare_yfcc, f"records='{folder}/records/*'", *small),
+        ("select", select, f"sources.cc3m='{folder}/a.tar'", "sources.yfcc=null", "val_source=cc3m",
+         "samples=2", "val_samples=1", "min_side=1", "people.detect_faces=false", *small),
+        ("check.json", check_data, f"shards='{folder}/a.tar'", "num_workers=0"),
+    ):  # fmt: skip
+        if command is select:
+            bad = {"__key__": "bad", "jpg": b"no image"}
+            write_samples(hidden / "a.tar", [*image_samples(3), bad])
+        again = 2 if name == "select" else 1  # a job file without the secret is still the same job
+        for _ in range(again):
+            code = run(command, *given, f"output={written / name}")
+            assert code == (name == "check.json"), capfd.readouterr().err
+    said = "".join(capfd.readouterr())
+    assert "packed            3 of 4 images" in said
+    assert SECRET not in said, [line for line in said.splitlines() if SECRET in line]
+    assert holding(written) == []
+
+
+def test_a_warning_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def warn(_: object) -> None:
+        address = f"http://me:{SECRET}@host/x.tar?X-Amz-Signature={SECRET}"
+        warnings.warn(f"{address} is slow", stacklevel=1)
+
+    def show(message: Any, category: Any, name: str, line: int, *_: Any) -> None:
+        sys.stderr.write(warnings.formatwarning(message, category, name, line))
+
+    monkeypatch.setattr("vqgan_train.release.export.export", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)  # pytest's keeps warnings for itself
+        given = ("checkpoint=a", "format=flax", f"output={tmp_path}")
+        assert run(export, *given) == 0
+    said = capfd.readouterr().err
+    assert "UserWarning: http://host/x.tar is slow" in said
+    assert SECRET not in said
 
 
 @pytest.mark.parametrize("setting", ["model.init_from", "run.parent", "data.train_shards"])

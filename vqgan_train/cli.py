@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def run_command(config_name: str, schema: type, job: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints errors and exits by itself
     register_schema(schema)
     sys.excepthook = _show_defect
+    warnings.formatwarning = _redacted_warning
 
     def run_job(composed: DictConfig) -> None:
         # Errors are explained here, too: Hydra prints the overrides before it passes errors on.
@@ -79,6 +81,10 @@ def _show_defect(*error: Any) -> None:
     sys.stderr.write(redact("".join(format_exception(*error))))
 
 
+def _redacted_warning(*parts: Any, _format: Any = warnings.formatwarning, **line: Any) -> str:
+    return redact(_format(*parts, **line))
+
+
 @contextmanager
 def _errors_explained(schema: type) -> Iterator[None]:
     try:
@@ -106,8 +112,17 @@ def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:
     reads only the texts in `sys.argv`.
 
     Raises:
-        UserError: a setting is given twice, as happens when the shell expands {00..99} itself.
+        UserError: a setting is given twice, as happens when the shell expands {00..99} itself, or
+            is deleted with ~.
     """
+    names = setting_names(schema)
+    for argument in arguments:
+        name = argument[1:].partition("=")[0]
+        if argument.startswith("~") and name in names:
+            raise UserError(
+                f"{argument} would delete {name}, but a command needs all of its settings. Leave "
+                f"{argument} out, which keeps the default, or give {name} another value."
+            )
     parser = OverridesParser.create()
     quoted = [_quote(argument, parser, schema) for argument in arguments]
     keys = Counter(a.split("=", 1)[0] for a in arguments if "=" in a and not a.startswith("-"))

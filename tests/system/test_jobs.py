@@ -29,7 +29,7 @@ def test_the_same_job_goes_on_and_leftovers_are_swept(tmp_path: Path) -> None:
     [
         ({"name": "u"}, "name was ü, is u"),
         ({"sizes": [1, 2]}, r"sizes was \[1, 2\.5\], is \[1, 2\]"),
-        ({"new": 1}, "new was None, is 1"),
+        ({"new": 1}, "new was null, is 1"),
     ],
 )
 def test_another_job_is_refused_with_what_differs(

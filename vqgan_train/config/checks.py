@@ -61,7 +61,9 @@ def as_size(name: str, value: Any) -> tuple[int, int]:
 
 
 def as_list(paths: Any) -> list[str]:
-    """Return paths or patterns as a list of texts; a single one becomes a list of one."""
+    """Return paths or patterns as a list of texts; one becomes a list of one, null an empty one."""
+    if paths is None:
+        return []
     several = isinstance(paths, Sequence | set) and not isinstance(paths, str)
     return [str(path) for path in paths] if several else [str(paths)]
 

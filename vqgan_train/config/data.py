@@ -9,6 +9,7 @@ from typing import Any
 
 from vqgan_train.config.checks import Frozen, as_list, require, require_at_least
 from vqgan_train.config.sources import SourceConfig
+from vqgan_train.system.errors import as_typed
 
 
 class Sampling(Enum):
@@ -80,15 +81,16 @@ class DataConfig(Frozen, SourceConfig):
         )
         require(
             (self.train_shards is None) == (self.val_shards is None),
-            f"data.train_shards is {self.train_shards}, data.val_shards is {self.val_shards}: "
-            "set both, or neither for the sample photos.",
+            f"data.train_shards is {as_typed(self.train_shards)}, data.val_shards is "
+            f"{as_typed(self.val_shards)}: set both, or neither for the sample photos.",
         )
 
     def _check_lanes(self, lanes: int) -> None:
         require_at_least(1, data__shard_lanes=lanes)
         require(
             self.shuffle_shards is not None and self.shuffle_shards % lanes == 0,
-            f"data.shard_lanes is {lanes}, but data.shuffle_shards is {self.shuffle_shards}. Set "
+            f"data.shard_lanes is {lanes}, but data.shuffle_shards is "
+            f"{as_typed(self.shuffle_shards)}. Set "
             f"data.shuffle_shards to a multiple of {lanes}: the lanes share these shards equally.",
         )
         require(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vqgan_train.config.checks import require
+from vqgan_train.system.errors import as_typed
 
 HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_IDENTIFIER = re.compile(r"[a-z0-9.-]+")
@@ -63,9 +64,9 @@ class CardConfig:
         named = (self.license_name is not None, self.license_link is not None)
         require(
             named == (self.license == OTHER_LICENSE,) * 2,
-            f"card.license is {self.license}, card.license_name {self.license_name}, "
-            f"card.license_link {self.license_link}. card.license=other needs both a name and a "
-            "link; any other license takes neither.",
+            f"card.license is {as_typed(self.license)}, card.license_name "
+            f"{as_typed(self.license_name)}, card.license_link {as_typed(self.license_link)}. "
+            "card.license=other needs both a name and a link; any other license takes neither.",
         )
 
     @property

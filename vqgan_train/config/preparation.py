@@ -117,6 +117,7 @@ class PackConfig:
 
     def __post_init__(self) -> None:
         self.inputs = as_list(self.inputs)
+        require(self.inputs != [], "inputs is null; give folders or files of images.")
         require_at_least(1, samples_per_shard=self.samples_per_shard)
         require_at_least(0, num_workers=self.num_workers)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from vqgan_train.system.addresses import redact
 from vqgan_train.system.files import write_atomically
 
 MAX_COUNTS = 8
@@ -28,11 +29,11 @@ def format_counts(counts: Counter[str]) -> str:
 def publish_report(output: Path, lines: Sequence[str]) -> None:
     """Print a report and save it as report.txt in the output folder."""
     write_lines(output / "report.txt", lines)
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(redact("\n".join(lines)) + "\n")
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> Path:
     """Write lines of text to a file; return its path."""
     with write_atomically(path) as file:
-        file.writelines(f"{text}\n".encode("utf-8", "backslashreplace") for text in lines)
+        file.writelines(f"{redact(text)}\n".encode("utf-8", "backslashreplace") for text in lines)
     return path

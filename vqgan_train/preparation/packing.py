@@ -21,6 +21,7 @@ from vqgan_train.preparation.command_report import (
     write_lines,
 )
 from vqgan_train.shards.writing import write_shard
+from vqgan_train.system.addresses import redact
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import write_atomically
 from vqgan_train.system.workers import run_tasks
@@ -136,7 +137,7 @@ def _readable_samples(
         try:
             sample = _to_sample(load())
         except UNREADABLE as error:
-            report.left_out[name] = reason(error)
+            report.left_out[redact(name)] = redact(reason(error))
             continue
         report.with_caption += bool(sample.get("txt"))
         yield sample

@@ -68,13 +68,10 @@ def export_graphs(checkpoint: Path, folder: Path, *, averaged: bool = False) -> 
         model = VQGAN.from_weights(networks.architecture, networks.generator, checkpoint)
         origin = origin_of(checkpoint)
         write_graphs(model, origin, partial)
-        template = Template(
-            files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"),
-            undefined=StrictUndefined,
-            keep_trailing_newline=True,
-        )
+        template = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
         facts = {"factor": model.downsampling, "opset": OPSET, "sha256": origin["source_sha256"]}
-        card = template.render(**networks.architecture, **facts)
+        page = Template(template, undefined=StrictUndefined, keep_trailing_newline=True)
+        card = page.render(**networks.architecture, **facts)
         (partial / CARD).write_text(card, encoding="utf-8")
         images = probe_images(model)
         wide = torch.cat([images, images[..., : model.downsampling]], dim=3)[:1]
@@ -95,12 +92,9 @@ def export_graphs(checkpoint: Path, folder: Path, *, averaged: bool = False) -> 
 
 
 def write_graphs(model: VQGAN, origin: Mapping[str, str], folder: Path) -> None:
-    """Write `encoder.onnx` and `decoder.onnx` with dynamic batch size, height and width.
+    """Write `encoder.onnx` and `decoder.onnx`; `origin` goes into the graphs' metadata.
 
-    Args:
-        model: in evaluation mode, on the CPU.
-        origin: texts for the graphs' metadata.
-        folder: an existing folder. Weights of about 2 GB or more go into a file beside the graph.
+    Weights of about 2 GB or more go into a file beside their graph.
     """
     f, channels = model.downsampling, model.encoder.conv_in.in_channels
     batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
@@ -132,13 +126,8 @@ def write_graphs(model: VQGAN, origin: Mapping[str, str], folder: Path) -> None:
 def compare_graphs(model: VQGAN, folder: Path, images: Tensor) -> Agreement:
     """Run the graphs in a folder with onnxruntime on the CPU, and compare them with their model.
 
-    Args:
-        model: model that the graphs were made of.
-        folder: folder of `encoder.onnx` and `decoder.onnx`.
-        images: (B, in_channels, H, W) in [-1, 1].
-
-    Raises:
-        ExportError: the results differ by more than rounding explains.
+    `images` are (B, in_channels, H, W) in [-1, 1]. An ExportError is raised if the results differ
+    by more than rounding explains.
     """
     tokens, found = encode_grid(model, images), _run(folder / ENCODER, images)
     vectors, codes = model.latents(images).movedim(1, -1), model.quantizer.codebook.weight

@@ -29,6 +29,12 @@ class ExportError(UserError):
     """Weights cannot be exported as configured; the message says why and what to do."""
 
 
+def as_typed(value: object) -> str:
+    """Return a setting's value as the user types it: null, true, false, or its text."""
+    words = {"None": "null", "True": "true", "False": "false"}
+    return value if isinstance(value, str) else words.get(str(value), str(value))
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of a library's error message; its repr if there is no message."""
     return next(filter(None, map(str.strip, str(error).splitlines())), repr(error))

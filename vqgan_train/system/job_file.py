@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqgan_train.system.errors import UserError
+from vqgan_train.system.addresses import redact_all
+from vqgan_train.system.errors import UserError, as_typed
 from vqgan_train.system.files import remove_partial, write_atomically
 
 JOB_FILE = "job.json"
@@ -57,17 +58,20 @@ def join_job(folder: Path, job: Mapping[str, Any], job_file: str) -> None:
     require_free_or_same(folder, job, job_file)
     if not (folder / job_file).exists():
         with write_atomically(folder / job_file) as file:
-            file.write(json.dumps(dict(job), indent=2, ensure_ascii=False).encode())
+            file.write(json.dumps(redact_all(dict(job)), indent=2, ensure_ascii=False).encode())
         _require_same(folder, folder / job_file, job)  # another process may have written it, too
 
 
 def _require_same(folder: Path, file: Path, job: Mapping[str, Any]) -> None:
     before = json.loads(file.read_text())
-    now = json.loads(json.dumps(dict(job)))
+    before, now = redact_all(before), redact_all(json.loads(json.dumps(dict(job))))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         raise UserError(
             f"{folder} was begun with other settings or files: "
-            + "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+            + "; ".join(
+                f"{key} was {as_typed(before.get(key))}, is {as_typed(now.get(key))}"
+                for key in changed
+            )
             + ". To resume, restore those values; otherwise name another folder, or empty this one."
         )

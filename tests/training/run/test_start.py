@@ -156,12 +156,12 @@ def test_how_long_and_where_may_change(run: Path, settings: dict[str, Any]) -> N
     ("settings", "message"),
     [
         (changed("data", batch_size=3), "data.batch_size: 2 there, 3 now"),
-        (changed("optim", clip_norm=1.0), "optim.clip_norm: None there, 1.0 now"),
+        (changed("optim", clip_norm=1.0), "optim.clip_norm: null there, 1.0 now"),
         (changed("optim", learning_rate=1e-6), "optim.learning_rate: 4.5e-06 there, 1e-06 now"),
         # It orders the data.
         (changed("run", seed=1), "run.seed: 0 there, 1 now"),
-        (changed("run", parent="x.ckpt"), "run.parent: None there, x.ckpt now"),
-        (changed("data", crop=True), "data.crop: absent there, True now"),
+        (changed("run", parent="x.ckpt"), "run.parent: null there, x.ckpt now"),
+        (changed("data", crop=True), "data.crop: absent there, true now"),
         ({**SETTINGS, "data": {}}, "data.batch_size: 2 there, absent now"),
     ],
 )

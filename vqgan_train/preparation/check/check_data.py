@@ -12,6 +12,7 @@ from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.shard_check import check_shard
 from vqgan_train.shards.naming import expand_shards
+from vqgan_train.system.addresses import redact_all
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import try_writing, write_atomically
 from vqgan_train.system.workers import run_tasks
@@ -44,7 +45,7 @@ def check_data(config: CheckDataConfig) -> None:
     for shard in tqdm(results, desc="checking", unit="shard", total=len(shards)):
         findings.add(shard)
     findings.compare_shards()
-    report = make_report(findings, config.image_size)
+    report = redact_all(make_report(findings, config.image_size))
     sys.stdout.write(f"{to_text(report)}\n")
     if config.output is not None:
         with write_atomically(Path(config.output)) as file:

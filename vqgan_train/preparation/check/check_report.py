@@ -5,6 +5,7 @@ from typing import Any
 
 from vqgan_train.preparation.check.findings import Findings
 from vqgan_train.preparation.check.shard_check import SIDE_STEPS, Kind
+from vqgan_train.system.addresses import redact
 
 SHOWN_EXAMPLES = 3
 
@@ -27,7 +28,9 @@ def make_report(findings: Findings, image_size: int) -> Report:
         "shorter_side": {str(step): findings.shorter_sides[step] for step in SIDE_STEPS},
         "problems": _entries(findings, are_problems=True),
         "notes": _entries(findings, are_problems=False),
-        "images_per_shard": {str(shard.path): shard.num_images for shard in findings.shards},
+        "images_per_shard": {
+            redact(str(shard.path)): shard.num_images for shard in findings.shards
+        },
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vqgan_train.system.addresses import redact_all
-from vqgan_train.system.errors import RunFolderError
+from vqgan_train.system.errors import RunFolderError, as_typed
 
 CHANGEABLE = re.compile(
     r"(?!run\.(seed|parent)$)(run|trainer|logger)\.|data\.(num_workers|train_shards|val_shards"
@@ -66,7 +66,8 @@ def differences(different: Mapping[str, tuple[Any, Any]], one: str, other: str) 
         other: where the second value is, such as `now`.
     """
     lines = [
-        f"  {name}: {there} {one}, {here} {other}" for name, (there, here) in different.items()
+        f"  {name}: {as_typed(there)} {one}, {as_typed(here)} {other}"
+        for name, (there, here) in different.items()
     ]
     more = len(lines) - MAX_DIFFERENCES_SHOWN
     shown = "\n".join(lines[:MAX_DIFFERENCES_SHOWN])

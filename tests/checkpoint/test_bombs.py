@@ -16,20 +16,24 @@ from checkpoint.pickles import (
     PROTOCOL_1001,
     SYSTEM,
     VALUES,
+    WEIGHT,
     call,
     checkpoint,
     dict_of,
     integer,
     name,
+    saved_bytes,
     storage,
     tensor,
     text,
+    tuple_of,
     write_legacy,
     write_zip,
 )
+from factories import tiny_vqgan
 from safetensors.torch import save_file
 
-from vqgan_train.checkpoint import reading, unpickling
+from vqgan_train.checkpoint import file_kind, torch_files, unpickling
 from vqgan_train.checkpoint.reading import read_checkpoint
 from vqgan_train.system.errors import CheckpointError
 
@@ -61,6 +65,7 @@ PICKLES = {
     "a text that is not there": b"\x8d" + struct.pack("<Q", 2**40),
     "a text of negative length": b"\x8d" + struct.pack("<q", -1),
     "bytes that are not there": b"\x8e" + struct.pack("<Q", 2**62),
+    "a bytearray that is not there": b"\x96" + struct.pack("<Q", 2**29),
     "bytes of protocol 2 that are not there": b"T" + struct.pack("<i", 2**31 - 1),
     "a number that is not there": b"\x8b" + struct.pack("<i", 2**31 - 1),
     "a number of a million digits": b"L" + b"9" * 1_000_000 + b"L\n",
@@ -92,7 +97,8 @@ HASHED = {
     "many tuples as keys": b"}(" + b"".join(integer(i) + b"K\x01\x86N" for i in range(11)) + b"u",
     "many integers of the same hash": b"}"
     + b"".join(integer((i + 1) * MODULUS) + b"Ns" for i in range(11)),
-    "many memos of the same hash": b"N" + b"".join(b"p%d\n" % (i * MODULUS) for i in range(9)),
+    "many numbers with fractions": b"}"
+    + b"".join(b"G" + struct.pack(">d", i + 0.5) + b"Ns" for i in range(11)),
 }
 
 
@@ -101,9 +107,112 @@ HASHED = {
 def test_what_cannot_be_hashed_in_time_is_refused_before(
     tmp_path: Path, program: bytes, write: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpickling, "MAX_ODD_KEYS", 10)
-    with pytest.raises(CheckpointError, match=r"its pickle has (nested|an)"):
+    monkeypatch.setattr(unpickling, "MAX_STEPS", 10 * unpickling.ODD_KEY)
+    with pytest.raises(CheckpointError, match=r"its pickle has (nested|more than 4,000 steps)"):
         read_checkpoint(write(tmp_path / "a.ckpt", checkpoint(other=program)))
+
+
+MANY = b"(" + b"N" * 1000 + b"t"
+LONG_SHAPE = tuple_of(storage("0", integer(4)), b"K\0", b"(" + b"K\1" * 1000 + b"t", b")")
+RUNS_OVER = {
+    "empty lists": b"]" * 20_000,
+    "empty sets": b"\x8f" * 4000,
+    "names": b"".join(b"ca\n%d\n0" % i for i in range(200)),
+    "objects": name("a", "b") + b"q\1" + b"h\1)\x81" * 3000,
+    "tensors": name("torch._utils", "_rebuild_tensor")
+    + b"q\1"
+    + tuple_of(storage("0", integer(4)), b"K\0", b")", b")")
+    + b"q\2"
+    + b"h\1h\2R" * 1500,
+    "copies of a list": name("collections", "OrderedDict")
+    + b"q\1]("
+    + b"K\1N\x86" * 1000
+    + b"e\x85q\2"
+    + b"h\1h\2R" * 9,
+    "many arguments": name("a", "b") + b"q\1" + MANY + b"q\2" + b"h\1h\2R" * 20,
+    "long shapes": name("torch._tensor", "_rebuild_from_type_v2")
+    + b"q\1"
+    + tuple_of(name("torch._utils", "_rebuild_tensor"), b"N", LONG_SHAPE, b"N")
+    + b"q\2"
+    + b"h\1h\2R" * 9,
+}
+"""Programs that would make more of a few bytes, at any length."""
+
+
+@pytest.mark.parametrize("program", RUNS_OVER.values(), ids=RUNS_OVER.keys())
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_pickle_of_too_many_steps_is_refused(
+    tmp_path: Path, program: bytes, write: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpickling, "MAX_STEPS", 18_000)
+    with pytest.raises(CheckpointError, match="more than 18,000 steps"):
+        read_checkpoint(write(tmp_path / "a.ckpt", checkpoint(other=program)))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_weight_takes_ninety_steps(
+    tmp_path: Path, legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tiny_vqgan().state_dict()
+    monkeypatch.setattr(unpickling, "MAX_STEPS", 90 * len(weights))
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(saved_bytes(weights, _use_new_zipfile_serialization=not legacy))
+    assert len(read_checkpoint(path)["state_dict"]) == len(weights)
+
+
+def test_a_pickle_that_takes_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zip(tmp_path / "a.ckpt", checkpoint(other=b"N" + b"2" * 2000))
+    read_checkpoint(path)
+    monkeypatch.setattr(unpickling, "MAX_SECONDS", -1)
+    with pytest.raises(CheckpointError, match="its pickle takes more than -1 s"):
+        read_checkpoint(path)
+
+
+def test_the_state_of_an_ordered_dict_is_not_copied(tmp_path: Path) -> None:
+    state = dict_of({str(index): b"N" for index in range(20_000)})
+    kept = name("collections", "OrderedDict") + b"q\x010" + state + b"q\x020"
+    made = kept + b"(" + b"h\1)Rh\2b" * 1500 + b"l"
+    path = write_zip(tmp_path / "a.ckpt", checkpoint(other=made))
+    assert len(read_checkpoint(path)["other"]) == 1500
+
+
+def test_a_tensor_is_neither_unrolled_nor_converted(tmp_path: Path) -> None:
+    large = tensor(storage("0", integer(4)), 0, [10**8, 2], [0, 1])
+    device = name("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")
+    for program, message in (
+        (call(name("collections", "OrderedDict"), large), "an OrderedDict of a Tensor"),
+        (name("a", "b") + large + b"R", "calls with a Tensor"),
+        (call(device, large, name("torch", "float64"), text("xla:0"), b"\x89"), "another type"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(write_zip(tmp_path / "a.ckpt", checkpoint(other=program)))
+
+
+def test_a_member_of_a_zip_is_not_read_once_for_each_spelling(tmp_path: Path) -> None:
+    spellings = [f"{index:05b}".replace("0", "a").replace("1", "A") for index in range(32)]
+    weights = [tensor(storage(key, integer(4 * MEGABYTE)), 0, [1], [1]) for key in spellings]
+    program = checkpoint(other=tuple_of(*weights))
+    path = write_zip(tmp_path / "a.ckpt", program, {"0": DATA, "aaaaa": bytes(16 * MEGABYTE)})
+    with pytest.raises(CheckpointError, match="a storage whose key is no number"):
+        read_checkpoint(path)
+
+
+def test_a_zip_of_very_many_members_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zip(tmp_path / "a.ckpt", checkpoint())
+    monkeypatch.setattr(torch_files, "MAX_DIRECTORY_BYTES", 100)
+    with pytest.raises(CheckpointError, match="its zip directory has more than 100 bytes"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("long", ["ema_" * 20_000, "encoder." + "q." * 5000 + "weight"])
+def test_a_name_that_patterns_would_take_long_for_is_refused(tmp_path: Path, long: str) -> None:
+    program = dict_of({"state_dict": dict_of({long: WEIGHT, "encoder.conv_in.weight": WEIGHT})})
+    with pytest.raises(CheckpointError, match="whose name is longer than 500 characters"):
+        read_checkpoint(write_zip(tmp_path / "a.ckpt", program))
 
 
 LISTS = b"]" + b"q\x010](h\x01h\x01e" * 60
@@ -262,19 +371,19 @@ def test_extensions_in_extensions_are_not_copied_at_every_level(tmp_path: Path) 
 
 def test_a_msgpack_of_many_small_things_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "flax_model.msgpack"
-    path.write_bytes(msgpack.packb({"a": [[[]] * 5000] * 50}))
-    with pytest.raises(CheckpointError, match="more than 10000 lists and dicts"):
+    path.write_bytes(msgpack.packb({str(i): {str(j): {} for j in range(200)} for i in range(50)}))
+    with pytest.raises(CheckpointError, match="more than 10000 dicts and arrays"):
         read_checkpoint(path)
 
 
-def test_safetensors_of_very_many_weights_are_refused(
+def test_safetensors_with_a_huge_header_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.safetensors"
     save_file({str(index): torch.zeros(0) for index in range(11)}, path)
     assert len(read_checkpoint(path)["state_dict"]) == 11
-    monkeypatch.setattr(reading, "MAX_WEIGHTS", 10)
-    with pytest.raises(CheckpointError, match="more than 10 weights"):
+    monkeypatch.setattr(file_kind, "MAX_HEADER_BYTES", 500)
+    with pytest.raises(CheckpointError, match="safetensors header has more than 500 bytes"):
         read_checkpoint(path)
 
 

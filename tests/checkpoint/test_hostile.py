@@ -165,7 +165,7 @@ def test_torch_compares_no_source_code_that_an_old_file_names(
     # torch would write the difference to a file beside.
     monkeypatch.chdir(tmp_path)
     module = tuple_of(text("module"), program, text("a.py"), text("source text")) + b"Q"
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is probably damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt .* whose key is no number"):
         read_checkpoint(write_legacy(tmp_path / "a.ckpt", checkpoint(other=module)))
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
 

@@ -22,7 +22,8 @@ from vqgan_train.system.errors import CheckpointError
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
 TABLE = PAGE.partition("## Weights of other trainers")[2].partition("\n## ")[0]
 ONE_LEVEL = {"channel_multipliers": [1], "attention_resolutions": [32]}
-RAW = original_weights(tiny_networks(discriminator=False, **ONE_LEVEL))
+OURS = tiny_networks(discriminator=False, **ONE_LEVEL)
+RAW = original_weights(OURS)
 MEAN = {name: weight + 1 for name, weight in RAW.items()}
 OTHER = {"model.diffusion_model.out.weight": torch.zeros(2), "logvar": torch.zeros(())}
 
@@ -46,6 +47,10 @@ READ: dict[str, Any] = {
     },
     "vqgan.*": behind("vqgan."),
     "first_stage_model.*": {"state_dict": behind("first_stage_model.") | OTHER | lit_ema(OTHER)},
+    "quantizer.*": OURS.generator,
+    "encoder._orig_mod.*": {
+        re.sub(r"^(encoder|decoder)\.", r"\1._orig_mod.", name): w for name, w in RAW.items()
+    },
     "query": old_diffusers_names(to_diffusers(RAW)),
 }
 AVERAGED: dict[str, Any] = {
@@ -125,6 +130,15 @@ def test_what_was_taken_from_where_is_said(
         read_checkpoint(saved(content, tmp_path / "a.ckpt"))
         assert message in caplog.text
         assert bool(caplog.text) == bool(message)
+
+
+def test_what_is_ours_in_part_or_compiled_in_part_is_refused(tmp_path: Path) -> None:
+    ours = {**READ["quantizer.*"], "encoder.odd.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"weight named 'quantizer\.codebook\.weight'"):
+        read_networks(saved(ours, tmp_path / "a.ckpt"))
+    both = RAW | READ["encoder._orig_mod.*"]
+    with pytest.raises(CheckpointError, match="both as compiled and as not"):
+        read_networks(saved(both, tmp_path / "a.ckpt"))
 
 
 def test_one_of_several_models_is_taken_only_if_it_is_clear_which(tmp_path: Path) -> None:

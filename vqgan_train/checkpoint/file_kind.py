@@ -5,6 +5,9 @@ from pathlib import Path
 
 HEAD_BYTES = 4096
 SAFETENSORS_LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 2**24
+"""Maximum bytes of a safetensors header, of which the library makes 16 times as many in memory."""
+
 LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."
 """End of torch's pickled magic number, the first pickle in files from before torch 1.6."""
 
@@ -62,6 +65,8 @@ def _require_whole_header(head: bytes, size: int) -> None:
     length = int.from_bytes(head[:SAFETENSORS_LENGTH_BYTES], "little")
     if SAFETENSORS_LENGTH_BYTES + length > size:
         raise ValueError("it is a safetensors file that was cut short; download or copy it again")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its safetensors header has more than {MAX_HEADER_BYTES:,} bytes")
 
 
 def _description(head: bytes) -> str:

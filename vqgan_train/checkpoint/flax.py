@@ -8,6 +8,7 @@
 Files from before Flax 0.3.6, which hold scales and biases of norms as (1, 1, 1, C), are read too.
 """
 
+import io
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -40,9 +41,20 @@ DTYPES = {
 MAX_DIMENSIONS = 64
 """Maximum number of dimensions in torch and numpy."""
 
-MAX_CONTAINERS = 10_000
-"""Maximum number of lists and dicts in a file. It limits the memory that a hostile file takes: an
-empty list is one byte in the file but 56 in memory. The f16-16384 model has 250 dicts."""
+MAX_VALUES = 10_000
+"""Maximum number of dicts and arrays in a file. It limits the memory that a hostile file takes: an
+empty dict is one byte in the file but 64 in memory. The f16-16384 model has 600."""
+
+DICT, TEXT, BYTES, EXTENSION, OTHER = "dict", "text", "bytes", "extension", "another value"
+LONG_VALUES = {
+    **{0xC4: (BYTES, 1), 0xC5: (BYTES, 2), 0xC6: (BYTES, 4)},
+    **{0xC7: (EXTENSION, 1), 0xC8: (EXTENSION, 2), 0xC9: (EXTENSION, 4)},
+    **{0xD9: (TEXT, 1), 0xDA: (TEXT, 2), 0xDB: (TEXT, 4), 0xDE: (DICT, 2), 0xDF: (DICT, 4)},
+}
+"""Kind of a msgpack value, and bytes of its length, by first byte."""
+
+MAX_HEAD_BYTES = 1024
+"""Maximum bytes of an array's shape and dtype."""
 
 
 def to_flax(weights: Mapping[str, Tensor]) -> dict[FlaxPath, Tensor]:
@@ -89,19 +101,17 @@ def read_flax_msgpack(path: Path) -> dict[str, Tensor]:
     """Read weights, under the original's names and in its layout.
 
     Raises:
-        ValueError, msgpack.UnpackException: the file is damaged, or Flax did not write it.
+        ValueError: the file is damaged, or Flax did not write it.
     """
     with path.open("rb") as file:
-        unpacker = _Decoder(path.stat().st_size).unpacker(file)
-        tree = unpacker.unpack()
-        if unpacker.read_bytes(1):
+        weights: dict[str, Tensor] = {}
+        for flax_path, array in _Decoder(file).leaves():
+            name = original_name(flax_path)
+            if name in weights:
+                raise ValueError(f"it has the weight {printable_text(name)} twice")
+            weights[name] = original_layout(flax_path, array)
+        if file.read(1):
             raise ValueError("it has further bytes after its weights")
-    weights: dict[str, Tensor] = {}
-    for flax_path, array in _leaves(tree, ()):
-        name = original_name(flax_path)
-        if name in weights:
-            raise ValueError(f"it has the weight {printable_text(name)} twice")
-        weights[name] = original_layout(flax_path, array)
     return weights
 
 
@@ -129,57 +139,76 @@ def _pack_array(array: Tensor) -> msgpack.ExtType:
 
 
 class _Decoder:
-    """Hooks and limits for msgpack, which refuse damaged and hostile files."""
+    """Reader of what Flax writes of msgpack: dicts with texts as keys, and float arrays.
 
-    def __init__(self, file_bytes: int) -> None:
-        self.limits = {"max_buffer_size": max(file_bytes, 1), "strict_map_key": True}
-        self.num_containers = 0
+    Each array is read from the file to where it stays; msgpack's own reader makes four copies.
+    """
 
-    def unpacker(self, file: Any) -> Any:
-        return msgpack.Unpacker(
-            file,
-            ext_hook=self.array,
-            list_hook=self.count,
-            object_pairs_hook=self.unique,
-            max_array_len=MAX_CONTAINERS,
-            max_map_len=MAX_CONTAINERS,
-            **self.limits,
-        )
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.file = file
+        self.num_values = 0
 
-    def count(self, container: Any) -> Any:
-        self.num_containers += 1
-        if self.num_containers > MAX_CONTAINERS:
-            raise ValueError(f"it has more than {MAX_CONTAINERS} lists and dicts")
-        return container
+    def leaves(self, path: FlaxPath = ()) -> Iterator[tuple[FlaxPath, Tensor]]:
+        """Yield all arrays of the next value with their paths."""
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES} dicts and arrays")
+        kind, length = self.head()
+        if kind == EXTENSION:
+            yield path, self.array(length)
+        elif kind == DICT:
+            names = set()
+            for _ in range(length):
+                kind, num_bytes = self.head()
+                name = self.content(num_bytes).decode()
+                if kind != TEXT or name in names:
+                    raise ValueError("it has a name twice in one dict, or one that is no text")
+                names.add(name)
+                yield from self.leaves((*path, name))
+        else:
+            raise ValueError(f"{printable_text('/'.join(path)) or 'it'} is {kind}, no array")
 
-    def unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
-            raise ValueError("it has the same name twice in one dict")
-        return dict(self.count(pairs))
+    def head(self) -> tuple[str, int]:
+        """Read a value's kind and length, in bytes or entries."""
+        first = self.content(1)[0]
+        if first in LONG_VALUES:
+            kind, num_bytes = LONG_VALUES[first]
+            return kind, int.from_bytes(self.content(num_bytes))
+        if 0x80 <= first < 0x90:
+            return DICT, first - 0x80
+        if 0xA0 <= first < 0xC0:
+            return TEXT, first - 0xA0
+        return (EXTENSION, 16) if first == 0xD8 else (OTHER, 0)
 
-    def array(self, code: int, data: bytes) -> Tensor:
-        # Arrays hold no further extensions; each level would be one more copy in memory.
-        match msgpack.unpackb(data, list_hook=self.count) if code == ARRAY else None:
-            case [[*shape], str(dtype), bytes(content)] if dtype in DTYPES:
+    def content(self, num_bytes: int) -> bytes:
+        content = self.file.read(num_bytes)
+        if len(content) < num_bytes:
+            raise ValueError("it was cut short; download or copy it again")
+        return content
+
+    def array(self, num_bytes: int) -> Tensor:
+        """Read an extension's code, and its array if it has such."""
+        code, start = self.content(1)[0], self.file.tell()
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(self.file.read(min(num_bytes, MAX_HEAD_BYTES)))
+        try:
+            head = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack()
+        except (ValueError, msgpack.UnpackException):
+            head = (0, None, None)
+        self.file.seek(start + unpacker.tell())
+        match head:
+            case [3, [*shape], str(dtype)] if code == ARRAY and dtype in DTYPES:
                 pass
             case _:
                 raise ValueError("it holds something other than float arrays")
-        possible = all(isinstance(length, int) and length >= 0 for length in shape)
-        if not possible or len(shape) > MAX_DIMENSIONS:
+        possible = len(shape) <= MAX_DIMENSIONS and all(isinstance(n, int) for n in shape)
+        if not possible or min(shape, default=0) < 0:
             raise ValueError("it has an array of an impossible shape")
-        if math.prod(shape) * DTYPES[dtype].itemsize != len(content):
-            raise ValueError(f"it has a {dtype} array of shape {shape} in {len(content)} bytes")
-        return torch.frombuffer(bytearray(content), dtype=DTYPES[dtype]).view(shape)
-
-
-def _leaves(tree: Any, path: FlaxPath) -> Iterator[tuple[FlaxPath, Tensor]]:
-    """Yield all arrays of nested dicts with their paths; msgpack limits the nesting depth."""
-    if isinstance(tree, Tensor):
-        yield path, tree
-    elif isinstance(tree, dict):
-        for key, branch in tree.items():
-            yield from _leaves(branch, (*path, str(key)))
-    else:
-        raise ValueError(
-            f"{printable_text('/'.join(path)) or 'it'} is of type {type(tree).__name__}, no array"
-        )
+        kind, length = self.head()
+        left = start + num_bytes - self.file.tell()
+        if kind != BYTES or not math.prod(shape) * DTYPES[dtype].itemsize == length == left:
+            raise ValueError(f"it has a {dtype} array of shape {shape} in {length} bytes")
+        array = torch.empty(shape, dtype=DTYPES[dtype])
+        if self.file.readinto(array.view(-1).view(torch.uint8).numpy().data) < length:
+            raise ValueError("it was cut short; download or copy it again")
+        return array

@@ -1,5 +1,6 @@
 """Read files of `torch.save`, zip or older, with torch's reader and an unpickler of our own."""
 
+import io
 import os
 import tarfile
 from pathlib import Path
@@ -13,6 +14,9 @@ from vqgan_train.checkpoint.unpickling import printable_text
 
 DIRECTORY = 0x10
 """Mark of a folder in a zip archive. torch would return uninitialised memory for such a member."""
+
+MAX_DIRECTORY_BYTES = 2**25
+"""Maximum bytes of a zip archive's directory; one of 200,000 weights has 20 million."""
 
 FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """Environment variable that makes `torch.load` refuse our unpickler."""
@@ -39,9 +43,18 @@ def read_torch_zip(path: Path) -> Any:
     return _load(path)
 
 
+class _BoundedFile(io.FileIO):
+    """File for zipfile, which reads the directory at once and makes ten times its bytes of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY_BYTES:
+            raise ValueError(f"its zip directory has more than {MAX_DIRECTORY_BYTES:,} bytes")
+        return super().read(size)
+
+
 def _require_whole(path: Path) -> None:
     """Check what torch does not: that members are uncompressed files and match their checksums."""
-    with ZipFile(path) as archive:
+    with _BoundedFile(path) as file, ZipFile(file) as archive:
         for member in archive.infolist():
             if member.compress_type != ZIP_STORED or member.file_size != member.compress_size:
                 raise ValueError(

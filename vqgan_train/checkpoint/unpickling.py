@@ -5,7 +5,8 @@ Everything else that a pickle names becomes a stand-in, which keeps settings and
 """
 
 import pickle
-import sys
+import struct
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ class StandIn:
     """Class or function that the pickle names, as `module.name`."""
 
     state: Any
-    """Argument of `__setstate__`, or content of `__dict__`."""
+    """What the pickle would pass to `__setstate__`, or set as `__dict__`; None without it."""
 
     entries: dict[Any, Any]
     """Values that would be set as items, by key."""
@@ -54,9 +55,6 @@ class StandIn:
         stand_in.state = None
         stand_in.entries = {}
         return stand_in
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.entries[key] = value
@@ -75,22 +73,33 @@ def _without_state(parameter: Any, *_: Any) -> Any:
     return parameter
 
 
-def _without_subclass(rebuild: Any, _: Any, arguments: Any, __: Any) -> Any:
-    return rebuild(*arguments)
-
-
 def _without_device(data: Any, dtype: Any, *_: Any) -> Any:
-    return data.to(dtype=dtype)
+    if data.dtype != dtype:  # a conversion could be larger than the file
+        raise ValueError("it has a tensor that is saved as another type than its own")
+    return data
 
 
-MAX_ODD_KEYS = 10_000
-"""Maximum number of keys in a file whose hashes it could make equal; each is compared with all."""
+MAX_STEPS = 4_000_000
+"""Maximum number of steps in a pickle. Most opcodes are one; it makes up to 100 bytes in memory,
+beside those of the file. A weight is 90 steps."""
+
+MAX_SECONDS = 30
+"""Maximum time of the processor for a pickle, in seconds; so many honest steps take 5."""
+
+LARGE_OBJECT, CALL, NEW_NAME, ODD_KEY = 5, 10, 100, 400
+"""Steps of what takes more memory or time. An odd key is one whose hash the file can choose; it may
+be compared with all others."""
+
+LARGE_OBJECTS = b"\x81\x92oi\x8f\x91Q"
+"""Opcodes NEWOBJ, NEWOBJ_EX, OBJ, INST, EMPTY_SET, FROZENSET and BINPERSID."""
+
+MAX_PLAIN_KEY = 2**24
+"""Integers below have too few hashes for many of them to collide."""
 
 # Parameters and tensors of subclasses become plain tensors, because attributes that a file sets on
 # them could replace torch's.
 KNOWN: dict[str, Any] = {
     "torch.storage.UntypedStorage": SimpleNamespace(dtype=torch.uint8),
-    "torch._tensor._rebuild_from_type_v2": _without_subclass,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _without_device,
     "torch._utils._rebuild_parameter": _without_state,
     "torch._utils._rebuild_parameter_with_state": _without_state,
@@ -111,12 +120,43 @@ def _checking(opcode: int, keys: slice) -> Callable[["Unpickler"], None]:
     return load
 
 
+class _Steps(dict[int, Callable[["Unpickler"], None]]):
+    """The functions of an unpickler by opcode, which count the steps of one pickle."""
+
+    def __init__(self) -> None:
+        self.left = MAX_STEPS
+        self.end = time.thread_time() + MAX_SECONDS
+
+    def __missing__(self, opcode: int) -> Callable[["Unpickler"], None]:
+        if opcode in LARGE_OBJECTS:
+            self.take(LARGE_OBJECT)
+        else:
+            self.left -= 1
+            if self.left % 1024 == 0:  # a look at the clock takes longer than most steps
+                self.take(0)
+        return Unpickler.functions[opcode]
+
+    def take(self, steps: int) -> None:
+        """Count steps, and refuse a pickle that has too many or takes too long."""
+        self.left -= steps
+        if self.left < 0:
+            raise ValueError(
+                f"its pickle has more than {MAX_STEPS:,} steps. Unless the file is hostile, save "
+                "its weights without what is beside them"
+            )
+        if time.thread_time() > self.end:
+            raise ValueError(f"its pickle takes more than {MAX_SECONDS} s, as hostile ones do")
+
+
 class Unpickler(pickle._Unpickler):
     """Python's unpickler, for which names are dtypes, entries of `KNOWN` or stand-ins."""
 
     stack: list[Any]
-    memo: dict[int, Any]
-    num_odd_keys = 0
+
+    def __init__(self, file: IO[bytes], **options: Any) -> None:
+        super().__init__(file, **options)
+        self.steps = self.dispatch = _Steps()  # type: ignore[misc,assignment]  # a class variable
+        self.stand_ins: dict[str, type[StandIn]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a torch dtype, an entry of `KNOWN`, or a stand-in; import nothing.
@@ -138,43 +178,66 @@ class Unpickler(pickle._Unpickler):
             return dtype
         if full_name == "collections.OrderedDict":
             return self.ordered_dict
-        return KNOWN.get(full_name) or type("StandIn", (StandIn,), {"name": full_name})
+        if full_name == "torch._tensor._rebuild_from_type_v2":
+            return self.without_subclass
+        if full_name in KNOWN:
+            return KNOWN[full_name]
+        if full_name not in self.stand_ins:
+            self.steps.take(NEW_NAME)
+            self.stand_ins[full_name] = type("StandIn", (StandIn,), {"name": full_name})
+        return self.stand_ins[full_name]
 
     def check_keys(self, keys: Iterable[Any]) -> None:
         """Refuse keys of dicts that would crash Python when hashed, or take hours to compare."""
         for key in keys:
             parts = key if isinstance(key, tuple | frozenset) else ()
-            self.num_odd_keys += parts is key or (
-                isinstance(key, int) and abs(key) >= sys.hash_info.modulus
-            )
             # Hashing nested tuples can exhaust the C stack.
-            nested = any(isinstance(part, tuple | frozenset) for part in parts)
-            if nested or self.num_odd_keys > MAX_ODD_KEYS:
-                raise ValueError("its pickle has nested or too many tuples or huge numbers as keys")
+            if any(isinstance(part, tuple | frozenset) for part in parts):
+                raise ValueError("its pickle has nested tuples as keys")
+            large = isinstance(key, int) and abs(key) >= MAX_PLAIN_KEY
+            if parts is key or large or isinstance(key, float):
+                self.steps.take(ODD_KEY)
 
     def ordered_dict(self, pairs: Iterable[tuple[Any, Any]] = ()) -> OrderedDict[Any, Any]:
         """Make an OrderedDict of keys that were checked."""
-        entries = list(pairs)
-        self.check_keys(key for key, _ in entries)
-        return OrderedDict(entries)
+        if not isinstance(pairs, list | tuple):
+            raise ValueError(f"its pickle makes an OrderedDict of a {type(pairs).__name__}")
+        self.check_keys(key for key, _ in pairs)
+        return OrderedDict(pairs)
+
+    def without_subclass(self, rebuild: Any, _: Any, arguments: Any, __: Any) -> Any:
+        """Make a tensor without the subclass that a file names."""
+        return self.call(rebuild, arguments)
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        """Call a function. It may copy arguments, such as shapes: their entries count as steps."""
+        if not isinstance(arguments, tuple):
+            raise ValueError(f"its pickle calls with a {type(arguments).__name__} as arguments")
+        lists = [entry for entry in arguments if isinstance(entry, list | tuple)]
+        self.steps.take(CALL + len(arguments) + 2 * sum(map(len, lists)))
+        return function(*arguments)
+
+    def load_reduce(self) -> None:
+        """Call a function, and put its result in its place."""
+        arguments = self.stack.pop()
+        self.stack[-1] = self.call(self.stack[-1], arguments)
 
     def get_extension(self, code: int) -> None:
         """Refuse a number in copyreg's registry, which could give a class without `find_class`."""
         raise ValueError("its pickle uses copyreg's extensions, which no checkpoint needs")
 
     def load_build(self) -> None:
-        """Set the state of a stand-in or OrderedDict only; others could be functions of torch."""
-        target = self.stack[-2]
-        if not isinstance(target, (StandIn, OrderedDict)):
+        """Set the state of a stand-in only; others could be functions of torch."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, StandIn):
+            target.state = state
+        elif not isinstance(target, OrderedDict):  # its state, torch's versions, is not needed
             raise ValueError(f"its pickle sets the state of a {type(target).__name__}")
-        super().load_build()  # type: ignore[misc]  # typeshed lacks it
 
-    def load_put(self) -> None:
-        """Remember a value under an index, which must be small enough to be its own hash."""
-        index = int(self.readline()[:-1])  # type: ignore[attr-defined]  # typeshed lacks it
-        if not 0 <= index < sys.hash_info.modulus:
-            raise ValueError("its pickle has an impossible index")
-        self.memo[index] = self.stack[-1]
+    def load_bytearray8(self) -> None:
+        """Read bytes into a bytearray as large as they are, whatever length the pickle claims."""
+        (length,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.stack.append(bytearray(self.read(length)))  # type: ignore[attr-defined]
 
     def load_binpersid(self) -> None:
         """Look up a storage; its keys must be text, because torch hashes and prints them."""
@@ -182,12 +245,15 @@ class Unpickler(pickle._Unpickler):
         view = reference[5] if len(reference) > 5 and reference[5] else ("",)
         if not all(isinstance(key, str) for key in (reference[0], reference[2], view[0])):
             raise ValueError("its pickle has a storage whose key is no text")
+        if not reference[2].isdecimal():  # torch would read a member for every case of its letters
+            raise ValueError("its pickle has a storage whose key is no number")
         super().load_binpersid()  # type: ignore[misc]  # typeshed lacks it
 
-    dispatch: ClassVar[dict[int, Any]] = {
+    functions: ClassVar[dict[int, Any]] = {
         **pickle._Unpickler.dispatch,
         pickle.BUILD[0]: load_build,
-        pickle.PUT[0]: load_put,
+        pickle.REDUCE[0]: load_reduce,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.BINPERSID[0]: load_binpersid,
         **{
             opcode[0]: _checking(opcode[0], keys)

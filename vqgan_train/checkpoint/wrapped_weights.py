@@ -5,12 +5,14 @@ docs/export.md has a table of the layouts.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from vqgan_train.checkpoint.diffusers import CODEBOOK
 from vqgan_train.checkpoint.unpickling import StandIn, printable_text
+from vqgan_train.checkpoint.weight_names import to_original
 
 STATE_DICT = "state_dict"
 ENTRIES = (STATE_DICT, "model", "module", "generator", "params")
@@ -19,6 +21,15 @@ AVERAGED_ENTRIES = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "par
 
 FIRST_WEIGHT = "encoder.conv_in.weight"
 """A weight of every VQGAN; what precedes its name is the prefix of all its weights."""
+
+OUR_CODEBOOK = "quantizer.codebook.weight"
+"""A weight that a VQGAN has under our own names only."""
+
+MAX_NAME, MAX_NAMES_SHOWN = 500, 8
+"""Limits of a weight's characters, for which patterns would take long, and of a message's list."""
+
+COMPILED = "._orig_mod."
+"""Part of the names in a module that was compiled inside of another."""
 
 AVERAGED = re.compile(r"(^|\.)(\w+_)?ema(_\w+)?\.")
 """Matches prefixes of averaged weights, such as `model_ema.`."""
@@ -67,6 +78,9 @@ def take_weights(content: Any, *, averaged: bool = False) -> TakenWeights:
         taken, is_average = _averages_beside(taken), True
     elif not is_average:
         taken = {name: weight for name, weight in taken.items() if not AVERAGED.match(name)}
+    if OUR_CODEBOOK in taken:
+        with suppress(KeyError):  # what has other names, too, is refused as foreign later
+            taken = to_original({f"generator.{name}": weight for name, weight in taken.items()})
     described = "" if entry in (None, STATE_DICT) else f" of its entry '{entry}'"
     described += f", those named '{printable_text(prefix)}*'" if prefix else ""
     if averages or any(AVERAGED_WEIGHT.search(name) for name in weights):
@@ -87,10 +101,12 @@ def _plain_tensors(content: Mapping[Any, Any], entry: str | None) -> dict[str, T
     weights = content if entry is None else content[entry]
     # A tuple may repeat a long text many times.
     keys = [type(key).__name__ if isinstance(key, tuple | frozenset) else key for key in content]
-    names = ", ".join(map(printable_text, keys[:8]))
+    names = ", ".join(map(printable_text, keys[:MAX_NAMES_SHOWN]))
     problem = f"it holds no weights in a state_dict; its first entries are: {names or 'none'}"
     if not weights or not all(isinstance(name, str) for name in weights):
         raise ValueError(problem)
+    if any(len(name) > MAX_NAME for name in weights):
+        raise ValueError(f"it has a weight whose name is longer than {MAX_NAME} characters")
     for name, weight in weights.items():
         if not isinstance(weight, Tensor) or weight.is_quantized:
             if entry is None and not isinstance(weight, Tensor | StandIn):
@@ -99,7 +115,10 @@ def _plain_tensors(content: Mapping[Any, Any], entry: str | None) -> dict[str, T
                 f"its weight {printable_text(name)} is no plain tensor, but of type "
                 f"{_kind(weight)}. Save the weights as dense tensors on the CPU"
             )
-    return {name: weight.detach() for name, weight in weights.items()}
+    plain = {name.replace(COMPILED, "."): weight.detach() for name, weight in weights.items()}
+    if len(plain) < len(weights):
+        raise ValueError("it holds weights both as compiled and as not. Save the VQGAN's alone")
+    return plain
 
 
 def _prefix(weights: Mapping[str, Tensor], *, averaged: bool) -> str:
@@ -115,7 +134,7 @@ def _prefix(weights: Mapping[str, Tensor], *, averaged: bool) -> str:
     for preferred in preferences:
         prefixes = list(filter(preferred, prefixes)) or prefixes
     if len(prefixes) > 1:
-        names = ", ".join(printable_text(prefix) for prefix in prefixes)
+        names = ", ".join(map(printable_text, prefixes[:MAX_NAMES_SHOWN]))
         raise ValueError(f"it holds several models, under {names}. Save the VQGAN's weights alone")
     return prefixes[0] if prefixes else ""
 

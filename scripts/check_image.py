@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 HOME = Path(__file__).parents[1]
 DOCKERFILE = HOME / "docker" / "Dockerfile"
-RELEASE, PACKAGES = "bookworm", "ca-certificates,python3,python3-venv"
+RELEASE, PACKAGES = "bookworm", "ca-certificates,python3,python3-dev,python3-venv"
+"""What python:slim has: an interpreter with its headers, pip, and certificates."""
 MOUNTED = ("proc", "dev")
 
 

@@ -1,4 +1,4 @@
-"""Training steps to measure and compare: variants of ours, and the original's.
+"""Training steps to measure and compare: variants of ours, the original's and a modern trainer's.
 
 All start from the same random weights, those of the original's initialisation.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from modern_step import DISCRIMINATOR_LAYERS, ModernTrainer
 from pages import ROOT
 from skimage.data import astronaut, chelsea, coffee, rocket
 from torch import Tensor
@@ -40,11 +41,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "ours, bf16": ("trainer.precision=bf16",),
     "ours, bf16, recomputing": ("trainer.precision=bf16", "trainer.recompute_activations=true"),
     "ours, compiled": ("trainer.compile=true",),
+    "ours, bf16, contiguous": ("trainer.precision=bf16", "trainer.memory_format=contiguous"),
     "ours, bf16, compiled": ("trainer.precision=bf16", "trainer.compile=true"),
 }
 """Settings of each variant of our step that differ from the recipe's."""
 
-SIDES = ("original", *VARIANTS)
+MODERN = {"modern": None, "modern, bf16": torch.bfloat16}
+"""The modern trainer's step (modern_step.py) by precision: autocast's dtype."""
+
+SIDES = ("original", *MODERN, *VARIANTS)
 
 MODELS = tuple(sorted(path.stem for path in (config_dir() / "model").glob("*.yaml")))
 
@@ -60,6 +65,8 @@ def make_step(side: str, model: str, images: tuple[int, int, int, int], device: 
     """
     if side == "original":
         return _originals_step(make_config(model, images), device)
+    if side in MODERN:
+        return _modern_step(make_config(model, images), device, MODERN[side])
     return _our_step(make_config(model, images, *VARIANTS[side]), images, device)
 
 
@@ -173,13 +180,30 @@ def _originals_step(config: Config, device: str) -> Step:
     return step
 
 
-def _original(config: Config) -> tuple[Any, Any]:
-    """Build the original's model, and its loss module, which contains the discriminator."""
+def _modern_step(config: Config, device: str, dtype: torch.dtype | None) -> Step:
+    """Build the modern trainer's step, from the original's classes and weights."""
+    peer, loss = _original(config, DISCRIMINATOR_LAYERS)
+    trainer = ModernTrainer(peer, loss.perceptual_loss, loss.discriminator, device, dtype)
+
+    def step(batch: Tensor) -> float:
+        with tf32_allowed():
+            return trainer.step(batch).generator
+
+    return step
+
+
+def _original(config: Config, discriminator_layers: int | None = None) -> tuple[Any, Any]:
+    """Build the original's model, and its loss module, which contains the discriminator.
+
+    Args:
+        config: settings of the model and the loss.
+        discriminator_layers: None takes the configured number.
+    """
     peer = peer_vqgan(**asdict(config.model.architecture))
     loss = peer_loss(
         find_lpips_weights(VGG16),
         disc_start=0,
-        disc_num_layers=config.model.discriminator.num_layers,
+        disc_num_layers=discriminator_layers or config.model.discriminator.num_layers,
         disc_ndf=config.model.discriminator.channels,
         disc_weight=config.loss.adversarial_weight,
         codebook_weight=config.loss.codebook_weight,

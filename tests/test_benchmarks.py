@@ -147,13 +147,21 @@ def test_memory_is_counted_without_a_device(monkeypatch: pytest.MonkeyPatch) -> 
     module = script("model_memory", monkeypatch)
     sparing = ("trainer.recompute_activations=true",)
     one, two, spared = (
-        module.peak_bytes(size, 64, "small", *settings)
+        module.count_step(size, 64, "small", *settings).peak
         for size, settings in ((1, ()), (2, ()), (2, sparing))
     )
     assert one < two
     assert spared < two
     weights = 4 * 3  # weight, two moments, in float32: no step holds less
     assert one > weights * 500_000
+
+
+@pytest.mark.slow
+def test_a_step_moves_no_more_memory_than_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("model_memory", monkeypatch)
+    bf16 = ("f16_16384", "trainer.precision=bf16")
+    one, two = (module.count_step(size, 256, *bf16) for size in (1, 2))
+    assert two.traffic - one.traffic < 8e9
 
 
 def test_the_largest_batch_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,10 @@ class LPIPS(nn.Module):
                 pixels.
         """
         self._check(reference, image)
+        return self.distances(reference, image)
+
+    def distances(self, reference: Tensor, image: Tensor) -> Tensor:
+        """Do the work of `forward`, which checks the images; this part can be compiled."""
         # Two passes instead of one over both batches: autograd then keeps no activations of a
         # reference that needs no gradient.
         reference_features = self.features(reference)

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vqgan_train.models.layers import (
     AttentionBlock,
     Downsample,
+    Norm,
     ResidualBlock,
     Upsample,
-    group_norm,
 )
 
 
@@ -100,14 +99,14 @@ class Encoder(nn.Module):
             )
         )
         self.middle = Middle(widths[-1], dropout)
-        self.norm_out = group_norm(widths[-1])
+        self.norm_out = Norm(widths[-1], silu=True)
         self.conv_out = nn.Conv2d(widths[-1], latent_channels, kernel_size=3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.conv_in(images)
         for level in self.levels:
             features = level(features)
-        return self.conv_out(F.silu(self.norm_out(self.middle(features))))
+        return self.conv_out(self.norm_out(self.middle(features)))
 
 
 class Decoder(nn.Module):
@@ -148,7 +147,7 @@ class Decoder(nn.Module):
                 zip(widths, [*widths[1:], widths[-1]], [nn.Identity(), *resamples], strict=True)
             )
         )
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = Norm(widths[0], silu=True)
         self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -162,4 +161,4 @@ class Decoder(nn.Module):
         features = self.middle(self.conv_in(latents))
         for level in reversed(self.levels):
             features = level(features)
-        return F.silu(self.norm_out(features))
+        return self.norm_out(features)

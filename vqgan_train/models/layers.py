@@ -2,19 +2,59 @@
 
 They compute the same as the blocks of taming-transformers (Esser et al. 2021, "Taming Transformers
 for High-Resolution Image Synthesis", appendix A), so that its weights give the same output here.
+
+With mixed precision, the same is computed in the same dtype on CPUs and GPUs:
+
+- half precision in and out: convolutions, attention, BatchNorm, pooling, upsampling;
+- float32 inside, half precision in and out: GroupNorm with the SiLU after it (`Norm`);
+- float32: the latents' distances to the codebook, unit length and heads of LPIPS, all losses and
+  the adaptive weight, each written so where it is computed.
+
+`tests/models/test_precisions.py` compares the two devices block by block.
 """
 
+from typing import cast
+
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vqgan_train.models.fused_norm import group_norm_silu, works_here
 
 NORM_GROUPS = 32
 """Number of GroupNorm groups; every channel count in the model must be a multiple of it."""
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Make a GroupNorm with the original's epsilon, a tenth of torch's default."""
-    return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
+class Norm(nn.GroupNorm):
+    """GroupNorm with the original's epsilon, a tenth of torch's default, then SiLU if `silu`.
+
+    (B, channels, H, W) -> same shape, dtype and memory layout. Statistics and arithmetic are
+    float32 on every device. Left to autocast, the result would be float32 on GPUs and bfloat16 on
+    CPUs.
+    """
+
+    def __init__(self, channels: int, *, silu: bool) -> None:
+        super().__init__(NORM_GROUPS, channels, eps=1e-6)
+        self.silu = silu
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.is_cuda and works_here():
+            return self.fused(features)
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        wide = features
+        if features.device.type != "cpu":
+            # The CPU's kernel computes in float32 whatever the dtype of its input; the GPU's would
+            # round the statistics to that dtype.
+            weight, bias, wide = weight.float(), bias.float(), features.float()
+        normed = F.group_norm(wide, self.num_groups, weight, bias, self.eps)
+        return (F.silu(normed) if self.silu else normed).to(features.dtype)
+
+    def fused(self, features: Tensor) -> Tensor:
+        """Do the same in one operation, which keeps only `features` for the gradient."""
+        settings = (self.num_groups, self.eps, self.silu)
+        return cast(Tensor, group_norm_silu(features, self.weight, self.bias, *settings)[0])
 
 
 class ResidualBlock(nn.Module):
@@ -26,9 +66,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels)
+        self.norm1 = Norm(in_channels, silu=True)
         self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.norm2 = group_norm(out_channels)
+        self.norm2 = Norm(out_channels, silu=True)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
         self.shortcut = (
@@ -38,8 +78,8 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(features)))
-        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
+        hidden = self.conv1(self.norm1(features))
+        hidden = self.conv2(self.dropout(self.norm2(hidden)))
         return self.shortcut(features) + hidden
 
 
@@ -48,7 +88,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = Norm(channels, silu=False)
         self.query = nn.Conv2d(channels, channels, kernel_size=1)
         self.key = nn.Conv2d(channels, channels, kernel_size=1)
         self.value = nn.Conv2d(channels, channels, kernel_size=1)
@@ -102,5 +142,7 @@ class Upsample(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        enlarged = F.interpolate(features, scale_factor=2.0, mode="nearest")
+        # Copies need no float32, but autocast on GPUs would convert the features to it.
+        with torch.autocast(features.device.type, enabled=False):
+            enlarged = F.interpolate(features, scale_factor=2.0, mode="nearest")
         return enlarged if self.conv is None else self.conv(enlarged)

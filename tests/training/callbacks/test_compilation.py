@@ -71,7 +71,7 @@ def test_without_a_compiler_the_run_says_so_and_goes_on(
 ) -> None:
     walks = 0
 
-    def fails_late(images: object) -> None:
+    def fails_late(*images: object) -> None:
         nonlocal walks
         walks += 1
         raise RuntimeError("\nno C++ compiler\nhere")

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 COMPILED_METHODS = (
     ("generator.encoder", "forward"),
     ("generator.decoder", "features"),
-    ("objective.lpips", "features"),
+    ("objective.lpips", "distances"),
 )
 """Submodules of `VQGANModule`, each with the name of the method that is compiled."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from command_line import Parser
 from pages import ROOT, machine, put, table, write_json
-from steps import make_config
+from steps import DECODER_ONLY, make_config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,6 +35,7 @@ VARIANTS = {
     "fp32": ("trainer.precision=fp32",),
     "bf16": ("trainer.precision=bf16",),
     "bf16, recomputing": ("trainer.precision=bf16", "trainer.recompute_activations=true"),
+    "bf16, decoder only": ("trainer.precision=bf16", *DECODER_ONLY),
 }
 
 

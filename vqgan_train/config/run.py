@@ -7,7 +7,7 @@ from enum import Enum
 
 from vqgan_train.config.checks import Frozen, require, require_at_least
 from vqgan_train.config.data import DataConfig
-from vqgan_train.config.model import LossConfig, ModelConfig
+from vqgan_train.config.model import LossConfig, ModelConfig, TrainedPart
 from vqgan_train.config.trainer import (
     ALEXNET_MIN_SIDE,
     TrainerConfig,
@@ -228,6 +228,12 @@ class Config(Frozen):
             f"run.parent={self.run.parent} provides the weights, so "
             f"model.init_from={self.model.init_from} would have no effect. Set one of them to "
             "null.",
+        )
+        has_weights = self.run.parent is not None or self.model.init_from is not None
+        require(
+            has_weights or self.model.trained is TrainedPart.all,
+            "model.trained=decoder keeps the tokens of trained weights, but model.init_from is "
+            "null, so the encoder would keep random weights. Set model.init_from to a checkpoint.",
         )
         is_measured = ValidationMetric.lpips_alexnet in self.run.val_metrics
         require(

@@ -65,6 +65,9 @@ class VQGANModule(LightningModule):
         discriminator_start_step: first step in which the discriminator trains.
         adversarial_start_step: first step with the adversarial term, unless a warm-up delays it.
         lpips_weights: file with LPIPS' weights; None searches the usual places.
+        decoder_only: train no part of the generator but its decoder and post_quant_conv, so that
+            images keep their tokens; the encoder then has no backward pass and keeps no
+            activations.
         recompute: recompute the generator's activations in the backward pass, to save memory.
         shares_adaptive_weight: compute one adaptive weight from the images of all ranks, instead
             of one per rank.
@@ -84,6 +87,7 @@ class VQGANModule(LightningModule):
         discriminator_start_step: int,
         adversarial_start_step: int,
         lpips_weights: str | None = None,
+        decoder_only: bool = False,
         recompute: bool = False,
         shares_adaptive_weight: bool = False,
         validation_metrics: Sequence[str] = tuple(SIGNED_METRICS),
@@ -92,6 +96,8 @@ class VQGANModule(LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)  # loggers have the run's settings already
         self.generator = VQGAN(**model)
+        if decoder_only:
+            self.generator.freeze_tokens()
         if recompute:
             recompute_activations(self.generator)
         self.discriminator = PatchDiscriminator(
@@ -141,9 +147,10 @@ class VQGANModule(LightningModule):
         return cast(Tensor, self.generator(images).reconstruction)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make one Adam for both networks."""
+        """Make one Adam for the trained weights of both networks."""
         # Adam updates each weight independently, so this equals one Adam per network.
-        weights = [*self.generator.parameters(), *self.discriminator.parameters()]
+        networks = [*self.generator.parameters(), *self.discriminator.parameters()]
+        weights = [weight for weight in networks if weight.requires_grad]
         # Only the fused kernels can skip a step on the device (training/callbacks/non_finite.py).
         adam = torch.optim.Adam(weights, **self.optimizer, fused=True)
         # With True, fp16's GradScaler leaves unscaling to Adam, and clipping sees scaled gradients.

@@ -11,7 +11,7 @@ from vqgan_train.checkpoint.architecture import network_differences
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.checkpoint.load_report import LoadReport
 from vqgan_train.checkpoint.reading import read_checkpoint, weights_under_our_names
-from vqgan_train.config.model import AdaptiveWeightScope
+from vqgan_train.config.model import AdaptiveWeightScope, TrainedPart
 from vqgan_train.config.run import Config
 from vqgan_train.config.trainer import MemoryFormat
 from vqgan_train.training.lightning.module import VQGANModule
@@ -42,6 +42,7 @@ def build_module(config: Config) -> VQGANModule:
         discriminator_start_step=loss.discriminator_start_step,
         adversarial_start_step=loss.adversarial_start_step,
         lpips_weights=loss.lpips_weights,
+        decoder_only=config.model.trained is TrainedPart.decoder,
         recompute=config.trainer.recompute_activations,
         shares_adaptive_weight=loss.adaptive_weight_scope is AdaptiveWeightScope.mean,
         validation_metrics=[metric.value for metric in config.run.val_metrics],

@@ -25,7 +25,7 @@ from vqgan_train.config.model import (
 from vqgan_train.config.run import Config
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.system.errors import UserError
-from vqgan_train.training.run.settings_comparison import different_settings
+from vqgan_train.training.run.settings_comparison import ADDED, CHANGEABLE, different_settings
 from vqgan_train.training.setup.quantities import learning_rate
 
 FILES = sorted(config_dir().rglob("*.yaml"))
@@ -125,6 +125,8 @@ def test_the_originals_recipe_is_kept(name: str) -> None:
         "lpips_weights": None,
     }
     assert config.optim.betas == [0.5, 0.9]
+    assert config.optim.discriminator_betas is None
+    assert config.optim.discriminator_learning_rate is None
     assert config.optim.clip_norm is None
     images = config.data.batch_size * config.optim.accumulate_batches
     assert learning_rate(config) == pytest.approx(4.5e-6 * images)
@@ -328,6 +330,8 @@ MISTAKES = {
     "optim.learning_rate=0": "optim.learning_rate is 0.0; it must be more than 0",
     "optim.learning_rate=nan": "optim.learning_rate is nan",
     "optim.betas=[0.5]": "optim.betas is [0.5]; it must be two numbers in [0, 1)",
+    "optim.discriminator_betas=[0.5]": "optim.discriminator_betas is [0.5]; it must be two",
+    "optim.discriminator_learning_rate=0": "optim.discriminator_learning_rate is 0.0; it must be",
     "optim.betas=[0.5,1]": "optim.betas is [0.5, 1.0]",
     "optim.accumulate_batches=0": "optim.accumulate_batches is 0",
     "optim.max_skipped_steps=0": "optim.max_skipped_steps is 0",
@@ -415,3 +419,10 @@ def test_settings_survive_their_way_through_yaml() -> None:
     assert yaml.safe_load(yaml.safe_dump(settings)) == settings
     assert settings["trainer"]["precision"] == "bf16"
     assert settings["logger"]["wandb"]["mode"] == "online"
+
+
+def test_a_setting_that_old_runs_lack_is_changeable_or_has_a_value_for_them() -> None:
+    """Otherwise no run of before could resume: add the setting to `ADDED`."""
+    recorded = different_settings({}, plain_settings(compose_config()), CHANGEABLE)
+    assert recorded.keys() >= ADDED.keys()
+    assert len(recorded.keys() - ADDED.keys()) == 42, "as many as the oldest runs record"

@@ -17,7 +17,11 @@ The seed may not, because it orders the data: with another seed a run would repe
 skip others. Shards may have moved, because their fingerprint tells whether they are the same.
 """
 
-ADDED = {"model.trained": "all"}
+ADDED = {
+    "model.trained": "all",
+    "optim.discriminator_learning_rate": None,
+    "optim.discriminator_betas": None,
+}
 """Settings that runs of earlier versions do not record, with the value that does what these runs
 did. Whoever adds a setting that is not `CHANGEABLE` adds it here."""
 

@@ -15,7 +15,7 @@ from vqgan_train.config.model import AdaptiveWeightScope, TrainedPart
 from vqgan_train.config.run import Config
 from vqgan_train.config.trainer import MemoryFormat
 from vqgan_train.training.lightning.module import VQGANModule
-from vqgan_train.training.setup.quantities import learning_rate
+from vqgan_train.training.setup.quantities import learning_rate, learning_rate_factor
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,13 @@ MEMORY_FORMATS = {
 
 def build_module(config: Config) -> VQGANModule:
     """Build the networks with random weights, LPIPS and validation metrics with published ones."""
-    loss = config.loss
+    loss, optim = config.loss, config.optim
+    generator = {"lr": learning_rate(config), "betas": tuple(optim.betas)}
+    discriminator = dict(generator)
+    if optim.discriminator_learning_rate is not None:
+        discriminator["lr"] = optim.discriminator_learning_rate * learning_rate_factor(config)
+    if optim.discriminator_betas is not None:
+        discriminator["betas"] = tuple(optim.discriminator_betas)
     module = VQGANModule(
         model=asdict(config.model.architecture),
         discriminator=asdict(config.model.discriminator),
@@ -38,7 +44,8 @@ def build_module(config: Config) -> VQGANModule:
             "commitment_weight": loss.commitment_weight,
             "legacy_codebook_loss": loss.legacy_codebook_loss,
         },
-        optimizer={"lr": learning_rate(config), "betas": tuple(config.optim.betas)},
+        optimizer=generator,
+        discriminator_optimizer=None if discriminator == generator else discriminator,
         discriminator_start_step=loss.discriminator_start_step,
         adversarial_start_step=loss.adversarial_start_step,
         lpips_weights=loss.lpips_weights,

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from command_line import Parser
 from pages import ROOT, machine, put, table, write_json
-from steps import make_config
+from steps import DECODER_ONLY, make_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -42,6 +42,7 @@ VARIANTS = {
     "fp32": ("trainer.precision=fp32",),
     "bf16": ("trainer.precision=bf16",),
     "bf16, recomputing": ("trainer.precision=bf16", "trainer.recompute_activations=true"),
+    "bf16, decoder only": ("trainer.precision=bf16", *DECODER_ONLY),
 }
 
 
@@ -123,7 +124,8 @@ def count_step(batch_size: int, side: int, model: str, *settings: str) -> Step:
             outputs["loss"].backward()
             adam.step()
             adam.zero_grad(set_to_none=True)
-        gradients = sum(weight.untyped_storage().nbytes() for weight in module.parameters())
+        trained = [weight for weight in module.parameters() if weight.requires_grad]
+    gradients = sum(weight.untyped_storage().nbytes() for weight in trained)
     return Step(storages.peak, storages.traffic, gradients)
 
 

@@ -34,12 +34,16 @@ from reference import peer_loss, peer_vqgan  # builds the original for tests
 Step = Callable[[Tensor], float]
 """Function that trains one step on images (B, 3, H, W) and returns the generator's loss."""
 
+DECODER_ONLY = ("experiment=decoder", "model.init_from=-")
+"""Settings of the recipe that keeps encoder and codebook; no weights are read from `-`."""
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "ours, contiguous": ("trainer.memory_format=contiguous",),
     "ours, recomputing": ("trainer.recompute_activations=true",),
     "ours, bf16": ("trainer.precision=bf16",),
     "ours, bf16, recomputing": ("trainer.precision=bf16", "trainer.recompute_activations=true"),
+    "ours, bf16, decoder only": ("trainer.precision=bf16", *DECODER_ONLY),
     "ours, compiled": ("trainer.compile=true",),
     "ours, bf16, contiguous": ("trainer.precision=bf16", "trainer.memory_format=contiguous"),
     "ours, bf16, compiled": ("trainer.precision=bf16", "trainer.compile=true"),

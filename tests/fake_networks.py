@@ -17,4 +17,4 @@ def to_fake(network: nn.Module, device: str) -> None:
                         old.shape, old.stride(), dtype=old.dtype, device=device
                     )
                     is_weight = isinstance(old, nn.Parameter)
-                    tensors[name] = nn.Parameter(new) if is_weight else new
+                    tensors[name] = nn.Parameter(new, old.requires_grad) if is_weight else new

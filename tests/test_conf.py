@@ -16,10 +16,16 @@ from tiny_runs import compose_config
 
 from vqgan_train.cli import explain, user_can_fix
 from vqgan_train.config.checks import config_dir, plain_settings, setting_names
-from vqgan_train.config.model import AdaptiveWeightScope, ArchitectureConfig, DiscriminatorConfig
+from vqgan_train.config.model import (
+    AdaptiveWeightScope,
+    ArchitectureConfig,
+    DiscriminatorConfig,
+    TrainedPart,
+)
 from vqgan_train.config.run import Config
 from vqgan_train.models import VQGAN, PatchDiscriminator
 from vqgan_train.system.errors import UserError
+from vqgan_train.training.run.settings_comparison import ADDED, CHANGEABLE, different_settings
 from vqgan_train.training.setup.quantities import learning_rate
 
 FILES = sorted(config_dir().rglob("*.yaml"))
@@ -31,6 +37,9 @@ OPTIONS = [
 EXPERIMENTS = [file.stem for file in FILES if file.parent.name == "experiment"]
 MANDATORY = ("data.train_shards=t.tar", "data.val_shards=v.tar", "model.init_from=x.ckpt")
 """What some file leaves to the user."""
+
+ORIGINALS = ("finetune", "part1", "part2")
+"""Experiments that repeat the original's recipe."""
 
 FOR_EXPERIMENT = {"part2": MANDATORY[:2]}
 """Where it is less: Part 2 has its weights from Part 1."""
@@ -86,8 +95,8 @@ def assert_builds(config: Config) -> None:
     assert model.downsampling == config.model.architecture.downsampling
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_is_the_originals_recipe(name: str) -> None:
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_the_originals_recipe_is_kept(name: str) -> None:
     config = compose_config(f"experiment={name}", *FOR_EXPERIMENT.get(name, MANDATORY))
     assert asdict(config.model.architecture) == {
         "channels": 128,
@@ -102,6 +111,7 @@ def test_every_experiment_is_the_originals_recipe(name: str) -> None:
         "resample_with_convolution": True,
     }
     assert asdict(config.model.discriminator) == {"channels": 64, "num_layers": 2}
+    assert config.model.trained is TrainedPart.all
     assert asdict(config.loss) == {
         "perceptual_weight": 1.0,
         "adversarial_weight": 0.75,
@@ -115,6 +125,8 @@ def test_every_experiment_is_the_originals_recipe(name: str) -> None:
         "lpips_weights": None,
     }
     assert config.optim.betas == [0.5, 0.9]
+    assert config.optim.discriminator_betas is None
+    assert config.optim.discriminator_learning_rate is None
     assert config.optim.clip_norm is None
     images = config.data.batch_size * config.optim.accumulate_batches
     assert learning_rate(config) == pytest.approx(4.5e-6 * images)
@@ -122,6 +134,17 @@ def test_every_experiment_is_the_originals_recipe(name: str) -> None:
     assert not config.data.random_crop
     assert not config.data.random_flip
     assert config.trainer.precision.value == "bf16-mixed"  # docs/speed.md, docs/differences.md
+
+
+def test_the_decoders_recipe_is_the_originals_except_for_what_stays() -> None:
+    finetune, decoder = (
+        plain_settings(compose_config(f"experiment={name}", *MANDATORY))
+        for name in ("finetune", "decoder")
+    )
+    assert different_settings(finetune, decoder, re.compile("(?!)")) == {
+        "model.trained": ("all", "decoder"),
+        "loss.codebook_weight": (1.0, 0.0),
+    }
 
 
 def test_the_parts_are_the_cards_images_once() -> None:
@@ -307,6 +330,8 @@ MISTAKES = {
     "optim.learning_rate=0": "optim.learning_rate is 0.0; it must be more than 0",
     "optim.learning_rate=nan": "optim.learning_rate is nan",
     "optim.betas=[0.5]": "optim.betas is [0.5]; it must be two numbers in [0, 1)",
+    "optim.discriminator_betas=[0.5]": "optim.discriminator_betas is [0.5]; it must be two",
+    "optim.discriminator_learning_rate=0": "optim.discriminator_learning_rate is 0.0; it must be",
     "optim.betas=[0.5,1]": "optim.betas is [0.5, 1.0]",
     "optim.accumulate_batches=0": "optim.accumulate_batches is 0",
     "optim.max_skipped_steps=0": "optim.max_skipped_steps is 0",
@@ -324,6 +349,8 @@ MISTAKES = {
     "run.val_metrics=[psnr] leaves it out. Add ssim to run.val_metrics, or change run.best_metric.",
     "logger=wandb logger.wandb.upload_every_steps=200": "upload_every_steps is 200, but last.ckpt, "
     "which is uploaded, is written every run.checkpoint_every_steps=150: take a multiple",
+    "model.trained=decoder": "model.trained=decoder keeps the tokens of trained weights, but",
+    "model.trained=decoder model.architecture.dropout=0.1": "dropout is 0.1, which in training",
     "run.parent=a.ckpt model.init_from=b.ckpt": "run.parent=a.ckpt provides the weights",
     "model.architecture.channel_multipliers=[1,1,1] data.image_size=66": "data.image_size is 66, "
     "but the model halves images 2 times (f = 4): take a multiple of 4, such as 64",
@@ -392,3 +419,10 @@ def test_settings_survive_their_way_through_yaml() -> None:
     assert yaml.safe_load(yaml.safe_dump(settings)) == settings
     assert settings["trainer"]["precision"] == "bf16"
     assert settings["logger"]["wandb"]["mode"] == "online"
+
+
+def test_a_setting_that_old_runs_lack_is_changeable_or_has_a_value_for_them() -> None:
+    """Otherwise no run of before could resume: add the setting to `ADDED`."""
+    recorded = different_settings({}, plain_settings(compose_config()), CHANGEABLE)
+    assert recorded.keys() >= ADDED.keys()
+    assert len(recorded.keys() - ADDED.keys()) == 42, "as many as the oldest runs record"

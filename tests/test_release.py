@@ -317,6 +317,24 @@ def test_it_does_not_say_where_things_lay(
     assert "\nbase_model: boris/vqgan_f16_16384\n" in hub
 
 
+def test_what_a_part_did_not_train_or_trained_otherwise_is_said(last: Path, tmp_path: Path) -> None:
+    own = copy_of(last.parents[2], tmp_path / "own")
+
+    def edit(content: dict[str, Any]) -> None:
+        config = content["vqgan_train"]["config"]
+        config["model"]["trained"] = "decoder"
+        config["optim"]["discriminator_betas"] = [0.9, 0.99]
+        before = content["vqgan_train"]["parent"]["provenance"]["config"]
+        del before["model"]["trained"], before["optim"]["discriminator_betas"]  # an earlier version
+
+    change(own, edit)
+    part1, part2 = release_of(own, tmp_path / "out").split("**Part 2**")
+    assert "* Trained: decoder and discriminator. Encoder and codebook are, bit for bit" in part2
+    assert "for the discriminator betas 0.9 and 0.99 and base learning rate 0.0005, scaled" in part2
+    assert "Trained:" not in part1
+    assert "for the discriminator" not in part1.partition("**Part 1**")[2]
+
+
 def test_no_file_of_it_holds_a_secret(last: Path, tmp_path: Path) -> None:
     own = copy_of(last.parents[2], tmp_path / "own")
 

@@ -95,6 +95,17 @@ class DiscriminatorConfig(Frozen):
         )
 
 
+class TrainedPart(Enum):
+    """Part of the tokenizer that trains; the discriminator trains in any case.
+
+    all: the whole tokenizer. decoder: decoder and post_quant_conv; encoder, quant_conv and codebook
+    keep their weights, so that every image keeps its tokens.
+    """
+
+    all = "all"
+    decoder = "decoder"
+
+
 @dataclass(kw_only=True, slots=True)
 class ModelConfig(Frozen):
     """The networks and the origin of their weights."""
@@ -108,6 +119,8 @@ class ModelConfig(Frozen):
     """Standard deviation of random codes; no effect with init_from. null: uniform in
     +-1 / codebook_size, as the original draws them."""
 
+    trained: TrainedPart
+
     architecture: ArchitectureConfig
     discriminator: DiscriminatorConfig
 
@@ -115,6 +128,11 @@ class ModelConfig(Frozen):
         require(
             self.code_scale is None or self.code_scale > 0,
             f"model.code_scale is {self.code_scale}; it must be more than 0, or null.",
+        )
+        require(
+            self.architecture.dropout == 0 or self.trained is TrainedPart.all,
+            f"model.architecture.dropout is {self.architecture.dropout}, which in training changes "
+            "the tokens that model.trained=decoder keeps. Set it to 0.",
         )
 
 

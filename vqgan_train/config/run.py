@@ -7,7 +7,7 @@ from enum import Enum
 
 from vqgan_train.config.checks import Frozen, require, require_at_least
 from vqgan_train.config.data import DataConfig
-from vqgan_train.config.model import LossConfig, ModelConfig
+from vqgan_train.config.model import LossConfig, ModelConfig, TrainedPart
 from vqgan_train.config.trainer import (
     ALEXNET_MIN_SIDE,
     TrainerConfig,
@@ -132,6 +132,12 @@ class OptimConfig(Frozen):
     betas: list[float]
     """Adam's decay rates of the gradient's first and second moment."""
 
+    discriminator_learning_rate: float | None
+    """The discriminator's learning rate before scaling. null: learning_rate."""
+
+    discriminator_betas: list[float] | None
+    """The discriminator's decay rates. null: betas."""
+
     accumulate_batches: int
     """Batches per device whose gradients are averaged into one optimizer step."""
 
@@ -142,14 +148,15 @@ class OptimConfig(Frozen):
     """Number of steps in a row, skipped for a NaN or infinite gradient, at which the run stops."""
 
     def __post_init__(self) -> None:
-        require(
-            self.learning_rate > 0,
-            f"optim.learning_rate is {self.learning_rate}; it must be more than 0.",
-        )
-        require(
-            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-            f"optim.betas is {self.betas}; it must be two numbers in [0, 1).",
-        )
+        for name in ("learning_rate", "discriminator_learning_rate"):
+            rate = getattr(self, name)
+            require(rate is None or rate > 0, f"optim.{name} is {rate}; it must be more than 0.")
+        for name in ("betas", "discriminator_betas"):
+            betas = getattr(self, name)
+            require(
+                betas is None or (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)),
+                f"optim.{name} is {betas}; it must be two numbers in [0, 1).",
+            )
         require_at_least(
             1,
             optim__accumulate_batches=self.accumulate_batches,
@@ -228,6 +235,12 @@ class Config(Frozen):
             f"run.parent={self.run.parent} provides the weights, so "
             f"model.init_from={self.model.init_from} would have no effect. Set one of them to "
             "null.",
+        )
+        has_weights = self.run.parent is not None or self.model.init_from is not None
+        require(
+            has_weights or self.model.trained is TrainedPart.all,
+            "model.trained=decoder keeps the tokens of trained weights, but model.init_from is "
+            "null, so the encoder would keep random weights. Set model.init_from to a checkpoint.",
         )
         is_measured = ValidationMetric.lpips_alexnet in self.run.val_metrics
         require(

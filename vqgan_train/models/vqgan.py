@@ -136,6 +136,11 @@ class VQGAN(nn.Module):
         straight_through = latents + (codes - latents).detach()
         return Generated(self._decode(straight_through), latents, codes, tokens)
 
+    def freeze_tokens(self) -> None:
+        """Train the decoder alone: freeze all weights that decide an image's tokens."""
+        for part in (self.encoder, self.quant_conv, self.quantizer):
+            part.requires_grad_(False)
+
     def encode(self, images: Tensor) -> Tensor:
         """Return tokens (B, H/f * W/f) int64, row by row, of images (B, in_channels, H, W).
 

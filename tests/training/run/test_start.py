@@ -163,6 +163,7 @@ def test_how_long_and_where_may_change(run: Path, settings: dict[str, Any]) -> N
         (changed("run", parent="x.ckpt"), "run.parent: null there, x.ckpt now"),
         (changed("data", crop=True), "data.crop: absent there, true now"),
         ({**SETTINGS, "data": {}}, "data.batch_size: 2 there, absent now"),
+        (changed("model", trained="decoder"), "model.trained: all there, decoder now"),
     ],
 )
 @pytest.mark.parametrize("resume", ["auto", "path"])
@@ -174,6 +175,12 @@ def test_what_is_trained_on_what_may_not(
     with pytest.raises(RunFolderError, match=message):
         found(run, resume, settings=settings)
     assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("resume", ["auto", "path"])
+def test_a_run_of_before_a_setting_resumes_with_what_it_did(run: Path, resume: str) -> None:
+    resume = resume if resume == "auto" else str(run / "checkpoints" / "last.ckpt")
+    assert found(run, resume, settings=changed("model", trained="all")).step == 2
 
 
 def test_only_some_of_many_differences_are_listed(run: Path) -> None:
@@ -234,7 +241,8 @@ def test_a_given_checkpoint_must_exist_and_be_ours(tmp_path: Path) -> None:
 
 def test_a_parent_is_continued_and_named(run: Path) -> None:
     last = run / "checkpoints" / "last.ckpt"
-    start = found("new", parent=last, settings=changed("optim", learning_rate=1e-6))
+    settings = {**changed("model", trained="all"), "optim": {"learning_rate": 1e-6}}
+    start = found("new", parent=last, settings=settings)
     provenance = {"config": SETTINGS, "parent": None}
     parent = {"source": str(last), "step": 2, "images": 20, "provenance": provenance}
     assert start == start_of(last, 2, parent)._replace(is_new=True)
@@ -254,6 +262,7 @@ def test_a_checkpoint_of_its_own_comes_before_the_parent(run: Path, tmp_path: Pa
         (changed("run", seed=1), "run.seed: 0 there, 1 now"),
         (changed("model", architecture={"channels": 64}), "channels: 32 there, 64 now"),
         (changed("model", discriminator={"channels": 4}), "discriminator.channels: 8 there, 4"),
+        (changed("model", trained="decoder"), "model.trained: all there, decoder now"),
     ],
 )
 def test_a_parent_of_another_kind_is_refused(

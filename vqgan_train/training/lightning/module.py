@@ -1,6 +1,7 @@
 """The Lightning module: networks, losses, one optimizer; training and validation steps."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,9 +63,13 @@ class VQGANModule(LightningModule):
         discriminator: keyword arguments of `PatchDiscriminator`.
         objective: keyword arguments of `Objective`.
         optimizer: keyword arguments of `torch.optim.Adam`.
+        discriminator_optimizer: those for the discriminator's weights; None: `optimizer`.
         discriminator_start_step: first step in which the discriminator trains.
         adversarial_start_step: first step with the adversarial term, unless a warm-up delays it.
         lpips_weights: file with LPIPS' weights; None searches the usual places.
+        decoder_only: train no part of the generator but its decoder and post_quant_conv, so that
+            images keep their tokens; the encoder then has no backward pass and keeps no
+            activations.
         recompute: recompute the generator's activations in the backward pass, to save memory.
         shares_adaptive_weight: compute one adaptive weight from the images of all ranks, instead
             of one per rank.
@@ -83,7 +88,9 @@ class VQGANModule(LightningModule):
         optimizer: Mapping[str, Any],
         discriminator_start_step: int,
         adversarial_start_step: int,
+        discriminator_optimizer: Mapping[str, Any] | None = None,
         lpips_weights: str | None = None,
+        decoder_only: bool = False,
         recompute: bool = False,
         shares_adaptive_weight: bool = False,
         validation_metrics: Sequence[str] = tuple(SIGNED_METRICS),
@@ -92,6 +99,8 @@ class VQGANModule(LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)  # loggers have the run's settings already
         self.generator = VQGAN(**model)
+        if decoder_only:
+            self.generator.freeze_tokens()
         if recompute:
             recompute_activations(self.generator)
         self.discriminator = PatchDiscriminator(
@@ -99,6 +108,7 @@ class VQGANModule(LightningModule):
         )
         self.objective = Objective(**objective)
         self.optimizer = dict(optimizer)
+        self.discriminator_optimizer = discriminator_optimizer and dict(discriminator_optimizer)
         self.discriminator_start_step = discriminator_start_step
         self.adversarial_start_step = adversarial_start_step
         self.discriminator_warmup_end_step = 0
@@ -141,20 +151,32 @@ class VQGANModule(LightningModule):
         return cast(Tensor, self.generator(images).reconstruction)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make one Adam for both networks."""
+        """Make one Adam for the trained weights of both networks."""
         # Adam updates each weight independently, so this equals one Adam per network.
-        weights = [*self.generator.parameters(), *self.discriminator.parameters()]
         # Only the fused kernels can skip a step on the device (training/callbacks/non_finite.py).
-        adam = torch.optim.Adam(weights, **self.optimizer, fused=True)
+        adam = torch.optim.Adam(self._parameter_groups(), fused=True)
         # With True, fp16's GradScaler leaves unscaling to Adam, and clipping sees scaled gradients.
         adam._step_supports_amp_scaling = False
         return adam
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return Adam's groups: one of all trained weights, or one of each network."""
+        generator, discriminator = (
+            [weight for weight in network.parameters() if weight.requires_grad]
+            for network in (self.generator, self.discriminator)
+        )
+        if self.discriminator_optimizer is None:
+            return [{"params": [*generator, *discriminator], **self.optimizer}]
+        return [
+            {"params": generator, **self.optimizer},
+            {"params": discriminator, **self.discriminator_optimizer},
+        ]
+
     def on_train_start(self) -> None:
         """Give Adam this run's settings and memory layout, instead of the checkpoint's."""
         adam = cast(torch.optim.Optimizer, self.optimizers())
-        for group in adam.param_groups:
-            group.update(self.optimizer)
+        for group, configured in zip(adam.param_groups, self._parameter_groups(), strict=True):
+            group.update(configured)
         for weight, moments in adam.state.items():
             # The fused kernel pairs weights and moments by storage order and ignores strides.
             for name in ("exp_avg", "exp_avg_sq"):
@@ -278,11 +300,14 @@ class VQGANModule(LightningModule):
         del checkpoint["loops"]  # see set_step_count
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Rename the weights to this package's names; set the step count of an attached trainer."""
+        """Rename the weights to this package's names; fit Adam's state and the step count."""
         checkpoint["state_dict"] = weights_under_our_names(
             checkpoint["state_dict"], Path("the checkpoint")
         )
         self.discriminator_warmup_end_step = checkpoint["warm_step"]
+        sizes = [len(group["params"]) for group in self._parameter_groups()]
+        for state in checkpoint.get("optimizer_states", []):
+            state["param_groups"] = regroup(state["param_groups"], sizes)
         if self._trainer is not None:
             set_step_count(self._trainer, checkpoint["global_step"])
 
@@ -291,6 +316,17 @@ class VQGANModule(LightningModule):
 
     def _mean_over_ranks(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="mean"))
+
+
+def regroup(groups: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Divide the weights of an optimizer's state anew, because its run had other groups.
+
+    Args:
+        groups: `param_groups` of the state; together they list all weights in their order.
+        sizes: number of weights in each of the new groups.
+    """
+    numbers = iter([number for group in groups for number in group["params"]])
+    return [{**groups[0], "params": list(islice(numbers, size))} for size in sizes]
 
 
 def set_step_count(trainer: Trainer, step: int) -> None:

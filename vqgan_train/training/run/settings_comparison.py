@@ -17,6 +17,14 @@ The seed may not, because it orders the data: with another seed a run would repe
 skip others. Shards may have moved, because their fingerprint tells whether they are the same.
 """
 
+ADDED = {
+    "model.trained": "all",
+    "optim.discriminator_learning_rate": None,
+    "optim.discriminator_betas": None,
+}
+"""Settings that runs of earlier versions do not record, with the value that does what these runs
+did. Whoever adds a setting that is not `CHANGEABLE` adds it here."""
+
 MAX_DIFFERENCES_SHOWN = 8
 
 
@@ -24,6 +32,8 @@ def require_same_settings(
     problem: str, stored: Mapping[str, Any], settings: Mapping[str, Any], advice: str
 ) -> None:
     """Check that two runs' settings differ only in what is `CHANGEABLE`.
+
+    A setting of `ADDED` that the earlier run does not record has its value there.
 
     Args:
         problem: the beginning of the message.
@@ -35,7 +45,10 @@ def require_same_settings(
         RunFolderError: other settings differ; the message names each with both values.
     """
     # Checkpoints store settings without secrets, so those are compared, and shown.
-    different = different_settings(redact_all(stored), redact_all(settings), CHANGEABLE)
+    now = dict(_leaves(redact_all(settings)))
+    then = {name: value for name, value in ADDED.items() if name in now}
+    then.update(_leaves(redact_all(stored)))
+    different = different_settings(then, now, CHANGEABLE)
     if different:
         raise RunFolderError(f"{problem}:\n{differences(different, 'there', 'now')}\n{advice}")
 

@@ -146,11 +146,15 @@ def _from_parent(source: str, settings: Mapping[str, Any]) -> RunStart:
 
 
 def _shared_with_parent(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what a run must share with its parent: networks, and the seed, which orders the data."""
+    """Pick what a run must share with its parent: networks, trained part and seed.
+
+    Adam's state belongs to the trained part, and the seed orders the data.
+    """
     run, model = settings.get("run", {}), settings.get("model", {})
+    names = ("architecture", "discriminator", "trained")
     return {
         "run": {"seed": run.get("seed")},
-        "model": {name: model.get(name) for name in ("architecture", "discriminator")},
+        "model": {name: model[name] for name in names if name in model},
     }
 
 

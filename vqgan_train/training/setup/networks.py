@@ -11,11 +11,11 @@ from vqgan_train.checkpoint.architecture import network_differences
 from vqgan_train.checkpoint.fetching import fetch_checkpoint
 from vqgan_train.checkpoint.load_report import LoadReport
 from vqgan_train.checkpoint.reading import read_checkpoint, weights_under_our_names
-from vqgan_train.config.model import AdaptiveWeightScope
+from vqgan_train.config.model import AdaptiveWeightScope, TrainedPart
 from vqgan_train.config.run import Config
 from vqgan_train.config.trainer import MemoryFormat
 from vqgan_train.training.lightning.module import VQGANModule
-from vqgan_train.training.setup.quantities import learning_rate
+from vqgan_train.training.setup.quantities import learning_rate, learning_rate_factor
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,13 @@ MEMORY_FORMATS = {
 
 def build_module(config: Config) -> VQGANModule:
     """Build the networks with random weights, LPIPS and validation metrics with published ones."""
-    loss = config.loss
+    loss, optim = config.loss, config.optim
+    generator = {"lr": learning_rate(config), "betas": tuple(optim.betas)}
+    discriminator = dict(generator)
+    if optim.discriminator_learning_rate is not None:
+        discriminator["lr"] = optim.discriminator_learning_rate * learning_rate_factor(config)
+    if optim.discriminator_betas is not None:
+        discriminator["betas"] = tuple(optim.discriminator_betas)
     module = VQGANModule(
         model=asdict(config.model.architecture),
         discriminator=asdict(config.model.discriminator),
@@ -38,10 +44,12 @@ def build_module(config: Config) -> VQGANModule:
             "commitment_weight": loss.commitment_weight,
             "legacy_codebook_loss": loss.legacy_codebook_loss,
         },
-        optimizer={"lr": learning_rate(config), "betas": tuple(config.optim.betas)},
+        optimizer=generator,
+        discriminator_optimizer=None if discriminator == generator else discriminator,
         discriminator_start_step=loss.discriminator_start_step,
         adversarial_start_step=loss.adversarial_start_step,
         lpips_weights=loss.lpips_weights,
+        decoder_only=config.model.trained is TrainedPart.decoder,
         recompute=config.trainer.recompute_activations,
         shares_adaptive_weight=loss.adaptive_weight_scope is AdaptiveWeightScope.mean,
         validation_metrics=[metric.value for metric in config.run.val_metrics],

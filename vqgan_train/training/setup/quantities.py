@@ -56,13 +56,18 @@ def images_per_step(config: Config) -> int:
 
 
 def learning_rate(config: Config) -> float:
-    """Return the learning rate after the configured scaling by the batch size, if any."""
+    """Return the generator's learning rate after scaling."""
+    return config.optim.learning_rate * learning_rate_factor(config)
+
+
+def learning_rate_factor(config: Config) -> int:
+    """Return the images that learning rates are multiplied by; 1 without scaling."""
     optim = config.optim
     if optim.learning_rate_scaling is LearningRateScaling.none:
-        return optim.learning_rate
+        return 1
     if optim.learning_rate_scaling is LearningRateScaling.device_batch:
-        return optim.learning_rate * (config.data.batch_size * optim.accumulate_batches)
-    return optim.learning_rate * images_per_step(config)
+        return config.data.batch_size * optim.accumulate_batches
+    return images_per_step(config)
 
 
 def last_step(config: Config, start: RunStart) -> int:

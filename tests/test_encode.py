@@ -45,12 +45,12 @@ from vqgan_train.config.tokens import (
     TokenFormat,
     TokenPrecision,
 )
+from vqgan_train.images.decoding import decode
 from vqgan_train.images.pixels import PIXEL_RANGES
 from vqgan_train.images.sample import image_bytes as encoded_image
 from vqgan_train.images.transforms import (
     INTERPOLATIONS,
     ImageTransform,
-    decode,
 )
 from vqgan_train.models import VQGAN, VectorQuantizer
 from vqgan_train.shards.index import index_shards

@@ -117,6 +117,18 @@ def test_unreadable_images_are_left_out_counted_and_named(
     assert len(read(tmp_path / "out")) == len(many_kinds)
 
 
+def test_photos_that_lie_on_their_side_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(tmp_path / "in" / "1.jpg", encoded("JPEG", exif=exif))
+    write(tmp_path / "in" / "2.jpg", encoded("JPEG"))
+    pack(config(tmp_path))
+    said = capsys.readouterr().out
+    assert "on their side     1 images, turned by their EXIF only if read with exif_rotate" in said
+
+
 def test_a_shard_without_readable_images_has_only_a_report(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / "in" / f"{number}.jpg", b"no")

@@ -97,7 +97,7 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
         suite=suite,
         left_out=left_out,
         rules=ReadingRules(
-            ImageTransform(config.resize, config.image_size),
+            ImageTransform(config.resize, config.image_size, exif_rotate=config.exif_rotate),
             slices,
             find_faces if suite.faces is not None else None,
         ),

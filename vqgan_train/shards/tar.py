@@ -16,7 +16,10 @@ KEY_AND_FIELD = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 METADATA = re.compile(r"__[^/]*__($|/)")
 """Pattern of the member names that WebDataset skips."""
 
-IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"})
+IMAGE_FIELDS = frozenset({
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "avif", "heic", "heif", "bmp", "gif", "tif",
+    "tiff", "ppm",
+})  # fmt: skip
 
 MAX_PADDING_BYTES = 2**20
 """Most zeros with which a tar program pads the end of a file; more mean a hole in the file."""

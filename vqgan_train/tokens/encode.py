@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,8 @@ def encode(config: EncodeConfig) -> None:
     source = find_samples(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
-    begin_job(source, output, config.batch_size, device.type)
+    reading = {"exif_rotate": True} if config.exif_rotate else {}
+    begin_job(source, output, config.batch_size, device.type, reading)
     chunks = remaining_chunks(source, output, process)
     sizes = dict(zip(source.chunk_names(), source.sizes, strict=True))
     total = sum(sizes[chunk] for chunk in chunks)
@@ -76,6 +77,7 @@ def encode(config: EncodeConfig) -> None:
             batch_size=config.batch_size,
             num_workers=config.num_workers,
             max_bad_fraction=config.max_bad_fraction,
+            exif_rotate=config.exif_rotate,
             bar=bar,
         )
     sys.stdout.write(summary(source, output))
@@ -125,8 +127,21 @@ class Output(NamedTuple):
             ) from error
 
 
-def begin_job(source: ImageSource, output: Output, batch_size: int, device: str) -> None:
-    """Start the job in the output folder, or resume it there; `device` is a type: cpu, cuda or mps.
+def begin_job(
+    source: ImageSource,
+    output: Output,
+    batch_size: int,
+    device: str,
+    reading: Mapping[str, object],
+) -> None:
+    """Start the job in the output folder, or resume it there.
+
+    Args:
+        source: the samples.
+        output: the folder, and how tokens are made.
+        batch_size: number of images per batch.
+        device: type of the device: cpu, cuda or mps.
+        reading: settings of reading that differ from those of earlier versions.
 
     Raises:
         UserError: the folder was started with other samples, another checkpoint, other settings or
@@ -140,6 +155,7 @@ def begin_job(source: ImageSource, output: Output, batch_size: int, device: str)
         # Other batches, or another device, round otherwise, which changes one token in a million.
         "batch_size": batch_size,
         "device": device,
+        **reading,
         **{f"tokens' {k}": getattr(output.metadata, k) for k in output.metadata.__slots__},
     }
     join_job(output.folder, job, LEDGER_JOB_FILE)
@@ -161,6 +177,7 @@ def encode_chunks(
     batch_size: int,
     num_workers: int,
     max_bad_fraction: float,
+    exif_rotate: bool,
     bar: tqdm[Any],
 ) -> None:
     """Encode chunks, each into a file.
@@ -173,6 +190,7 @@ def encode_chunks(
         batch_size: number of images per batch.
         num_workers: number of processes that read and decode images; 0: this process does.
         max_bad_fraction: fraction of the images, those of finished chunks too, that may be bad.
+        exif_rotate: turn images as their EXIF says.
         bar: progress bar, advanced by each sample; the first bad images are named above it.
 
     Raises:
@@ -186,6 +204,7 @@ def encode_chunks(
         (metadata.resize[0], metadata.resize[1]),
         (metadata.image_size[0], metadata.image_size[1]),
         interpolation=metadata.interpolation,
+        exif_rotate=exif_rotate,
     )
     batches = load_batches(
         source.chunks(set(chunks)), transform, batch_size=batch_size, num_workers=num_workers

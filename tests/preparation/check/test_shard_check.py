@@ -1,12 +1,16 @@
+import io
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from broken_shards import photo_bytes, write_broken_shards
 from factories import image_bytes, image_samples, write_shard
+from PIL import Image
 
-from vqgan_train.images.transforms import ImageTransform, decode
+from vqgan_train.images.decoding import decode
+from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.preparation.check import shard_check as check_module
 from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
@@ -88,6 +92,24 @@ def test_real_photos_have_no_problems(photo_shards: list[Path]) -> None:
     report = make_report(findings_of(photo_shards), image_size=256)
     assert report["problems"] == {}
     assert report["readable_images"] == report["images"]
+
+
+def test_photos_on_their_side_and_images_of_one_colour_are_counted(tmp_path: Path) -> None:
+    """Both are notes: phones store photos so, and scans have white pages."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = io.BytesIO()
+    Image.open(io.BytesIO(image_bytes(300, 280))).save(encoded, "JPEG", exif=exif)
+    random = np.random.default_rng(0)
+    white = io.BytesIO()
+    Image.fromarray(random.integers(252, 256, (300, 300, 3), dtype=np.uint8)).save(white, "PNG")
+    shard = write_images(tmp_path / "a.tar", encoded.getvalue(), white.getvalue())
+    found = check_shard(shard, 256)
+    assert names(found, Kind.turned) == ["a.tar/0"]
+    assert names(found, Kind.plain) == ["a.tar/1"]
+    assert kinds(found) == {Kind.turned: 1, Kind.plain: 1}
+    assert not Kind.turned.is_problem
+    assert not Kind.plain.is_problem
 
 
 def test_shorter_sides_are_counted_in_classes(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from vqgan_train.images.decoding import is_turned
 from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, reason
 from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.shards.index import ShardIndex, load_index
@@ -18,6 +20,9 @@ from vqgan_train.system.errors import ShardError
 
 MIN_FIELD_FRACTION = 0.8
 """If at least this fraction of a shard's samples has a field, those without it are reported."""
+
+MAX_PLAIN_DEVIATION = 2
+"""Largest standard deviation of a channel, of 255, in an image of nearly one colour."""
 
 MAX_EXAMPLES = 20
 """Examples kept per kind and shard."""
@@ -38,12 +43,15 @@ class Kind(Enum):
     unsafe_name = "unsafe member names"
     missing_number = "missing numbers in the series of shards"
     small = "images smaller than image_size, which training enlarges"
+    turned = "images that EXIF turns or mirrors; training does so only with data.exif_rotate=true"
+    plain = "images of nearly one colour"
     same_content = "copies of images"
 
     @property
     def is_problem(self) -> bool:
         """Whether the command exits with 1 if there are findings of this kind."""
-        return self not in (Kind.missing_number, Kind.small, Kind.same_content)
+        notes = Kind.missing_number, Kind.small, Kind.turned, Kind.plain, Kind.same_content
+        return self not in notes
 
 
 @dataclass(slots=True)
@@ -100,15 +108,27 @@ def _check_images(index: ShardIndex, image_size: int, findings: ShardFindings) -
         name = f"{index.path}/{sample['__key__']}"
         try:
             encoded = image_bytes(sample)
-            height, width = decode_for_training(encoded).shape[1:]
+            image = decode_for_training(encoded)
         except UNREADABLE as error:
             findings.add(Kind.unreadable, f"{name}: {reason(error)}")
             continue
+        height, width = image.shape[1:]
         shorter = min(height, width)
+        if is_turned(encoded):
+            findings.add(Kind.turned, name)
+        if _is_plain(image):
+            findings.add(Kind.plain, name)
         if shorter < image_size:
             findings.add(Kind.small, f"{name}: {width} x {height}")
         findings.shorter_sides[max(step for step in SIDE_STEPS if step <= shorter)] += 1
         findings.contents[position] = content_hash(encoded)
+
+
+def _is_plain(image: Tensor) -> bool:
+    """Return whether about 4,096 pixels of (3, H, W) uint8, on a grid, have nearly one colour."""
+    rows, columns = (-(-side // 64) for side in image.shape[1:])
+    deviations = image[:, ::rows, ::columns].float().flatten(1).std(1, correction=0)
+    return bool(deviations.max() < MAX_PLAIN_DEVIATION)
 
 
 def _check_names(names: Sequence[str], findings: ShardFindings) -> None:

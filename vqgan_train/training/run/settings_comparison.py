@@ -17,6 +17,9 @@ The seed may not, because it orders the data: with another seed a run would repe
 skip others. Shards may have moved, because their fingerprint tells whether they are the same.
 """
 
+ADDED: Mapping[str, Any] = {"data.exif_rotate": False}
+"""Settings that older runs do not have, with the value that does what those runs did."""
+
 MAX_DIFFERENCES_SHOWN = 8
 
 
@@ -46,9 +49,9 @@ def different_settings(
     """Return both values of each setting that differs, by its dotted name.
 
     Settings whose names match `may_differ` are left out. A setting that one side lacks has the
-    value `absent` there.
+    value of `ADDED` there, or else `absent`.
     """
-    first, second = dict(_leaves(one)), dict(_leaves(other))
+    first, second = {**ADDED, **dict(_leaves(one))}, {**ADDED, **dict(_leaves(other))}
     both = {
         name: (first.get(name, "absent"), second.get(name, "absent"))
         for name in sorted(first.keys() | second.keys())

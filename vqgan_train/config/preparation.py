@@ -24,6 +24,10 @@ class CheckDataConfig:
     image_size: int
     """Side of the model's images, in pixels; smaller images are reported."""
 
+    image_field: str | None
+    """Field of the image in samples that have several, as in data.image_field. null: the first
+    image."""
+
     def __post_init__(self) -> None:
         require(self.shards is not None, "shards is null; name at least one tar file.")
         self.shards = as_list(self.shards)

@@ -15,6 +15,10 @@ class SourceConfig:
     """Turn images as the orientation in their EXIF says, as phones store photos. false: as the
     original, which trained on them as they are stored."""
 
+    image_field: str | None
+    """Field of the image in samples of shards that have several, such as jpg or 0.image.jpg. null:
+    the first image."""
+
     max_bad_fraction: float
     """The command or run stops if more than this fraction of the images so far cannot be decoded,
     or of the shards cannot be read. Fewer than 100 images or shards count as 100. 0: stop at the

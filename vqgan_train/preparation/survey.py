@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, reason
+from vqgan_train.images.sample import UNREADABLE, caption_of, content_hash, image_bytes, reason
 from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.metrics.faces import find_faces, to_numpy
 from vqgan_train.shards.index import ShardIndex
@@ -158,8 +158,7 @@ def _person_detector(rules: SurveyRules) -> Callable[[dict[str, Any], Tensor], b
     words = word_pattern(rules.people_words)
 
     def shows_person(fields: dict[str, Any], image: Tensor) -> bool:
-        caption = fields.get("txt", b"").decode("utf-8", "replace")
-        if words.search(caption):
+        if words.search(caption_of(fields)):
             return True
         return rules.detect_faces and len(find_faces(_scale_down(image))) > 0
 

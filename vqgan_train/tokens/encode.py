@@ -63,7 +63,8 @@ def encode(config: EncodeConfig) -> None:
     source = find_samples(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
-    reading = {"exif_rotate": True} if config.exif_rotate else {}
+    reading = {"exif_rotate": config.exif_rotate, "image_field": config.image_field}
+    reading = {name: value for name, value in reading.items() if value}  # older jobs lack both
     begin_job(source, output, config.batch_size, device.type, reading)
     chunks = remaining_chunks(source, output, process)
     sizes = dict(zip(source.chunk_names(), source.sizes, strict=True))
@@ -95,7 +96,7 @@ def find_samples(config: EncodeConfig) -> ImageSource:
         store = open_store(
             shards, config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
         )
-        return from_shards(shards, max_samples, store)
+        return from_shards(shards, max_samples, store, config.image_field)
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), max_samples)
     tables = expand_shards(config.tables, noun="tables", ending=".parquet")

@@ -55,7 +55,7 @@ def broken(tmp_path: Path) -> list[Path]:
 EXPECTED: list[dict[Kind, int]] = [
     {},
     {Kind.unreadable: 3, Kind.without_image: 1, Kind.incomplete: 1},
-    {Kind.without_image: 1, Kind.same_key: 1},
+    {Kind.several_images: 1, Kind.incomplete: 1, Kind.same_key: 1},
     {Kind.small: 1, Kind.unsafe_name: 1},
     {Kind.damaged: 1},
     {Kind.unusable: 1, Kind.without_image: 2},
@@ -78,14 +78,20 @@ def test_reasons_are_those_of_training(broken: list[Path]) -> None:
 
 def test_shards_between_are_compared(broken: list[Path]) -> None:
     findings = findings_of(broken)
-    assert names(findings, Kind.same_content) == ["00000.tar/000000000 = 00002.tar/000000000"]
+    assert names(findings, Kind.same_content) == [
+        "00000.tar/000000000 = 00002.tar/000000000",
+        "00000.tar/000000001 = 00002.tar/cat",
+    ]
     assert names(findings, Kind.missing_number) == ["00005.tar"]
-    assert findings.counts[Kind.same_content] == 1
+    assert findings.counts[Kind.same_content] == 2
 
 
-def test_a_dotted_name_is_explained(broken: list[Path]) -> None:
-    found = names(check_shard(broken[2], 256), Kind.without_image)
-    assert found == ["00002.tar/cat: v1.jpg, v2.jpg (a key ends at the first dot)"]
+def test_several_images_are_named_unless_one_is_chosen(broken: list[Path]) -> None:
+    found = check_shard(broken[2], 256)
+    assert names(found, Kind.several_images) == ["00002.tar/cat: v1.jpg, v2.jpg"]
+    chosen = check_shard(broken[2], 256, image_field="v2.jpg")
+    assert Kind.several_images not in chosen.counts
+    assert "it has no field v2.jpg (image_field), but jpg" in names(chosen, Kind.unreadable)[0]
 
 
 def test_real_photos_have_no_problems(photo_shards: list[Path]) -> None:

@@ -15,7 +15,7 @@ from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, rea
 from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.shards.index import ShardIndex, load_index
 from vqgan_train.shards.naming import printable_name
-from vqgan_train.shards.tar import IMAGE_FIELDS, Field, walk_shard
+from vqgan_train.shards.tar import Field, is_image_field, walk_shard
 from vqgan_train.system.errors import ShardError
 
 MIN_FIELD_FRACTION = 0.8
@@ -38,6 +38,7 @@ class Kind(Enum):
     damaged = "damaged shards"
     unreadable = "images that training cannot read"
     without_image = "samples without an image"
+    several_images = "samples with several images: training uses the first (set data.image_field)"
     incomplete = "samples without a field that most samples of their shard have"
     same_key = "samples with the same key as another sample of their shard"
     unsafe_name = "unsafe member names"
@@ -77,12 +78,13 @@ class ShardFindings:
             examples.append(printable_name(text))
 
 
-def check_shard(path: Path, image_size: int) -> ShardFindings:
+def check_shard(path: Path, image_size: int, image_field: str | None = None) -> ShardFindings:
     """Check a shard, whose defects become findings; its index stays in the cache for training.
 
     Args:
         path: the shard.
         image_size: side of the model's images, in pixels.
+        image_field: field of the image. None: the first; then samples with several are findings.
     """
     findings = ShardFindings(path)
     try:
@@ -91,23 +93,25 @@ def check_shard(path: Path, image_size: int) -> ShardFindings:
         walk_shard(path, samples.append, others.append)  # about 1 kB of memory per sample
         names = (part.member for sample in samples for part in sample)
         _check_names((*others, *names), findings)
-        _check_samples(samples, findings)
+        _check_samples(samples, image_field, findings)
         index = load_index(path)
         if index.problem:
             findings.add(Kind.damaged, f"{path}: {index.problem}")
-        _check_images(index, image_size, findings)
+        _check_images(index, image_size, image_field, findings)
     except (ShardError, OSError) as error:  # _check_images handles the errors of single images
         findings.add(Kind.unusable, str(error))
     return findings
 
 
-def _check_images(index: ShardIndex, image_size: int, findings: ShardFindings) -> None:
+def _check_images(
+    index: ShardIndex, image_size: int, image_field: str | None, findings: ShardFindings
+) -> None:
     findings.contents = np.zeros(index.num_samples, np.uint64)
     for position in range(index.num_samples):
         sample = index.read(position)
         name = f"{index.path}/{sample['__key__']}"
         try:
-            encoded = image_bytes(sample)
+            encoded = image_bytes(sample, image_field)
             image = decode_for_training(encoded)
         except UNREADABLE as error:
             findings.add(Kind.unreadable, f"{name}: {reason(error)}")
@@ -142,18 +146,23 @@ def _is_unsafe(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable()
 
 
-def _check_samples(samples: Sequence[Sequence[Field]], findings: ShardFindings) -> None:
+def _check_samples(
+    samples: Sequence[Sequence[Field]], image_field: str | None, findings: ShardFindings
+) -> None:
     having = Counter(name for sample in samples for name in _names(sample))
     usual = {name for name, count in having.items() if count >= MIN_FIELD_FRACTION * len(samples)}
-    usual -= IMAGE_FIELDS  # a png among jpgs is no missing jpg
+    usual = {name for name in usual if not is_image_field(name)}  # a png is no missing jpg
     keys: set[str] = set()
     for sample in samples:
         key, names = sample[0].key, _names(sample)
         name = f"{findings.path}/{key}"
-        if not names & IMAGE_FIELDS:
-            findings.add(Kind.without_image, f"{name}: {_fields_without_image(names)}")
+        if not any(part.is_image for part in sample):
+            findings.add(Kind.without_image, f"{name}: {', '.join(sorted(names))}")
         elif missing := sorted(usual - names):
             findings.add(Kind.incomplete, f"{name}: no {', '.join(missing)}")
+        images = [part.name for part in sample if part.is_image]
+        if len(images) > 1 and image_field is None:
+            findings.add(Kind.several_images, f"{name}: {', '.join(images)}")
         if key in keys:
             findings.add(Kind.same_key, name)
         keys.add(key)
@@ -161,10 +170,3 @@ def _check_samples(samples: Sequence[Sequence[Field]], findings: ShardFindings) 
 
 def _names(sample: Sequence[Field]) -> set[str]:
     return {part.name for part in sample}
-
-
-def _fields_without_image(names: set[str]) -> str:
-    """List the fields of a sample without an image; say why a field like `v1.jpg` is none."""
-    listed = ", ".join(sorted(names))
-    has_dotted_image = any(name.rpartition(".")[2] in IMAGE_FIELDS for name in names)
-    return f"{listed} (a key ends at the first dot)" if has_dotted_image else listed

@@ -17,7 +17,7 @@ The seed may not, because it orders the data: with another seed a run would repe
 skip others. Shards may have moved, because their fingerprint tells whether they are the same.
 """
 
-ADDED: Mapping[str, Any] = {"data.exif_rotate": False}
+ADDED: Mapping[str, Any] = {"data.exif_rotate": False, "data.image_field": None}
 """Settings that older runs do not have, with the value that does what those runs did."""
 
 MAX_DIFFERENCES_SHOWN = 8

@@ -73,6 +73,7 @@ def build_data(config: Config) -> ShardDataModule:
         batch_size=data.batch_size,
         num_workers=data.num_workers,
         seed=config.run.seed,
+        image_field=data.image_field,
     )
 
 

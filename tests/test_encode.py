@@ -589,8 +589,8 @@ def test_a_shard_that_changed_stops_the_command(
     (shard, *_) = tiny_shards(tmp_path / "shards")
     begin = encoding.begin_job
 
-    def begin_then_change(*arguments: Any) -> None:
-        begin(*arguments)
+    def begin_then_change(*arguments: Any, **named: Any) -> None:
+        begin(*arguments, **named)
         with shard.open("r+b") as file:
             file.write(b"\1" * 512)  # the header of the first sample alone
 

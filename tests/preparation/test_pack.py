@@ -157,23 +157,36 @@ def test_captions_come_from_texts_beside_the_images(
     assert texts["b/e.gif"] is None
 
 
-@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize(
+    ("table", "rows", "caption"),
+    [
+        ("c.csv", ["text,file_name", '"with, comma\t""and"" tab",./b/c.png', "lost,z.png"], None),
+        ("c.tsv", ["text\tfile_name", '5" nail, "so\t./b/c.png', "lost\tz.png"], '5" nail, "so'),
+        (
+            "metadata.jsonl",  # as Hugging Face's image folders have
+            ['{"file_name": "b/c.png", "text": "one"}', '{"text": null, "file_name": "z.png"}'],
+            "one",
+        ),
+    ],
+)
 def test_captions_come_from_a_table(
     tmp_path: Path,
     many_kinds: dict[str, bytes],
-    ending: str,
-    separator: str,
+    table: str,
+    rows: list[str],
+    caption: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [("text", "file_name"), ('"with, comma\tand tab"', "./b/c.png"), ("lost", "z.png")]
-    table = write(tmp_path / f"c.{ending}", "\ufeff" + "\n".join(map(separator.join, rows)))
+    file = write(tmp_path / table, "\ufeff" + "\n".join(rows))
     write(tmp_path / "in" / "b" / "e.txt", "not this")
-    pack(config(tmp_path, captions=str(table)))
+    pack(config(tmp_path, captions=str(file)))
     texts = {json.loads(s["json"])["file"]: s.get("txt") for s in read(tmp_path / "out")}
     assert {name: text for name, text in texts.items() if text} == {
-        "b/c.png": b"with, comma\tand tab"
+        "b/c.png": (caption or 'with, comma\t"and" tab').encode()
     }
-    assert "no image for      1 captions, for example z.png" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no image for      1 captions, for example z.png" in said
+    assert "not in the table  8 images, for example a.v1.jpg" in said
 
 
 def test_two_runs_and_any_number_of_workers_write_the_same_bytes(
@@ -256,6 +269,12 @@ def test_missing_empty_and_nested_inputs_are_refused(
         ("file_name,caption\n", "has the columns file_name, caption, and no text"),
         ("file_name,text\na.jpg,1\n./a.jpg,2\n", "names a.jpg twice"),
         (b"file_name,text\n\xff,1\n", "cannot be read: 'utf-8' codec"),
+        ('file_name,text\na.jpg,"open\nb.jpg,2\n', "line 3: unexpected end of data .is a quote"),
+        (
+            'file_name,text\na.jpg,"open\nb.jpg,"2"\n',
+            r"line 3: ',' expected after '\"' .is a quote",
+        ),
+        ("file_name,text\na.jpg,one, two\n", "line 2 has 3 columns, but the header 2"),
         (None, "cannot be read: .*No such file"),
     ],
 )

@@ -108,7 +108,8 @@ class PackConfig:
     """Image files per shard; a shard has fewer samples if some of them cannot be read."""
 
     captions: str | None
-    """CSV or TSV file of captions, with a header. null: the caption of a.jpg is in a.txt."""
+    """Table of captions: CSV with quotes or TSV without them, both with a header, or JSON lines.
+    null: the caption of a.jpg is in a.txt."""
 
     captions_path_column: str
     """Column of the image paths, relative to their input folder."""

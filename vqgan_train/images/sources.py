@@ -129,7 +129,7 @@ def from_shards(
     local = [shard.path for shard in opened if isinstance(shard, ShardIndex)]
     sizes = [size for shard in opened for size in _sizes(shard.num_samples, samples_per_chunk)]
     return ImageSource(
-        shards_fingerprint(opened),
+        " ".join([shards_fingerprint(opened), *([image_field] if image_field else [])]),
         sizes,
         partial(_shard_locations, opened, image_field),
         partial(_changed_file, local, _signatures(local)),

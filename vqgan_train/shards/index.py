@@ -202,8 +202,8 @@ def read_index(file: Path, shard: Path) -> ShardIndex:
     """
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
         without_image, problem = int(stored["without_image"]), str(stored["problem"])
-        is_new = "several_images" in stored
-        if not is_new and (without_image or problem):
+        several_images = int(stored.get("several_images", 0))
+        if "several_images" not in stored and (without_image or problem):
             raise FileNotFoundError(f"{file} is of an earlier version")
         return ShardIndex(
             shard,
@@ -211,7 +211,7 @@ def read_index(file: Path, shard: Path) -> ShardIndex:
             stored["starts"],
             stored["ends"],
             without_image,
-            int(stored["several_images"]) if is_new else 0,
+            several_images,
             problem,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,9 +63,8 @@ def encode(config: EncodeConfig) -> None:
     source = find_samples(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
-    reading = {"exif_rotate": config.exif_rotate, "image_field": config.image_field}
-    reading = {name: value for name, value in reading.items() if value}  # older jobs lack both
-    begin_job(source, output, config.batch_size, device.type, reading)
+    exif = config.exif_rotate
+    begin_job(source, output, config.batch_size, device.type, exif_rotate=exif)
     chunks = remaining_chunks(source, output, process)
     sizes = dict(zip(source.chunk_names(), source.sizes, strict=True))
     total = sum(sizes[chunk] for chunk in chunks)
@@ -78,7 +77,7 @@ def encode(config: EncodeConfig) -> None:
             batch_size=config.batch_size,
             num_workers=config.num_workers,
             max_bad_fraction=config.max_bad_fraction,
-            exif_rotate=config.exif_rotate,
+            exif_rotate=exif,
             bar=bar,
         )
     sys.stdout.write(summary(source, output))
@@ -129,20 +128,9 @@ class Output(NamedTuple):
 
 
 def begin_job(
-    source: ImageSource,
-    output: Output,
-    batch_size: int,
-    device: str,
-    reading: Mapping[str, object],
+    source: ImageSource, output: Output, batch_size: int, device: str, *, exif_rotate: bool
 ) -> None:
-    """Start the job in the output folder, or resume it there.
-
-    Args:
-        source: the samples.
-        output: the folder, and how tokens are made.
-        batch_size: number of images per batch.
-        device: type of the device: cpu, cuda or mps.
-        reading: settings of reading that differ from those of earlier versions.
+    """Start the job in the output folder, or resume it there; `device` is a type: cpu, cuda or mps.
 
     Raises:
         UserError: the folder was started with other samples, another checkpoint, other settings or
@@ -156,7 +144,7 @@ def begin_job(
         # Other batches, or another device, round otherwise, which changes one token in a million.
         "batch_size": batch_size,
         "device": device,
-        **reading,
+        **({"exif_rotate": True} if exif_rotate else {}),  # earlier versions did not turn
         **{f"tokens' {k}": getattr(output.metadata, k) for k in output.metadata.__slots__},
     }
     join_job(output.folder, job, LEDGER_JOB_FILE)

@@ -15,6 +15,7 @@ from factories import image_bytes, read_with_webdataset
 from PIL import Image
 
 from vqgan_train.config.preparation import PackConfig
+from vqgan_train.images.folders import scan_folders
 from vqgan_train.images.sample import image_bytes as image_in
 from vqgan_train.preparation.pack import pack
 from vqgan_train.shards.index import index_shards
@@ -115,6 +116,27 @@ def test_unreadable_images_are_left_out_counted_and_named(
     }
     assert "600 x 1 pixels is too long to crop a square from\t" in "\n".join(named)
     assert len(read(tmp_path / "out")) == len(many_kinds)
+
+
+def test_links_are_followed_once_and_hidden_files_left_out(tmp_path: Path) -> None:
+    image = encoded("JPEG")
+    for name in (
+        "in/a/1.jpg",
+        "far/2.jpg",
+        "in/._1.jpg",
+        "in/.thumbs/3.jpg",
+        "in/__MACOSX/a/1.jpg",
+    ):
+        write(tmp_path / name, image)
+    (tmp_path / "in" / "to_far").symlink_to(tmp_path / "far")
+    (tmp_path / "in" / "to_far_too").symlink_to(tmp_path / "far")
+    (tmp_path / "in" / "to_a").symlink_to("a")
+    (tmp_path / "far" / "circle").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "in")
+    pack(config(tmp_path))
+    files = [json.loads(sample["json"])["file"] for sample in read(tmp_path / "out")]
+    assert files == ["a/1.jpg", "to_far/2.jpg"]
+    assert scan_folders([tmp_path / "in"]).images == 2
 
 
 def test_photos_that_lie_on_their_side_are_counted(

@@ -11,7 +11,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from vqgan_train.shards.tar import IMAGE_FIELDS
+from vqgan_train.shards.tar import IMAGE_FIELDS, is_hidden
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import file_signature, fingerprint
 
@@ -181,9 +181,28 @@ def replace_undecodable(name: str) -> str:
 
 def _walk(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
-        for parent, subfolders, names in os.walk(folder, onerror=_refuse):
-            subfolders.sort()
-            yield from map(partial(Path, parent), sorted(names))
+        walked = {folder.resolve()}
+        for parent, subfolders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+            subfolders[:] = [
+                name
+                for name in sorted(subfolders)
+                if not is_hidden(name) and _is_new(Path(parent, name), walked)
+            ]
+            visible = (name for name in sorted(names) if not is_hidden(name))
+            yield from map(partial(Path, parent), visible)
+
+
+def _is_new(folder: Path, walked: set[Path]) -> bool:
+    """Return whether a folder is no link to what is walked through anyway; add its target to that.
+
+    Links in circles end so.
+    """
+    if folder.is_symlink():
+        target = folder.resolve()
+        if any(target.is_relative_to(one) or one.is_relative_to(target) for one in walked):
+            return False
+        walked.add(target)
+    return True
 
 
 def _refuse(error: OSError) -> None:

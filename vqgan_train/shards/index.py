@@ -13,6 +13,7 @@ import zipfile
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,14 @@ def load_index(path: Path) -> ShardIndex:
     try:
         write_index(index, file)
     except OSError as error:
-        log.warning("The index of %s could not be cached at %s: %s", path, file, error)
+        _warn_of_cache(file.parent, error.strerror)
     return index
+
+
+@cache
+def _warn_of_cache(folder: Path, reason: str) -> None:
+    """Warn once per process, because all shards have the same trouble."""
+    log.warning("Indices of shards cannot be kept in %s: %s.", folder, reason)
 
 
 def _cache_file(path: Path) -> Path:

@@ -67,7 +67,7 @@ def is_hidden(name: str) -> bool:
     Archives from a Mac hold `._x.jpg` beside `x.jpg`, which is no image, and folders __MACOSX.
     """
     *folders, file = name.split("/")
-    return file.startswith(".") or "__MACOSX" in folders
+    return file.startswith(".") or "__MACOSX" in (*folders, file)
 
 
 def walk_shard(

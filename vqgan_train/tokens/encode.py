@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,9 @@ REMEDY = (
     "larger max_bad_fraction."
 )
 """Advice in the message about too many bad images."""
+
+MAX_PARQUET_TOKENS = 2**31 - 1
+"""Most tokens of a parquet file, because its lists begin at offsets of 32 bits."""
 
 MAX_LISTED = 5
 """Most problems of each kind that the summary lists at the end."""
@@ -134,8 +138,15 @@ def begin_job(
 
     Raises:
         UserError: the folder was started with other samples, another checkpoint, other settings or
-            on another type of device; or it holds other files.
+            on another type of device; it holds other files; or a file would hold too many tokens.
     """
+    tokens = math.prod(output.metadata.grid)
+    is_parquet = output.token_format is FORMATS["parquet"]
+    if is_parquet and max(source.sizes) * tokens > MAX_PARQUET_TOKENS:
+        raise UserError(
+            f"{max(source.sizes):,} images of {tokens:,} tokens are more than a parquet file of "
+            f"lists can hold. Set samples_per_file to at most {MAX_PARQUET_TOKENS // tokens}."
+        )
     job = {
         "command": "encode",
         "samples": source.fingerprint,

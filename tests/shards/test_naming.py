@@ -48,6 +48,7 @@ def test_a_folder_of_a_name_like_a_pattern_can_be_named(
     Path(name).mkdir()
     for number in range(3):
         Path(name, f"{number}.tar").touch()
+    Path(f"{name}.tar").touch()
     Path("x 1").mkdir()  # what the pattern `x [1]` would match
     Path("x 1", "0.tar").touch()
     for start in ("", f"{tmp_path}/"):
@@ -55,6 +56,7 @@ def test_a_folder_of_a_name_like_a_pattern_can_be_named(
             Path(f"{start}{name}/{number}.tar") for number in (0, 1)
         ]
         assert expand_shards([f"{start}{name}/2.tar"]) == [Path(f"{start}{name}/2.tar")]
+        assert expand_shards([f"{start}{name}.tar"]) == [Path(f"{start}{name}.tar")]
 
 
 def test_a_double_star_looks_into_folders(folder: Path) -> None:

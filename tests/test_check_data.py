@@ -77,8 +77,9 @@ def test_problems_end_with_1_and_the_report_is_there(
         "unusable": 2,
         "damaged": 1,
         "unreadable": 3,
-        "without_image": 4,
-        "incomplete": 1,
+        "without_image": 3,
+        "several_images": 1,
+        "incomplete": 2,
         "same_key": 1,
         "unsafe_name": 1,
     }

@@ -322,6 +322,19 @@ def test_a_key_with_a_folder_in_it_is_a_file_name(tmp_path: Path) -> None:
 
     assert picture_name(3, "a/b/c") == "000003_a_b_c.png"
     assert picture_name(3, "") == "000003.png"
+    assert picture_name(3, "a\0b") == "000003_a_b.png"
+    assert picture_name(3, "ä" * 300) == f"000003_{'ä' * 100}.png"
+
+
+def test_keys_of_integers_and_nulls_are_read(tmp_path: Path, checkpoint: Path) -> None:
+    """As other programs write them."""
+    file = bare(encoded(tmp_path), tmp_path / "bare")
+    table = parquet.read_table(file).select(["encoding"])
+    keys = pa.array([7, None, *range(table.num_rows - 2)], pa.int64())
+    parquet.write_table(table.append_column("key", keys), file)
+    assert run_decode(checkpoint, file, tmp_path / "pictures", "pixel_range=unit") == 0
+    names = sorted(path.name for path in (tmp_path / "pictures" / "bare").iterdir())
+    assert names[:2] == ["000000_7.png", "000001.png"]
 
 
 def test_the_tokenizer_of_the_tests_uses_many_codes(tmp_path: Path, checkpoint: Path) -> None:

@@ -45,12 +45,12 @@ from vqgan_train.config.tokens import (
     TokenFormat,
     TokenPrecision,
 )
+from vqgan_train.images.decoding import decode
 from vqgan_train.images.pixels import PIXEL_RANGES
 from vqgan_train.images.sample import image_bytes as encoded_image
 from vqgan_train.images.transforms import (
     INTERPOLATIONS,
     ImageTransform,
-    decode,
 )
 from vqgan_train.models import VQGAN, VectorQuantizer
 from vqgan_train.shards.index import index_shards
@@ -583,14 +583,30 @@ def test_a_file_that_is_half_written_never_has_its_name(
     assert contents(broken) == contents(whole)
 
 
+def test_more_tokens_than_a_parquet_file_holds_are_refused_before_any_is_made(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """2^31 of them take hours, and then its offsets of 32 bits overflow."""
+    (shard, *_) = tiny_shards(tmp_path / "shards")  # of five images, 64 tokens each
+    monkeypatch.setattr(encoding, "MAX_PARQUET_TOKENS", 4 * 64 + 63)
+    assert run_encode(checkpoint, tmp_path / "out", f"shards={shard}") == USER_ERROR
+    said = capsys.readouterr().err
+    assert "5 images of 64 tokens" in said
+    assert "Set samples_per_file to at most 4." in said
+    assert run_encode(checkpoint, tmp_path / "out", f"shards={shard}", "samples_per_file=4") == 0
+
+
 def test_a_shard_that_changed_stops_the_command(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     (shard, *_) = tiny_shards(tmp_path / "shards")
     begin = encoding.begin_job
 
-    def begin_then_change(*arguments: Any) -> None:
-        begin(*arguments)
+    def begin_then_change(*arguments: Any, **named: Any) -> None:
+        begin(*arguments, **named)
         with shard.open("r+b") as file:
             file.write(b"\1" * 512)  # the header of the first sample alone
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from factories import image_bytes
+import torch
+from factories import image_bytes, write_shard
 from pyarrow import parquet
 from tiny_tokens import tiny_shards
 
@@ -19,9 +20,12 @@ from vqgan_train.images.sources import (
     from_tables,
 )
 from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.shards.index import index_shards
 from vqgan_train.shards.remote.store import ShardStore
 from vqgan_train.system.errors import DeadShardError, ShardError, UserError
 from vqgan_train.tokens.batches import load_batches
+from vqgan_train.training.data.orders import SampleRef
+from vqgan_train.training.data.pipeline import ShardDataset
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +44,25 @@ def test_no_chunk_holds_samples_of_two_shards(tmp_path: Path) -> None:
     assert keys == [f"{number:06d}" for number in range(17)]
     wanted = list(source.chunks({"003", "006"}))
     assert wanted == [chunks[2], chunks[5]]
+
+
+def test_the_field_of_the_image_and_captions_in_json(tmp_path: Path) -> None:
+    """For encode and evaluate, and for training."""
+    mask, photo = image_bytes(8, 8, seed=1), image_bytes(8, 8, seed=2)
+    sample = {"__key__": "a", "gif": mask, "jpg": photo, "json": b'{"caption": " a boat "}'}
+    shards = [write_shard(tmp_path / "a.tar", [sample, {**sample, "__key__": "b", "txt": "t"}])]
+    (first, second) = from_shards(shards, 2, image_field="jpg").locations()
+    assert [(read.image, read.caption) for read in (first.read(), second.read())] == [
+        (photo, "a boat"), (photo, "t"),
+    ]  # fmt: skip
+    assert next(from_shards(shards, 2).locations()).read().image == mask
+    indices = index_shards(shards)
+    transform = ImageTransform(8, 8)
+    for field, expected in ((None, mask), ("jpg", photo)):
+        image = ShardDataset(indices, transform, 0, field)[SampleRef(0, 0)].image
+        assert image is not None
+        assert torch.equal(image, transform(expected))
+    assert "no field png" in ShardDataset(indices, transform, 0, "png")[SampleRef(0, 0)].name
 
 
 def photos(folder: Path, count: int) -> Path:

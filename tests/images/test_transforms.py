@@ -9,14 +9,14 @@ import pytest
 import torch
 from factories import image_bytes
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqgan_train.images.decoding import decode, is_turned
 from vqgan_train.images.sample import UNREADABLE
 from vqgan_train.images.transforms import (
     ImageTransform,
-    decode,
     resize_shorter_side,
     to_model_range,
     to_uint8,
@@ -84,14 +84,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def png(width: int, height: int, bit_depth: int, color_type: int, rows: bytes) -> bytes:
     """Write a PNG by hand: of kinds that PIL reads and does not write, or of any stated size."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + checksum
-
     header = struct.pack(">IIBBBBB", width, height, bit_depth, color_type, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
 
 
 @pytest.mark.parametrize("case", ALBUMENTATIONS)
@@ -267,9 +267,59 @@ def test_every_mode_becomes_what_pil_converts_it_to(mode: str) -> None:
     assert center(8, 8)(encoded, rng()).shape == (3, 8, 8)
 
 
-def test_alpha_is_dropped() -> None:
-    rgba = np.dstack([pattern(4, 5), np.zeros((4, 5), np.uint8)])
-    assert torch.equal(decode(encode(rgba)), as_tensor(pattern(4, 5)))
+def test_what_is_transparent_is_white() -> None:
+    """A black logo on nothing would be a black rectangle. Opaque pixels keep their values."""
+    alpha = np.full((4, 5), 255, np.uint8)
+    alpha[0], alpha[1] = 0, 51
+    expected = pattern(4, 5)
+    expected[0] = 255
+    expected[1] = np.round(255 - 0.2 * (255 - expected[1].astype(float)))
+    found = decode(encode(np.dstack([pattern(4, 5), alpha])))
+    assert (found.int() - as_tensor(expected).int()).abs().max() <= 1
+    assert torch.equal(found[:, [0, 2, 3]], as_tensor(expected)[:, [0, 2, 3]])
+    logo = Image.fromarray(np.dstack([np.zeros((4, 5), np.uint8), alpha]), "LA")
+    assert decode(encode(logo))[0, :, 0].tolist() == [255, 204, 0, 0]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([0, 0, 0, 9, 9, 9])
+    assert decode(encode(palette, transparency=0))[0].tolist() == [[255, 9]]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floats"), (np.int32, "32-bit integers")])
+def test_pixels_without_a_known_range_are_refused(dtype: type, kind: str) -> None:
+    """PIL clips floats from 0 to 1 to black, and 32-bit integers to white."""
+    with pytest.raises(ValueError, match=f"its pixels are {kind}, whose range is unknown"):
+        decode(encode(np.ones((4, 5), dtype), "TIFF"))
+
+
+def test_ppm_of_16_bits_keeps_its_shades() -> None:
+    """PIL opens it as 32-bit integers."""
+    shades = np.array([0, 256, 32_768, 65_535], ">u2").tobytes()
+    assert decode(b"P5 4 1 65535\n" + shades)[0].tolist() == [[0, 1, 128, 255]]
+
+
+@pytest.mark.parametrize("name", ["AVIF", "HEIF"])
+def test_newer_formats_decode_where_pil_reads_them(name: str) -> None:
+    Image.init()
+    if name not in Image.SAVE:
+        pytest.skip(f"PIL does not write {name} here")
+    pixels = np.full((16, 24, 3), (200, 100, 50), np.uint8)
+    found = decode(encode(pixels, name, quality=95))
+    assert (found.int() - as_tensor(pixels).int()).abs().max() <= 4
+
+
+def test_large_texts_and_profiles_do_not_cost_a_png() -> None:
+    """Programs that generate images store prompts and graphs of more than PIL's 1 MiB."""
+    plain = encode(pattern(4, 5))
+    packed = zlib.compress(bytes(3_000_000))
+    for kind, content in ((b"zTXt", b"graph\0\0"), (b"iCCP", b"p\0\0")):
+        for place in (33, plain.rindex(b"IEND") - 4)[: 1 if kind == b"iCCP" else 2]:
+            chunk = png_chunk(kind, content + packed)
+            found = decode(plain[:place] + chunk + plain[place:])
+            assert torch.equal(found, as_tensor(pattern(4, 5)))
+
+
+def test_200_megapixels_are_read_and_300_are_not() -> None:
+    assert 200e6 < 2 * Image.MAX_IMAGE_PIXELS < 300e6  # type: ignore[operator]
 
 
 def test_grey_of_16_bits_keeps_its_shades() -> None:
@@ -285,13 +335,25 @@ def test_colour_of_16_bits_keeps_its_shades() -> None:
     assert decode(png(2, 1, 16, 2, rows)).tolist() == [[[0, 255]], [[1, 0]], [[128, 0]]]
 
 
-def test_exif_orientation_is_ignored() -> None:
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_exif_orientation_is_ignored_unless_asked_for(orientation: int, file_format: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     pixels = pattern(8, 16)
-    turned, plain = encode(pixels, "JPEG", exif=exif), encode(pixels, "JPEG")
-    assert len(turned) > len(plain)
+    turned, plain = encode(pixels, file_format, exif=exif), encode(pixels, file_format)
     assert torch.equal(decode(turned), decode(plain))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(turned))).convert("RGB")
+    assert torch.equal(decode(turned, exif_rotate=True), as_tensor(np.array(upright)))
+    rotating = ImageTransform(8, 8, exif_rotate=True)
+    assert torch.equal(rotating.pixels(turned), rotating.pixels(encode(upright, "PNG")))
+    assert is_turned(turned) == (2 <= orientation <= 8)
+    assert not is_turned(plain)
+
+
+def test_damaged_exif_is_no_damaged_image() -> None:
+    encoded = encode(pattern(8, 16), "JPEG", exif=b"Exif\0\0nonsense")
+    assert torch.equal(decode(encoded, exif_rotate=True), decode(encoded))
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])

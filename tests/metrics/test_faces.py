@@ -13,7 +13,8 @@ from real_photos import PHOTOS, real_photos
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from vqgan_train.images.transforms import crop_centre, decode, resize_shorter_side, to_uint8
+from vqgan_train.images.decoding import decode
+from vqgan_train.images.transforms import crop_centre, resize_shorter_side, to_uint8
 from vqgan_train.metrics import faces as module
 from vqgan_train.metrics.faces import FaceMetrics, Identities, find_faces, to_numpy
 from vqgan_train.metrics.images import PIXEL_METRICS, lpips_of, measure

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vqgan_train.preparation.links import read_cc3m, read_yfcc_links, write_lists
+from vqgan_train.preparation.links import BadRows, read_cc3m, read_yfcc_links, write_lists
 from vqgan_train.system.errors import UserError
 
 
@@ -32,10 +34,11 @@ CAPTIONS = (
 
 
 def test_every_caption_and_address_of_cc3m_arrives(tmp_path: Path) -> None:
-    urls = [f"http://x.example/{n}.jpg?a=1,2&b=%20" for n in range(len(CAPTIONS))]
+    schemes = ["HTTP", *["https"] * (len(CAPTIONS) - 1)]
+    urls = [f"{s}://x.example/{n}.jpg?a=1,2&b=%20" for n, s in enumerate(schemes)]
     file = tmp_path / "cc3m.tsv"
     rows = [f"{caption}\t{url}" for caption, url in zip(CAPTIONS, urls, strict=True)]
-    file.write_text("\r\n".join(rows), newline="")
+    file.write_text("\ufeff" + "\r\n".join(rows), newline="")
     counts, bad = write_lists([file], read_cc3m, tmp_path / "lists", rows=3)
     assert counts == [3, 3, 3]
     assert bad.count == 0
@@ -65,11 +68,22 @@ def test_rows_without_a_link_are_counted_and_named(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>\n", b"http://x\tcaption first\n"])
+@pytest.mark.parametrize("content", [b"", b"<html>\n", b"caption\tftp://x\n"])
 def test_a_list_without_links_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tsv").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.tsv has \d rows, none of them with a link"):
         write_lists([tmp_path / "a.tsv"], read_cc3m, tmp_path / "lists", rows=9)
+
+
+def test_the_order_of_cc12m_is_named_at_its_first_row(tmp_path: Path) -> None:
+    (tmp_path / "cc12m.tsv").write_text("http://x.example/1.jpg\ta caption\n" * 3)
+    with pytest.raises(UserError, match=r"cc12m\.tsv has the address before the caption") as raised:
+        next(read_cc3m(tmp_path / "cc12m.tsv", BadRows()))
+    command = str(raised.value).partition("order: ")[2]
+    if shutil.which("awk"):
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        (link,) = set(read_cc3m(tmp_path / "cc12m-swapped.tsv", BadRows()))
+        assert link == ("http://x.example/1.jpg", "a caption")
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:

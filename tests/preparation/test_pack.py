@@ -15,6 +15,7 @@ from factories import image_bytes, read_with_webdataset
 from PIL import Image
 
 from vqgan_train.config.preparation import PackConfig
+from vqgan_train.images.folders import scan_folders
 from vqgan_train.images.sample import image_bytes as image_in
 from vqgan_train.preparation.pack import pack
 from vqgan_train.shards.index import index_shards
@@ -117,6 +118,39 @@ def test_unreadable_images_are_left_out_counted_and_named(
     assert len(read(tmp_path / "out")) == len(many_kinds)
 
 
+def test_links_are_followed_once_and_hidden_files_left_out(tmp_path: Path) -> None:
+    image = encoded("JPEG")
+    for name in (
+        "in/a/1.jpg",
+        "far/2.jpg",
+        "in/._1.jpg",
+        "in/.thumbs/3.jpg",
+        "in/__MACOSX/a/1.jpg",
+    ):
+        write(tmp_path / name, image)
+    (tmp_path / "in" / "to_far").symlink_to(tmp_path / "far")
+    (tmp_path / "in" / "to_far_too").symlink_to(tmp_path / "far")
+    (tmp_path / "in" / "to_a").symlink_to("a")
+    (tmp_path / "far" / "circle").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "in")
+    pack(config(tmp_path))
+    files = [json.loads(sample["json"])["file"] for sample in read(tmp_path / "out")]
+    assert files == ["a/1.jpg", "to_far/2.jpg"]
+    assert scan_folders([tmp_path / "in"]).images == 2
+
+
+def test_photos_that_lie_on_their_side_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(tmp_path / "in" / "1.jpg", encoded("JPEG", exif=exif))
+    write(tmp_path / "in" / "2.jpg", encoded("JPEG"))
+    pack(config(tmp_path))
+    said = capsys.readouterr().out
+    assert "on their side     1 images, turned by their EXIF only if read with exif_rotate" in said
+
+
 def test_a_shard_without_readable_images_has_only_a_report(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / "in" / f"{number}.jpg", b"no")
@@ -145,23 +179,36 @@ def test_captions_come_from_texts_beside_the_images(
     assert texts["b/e.gif"] is None
 
 
-@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize(
+    ("table", "rows", "caption"),
+    [
+        ("c.csv", ["text,file_name", '"with, comma\t""and"" tab",./b/c.png', "lost,z.png"], None),
+        ("c.tsv", ["text\tfile_name", '5" nail, "so\t./b/c.png', "lost\tz.png"], '5" nail, "so'),
+        (
+            "metadata.jsonl",  # as Hugging Face's image folders have
+            ['{"file_name": "b/c.png", "text": "one"}', '{"text": null, "file_name": "z.png"}'],
+            "one",
+        ),
+    ],
+)
 def test_captions_come_from_a_table(
     tmp_path: Path,
     many_kinds: dict[str, bytes],
-    ending: str,
-    separator: str,
+    table: str,
+    rows: list[str],
+    caption: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [("text", "file_name"), ('"with, comma\tand tab"', "./b/c.png"), ("lost", "z.png")]
-    table = write(tmp_path / f"c.{ending}", "\ufeff" + "\n".join(map(separator.join, rows)))
+    file = write(tmp_path / table, "\ufeff" + "\n".join(rows))
     write(tmp_path / "in" / "b" / "e.txt", "not this")
-    pack(config(tmp_path, captions=str(table)))
+    pack(config(tmp_path, captions=str(file)))
     texts = {json.loads(s["json"])["file"]: s.get("txt") for s in read(tmp_path / "out")}
     assert {name: text for name, text in texts.items() if text} == {
-        "b/c.png": b"with, comma\tand tab"
+        "b/c.png": (caption or 'with, comma\t"and" tab').encode()
     }
-    assert "no image for      1 captions, for example z.png" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no image for      1 captions, for example z.png" in said
+    assert "not in the table  8 images, for example a.v1.jpg" in said
 
 
 def test_two_runs_and_any_number_of_workers_write_the_same_bytes(
@@ -244,6 +291,12 @@ def test_missing_empty_and_nested_inputs_are_refused(
         ("file_name,caption\n", "has the columns file_name, caption, and no text"),
         ("file_name,text\na.jpg,1\n./a.jpg,2\n", "names a.jpg twice"),
         (b"file_name,text\n\xff,1\n", "cannot be read: 'utf-8' codec"),
+        ('file_name,text\na.jpg,"open\nb.jpg,2\n', "line 3: unexpected end of data .is a quote"),
+        (
+            'file_name,text\na.jpg,"open\nb.jpg,"2"\n',
+            r"line 3: ',' expected after '\"' .is a quote",
+        ),
+        ("file_name,text\na.jpg,one, two\n", "line 2 has 3 columns, but the header 2"),
         (None, "cannot be read: .*No such file"),
     ],
 )

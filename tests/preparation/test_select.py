@@ -1,5 +1,6 @@
 """`select`: surveys, and new shards with exactly the requested samples, also after a kill."""
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from factories import image_bytes, read_with_webdataset, write_shard
+from PIL import Image
 from tqdm import tqdm
 
 from vqgan_train.config.preparation import PeopleConfig, SelectConfig
@@ -257,6 +259,23 @@ def test_faces_are_found_in_photos_of_people_and_not_in_others(photo_shards: lis
     if not with_people:
         pytest.skip("there are no photos of people")
     assert survey_shard(index_shard(with_people[0]), rules).people.all()
+
+
+def test_faces_are_looked_for_in_upright_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Phones store photos on their side, where the detector finds no face."""
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(people, "find_faces", lambda image: shapes.append(image.shape) or [])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(encoded, "JPEG", exif=exif)
+    index = index_shard(
+        write_shard(tmp_path / "x.tar", [{"__key__": "a", "jpg": encoded.getvalue()}])
+    )
+    survey_shard(index, replace(RULES, detect_faces=True))
+    assert shapes == [(3, 40, 20)]
 
 
 def test_a_large_image_is_reduced_before_faces_are_looked_for() -> None:

@@ -29,7 +29,7 @@ def moved(path: Path, folder: Path) -> Path:
 def test_it_is_a_short_text_that_never_changes() -> None:
     """Checkpoints store the fingerprint, so later versions must compute the same one."""
     shard = ShardIndex(
-        Path("a/00000.tar"), 4096, np.array([0, 1536]), np.array([1536, 3072]), 0, ""
+        Path("a/00000.tar"), 4096, np.array([0, 1536]), np.array([1536, 3072]), 0, 0, ""
     )
     assert fingerprint([shard]) == FIRST_VERSION
     assert re.fullmatch(r"[0-9a-f]{64}", fingerprint([]))
@@ -73,6 +73,6 @@ def test_a_longer_shard_is_other_data(shards: list[ShardIndex]) -> None:
 
 def test_samples_do_not_move_between_shards_unseen() -> None:
     def shard(*starts: int) -> ShardIndex:
-        return ShardIndex(Path("a"), 0, np.array(starts, np.int64), np.array(starts) + 1, 0, "")
+        return ShardIndex(Path("a"), 0, np.array(starts, np.int64), np.array(starts) + 1, 0, 0, "")
 
     assert fingerprint([shard(0, 1), shard(2)]) != fingerprint([shard(0), shard(1, 2)])

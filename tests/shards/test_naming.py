@@ -40,6 +40,25 @@ def test_patterns_name_shards_in_the_order_given(
     assert {shard.parent for shard in shards} == {folder}
 
 
+@pytest.mark.parametrize("name", ["x [1]", "set[a-c]", "what?"])
+def test_a_folder_of_a_name_like_a_pattern_can_be_named(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    for number in range(3):
+        Path(name, f"{number}.tar").touch()
+    Path(f"{name}.tar").touch()
+    Path("x 1").mkdir()  # what the pattern `x [1]` would match
+    Path("x 1", "0.tar").touch()
+    for start in ("", f"{tmp_path}/"):
+        assert expand_shards([f"{start}{name}/[01].tar"]) == [
+            Path(f"{start}{name}/{number}.tar") for number in (0, 1)
+        ]
+        assert expand_shards([f"{start}{name}/2.tar"]) == [Path(f"{start}{name}/2.tar")]
+        assert expand_shards([f"{start}{name}.tar"]) == [Path(f"{start}{name}.tar")]
+
+
 def test_a_double_star_looks_into_folders(folder: Path) -> None:
     (folder / "a" / "b").mkdir(parents=True)
     (folder / "a" / "b" / "100.tar").touch()
@@ -125,12 +144,19 @@ def test_sources_keep_what_each_pattern_names(folder: Path) -> None:
         str(folder / "00[01].tar"),
         "pipe:curl -s 'https://host/{7,8}.tar' | awk '{print}'",
         "s3://bucket/a.tar",
+        "http://[::1]:8000/{0,1}.tar",
+        "pipe:list | awk '{print $1,$2}' | awk '{a[$1]={1}; if ($1) {print}}' ${X} > {a..b}{1,2}",
     ]
     assert expand_sources(patterns) == [
         [f"https://host/0{number}.tar?key=x" for number in range(3)],
         [folder / "000.tar", folder / "001.tar"],
         [f"pipe:curl -s 'https://host/{number}.tar' | awk '{{print}}'" for number in (7, 8)],
         ["s3://bucket/a.tar"],
+        ["http://[::1]:8000/0.tar", "http://[::1]:8000/1.tar"],
+        [
+            "pipe:list | awk '{print $1,$2}' | awk '{a[$1]={1}; if ($1) {print}}' ${X} > " + last
+            for last in ("a1", "a2", "b1", "b2")
+        ],
     ]
 
 

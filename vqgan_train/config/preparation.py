@@ -24,6 +24,10 @@ class CheckDataConfig:
     image_size: int
     """Side of the model's images, in pixels; smaller images are reported."""
 
+    image_field: str | None
+    """Field of the image in samples that have several, as in data.image_field. null: the first
+    image."""
+
     def __post_init__(self) -> None:
         require(self.shards is not None, "shards is null; name at least one tar file.")
         self.shards = as_list(self.shards)
@@ -104,7 +108,8 @@ class PackConfig:
     """Image files per shard; a shard has fewer samples if some of them cannot be read."""
 
     captions: str | None
-    """CSV or TSV file of captions, with a header. null: the caption of a.jpg is in a.txt."""
+    """Table of captions: CSV with quotes or TSV without them, both with a header, or JSON lines.
+    null: the caption of a.jpg is in a.txt."""
 
     captions_path_column: str
     """Column of the image paths, relative to their input folder."""

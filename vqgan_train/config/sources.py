@@ -1,4 +1,4 @@
-"""Settings of training, encode and evaluate: how many images may be bad, and remote shards."""
+"""Settings of training, encode and evaluate: how images are read, and remote shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from vqgan_train.config.checks import require, require_at_least
 
 @dataclass(kw_only=True, slots=True)
 class SourceConfig:
-    """Tolerance for bad images, and the cache of remote shards."""
+    """How images are read, how many may be bad, and the cache of remote shards."""
+
+    exif_rotate: bool
+    """Turn images as the orientation in their EXIF says, as phones store photos. false: as the
+    original, which trained on them as they are stored."""
+
+    image_field: str | None
+    """Field of the image in samples of shards that have several, such as jpg or 0.image.jpg. null:
+    the first image."""
 
     max_bad_fraction: float
     """The command or run stops if more than this fraction of the images so far cannot be decoded,

@@ -97,7 +97,7 @@ def prepare(config: EvaluateConfig, process: ProcessRank) -> EvaluationJob:
         suite=suite,
         left_out=left_out,
         rules=ReadingRules(
-            ImageTransform(config.resize, config.image_size),
+            ImageTransform(config.resize, config.image_size, exif_rotate=config.exif_rotate),
             slices,
             find_faces if suite.faces is not None else None,
         ),
@@ -121,7 +121,7 @@ def find_images(config: EvaluateConfig) -> ImageSource:
     store = open_store(
         shards, config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
     )
-    return from_shards(shards, config.batch_size, store)
+    return from_shards(shards, config.batch_size, store, config.image_field)
 
 
 def load_checkpoints(config: EvaluateConfig, process: ProcessRank) -> list[Checkpoint]:

@@ -1,6 +1,7 @@
 """Image files in folders, and captions in tables or in text files next to the images."""
 
 import csv
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-from vqgan_train.shards.tar import IMAGE_FIELDS
+from vqgan_train.shards.tar import IMAGE_FIELDS, is_hidden
 from vqgan_train.system.errors import UserError
 from vqgan_train.system.files import file_signature, fingerprint
 
@@ -105,37 +106,67 @@ def image_files(folders: Sequence[Path], captions: Mapping[str, str] | None) -> 
 def text_beside(image: Path) -> str:
     """Read the caption in the text file beside an image (a.txt for a.jpg); empty without a file."""
     text = image.with_suffix(".txt")
-    return text.read_text("utf-8", errors="replace").strip() if text.is_file() else ""
+    return text.read_text("utf-8-sig", errors="replace").strip() if text.is_file() else ""
 
 
 def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, str]:
-    """Read captions from a table with a header: TSV if its name ends with .tsv, else CSV.
+    """Read captions from a table: JSON lines (.jsonl), or TSV (.tsv) or CSV with a header.
 
     Returns:
         Captions by the values of the path column.
 
     Raises:
-        UserError: the table cannot be read, lacks a column, or names a file twice.
+        UserError: the table cannot be read, lacks a column, or names a file twice; or a row of it
+            has more or fewer columns than its header.
     """
+    captions: dict[str, str] = {}
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t" if table.suffix == ".tsv" else ",")
-            columns = list(rows.fieldnames or [])
-            missing = {path_column, text_column} - set(columns)
-            if missing:
-                raise UserError(
-                    f"{table} has the columns {', '.join(columns)}, and no {', '.join(missing)}. "
-                    "Set captions_path_column and captions_text_column."
-                )
-            captions: dict[str, str] = {}
-            for row in rows:
+            rows = map(json.loads, filter(str.strip, file))
+            for row in rows if table.suffix == ".jsonl" else _rows(file, table.suffix == ".tsv"):
+                missing = {path_column, text_column} - set(row)
+                if missing:
+                    raise UserError(
+                        f"{table} has the columns {', '.join(row)}, and no {', '.join(missing)}. "
+                        "Set captions_path_column and captions_text_column."
+                    )
                 name = Path(row[path_column] or "").as_posix()
                 if name in captions:
                     raise UserError(f"{table} names {name} twice. Keep one of these lines.")
-                captions[name] = (row[text_column] or "").strip()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                captions[name] = str(row[text_column] or "").strip()
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"The captions in {table} cannot be read: {error}") from error
     return captions
+
+
+def _rows(file: TextIO, is_tsv: bool) -> Iterator[dict[str, str]]:
+    """Yield the rows of a CSV, or of a TSV, whose quotes are part of its texts; no rows give one.
+
+    Raises:
+        ValueError: a row has more or fewer columns than the header, or a quote is not closed.
+    """
+    # Without `strict`, a quote that is not closed swallows all rows to the next quote.
+    rows = csv.reader(
+        file,
+        strict=True,
+        delimiter="\t" if is_tsv else ",",
+        quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
+    )
+    try:
+        columns = next(rows, [])
+        for row in filter(None, rows):
+            if len(row) != len(columns):
+                raise ValueError(
+                    f"line {rows.line_num} has {len(row)} columns, but the header {len(columns)}"
+                )
+            yield dict(zip(columns, row, strict=True))
+    except csv.Error as error:
+        hint = "is a quote in it or before it not closed, or not doubled?"
+        raise ValueError(f"line {rows.line_num}: {error} ({hint})") from error
+    if rows.line_num <= 1:  # its columns are checked all the same
+        yield dict.fromkeys(columns, "")
 
 
 def is_image_file(path: Path) -> bool:
@@ -150,9 +181,28 @@ def replace_undecodable(name: str) -> str:
 
 def _walk(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
-        for parent, subfolders, names in os.walk(folder, onerror=_refuse):
-            subfolders.sort()
-            yield from map(partial(Path, parent), sorted(names))
+        walked = {folder.resolve()}
+        for parent, subfolders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+            subfolders[:] = [
+                name
+                for name in sorted(subfolders)
+                if not is_hidden(name) and _is_new(Path(parent, name), walked)
+            ]
+            visible = (name for name in sorted(names) if not is_hidden(name))
+            yield from map(partial(Path, parent), visible)
+
+
+def _is_new(folder: Path, walked: set[Path]) -> bool:
+    """Return whether a folder is no link to what is walked through anyway; add its target to that.
+
+    Links in circles end so.
+    """
+    if folder.is_symlink():
+        target = folder.resolve()
+        if any(target.is_relative_to(one) or one.is_relative_to(target) for one in walked):
+            return False
+        walked.add(target)
+    return True
 
 
 def _refuse(error: OSError) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqgan_train.images.folders import replace_undecodable, text_beside
-from vqgan_train.images.sample import image_bytes
+from vqgan_train.images.sample import caption_of, image_bytes
 from vqgan_train.shards.index import read_range
 from vqgan_train.shards.remote.store import RemoteShard
 from vqgan_train.system.addresses import redact
@@ -42,6 +42,9 @@ class ShardLocation(NamedTuple):
     end: int
     """Offset of the byte after its last member."""
 
+    image_field: str | None = None
+    """Field of the image, see `image_bytes`."""
+
     def read(self) -> EncodedImage:
         """Read the sample.
 
@@ -50,7 +53,8 @@ class ShardLocation(NamedTuple):
             LookupError: the sample has no image any more.
             OSError: the shard cannot be read.
         """
-        return _encoded_image(read_range(self.shard, self.start, self.end), self.shard.name)
+        fields = read_range(self.shard, self.start, self.end)
+        return _encoded_image(fields, self.shard.name, self.image_field)
 
     @property
     def name(self) -> str:
@@ -70,6 +74,9 @@ class RemoteLocation(NamedTuple):
     number: int
     """Number of the sample in the shard, from 0 on."""
 
+    image_field: str | None = None
+    """Field of the image, see `image_bytes`."""
+
     def read(self) -> EncodedImage:
         """Read the sample.
 
@@ -86,7 +93,7 @@ class RemoteLocation(NamedTuple):
                 "counted before, by its NNNNN_stats.json or an earlier download. Download the "
                 "shard, and give the path of the file instead of the address."
             )
-        return _encoded_image(fields, shard.name)
+        return _encoded_image(fields, shard.name, self.image_field)
 
     @property
     def name(self) -> str:
@@ -137,11 +144,12 @@ class FileLocation(NamedTuple):
 ImageLocation = ShardLocation | RemoteLocation | FileLocation
 
 
-def _encoded_image(fields: Mapping[str, Any], shard_name: str) -> EncodedImage:
-    caption = fields.get("txt", b"").decode("utf-8", "replace").strip()
+def _encoded_image(
+    fields: Mapping[str, Any], shard_name: str, image_field: str | None
+) -> EncodedImage:
     key, shard = replace_undecodable(fields["__key__"]), replace_undecodable(shard_name)
-    image, metadata = image_bytes(fields), fields.get("json", b"")
-    return EncodedImage(f"{shard}/{key}", key, caption, shard, image, metadata)
+    image, metadata = image_bytes(fields, image_field), fields.get("json", b"")
+    return EncodedImage(f"{shard}/{key}", key, caption_of(fields), shard, image, metadata)
 
 
 RETRY_DELAYS_SECONDS = (1.0, 4.0)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vqgan_train.images.decoding import picture_pixels
 from vqgan_train.images.transforms import (
     crop_centre,
-    picture_pixels,
     resize_shorter_side,
     to_model_range,
     to_uint8,
@@ -56,7 +56,7 @@ def to_model_input(
     """Convert pictures to images for `VQGAN.encode` and `VQGAN.reconstruct`.
 
     Args:
-        pictures: one, or several of one size. PIL images of any mode; numpy arrays (H, W, 3),
+        pictures: one, or several of one size. PIL images of 8 or 16 bits; numpy arrays (H, W, 3),
             (H, W) or a batch (B, H, W, 3), uint8; torch tensors (3, H, W) or (B, 3, H, W), uint8.
         pixel_range: signed, [-1, 1], in which the model was trained; or unit, [0, 1], in which
             DALL-E mini used it. Decode the tokens in the same range.
@@ -69,7 +69,8 @@ def to_model_input(
     Raises:
         UserError: there is no picture; one has another type, is not uint8, or differs in size from
             the others; or `pixel_range` is unknown.
-        ValueError: with `image_size`, a longer side is more than 50 times the shorter one.
+        ValueError: a PIL image holds floats or 32-bit integers; or, with `image_size`, a longer
+            side is more than 50 times the shorter one.
     """
     listed = pictures if isinstance(pictures, Sequence) else [pictures]
     images = [image for picture in listed for image in _pixels(picture)]

@@ -1,13 +1,14 @@
 """Find and hash the image of a sample; list the errors of images that cannot be decoded."""
 
 import hashlib
+import json
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from vqgan_train.shards.tar import IMAGE_FIELDS
+from vqgan_train.shards.tar import IMAGE_FIELDS, is_image_field
 
 UNREADABLE = (
     OSError, ValueError, SyntaxError, ArithmeticError, EOFError, LookupError, TypeError,
@@ -26,16 +27,37 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def image_bytes(fields: Mapping[str, Any]) -> bytes:
-    """Return the encoded bytes of a sample's first image; further images are not used.
+def image_bytes(fields: Mapping[str, Any], image_field: str | None = None) -> bytes:
+    """Return the encoded bytes of a sample's image; further images are not used.
+
+    Args:
+        fields: the sample's fields.
+        image_field: name of the image's field. None: the first without a dot in its name such as
+            `jpg`, or else the first such as `0.image.jpg`.
 
     Raises:
-        LookupError: the sample has no image.
+        LookupError: the sample has no image, or none of that name.
     """
-    for key, value in fields.items():
-        if key in IMAGE_FIELDS:
-            return value
+    if image_field is not None:
+        if image_field not in fields:
+            images = ", ".join(filter(is_image_field, fields))
+            raise LookupError(f"it has no field {image_field} (image_field), but {images}")
+        return fields[image_field]
+    for is_image in (IMAGE_FIELDS.__contains__, is_image_field):
+        for key, value in fields.items():
+            if is_image(key):
+                return value
     raise LookupError("it has no image any more: the shard has changed since it was indexed")
+
+
+def caption_of(fields: Mapping[str, Any]) -> str:
+    """Return a sample's caption: its txt, or without one `caption` of its json; else empty."""
+    if "txt" in fields:
+        return fields["txt"].decode("utf-8", "replace").strip()
+    try:
+        return str(json.loads(fields["json"])["caption"] or "").strip()
+    except (LookupError, ValueError, TypeError):
+        return ""
 
 
 def content_hash(encoded: bytes) -> int:

@@ -109,7 +109,10 @@ def _changed_error(changed: str) -> UserError:
 
 
 def from_shards(
-    shards: Sequence[Path | str], samples_per_chunk: int, store: ShardStore | None = None
+    shards: Sequence[Path | str],
+    samples_per_chunk: int,
+    store: ShardStore | None = None,
+    image_field: str | None = None,
 ) -> ImageSource:
     """List the samples of shards; no chunk holds samples of two shards.
 
@@ -117,6 +120,7 @@ def from_shards(
         shards: paths of local shards, and addresses of remote ones.
         samples_per_chunk: largest number of samples of a chunk.
         store: downloads the remote shards; None if there are none.
+        image_field: field of each sample's image, see `image_bytes`.
 
     Raises:
         ShardError: local shards are all dead, a remote one cannot be counted, or all are empty.
@@ -125,9 +129,9 @@ def from_shards(
     local = [shard.path for shard in opened if isinstance(shard, ShardIndex)]
     sizes = [size for shard in opened for size in _sizes(shard.num_samples, samples_per_chunk)]
     return ImageSource(
-        shards_fingerprint(opened),
+        " ".join([shards_fingerprint(opened), *([image_field] if image_field else [])]),
         sizes,
-        partial(_shard_locations, opened),
+        partial(_shard_locations, opened, image_field),
         partial(_changed_file, local, _signatures(local)),
         _damage(opened),
     )
@@ -221,14 +225,16 @@ def _changed_folder(folder: Path, before: str) -> str:
 # Locations of the samples.
 
 
-def _shard_locations(shards: Sequence[ShardIndex | RemoteShard]) -> Iterator[ImageLocation]:
+def _shard_locations(
+    shards: Sequence[ShardIndex | RemoteShard], image_field: str | None
+) -> Iterator[ImageLocation]:
     for shard in shards:
         if isinstance(shard, ShardIndex):
             for start, end in zip(shard.starts, shard.ends, strict=True):
-                yield ShardLocation(shard.path, int(start), int(end))
+                yield ShardLocation(shard.path, int(start), int(end), image_field)
         else:
             for number in range(shard.num_samples):
-                yield RemoteLocation(shard, number)
+                yield RemoteLocation(shard, number, image_field)
 
 
 def _folder_locations(folder: Path) -> Iterator[ImageLocation]:

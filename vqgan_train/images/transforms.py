@@ -1,16 +1,15 @@
 """Decode an image file, scale and crop it, and convert its pixels to the model's range."""
 
-import io
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from vqgan_train.images.decoding import decode
 
 MAX_ASPECT_RATIO = 50
 """Images with longer sides are lines and spacers; 3000 x 2 scaled to 256 rows takes 3 GB."""
@@ -34,6 +33,7 @@ class ImageTransform:
         random_crop: crop at a random position instead of the centre.
         random_flip: mirror half of the images, at random.
         interpolation: a key of INTERPOLATIONS.
+        exif_rotate: turn the image as its EXIF says.
     """
 
     resize: Size
@@ -41,6 +41,7 @@ class ImageTransform:
     random_crop: bool = False
     random_flip: bool = False
     interpolation: str = "bilinear"
+    exif_rotate: bool = False
 
     def __call__(self, encoded: bytes, random: np.random.Generator | None = None) -> Tensor:
         """Convert an encoded image to (3, H, W) float32 in [-1, 1], on which the model is trained.
@@ -60,7 +61,7 @@ class ImageTransform:
             ValueError: the longer side is more than 50 times the shorter one.
             Exception: one of `sample.UNREADABLE`; PIL cannot read the image.
         """
-        image = decode(encoded)
+        image = decode(encoded, exif_rotate=self.exif_rotate)
         scale = INTERPOLATIONS[self.interpolation]
         image = scale(image, covering_size(image, height_and_width(self.resize)))
         if self.random_crop:
@@ -77,37 +78,15 @@ class ImageTransform:
         return image
 
 
-def decode(encoded: bytes) -> Tensor:
-    """Decode an image file of any format that PIL reads to RGB: (3, H, W) uint8.
-
-    The orientation in EXIF is ignored, as in the original's training.
-    """
-    with Image.open(io.BytesIO(encoded)) as image:
-        if image.format == "JPEG" and image.mode == "RGB":
-            # The same pixels as PIL's, without its two copies.
-            with suppress(ValueError):  # it refuses damaged files, of which PIL reads some
-                return torch.from_numpy(simplejpeg.decode_jpeg(encoded, "RGB")).permute(2, 0, 1)
-        return picture_pixels(image)
-
-
-def decode_for_training(encoded: bytes) -> Tensor:
+def decode_for_training(encoded: bytes, *, exif_rotate: bool = False) -> Tensor:
     """Decode an image as `decode` does, and refuse one that training would skip.
 
     Raises:
         Exception: one of `sample.UNREADABLE`; PIL cannot read the image, or it is too long to crop.
     """
-    image = decode(encoded)
+    image = decode(encoded, exif_rotate=exif_rotate)
     require_croppable(image.shape[1], image.shape[2])
     return image
-
-
-def picture_pixels(image: Image.Image) -> Tensor:
-    """Convert a PIL image of any mode to RGB: (3, H, W) uint8."""
-    if image.mode.startswith("I;16"):
-        # PIL clips 16-bit grey to 255, which is white; of 16-bit RGB it takes the high byte.
-        grey = torch.from_numpy((np.array(image) >> 8).astype(np.uint8))
-        return grey.expand(3, -1, -1)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def crop_centre(image: Tensor, size: Size) -> Tensor:

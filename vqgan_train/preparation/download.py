@@ -53,6 +53,8 @@ def download(config: LinksConfig, read: ReadLinks) -> None:
     output = Path(config.output).expanduser()
     lists, shards = output / "lists", output / "shards"
     files = expand_shards(config.links, noun="lists of links", ending="")
+    for file in files:  # a wrong kind of file is refused before the environment is made
+        next(read(file, BadRows()), None)
     program = prepare_environment(None if config.environment is None else Path(config.environment))
     job = {
         "command": read.__name__,

@@ -42,6 +42,11 @@ ReadLinks = Callable[[Path, BadRows], Iterator[Link]]
 """Function that yields the links of a file and adds rows without a link to `BadRows`."""
 
 
+def is_link(text: str) -> bool:
+    """Return whether a text is an address of the web, in lower or upper case."""
+    return text.lower().startswith(SCHEMES)
+
+
 def read_cc3m(path: Path, bad: BadRows) -> Iterator[Link]:
     """Read CC3M's TSV file: caption, tab, address; no header and no quoting.
 
@@ -50,14 +55,20 @@ def read_cc3m(path: Path, bad: BadRows) -> Iterator[Link]:
         bad: gets the rows that contain no link.
 
     Raises:
-        UserError: the file is not UTF-8 text.
+        UserError: the file is not UTF-8 text, or has the columns of CC12M.
     """
     try:
-        with path.open(encoding="utf-8", newline="\n") as lines:
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
                 caption, _, url = line.rstrip("\r\n").partition("\t")
-                if url.startswith(SCHEMES) and "\t" not in url:
+                if is_link(url) and "\t" not in url:
                     yield Link(url, caption)
+                elif number == 1 and is_link(caption):
+                    raise UserError(
+                        f"{path} has the address before the caption, as CC12M has. Give it in "
+                        "CC3M's order: awk -F'\\t' -v OFS='\\t' '{print $2,$1}' "
+                        f"'{path}' > '{path.stem}-swapped.tsv'"
+                    )
                 else:
                     bad.add(f"{path.name}, line {number}: {line.strip()[:60]!r}")
     except UnicodeDecodeError as error:
@@ -76,7 +87,7 @@ def read_yfcc_links(path: Path, bad: BadRows) -> Iterator[Link]:
     """
     for number, record in enumerate(read_jsonl(path, YFCC_FIELDS), start=1):
         url = record["downloadurl"] or ""
-        if url.startswith(SCHEMES):
+        if is_link(url):
             yield Link(url, caption_of(record))
         else:
             bad.add(f"{path.name}, line {number}: {url[:60]!r}")

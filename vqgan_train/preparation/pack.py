@@ -60,10 +60,14 @@ def pack(config: PackConfig) -> None:
     lines = []
     if found.others:
         lines.append(report_line("other files", format_counts(found.others)))
-    unused = set(captions or ()).difference(file.name for file in image_files(folders, None))
-    if unused:
-        example = min(unused)
-        lines.append(report_line("no image for", f"{len(unused)} captions, for example {example}"))
+    if captions is not None:
+        names = {file.name for file in image_files(folders, None)}
+        for name, noun, lone in (
+            ("no image for", "captions", captions.keys() - names),
+            ("not in the table", "images", names - captions.keys()),
+        ):
+            if lone:
+                lines.append(report_line(name, f"{len(lone)} {noun}, for example {min(lone)}"))
     pack_in_parallel(
         _pack,
         tasks,

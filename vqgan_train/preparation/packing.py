@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from PIL import Image
 from tqdm import tqdm
 
+from vqgan_train.images.decoding import is_turned
 from vqgan_train.images.sample import UNREADABLE, reason
 from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.preparation.command_report import (
@@ -27,8 +28,8 @@ from vqgan_train.system.files import write_atomically
 from vqgan_train.system.workers import run_tasks
 
 FIELDS = {
-    "BMP": "bmp", "GIF": "gif", "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "PPM": "ppm",
-    "TIFF": "tif", "WEBP": "webp",
+    "AVIF": "avif", "BMP": "bmp", "GIF": "gif", "HEIF": "heic", "JPEG": "jpg", "MPO": "jpg",
+    "PNG": "png", "PPM": "ppm", "TIFF": "tif", "WEBP": "webp",
 }  # fmt: skip
 """Name of a sample's image field, by PIL's name of the image's format."""
 
@@ -65,6 +66,9 @@ class PackReport:
     seen: int = 0
     packed: int = 0
     with_caption: int = 0
+    turned: int = 0
+    """Packed images that are stored as they were, and that EXIF turns or mirrors."""
+
     left_out: dict[str, str] = field(default_factory=dict)
     """Reason for each image that was left out, by its name."""
 
@@ -73,6 +77,7 @@ class PackReport:
         self.seen += other.seen
         self.packed += other.packed
         self.with_caption += other.with_caption
+        self.turned += other.turned
         self.left_out |= other.left_out
 
 
@@ -135,11 +140,13 @@ def _readable_samples(
 ) -> Iterator[dict[str, str | bytes]]:
     for name, load in images:
         try:
-            sample = _to_sample(load())
+            image = load()
+            sample = _to_sample(image)
         except UNREADABLE as error:
             report.left_out[redact(name)] = redact(reason(error))
             continue
         report.with_caption += bool(sample.get("txt"))
+        report.turned += is_turned(image.content)
         yield sample
 
 
@@ -174,6 +181,9 @@ def _publish(report: PackReport, output: Path, more_lines: Sequence[str]) -> Non
         ),
         report_line("shards", f"{len(list(output.glob('*.tar')))}: '{output}/*.tar'"),
     ]
+    if report.turned:
+        advice = "turned by their EXIF only if read with exif_rotate=true"
+        lines.append(report_line("on their side", f"{report.turned} images, {advice}"))
     if report.left_out:
         rows = [f"{reason}\t{name}" for name, reason in report.left_out.items()]
         file = write_lines(output / "left_out.tsv", rows)

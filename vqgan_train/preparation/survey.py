@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from vqgan_train.images.sample import UNREADABLE, content_hash, image_bytes, reason
+from vqgan_train.images.sample import UNREADABLE, caption_of, content_hash, image_bytes, reason
 from vqgan_train.images.transforms import decode_for_training
 from vqgan_train.metrics.faces import find_faces, to_numpy
 from vqgan_train.shards.index import ShardIndex
@@ -102,7 +102,9 @@ def survey_shards(
 
 
 def _file_name(shard: Path, rules: SurveyRules) -> str:
-    return f"{fingerprint([file_signature(shard), json.dumps(asdict(rules))])}.npz"
+    # Surveys of earlier versions looked for faces in photos that lie on their side.
+    version = ["upright"] if rules.detect_faces else []
+    return f"{fingerprint([file_signature(shard), json.dumps(asdict(rules)), *version])}.npz"
 
 
 def _load_or_survey(task: _Task) -> Survey:
@@ -128,7 +130,7 @@ def _stored(file: Path) -> Survey | None:
 
 
 def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
-    """Survey a shard from its file; every image is decoded as training decodes it."""
+    """Survey a shard from its file; images are turned upright, because faces are found only so."""
     digests = np.zeros(shard.num_samples, dtype=np.uint64)
     states = np.zeros(shard.num_samples, dtype=np.uint8)
     people = np.zeros(shard.num_samples, dtype=np.bool_)
@@ -139,7 +141,7 @@ def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
         encoded = image_bytes(fields)
         digests[position] = content_hash(encoded)
         try:
-            image = decode_for_training(encoded)
+            image = decode_for_training(encoded, exif_rotate=True)
         except UNREADABLE as error:
             states[position] = BAD
             bad.append(f"{shard.path.name}/{fields['__key__']}: {reason(error)}")
@@ -156,8 +158,7 @@ def _person_detector(rules: SurveyRules) -> Callable[[dict[str, Any], Tensor], b
     words = word_pattern(rules.people_words)
 
     def shows_person(fields: dict[str, Any], image: Tensor) -> bool:
-        caption = fields.get("txt", b"").decode("utf-8", "replace")
-        if words.search(caption):
+        if words.search(caption_of(fields)):
             return True
         return rules.detect_faces and len(find_faces(_scale_down(image))) > 0
 

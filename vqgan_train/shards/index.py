@@ -13,6 +13,7 @@ import zipfile
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from vqgan_train.shards.tar import Field, walk_shard
+from vqgan_train.shards.tar import Field, is_hidden, walk_shard
 from vqgan_train.system.errors import ShardError
 from vqgan_train.system.files import cache_folder, cache_lock, file_signature, write_atomically
 
@@ -50,6 +51,9 @@ class ShardIndex:
 
     without_image: int
     """Number of samples without an image."""
+
+    several_images: int
+    """Number of samples with more than one image, of which one is used."""
 
     problem: str
     """Damage of the file, or why the shard is dead (see `index_shards`); empty if intact."""
@@ -104,15 +108,22 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     for index in indices:
         if index.problem and index.num_samples:
             log.warning("%s: %s", index.path, index.problem)
-    incomplete = [index for index in indices if index.without_image]
-    if incomplete:
-        log.warning(
-            "%d samples of %d shards have no image and are left out, for example in %s.",
-            sum(index.without_image for index in incomplete),
-            len(incomplete),
-            incomplete[0].path,
-        )
+    _warn_of_samples(
+        "%d samples of %d shards have no image and are left out, for example in %s.",
+        [(index.without_image, index.path) for index in indices if index.without_image],
+    )
+    _warn_of_samples(
+        "%d samples of %d shards have several images, for example in %s. One of each is used: the "
+        "one that image_field names (in training: data.image_field), or else the first.",
+        [(index.several_images, index.path) for index in indices if index.several_images],
+    )
     return indices
+
+
+def _warn_of_samples(message: str, counts: Sequence[tuple[int, Path]]) -> None:
+    """Log a message with the number of samples, the number of shards, and the first shard."""
+    if counts:
+        log.warning(message, sum(count for count, _ in counts), len(counts), counts[0][1])
 
 
 def _load_or_mark_dead(path: Path) -> ShardIndex:
@@ -122,7 +133,7 @@ def _load_or_mark_dead(path: Path) -> ShardIndex:
         log.warning("dead shard: %s", error)
         empty = np.empty(0, np.int64)
         num_bytes = path.stat().st_size if path.exists() else 0
-        return ShardIndex(path, num_bytes, empty, empty, 0, f"dead: {error}")
+        return ShardIndex(path, num_bytes, empty, empty, 0, 0, f"dead: {error}")
 
 
 def index_shard(path: Path) -> ShardIndex:
@@ -132,11 +143,13 @@ def index_shard(path: Path) -> ShardIndex:
         ShardError: the file is unreadable or not a tar, or no sample has an image.
     """
     starts, ends = array("q"), array("q")  # 16 bytes per sample
-    without_image = 0
+    without_image, several_images = 0, 0
 
     def add(sample: list[Field]) -> None:
-        nonlocal without_image
-        if any(field.is_image for field in sample):
+        nonlocal without_image, several_images
+        num_images = sum(field.is_image for field in sample)
+        several_images += num_images > 1
+        if num_images:
             starts.append(sample[0].start)
             ends.append(sample[-1].end)
         else:
@@ -150,7 +163,7 @@ def index_shard(path: Path) -> ShardIndex:
             "from the list, or write it again."
         )
     first, last = np.array(starts, np.int64), np.array(ends, np.int64)
-    return ShardIndex(path, num_bytes, first, last, without_image, problem)
+    return ShardIndex(path, num_bytes, first, last, without_image, several_images, problem)
 
 
 def load_index(path: Path) -> ShardIndex:
@@ -171,8 +184,14 @@ def load_index(path: Path) -> ShardIndex:
     try:
         write_index(index, file)
     except OSError as error:
-        log.warning("The index of %s could not be cached at %s: %s", path, file, error)
+        _warn_of_cache(file.parent, error.strerror)
     return index
+
+
+@cache
+def _warn_of_cache(folder: Path, reason: str) -> None:
+    """Warn once per process, because all shards have the same trouble."""
+    log.warning("Indices of shards cannot be kept in %s: %s.", folder, reason)
 
 
 def _cache_file(path: Path) -> Path:
@@ -184,17 +203,23 @@ def read_index(file: Path, shard: Path) -> ShardIndex:
     """Read a shard's index from a file that `write_index` wrote.
 
     Raises:
-        FileNotFoundError: the index or the shard does not exist.
+        FileNotFoundError: the index or the shard does not exist; or an earlier version, which read
+            fewer kinds of tars and images, made the index and left samples out.
         OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: the index cannot be read.
     """
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+        without_image, problem = int(stored["without_image"]), str(stored["problem"])
+        several_images = int(stored.get("several_images", 0))
+        if "several_images" not in stored and (without_image or problem):
+            raise FileNotFoundError(f"{file} is of an earlier version")
         return ShardIndex(
             shard,
             shard.stat().st_size,
             stored["starts"],
             stored["ends"],
-            int(stored["without_image"]),
-            str(stored["problem"]),
+            without_image,
+            several_images,
+            problem,
         )
 
 
@@ -210,6 +235,7 @@ def write_index(index: ShardIndex, file: Path) -> None:
             starts=index.starts,
             ends=index.ends,
             without_image=index.without_image,
+            several_images=index.several_images,
             problem=index.problem,
         )
 
@@ -225,7 +251,10 @@ def read_range(path: Path, start: int, end: int) -> dict[str, Any]:
         file.seek(start)
         piece = file.read(end - start)
     try:
-        files = tar_file_expander([{"url": str(path), "stream": io.BytesIO(piece)}])
+        files = tar_file_expander(
+            [{"url": str(path), "stream": io.BytesIO(piece)}],
+            select_files=lambda name: not is_hidden(name),
+        )
         return next(iter(group_by_keys(files)))
     except (tarfile.TarError, ValueError, RecursionError, StopIteration) as error:
         raise ShardError(

@@ -1,8 +1,10 @@
 """Expand lists, globs and brace patterns to shards; name shards and samples in messages."""
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -12,6 +14,10 @@ from vqgan_train.system.errors import ShardError
 
 GLOB_CHARACTERS = "*?["
 MAX_NAMES_SHOWN = 5
+
+IPV6_HOST = re.compile(r"://\[[\da-fA-F:.%]+\]")
+COMMAND_BRACES = re.compile(r"((?<!\$)\{[^{}\s$'\"]*(?:,|\.\.)[^{}\s$'\"]*\})")
+"""Braces in a command that name several shards, unlike those of `awk '{print $1,$2}'`."""
 
 
 def expand_sources(patterns: Sequence[str]) -> list[list[Path | str]]:
@@ -78,8 +84,13 @@ def _expand(pattern: str) -> Iterator[str]:
             "it first."
         )
     for candidate in _expand_braces(str(Path(pattern).expanduser())):
-        if any(character in candidate for character in GLOB_CHARACTERS):
-            matches = sorted(glob.glob(candidate, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute ones
+        is_glob = any(character in candidate for character in GLOB_CHARACTERS)
+        if is_glob and not Path(candidate).exists():
+            # Brackets in the name of a folder that exists, such as `x [1]`, are no pattern.
+            folder = next(parent for parent in Path(candidate).parents if parent.exists())
+            rest = str(Path(candidate).relative_to(folder))
+            found = glob.glob(rest, root_dir=folder, recursive=True)  # noqa: PTH207 - as in a shell
+            matches = sorted(str(folder / name) for name in found)
             if not matches:
                 raise ShardError(
                     f"No file matches {candidate}. Check the pattern; relative paths start at "
@@ -91,8 +102,12 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _expand_address(pattern: str) -> list[str]:
+    if pattern.startswith(PIPE):
+        parts = COMMAND_BRACES.split(pattern)
+        choices = [braceexpand(p) if COMMAND_BRACES.fullmatch(p) else [p] for p in parts]
+        return ["".join(chosen) for chosen in product(*choices)]
     # `?` is no sign of a glob, because it begins the query of a URL.
-    if not pattern.startswith(PIPE) and any(character in pattern for character in "*["):
+    if any(character in IPV6_HOST.sub("://", pattern) for character in "*["):
         raise ShardError(
             f"{pattern} contains a glob, but remote folders cannot be listed. Use braces instead: "
             "{000..099}."

@@ -1,6 +1,7 @@
 """Decode token files into PNG pictures."""
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,9 @@ from vqgan_train.tokens.formats import FORMATS, TokenRow
 from vqgan_train.tokens.ledger import LEDGER_JOB_FILE
 from vqgan_train.tokens.token_file import TokenFile, files_fingerprint, open_token_file
 from vqgan_train.tokens.tokenizer import Tokenizer, load_tokenizer
+
+MAX_KEY_BYTES = 200
+"""Bytes of a key in a file's name, which holds 255 in most file systems."""
 
 
 def decode(config: DecodeConfig) -> None:
@@ -139,8 +143,13 @@ def require_same_tokenizer(file: TokenFile, tokenizer: Tokenizer, *, allow_other
 
 
 def picture_name(number: int, key: str) -> str:
-    """Return the file name of a row's picture: number and key, because keys may be repeated."""
-    return "_".join([f"{number:06d}", *([key.replace("/", "_")] if key else [])]) + ".png"
+    """Return the file name of a row's picture: number and key, because keys may be repeated.
+
+    A key is cut after MAX_KEY_BYTES; `/` and zero bytes, which no file name can have, become `_`.
+    """
+    encoded = re.sub("[/\0]", "_", key).encode("utf-8", "replace")
+    key = encoded[:MAX_KEY_BYTES].decode("utf-8", "ignore")
+    return "_".join([f"{number:06d}", *([key] if key else [])]) + ".png"
 
 
 def _batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,9 @@ REMEDY = (
 )
 """Advice in the message about too many bad images."""
 
+MAX_PARQUET_TOKENS = 2**31 - 1
+"""Most tokens of a parquet file, because its lists begin at offsets of 32 bits."""
+
 MAX_LISTED = 5
 """Most problems of each kind that the summary lists at the end."""
 
@@ -63,7 +67,8 @@ def encode(config: EncodeConfig) -> None:
     source = find_samples(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
-    begin_job(source, output, config.batch_size, device.type)
+    exif = config.exif_rotate
+    begin_job(source, output, config.batch_size, device.type, exif_rotate=exif)
     chunks = remaining_chunks(source, output, process)
     sizes = dict(zip(source.chunk_names(), source.sizes, strict=True))
     total = sum(sizes[chunk] for chunk in chunks)
@@ -76,6 +81,7 @@ def encode(config: EncodeConfig) -> None:
             batch_size=config.batch_size,
             num_workers=config.num_workers,
             max_bad_fraction=config.max_bad_fraction,
+            exif_rotate=exif,
             bar=bar,
         )
     sys.stdout.write(summary(source, output))
@@ -93,7 +99,7 @@ def find_samples(config: EncodeConfig) -> ImageSource:
         store = open_store(
             shards, config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
         )
-        return from_shards(shards, max_samples, store)
+        return from_shards(shards, max_samples, store, config.image_field)
     if config.folder is not None:
         return from_folder(Path(config.folder).expanduser(), max_samples)
     tables = expand_shards(config.tables, noun="tables", ending=".parquet")
@@ -125,13 +131,22 @@ class Output(NamedTuple):
             ) from error
 
 
-def begin_job(source: ImageSource, output: Output, batch_size: int, device: str) -> None:
+def begin_job(
+    source: ImageSource, output: Output, batch_size: int, device: str, *, exif_rotate: bool
+) -> None:
     """Start the job in the output folder, or resume it there; `device` is a type: cpu, cuda or mps.
 
     Raises:
         UserError: the folder was started with other samples, another checkpoint, other settings or
-            on another type of device; or it holds other files.
+            on another type of device; it holds other files; or a file would hold too many tokens.
     """
+    tokens = math.prod(output.metadata.grid)
+    is_parquet = output.token_format is FORMATS["parquet"]
+    if is_parquet and max(source.sizes) * tokens > MAX_PARQUET_TOKENS:
+        raise UserError(
+            f"{max(source.sizes):,} images of {tokens:,} tokens are more than a parquet file of "
+            f"lists can hold. Set samples_per_file to at most {MAX_PARQUET_TOKENS // tokens}."
+        )
     job = {
         "command": "encode",
         "samples": source.fingerprint,
@@ -140,6 +155,7 @@ def begin_job(source: ImageSource, output: Output, batch_size: int, device: str)
         # Other batches, or another device, round otherwise, which changes one token in a million.
         "batch_size": batch_size,
         "device": device,
+        **({"exif_rotate": True} if exif_rotate else {}),  # earlier versions did not turn
         **{f"tokens' {k}": getattr(output.metadata, k) for k in output.metadata.__slots__},
     }
     join_job(output.folder, job, LEDGER_JOB_FILE)
@@ -161,6 +177,7 @@ def encode_chunks(
     batch_size: int,
     num_workers: int,
     max_bad_fraction: float,
+    exif_rotate: bool,
     bar: tqdm[Any],
 ) -> None:
     """Encode chunks, each into a file.
@@ -173,6 +190,7 @@ def encode_chunks(
         batch_size: number of images per batch.
         num_workers: number of processes that read and decode images; 0: this process does.
         max_bad_fraction: fraction of the images, those of finished chunks too, that may be bad.
+        exif_rotate: turn images as their EXIF says.
         bar: progress bar, advanced by each sample; the first bad images are named above it.
 
     Raises:
@@ -186,6 +204,7 @@ def encode_chunks(
         (metadata.resize[0], metadata.resize[1]),
         (metadata.image_size[0], metadata.image_size[1]),
         interpolation=metadata.interpolation,
+        exif_rotate=exif_rotate,
     )
     batches = load_batches(
         source.chunks(set(chunks)), transform, batch_size=batch_size, num_workers=num_workers

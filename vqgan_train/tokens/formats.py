@@ -108,7 +108,8 @@ def _parquet_rows(path: Path) -> Iterator[TokenRow]:
             for batch in file.iter_batches(ROWS_PER_READ, columns=[*labels, "encoding"]):
                 for row in batch.to_pylist():
                     tokens = np.array(row.pop("encoding"), np.int32)
-                    yield TokenRow(Labels(**{**NO_LABELS._asdict(), **row}), tokens)
+                    texts = {name: str(text) for name, text in row.items() if text is not None}
+                    yield TokenRow(NO_LABELS._replace(**texts), tokens)
     except ArrowException as error:
         raise ValueError(str(error)) from error
 

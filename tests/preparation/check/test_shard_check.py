@@ -1,12 +1,16 @@
+import io
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from broken_shards import photo_bytes, write_broken_shards
 from factories import image_bytes, image_samples, write_shard
+from PIL import Image
 
-from vqgan_train.images.transforms import ImageTransform, decode
+from vqgan_train.images.decoding import decode
+from vqgan_train.images.transforms import ImageTransform
 from vqgan_train.preparation.check import shard_check as check_module
 from vqgan_train.preparation.check.check_report import make_report, to_text
 from vqgan_train.preparation.check.findings import Findings
@@ -51,7 +55,7 @@ def broken(tmp_path: Path) -> list[Path]:
 EXPECTED: list[dict[Kind, int]] = [
     {},
     {Kind.unreadable: 3, Kind.without_image: 1, Kind.incomplete: 1},
-    {Kind.without_image: 1, Kind.same_key: 1},
+    {Kind.several_images: 1, Kind.incomplete: 1, Kind.same_key: 1},
     {Kind.small: 1, Kind.unsafe_name: 1},
     {Kind.damaged: 1},
     {Kind.unusable: 1, Kind.without_image: 2},
@@ -74,20 +78,44 @@ def test_reasons_are_those_of_training(broken: list[Path]) -> None:
 
 def test_shards_between_are_compared(broken: list[Path]) -> None:
     findings = findings_of(broken)
-    assert names(findings, Kind.same_content) == ["00000.tar/000000000 = 00002.tar/000000000"]
+    assert names(findings, Kind.same_content) == [
+        "00000.tar/000000000 = 00002.tar/000000000",
+        "00000.tar/000000001 = 00002.tar/cat",
+    ]
     assert names(findings, Kind.missing_number) == ["00005.tar"]
-    assert findings.counts[Kind.same_content] == 1
+    assert findings.counts[Kind.same_content] == 2
 
 
-def test_a_dotted_name_is_explained(broken: list[Path]) -> None:
-    found = names(check_shard(broken[2], 256), Kind.without_image)
-    assert found == ["00002.tar/cat: v1.jpg, v2.jpg (a key ends at the first dot)"]
+def test_several_images_are_named_unless_one_is_chosen(broken: list[Path]) -> None:
+    found = check_shard(broken[2], 256)
+    assert names(found, Kind.several_images) == ["00002.tar/cat: v1.jpg, v2.jpg"]
+    chosen = check_shard(broken[2], 256, image_field="v2.jpg")
+    assert Kind.several_images not in chosen.counts
+    assert "it has no field v2.jpg (image_field), but jpg" in names(chosen, Kind.unreadable)[0]
 
 
 def test_real_photos_have_no_problems(photo_shards: list[Path]) -> None:
     report = make_report(findings_of(photo_shards), image_size=256)
     assert report["problems"] == {}
     assert report["readable_images"] == report["images"]
+
+
+def test_photos_on_their_side_and_images_of_one_colour_are_counted(tmp_path: Path) -> None:
+    """Both are notes: phones store photos so, and scans have white pages."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = io.BytesIO()
+    Image.open(io.BytesIO(image_bytes(300, 280))).save(encoded, "JPEG", exif=exif)
+    random = np.random.default_rng(0)
+    white = io.BytesIO()
+    Image.fromarray(random.integers(252, 256, (300, 300, 3), dtype=np.uint8)).save(white, "PNG")
+    shard = write_images(tmp_path / "a.tar", encoded.getvalue(), white.getvalue())
+    found = check_shard(shard, 256)
+    assert names(found, Kind.turned) == ["a.tar/0"]
+    assert names(found, Kind.plain) == ["a.tar/1"]
+    assert kinds(found) == {Kind.turned: 1, Kind.plain: 1}
+    assert not Kind.turned.is_problem
+    assert not Kind.plain.is_problem
 
 
 def test_shorter_sides_are_counted_in_classes(tmp_path: Path) -> None:

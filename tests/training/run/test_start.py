@@ -146,6 +146,7 @@ def test_never_refuses_to_go_on(run: Path) -> None:
         changed("data", train_shards=["/elsewhere/a.tar"]),
         changed("trainer", devices=4),
         changed("logger", wandb={"project": "x"}),
+        changed("data", exif_rotate=False),  # what runs without this setting did
     ],
 )
 def test_how_long_and_where_may_change(run: Path, settings: dict[str, Any]) -> None:
@@ -161,6 +162,7 @@ def test_how_long_and_where_may_change(run: Path, settings: dict[str, Any]) -> N
         # It orders the data.
         (changed("run", seed=1), "run.seed: 0 there, 1 now"),
         (changed("run", parent="x.ckpt"), "run.parent: null there, x.ckpt now"),
+        (changed("data", exif_rotate=True), "data.exif_rotate: false there, true now"),
         (changed("data", crop=True), "data.crop: absent there, true now"),
         ({**SETTINGS, "data": {}}, "data.batch_size: 2 there, absent now"),
         (changed("model", trained="decoder"), "model.trained: all there, decoder now"),

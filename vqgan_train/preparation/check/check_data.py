@@ -39,7 +39,7 @@ def check_data(config: CheckDataConfig) -> None:
                 f"output={config.output} cannot be written ({error}). Name another file."
             ) from error
     shards = expand_shards(config.shards)
-    check = partial(check_shard, image_size=config.image_size)
+    check = partial(check_shard, image_size=config.image_size, image_field=config.image_field)
     results = run_tasks(check, shards, num_workers=config.num_workers)
     findings = Findings()
     for shard in tqdm(results, desc="checking", unit="shard", total=len(shards)):

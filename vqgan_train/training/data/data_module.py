@@ -45,6 +45,7 @@ class ShardDataModule(LightningDataModule):
         batch_size: images per device and batch.
         num_workers: loader processes per device.
         seed: seed of shuffling and augmentation.
+        image_field: field of each sample's image, see `image_bytes`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class ShardDataModule(LightningDataModule):
         batch_size: int,
         num_workers: int,
         seed: int,
+        image_field: str | None = None,
     ) -> None:
         super().__init__()
         self.train_shards = list(train_shards)
@@ -67,6 +69,7 @@ class ShardDataModule(LightningDataModule):
         self.make_order = make_order
         self.train_transform = train_transform
         self.val_transform = val_transform
+        self.image_field = image_field
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -90,10 +93,10 @@ class ShardDataModule(LightningDataModule):
         self._is_set_up = True
         train = open_to_stream(self.train_shards, self.store)
         self.order = self.make_order([shard.num_samples for shard in train])
-        self.train_data = ShardDataset(train, self.train_transform, self.seed)
+        self.train_data = ShardDataset(train, self.train_transform, self.seed, self.image_field)
         # Every validation reads all of its shards, so they stay in the cache.
         val, self._pins = open_to_keep(self.val_shards, self.store)
-        self.val_data = ShardDataset(val, self.val_transform, self.seed)
+        self.val_data = ShardDataset(val, self.val_transform, self.seed, self.image_field)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return one loader of this rank's batches up to the last step of the run, over all epochs.

@@ -34,12 +34,20 @@ class ShardDataset(Dataset[Sample]):
         shards: indices of local shards, and remote shards.
         transform: converts encoded images to tensors.
         seed: seeds the transform of each sample, together with its epoch and number.
+        image_field: field of each sample's image, see `image_bytes`.
     """
 
-    def __init__(self, shards: Sequence[Shard], transform: ImageTransform, seed: int) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        transform: ImageTransform,
+        seed: int,
+        image_field: str | None = None,
+    ) -> None:
         self.shards = list(shards)
         self.transform = transform
         self.seed = seed
+        self.image_field = image_field
         self.fingerprint = fingerprint(self.shards)
         self._firsts = np.cumsum([0, *(shard.num_samples for shard in shards)])
 
@@ -56,7 +64,7 @@ class ShardDataset(Dataset[Sample]):
         name = f"{shard.name}/{fields['__key__']}"
         random = np.random.default_rng((self.seed, *ref))
         try:
-            return Sample(name, self.transform(image_bytes(fields), random))
+            return Sample(name, self.transform(image_bytes(fields, self.image_field), random))
         except UNREADABLE as error:
             return Sample(f"{name}: {reason(error)}", None)
 

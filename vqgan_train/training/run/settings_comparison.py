@@ -17,7 +17,9 @@ The seed may not, because it orders the data: with another seed a run would repe
 skip others. Shards may have moved, because their fingerprint tells whether they are the same.
 """
 
-ADDED = {
+ADDED: Mapping[str, Any] = {
+    "data.exif_rotate": False,
+    "data.image_field": None,
     "model.trained": "all",
     "optim.discriminator_learning_rate": None,
     "optim.discriminator_betas": None,
@@ -33,8 +35,6 @@ def require_same_settings(
 ) -> None:
     """Check that two runs' settings differ only in what is `CHANGEABLE`.
 
-    A setting of `ADDED` that the earlier run does not record has its value there.
-
     Args:
         problem: the beginning of the message.
         stored: nested plain values of the earlier run.
@@ -45,10 +45,7 @@ def require_same_settings(
         RunFolderError: other settings differ; the message names each with both values.
     """
     # Checkpoints store settings without secrets, so those are compared, and shown.
-    now = dict(_leaves(redact_all(settings)))
-    then = {name: value for name, value in ADDED.items() if name in now}
-    then.update(_leaves(redact_all(stored)))
-    different = different_settings(then, now, CHANGEABLE)
+    different = different_settings(redact_all(stored), redact_all(settings), CHANGEABLE)
     if different:
         raise RunFolderError(f"{problem}:\n{differences(different, 'there', 'now')}\n{advice}")
 
@@ -59,9 +56,9 @@ def different_settings(
     """Return both values of each setting that differs, by its dotted name.
 
     Settings whose names match `may_differ` are left out. A setting that one side lacks has the
-    value `absent` there.
+    value of `ADDED` there, or else `absent`.
     """
-    first, second = dict(_leaves(one)), dict(_leaves(other))
+    first, second = {**ADDED, **dict(_leaves(one))}, {**ADDED, **dict(_leaves(other))}
     both = {
         name: (first.get(name, "absent"), second.get(name, "absent"))
         for name in sorted(first.keys() | second.keys())

@@ -63,12 +63,17 @@ def build_data(config: Config) -> ShardDataModule:
         ),
         make_order=partial(build_order, data, config.run.seed, sources=sizes),
         train_transform=ImageTransform(
-            data.resize, data.image_size, data.random_crop, data.random_flip
+            data.resize,
+            data.image_size,
+            data.random_crop,
+            data.random_flip,
+            exif_rotate=data.exif_rotate,
         ),
-        val_transform=ImageTransform(data.resize, data.image_size),
+        val_transform=ImageTransform(data.resize, data.image_size, exif_rotate=data.exif_rotate),
         batch_size=data.batch_size,
         num_workers=data.num_workers,
         seed=config.run.seed,
+        image_field=data.image_field,
     )
 
 

@@ -26,11 +26,14 @@ from vqgan_train.config.checks import (
     setting_names,
     to_config,
 )
+from vqgan_train.config.settings_help import help_page
 from vqgan_train.system.addresses import redact
 from vqgan_train.system.errors import LostRankError, UserError, first_line
 from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
 from vqgan_train.system.launch import rank_of
 from vqgan_train.system.path_errors import explain_path_error
+
+HELP = {"--help", "-h"}
 
 WANDB_ERRORS = "wandb.errors"
 """Module of W&B's errors, compared by name so that it need not be imported."""
@@ -39,8 +42,9 @@ WANDB_ERRORS = "wandb.errors"
 def run_command(config_name: str, schema: type, job: str) -> None:
     """Compose the settings from conf/ and the command line, check them, and do the job with them.
 
-    An error that the user can fix is shown without its traceback. It ends the process with exit
-    code 2, or 70 if another process of the command has exited.
+    --help prints the settings instead. An error that the user can fix is shown without its
+    traceback. It ends the process with exit code 2, or 70 if another process of the command has
+    exited.
 
     Args:
         config_name: name of the command's file in conf/.
@@ -70,6 +74,10 @@ def run_command(config_name: str, schema: type, job: str) -> None:
     run_job.__module__ = "vqgan_train"
     with _errors_explained(schema):
         sys.argv[1:] = quote_overrides(sys.argv[1:], schema)
+        if asked := HELP & {*sys.argv[1:]}:
+            arguments = [argument for argument in sys.argv[1:] if argument not in asked]
+            sys.stdout.write(help_page(config_name, schema, arguments))
+            return
         main = hydra.main(
             version_base="1.3", config_path=str(config_dir()), config_name=config_name
         )
@@ -234,4 +242,4 @@ def _explain_unknown(key: str, error: Exception, schema: type) -> str:
     name = override[1] if override else key
     near = difflib.get_close_matches(name, setting_names(schema), n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"There is no setting {name}.{hint} --cfg job shows all of them."
+    return f"There is no setting {name}.{hint} --help lists all of them."

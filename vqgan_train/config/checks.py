@@ -95,7 +95,7 @@ def to_config(composed: DictConfig, schema: type[Settings]) -> Settings:
         config = OmegaConf.to_object(composed)
     except AttributeError as error:  # only `slots` refuses a key that is added with +
         key = str(error).rpartition(" ")[2]
-        message = f"There is no setting {key}, which + would add. --cfg job shows all of them."
+        message = f"There is no setting {key}, which + would add. --help lists all of them."
         raise UserError(message) from None
     assert isinstance(config, schema)
     return config

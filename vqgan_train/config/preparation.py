@@ -201,6 +201,7 @@ class SelectConfig:
     """Source of the validation samples."""
 
     samples_per_shard: int
+    """Samples in each shard; the last one of a set may have fewer."""
 
     min_side: int
     """Smallest shorter side of a usable image, in pixels."""

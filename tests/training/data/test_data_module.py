@@ -104,14 +104,16 @@ def test_validation_covers_every_image_once(
     shards: tuple[Path, Path], world_size: int, batch_size: int
 ) -> None:
     names: list[str] = []
-    lengths = []
+    lengths, shortest = [], []
     for rank in range(world_size):
         module = make_module(shards, batch_size=batch_size, global_rank=rank, world_size=world_size)
         loader = module.val_dataloader()
         names += [name for batch in loader for name in batch["name"]]
         lengths.append(len(loader))
+        shortest.append(module.num_common_val_batches())
     assert sorted(names) == [f"val.tar/{number:06d}" for number in range(100, 107)]
     assert max(lengths) - min(lengths) <= 1
+    assert shortest == [min(lengths)] * world_size
 
 
 def test_every_validation_sees_the_same_batches(shards: tuple[Path, Path]) -> None:

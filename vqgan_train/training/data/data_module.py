@@ -1,6 +1,7 @@
 """Lightning's data module: reads images from shards, and can resume within their order."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -147,6 +148,11 @@ class ShardDataModule(LightningDataModule):
             for first in range(0, len(mine), self.batch_size)
         ]
         return make_loader(self.val_data, batches, self.num_workers, collate)
+
+    def num_common_val_batches(self) -> int:
+        """Return the smallest number of validation batches of any rank."""
+        images = len(self.val_data) // self._trainer().world_size
+        return math.ceil(images / self.batch_size)
 
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int

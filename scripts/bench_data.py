@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from vqgan_train.images.sample import image_bytes
-from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.images.transforms import ImageTransform, to_model_range
 from vqgan_train.shards.index import index_shards
 from vqgan_train.shards.naming import expand_shards
 from vqgan_train.training.data.orders import FullShuffle, SampleRef
@@ -166,7 +166,8 @@ def _make_sides(
 
 def _grey_levels(ours: DataLoader[Any], original: DataLoader[Any]) -> int:
     pairs = zip(ours, original, strict=True)
-    most: Tensor = max((a["image"] - b["image"].permute(0, 3, 1, 2)).abs().max() for a, b in pairs)
+    images = ((to_model_range(a["image"]), b["image"].permute(0, 3, 1, 2)) for a, b in pairs)
+    most: Tensor = max((one - other).abs().max() for one, other in images)
     return round(float(most) * 127.5)
 
 

@@ -94,8 +94,8 @@ def test_a_folder_that_changes_meanwhile_is_not_called_done(
     name = "begin_job" if moment == "before the walk" else "write_report"
     original = getattr(encoding, name)
 
-    def then_change(*arguments: Any) -> None:
-        original(*arguments)
+    def then_change(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **named)
         (folder / "0.png").unlink(missing_ok=True)
 
     settings = (f"folder={folder}", "samples_per_file=2", "batch_size=2", "num_workers=0")

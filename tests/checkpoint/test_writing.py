@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vqgan_train.checkpoint.reading import read_checkpoint
-from vqgan_train.checkpoint.writing import save_atomically
+from vqgan_train.checkpoint.writing import copy_atomically, save_atomically
 
 OLD = {"state_dict": {"weight": torch.zeros(100)}}
 NEW = {"state_dict": {"weight": torch.ones(100_000)}, "epoch": 3}
@@ -60,6 +60,21 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     assert content["epoch"] == 3
     assert torch.equal(content["state_dict"]["weight"], torch.ones(100_000))
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_copy_replaces_the_old_file_unless_it_is_damaged(path: Path) -> None:
+    source = path.with_name("best.ckpt")
+    save_atomically(NEW, source)
+    whole = source.read_bytes()
+    source.write_bytes(whole.replace(torch.ones(64).numpy().tobytes(), bytes(256), 1))
+    with pytest.raises(OSError, match="is damaged although it was just written"):
+        copy_atomically(source, path)
+    assert read_checkpoint(path)["state_dict"]["weight"].tolist() == [0.0] * 100
+    source.write_bytes(whole)
+    copy_atomically(source, path)
+    assert path.read_bytes() == whole
+    assert not path.samefile(source)
+    assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "best.ckpt"}
 
 
 def test_the_new_file_replaces_the_old(path: Path) -> None:

@@ -11,7 +11,9 @@ from factories import image_bytes
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqgan_train.images.decoding import decode, is_turned
 from vqgan_train.images.sample import UNREADABLE
@@ -165,6 +167,26 @@ def test_values_run_from_minus_one_to_one() -> None:
     assert scaled.dtype == torch.float32
     assert torch.equal(scaled, torch.arange(256, dtype=torch.float32) / 127.5 - 1)
     assert (scaled[0], scaled[255]) == (-1, 1)
+
+
+def test_a_gpu_divides_as_a_cpu_does() -> None:
+    """CUDA multiplies by the reciprocal of a number, which differs for most levels of grey."""
+    grey = torch.arange(256, dtype=torch.float32)
+    assert not torch.equal(grey * (1 / torch.tensor(127.5)), grey / 127.5)
+    divisors = []
+
+    class Divisions(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func._schema.name.startswith("aten::div"):
+                divisors.append(args[1])
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), Divisions():
+        scaled = to_model_range(torch.empty(2, 3, 4, 4, dtype=torch.uint8, device="cuda"))
+    assert scaled.device.type == "cuda"
+    assert [divisor.device.type for divisor in divisors] == ["cuda"]
 
 
 def test_to_uint8_is_the_inverse() -> None:

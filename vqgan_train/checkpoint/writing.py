@@ -2,31 +2,45 @@
 
 import errno
 import os
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from vqgan_train.system.files import PARTIAL, write_atomically
 
+COPY_BYTES = 2**24
+"""Bytes that are copied at a time."""
+
 
 def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a temporary file beside the target, fsync it, verify it and rename it to the target.
+    """Write a checkpoint of tensors and plain containers.
 
-    Args:
-        checkpoint: tensors and plain containers.
-        path: the target; its folder is created if missing.
+    Its folder is created if missing.
 
     Raises:
         OSError: the disk is full, the folder is not writable or the written file is damaged. The
             old file is unchanged and the temporary file removed.
     """
+    _write(path, lambda file: torch.save(checkpoint, file))
+
+
+def copy_atomically(source: Path, path: Path) -> None:
+    """Copy a checkpoint; errors as by `save_atomically`, or `source` is missing."""
+    with source.open("rb") as original:
+        _write(path, lambda file: shutil.copyfileobj(original, file, COPY_BYTES))
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
+    """Fill a temporary file beside the target, fsync it, verify it and rename it to the target."""
     # A fixed name, so that the next write replaces the gigabytes that a killed process may leave.
     partial = path.with_name(path.name + PARTIAL)
     try:
         with write_atomically(path, partial) as file:
-            torch.save(checkpoint, file)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
             _verify(partial)

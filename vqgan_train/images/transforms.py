@@ -157,7 +157,9 @@ INTERPOLATIONS: dict[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
 
 def to_model_range(image: Tensor) -> Tensor:
     """Convert uint8 0..255 to float32 [-1, 1]."""
-    return image.contiguous().to(torch.float32, copy=True).div_(127.5).sub_(1)
+    # A GPU would multiply by the rounded reciprocal of a plain number.
+    half = torch.full((), 127.5, device=image.device)
+    return image.contiguous().to(torch.float32, copy=True).div_(half).sub_(1)
 
 
 def to_uint8(image: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ class Upsample(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        # Copies need no float32, but autocast on GPUs would convert the features to it.
-        with torch.autocast(features.device.type, enabled=False):
+        # Copies need no float32, but CUDA's autocast would convert the features to it.
+        with torch.autocast("cuda", enabled=False):
             enlarged = F.interpolate(features, scale_factor=2.0, mode="nearest")
         return enlarged if self.conv is None else self.conv(enlarged)

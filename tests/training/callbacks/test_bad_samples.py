@@ -76,6 +76,7 @@ def test_a_run_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixtur
     trainer = train(tiny_config(tmp_path, "run.max_steps=5", "data.max_bad_fraction=0.1"))
     assert trainer is not None
     assert trainer.global_step == 5
+    assert torch.backends.cudnn.benchmark, "because each batch had the same shape"
     out = capsys.readouterr().out
     assert "Skipped an unreadable sample (no. 1): train.tar/000003: " in out
 

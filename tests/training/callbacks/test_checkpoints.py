@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from tiny_runs import tiny_config, tiny_overrides
 
 from vqgan_train import __main__ as entry
-from vqgan_train.checkpoint.writing import save_atomically
+from vqgan_train.checkpoint.writing import copy_atomically, save_atomically
+from vqgan_train.training.callbacks import checkpoints
 from vqgan_train.training.callbacks.checkpoints import Checkpoints
 from vqgan_train.training.lightning import checkpoint_io as runtime
 from vqgan_train.training.train import train
@@ -26,14 +28,19 @@ pytestmark = pytest.mark.usefixtures("quick_lpips")
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Names and steps of the checkpoints written after this call, in order."""
+    """Names and steps of the checkpoints written or copied after this call, in order."""
     names: list[tuple[str, int]] = []
 
     def remember(checkpoint: dict[str, Any], path: Path) -> None:
         names.append((path.name, checkpoint["global_step"]))
         save_atomically(checkpoint, path)
 
+    def remember_copy(source: Path, path: Path) -> None:
+        names.append((path.name, torch.load(source, weights_only=True)["global_step"]))
+        copy_atomically(source, path)
+
     monkeypatch.setattr(runtime, "save_atomically", remember)
+    monkeypatch.setattr(checkpoints, "copy_atomically", remember_copy)
     return names
 
 
@@ -47,6 +54,29 @@ def test_the_last_is_written_at_its_interval_and_at_the_end(
     intervals = ("run.max_steps=5", "run.checkpoint_every_steps=2", "run.val_every_steps=9")
     train(tiny_config(tmp_path, *intervals))
     assert [step for name, step in written if name == "last.ckpt"] == [2, 4, 5]
+
+
+def test_the_last_is_a_copy_of_the_best_of_the_same_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serialised: list[tuple[str, int]] = []
+
+    def remember(trainer: Trainer, path: Path) -> None:
+        serialised.append((path.name, trainer.global_step))
+        save(trainer, path)
+
+    save = Trainer.save_checkpoint
+    monkeypatch.setattr(Trainer, "save_checkpoint", remember)
+    script(monkeypatch, "val/psnr", [0.0, 0.0, 20.0, 0.0, 10.0])
+    intervals = ("run.val_every_steps=2", "run.checkpoint_every_steps=1")
+    train(tiny_config(tmp_path, *intervals, "run.best_metric=val/psnr"))
+    assert serialised == [("last.ckpt", 1), ("best.ckpt", 2), ("last.ckpt", 3), ("last.ckpt", 4)]
+    again = tmp_path / "copies"
+    again.mkdir()
+    train(tiny_config(again, *intervals, "run.best_metric=val/psnr", "run.max_steps=2"))
+    best, last = (again / "run" / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    assert best.read_bytes() == last.read_bytes()
+    assert best.stat().st_ino != last.stat().st_ino
 
 
 def test_a_resumed_run_does_not_write_again_what_it_starts_from(
@@ -119,19 +149,19 @@ def test_another_metric_than_before_begins_anew_and_says_so(
 
 
 def test_a_checkpoint_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(
+    writer = Checkpoints(
         tmp_path, 1, {}, best_metric="val/loss/reconstruction", higher_is_better=False
     )
-    checkpoints.best.parent.mkdir()
-    checkpoints.best.touch()
-    checkpoints.load_state_dict({"best_value": 0.5, "best_step": 7})
-    assert (checkpoints.best_value, checkpoints.best_step) == (0.5, 7)
+    writer.best.parent.mkdir()
+    writer.best.touch()
+    writer.load_state_dict({"best_value": 0.5, "best_step": 7})
+    assert (writer.best_value, writer.best_step) == (0.5, 7)
 
 
 def test_a_best_that_lies_in_another_folder_is_not_the_best_of_this_one(tmp_path: Path) -> None:
     metric = {"best_metric": "val/psnr", "higher_is_better": True}
-    checkpoints = Checkpoints(tmp_path, 1, {}, **metric)  # type: ignore[arg-type]
-    checkpoints.load_state_dict({"best_metric": "val/psnr", "best_value": 30.0, "best_step": 7})
+    writer = Checkpoints(tmp_path, 1, {}, **metric)  # type: ignore[arg-type]
+    writer.load_state_dict({"best_metric": "val/psnr", "best_value": 30.0, "best_step": 7})
     saved: list[Path] = []
     trainer: Any = SimpleNamespace(
         callback_metrics={"val/psnr": 20.0},
@@ -139,9 +169,9 @@ def test_a_best_that_lies_in_another_folder_is_not_the_best_of_this_one(tmp_path
         global_step=9,
         save_checkpoint=saved.append,
     )
-    checkpoints.on_validation_end(trainer, None)  # type: ignore[arg-type]
-    assert saved == [checkpoints.best]
-    assert (checkpoints.best_value, checkpoints.best_step) == (20.0, 9)
+    writer.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    assert saved == [writer.best]
+    assert (writer.best_value, writer.best_step) == (20.0, 9)
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", pytest.param("best.ckpt", marks=pytest.mark.slow)])
@@ -163,6 +193,7 @@ def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
         save(checkpoint, file)
 
     monkeypatch.setattr(torch, "save", fill)
+    monkeypatch.setattr(shutil, "copyfileobj", lambda _, file, *size: fill(None, file))
     # Without the earlier best value, the next validation is the best.
     monkeypatch.setattr(
         "vqgan_train.training.callbacks.checkpoints.Checkpoints.load_state_dict", lambda *_: None

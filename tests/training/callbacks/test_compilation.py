@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import TINY, assert_equal, compose_config, load, rows, tiny_config
+from factories import image_samples, write_shard
+from tiny_runs import (
+    TINY,
+    assert_equal,
+    compose_config,
+    load,
+    rows,
+    tiny_config,
+    tiny_overrides,
+)
 from torch import Tensor
 
 from vqgan_train.losses.perceptual import LPIPS
 from vqgan_train.training.callbacks.compilation import Compilation
+from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.setup.networks import build_module
 from vqgan_train.training.train import train
 
@@ -142,3 +152,36 @@ def test_out_of_memory_is_not_taken_for_a_compiler_that_fails(
     monkeypatch.setattr(torch, "compile", lambda *_, **__: too_large)
     with caplog.at_level(logging.WARNING), pytest.raises(torch.OutOfMemoryError):
         train(tiny_config(tmp_path, "trainer.compile=true"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own
+def test_an_unreadable_image_leaves_a_compiled_run_on_its_compiled_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_overrides(tmp_path)
+    samples = image_samples(9)
+    samples[3]["png"] = b"no image"
+    write_shard(tmp_path / "train.tar", samples)
+    calls = [0]
+    compiled, step = torch.compile, VQGANModule.training_step
+
+    def counting(graph: Any, _: object) -> Any:
+        def call(*arguments: Any) -> Any:
+            calls[-1] += 1
+            return graph(*arguments)
+
+        return call
+
+    def count_step(module: VQGANModule, batch: dict[str, Any]) -> Any:
+        calls.append(0)
+        return step(module, batch)
+
+    monkeypatch.setattr(
+        torch, "compile", lambda part, **how: compiled(part, **how, backend=counting)
+    )
+    monkeypatch.setattr(VQGANModule, "training_step", count_step)
+    steps = ("run.max_steps=5", "run.val_every_steps=9", "data.max_bad_fraction=0.1")
+    train(tiny_config(tmp_path, "trainer.compile=true", *steps))
+    assert calls[1] > 0
+    assert calls[1:5] == calls[1:2] * 4, "five steps of two images have read each of the nine"

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback
-from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wait_until
+from tiny_runs import assert_equal, load, rows, tiny_config, tiny_overrides, wait_until, write_shard
 from torch import Tensor
 
 from vqgan_train.system.exit_codes import STOP_SIGNALS, TIME_IS_UP
 from vqgan_train.training.callbacks import stop_signals
 from vqgan_train.training.callbacks.progress import Progress
+from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_lpips")
@@ -134,9 +135,10 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 def test_a_rank_ends_with_the_highest_code_that_any_rank_was_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int | None, others: int, expected: int
 ) -> None:
-    def all_reduce(code: Tensor, operation: Any, group: str) -> None:
+    def all_reduce(code: Tensor, operation: Any, group: str, *, async_op: bool) -> Any:
         assert (operation, group) == (torch.distributed.ReduceOp.MAX, "gloo group")
-        code.clamp_(min=others)
+        assert async_op
+        return SimpleNamespace(wait=lambda: code.clamp_(min=others))
 
     monkeypatch.setattr(torch.distributed, "new_group", lambda backend: f"{backend} group")
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
@@ -151,18 +153,60 @@ def test_a_rank_ends_with_the_highest_code_that_any_rank_was_told(
     try:
         if own is not None:
             os.kill(os.getpid(), own)
+        stopping.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+        trainer.global_step += 1  # the vote is read one step later
         with pytest.raises(SystemExit) if expected else nullcontext() as ended:
-            stopping.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+            stopping.on_train_batch_start(trainer, None, None, 1)  # type: ignore[arg-type]
     finally:
         stopping.on_train_end(trainer, None)  # type: ignore[arg-type]
     assert (ended.value.code if ended else 0) == expected
-    assert saved == ([6] if expected else [])
+    assert saved == ([7] if expected else [])
+
+
+def test_a_signal_in_a_validation_stops_it_and_the_resumed_run_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, because the repeated one can be interrupted, too."""
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    for folder in (whole, cut):
+        folder.mkdir()
+    every = ("run.checkpoint_every_steps=3", "run.val_every_steps=2", "run.max_steps=5")
+    train(tiny_config(whole, *every))
+    validate, batches = VQGANModule.validation_step, []
+
+    def send(module: VQGANModule, batch: dict[str, Any]) -> None:
+        batches.append(module.global_step)
+        if module.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        validate(module, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VQGANModule, "validation_step", send)
+        for _ in range(2):
+            with pytest.raises(SystemExit) as ended:
+                train(tiny_config(cut, *every))
+            assert ended.value.code == 128 + signal.SIGTERM
+            assert load(cut / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert batches == [0, 0, 0, 2, 2], "three batches before the first step, and one at each stop"
+    train(tiny_config(cut, *every))
+    assert rows(cut / "run") == rows(whole / "run")
+    for name in ("last.ckpt", "best.ckpt"):
+        left, right = (load(folder / "run" / "checkpoints" / name) for folder in (whole, cut))
+        for part in ("state_dict", "optimizer_states", "global_step", "callbacks", "bad_samples"):
+            assert_equal(left[part], right[part])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path, rank: int) -> None:
-    words = tiny_overrides(tmp_path, *RARELY, "run.max_steps=100000", "trainer.devices=2")
+@pytest.mark.parametrize("val_every_steps", [100, 1])
+def test_a_signal_to_one_rank_stops_all_at_one_step(
+    tmp_path: Path, rank: int, val_every_steps: int
+) -> None:
+    """With validations of unequal length after each step, most likely within one."""
+    tiny_overrides(tmp_path)
+    write_shard(tmp_path / "val.tar", 81, seed=1)
+    intervals = (*RARELY, f"run.val_every_steps={val_every_steps}", "run.max_steps=100000")
+    words = tiny_overrides(tmp_path, *intervals, "trainer.devices=2")
     process = subprocess.Popen(
         [sys.executable, "-m", "vqgan_train", *words],
         cwd=tmp_path,

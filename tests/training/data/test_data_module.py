@@ -104,14 +104,16 @@ def test_validation_covers_every_image_once(
     shards: tuple[Path, Path], world_size: int, batch_size: int
 ) -> None:
     names: list[str] = []
-    lengths = []
+    lengths, shortest = [], []
     for rank in range(world_size):
         module = make_module(shards, batch_size=batch_size, global_rank=rank, world_size=world_size)
         loader = module.val_dataloader()
         names += [name for batch in loader for name in batch["name"]]
         lengths.append(len(loader))
+        shortest.append(module.num_common_val_batches())
     assert sorted(names) == [f"val.tar/{number:06d}" for number in range(100, 107)]
     assert max(lengths) - min(lengths) <= 1
+    assert shortest == [min(lengths)] * world_size
 
 
 def test_every_validation_sees_the_same_batches(shards: tuple[Path, Path]) -> None:
@@ -260,8 +262,38 @@ def test_no_more_validation_images_are_read_than_asked_for(
 
 
 def test_a_batch_keeps_its_names_on_the_way_to_the_device(shards: tuple[Path, Path]) -> None:
-    batch = {"image": torch.ones(1, 3, 2, 2), "name": ["a"], "bad": ["b"]}
+    batch = {"image": torch.ones(2, 3, 2, 2, dtype=torch.uint8), "name": ["a"], "bad": ["b"]}
     moved = make_module(shards).transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert moved["image"].device.type == "meta"
+    assert moved["image"].dtype == torch.float32
     assert moved["name"] == ["a"]
     assert moved["bad"] == ["b"]
+
+
+def test_workers_send_bytes_and_the_device_makes_the_floats_of_the_transform(
+    shards: tuple[Path, Path],
+) -> None:
+    module = make_module(shards)
+    batch = next(iter(module.val_dataloader()))
+    moved = module.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+    written = [TRANSFORM(sample["png"]) for sample in image_samples(2, first=100)]
+    assert batch["image"].dtype == torch.uint8
+    assert torch.equal(moved["image"], torch.stack(written))
+    assert moved["image"].is_contiguous()
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_training_batch_has_its_shape_whatever_cannot_be_read(
+    shards: tuple[Path, Path], lost: int
+) -> None:
+    samples = image_samples(13)
+    for ref in FullShuffle(13, seed=4).sample_refs(0, lost):
+        samples[ref.sample]["png"] = b"broken"
+    write_shard(shards[0], samples)
+    module = make_module(shards)
+    batch = next(iter(module.train_dataloader()))
+    moved = module.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+    assert moved["image"].shape == (2, 3, 16, 16)
+    assert len(moved["bad"]) == lost
+    # Without an image, all are NaN, and the step is skipped.
+    assert bool(moved["image"].isnan().all()) == bool(moved["image"].isnan().any()) == (lost == 2)

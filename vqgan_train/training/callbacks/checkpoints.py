@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from vqgan_train.checkpoint.writing import copy_atomically
 from vqgan_train.training.run.contents import best_checkpoint, last_checkpoint
 from vqgan_train.training.run.provenance import PROVENANCE
 
@@ -46,7 +47,7 @@ class Checkpoints(Checkpoint):
         self.higher_is_better = higher_is_better
         self.best_value = -math.inf if higher_is_better else math.inf
         self.best_step = 0
-        self._saved_step = -1
+        self._saved_step = self._written_best_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Treat the start step as saved, because nothing has been trained since."""
@@ -78,6 +79,7 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn == TrainerFn.FITTING and self._is_better(value):
             self.best_value, self.best_step = value, trainer.global_step
             trainer.save_checkpoint(self.best)
+            self._written_best_step = trainer.global_step
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -111,10 +113,19 @@ class Checkpoints(Checkpoint):
             )
 
     def save_last(self, trainer: Trainer) -> None:
-        """Write last.ckpt, unless this step is saved; to be called between two steps."""
-        if trainer.global_step != self._saved_step:
+        """Write last.ckpt, unless this step is saved; to be called between two steps.
+
+        It is copied from best.ckpt if that has the same state.
+        """
+        if trainer.global_step == self._saved_step:
+            return
+        if trainer.global_step != self._written_best_step:
             trainer.save_checkpoint(self.last)
-            self._saved_step = trainer.global_step
+        else:
+            if trainer.is_global_zero:
+                copy_atomically(self.best, self.last)
+            trainer.strategy.barrier("copied last.ckpt")
+        self._saved_step = trainer.global_step
 
     def _is_better(self, value: float) -> bool:
         return value > self.best_value if self.higher_is_better else value < self.best_value

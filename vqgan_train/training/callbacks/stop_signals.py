@@ -1,4 +1,4 @@
-"""Graceful stops: on a signal or at the time limit, save at the next step and exit."""
+"""Graceful stops: on a signal or at the time limit, save between two steps and exit."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from vqgan_train.system.exit_codes import (
     SIGNAL_BASE,
@@ -31,8 +32,9 @@ class StopSignals(Callback):
     """Saves and exits between two steps once any rank got a signal or reached its time limit.
 
     The signals are SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C. The run can then resume at that
-    step. A second Ctrl-C exits at once, and so does any signal before the first step, because there
-    is nothing to save.
+    step. A validation is interrupted, and repeated by the resumed run, except the one after the
+    last step, because a run that has made all its steps does not resume. A second Ctrl-C exits at
+    once, and so does any signal before the first step, because there is nothing to save.
 
     Args:
         checkpoints: saves the state.
@@ -49,19 +51,30 @@ class StopSignals(Callback):
         self._handlers_before: dict[int, Any] = {}
         self._ranks: Any = None
         """Process group of all ranks; None if there is one rank."""
+        self._vote: tuple[Tensor, torch.distributed.Work] | None = None
+        """The highest exit code, once the ranks have exchanged it; None if none was asked for."""
+        self._is_validation_left = False
+        """Whether a validation at this step was interrupted."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the signal handlers, for the validation before the first step too."""
         self._install_handlers()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Install the signal handlers; from now on a signal leads to a save."""
+        """Install the signal handlers, and repeat the validation that a stop interrupted.
+
+        From now on a signal leads to a save.
+        """
         if trainer.world_size > 1:
             # A second process group, on the CPU: with NCCL the all-reduce at every step would make
             # the host wait for the GPU.
             self._ranks = torch.distributed.new_group(backend="gloo")
         self._install_handlers()
         self._saves = True
+        if self._is_validation_left:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -71,26 +84,46 @@ class StopSignals(Callback):
         Raises:
             SystemExit: with 128 plus the signal's number, or with 75 at the time limit.
         """
-        if batch_idx % trainer.accumulate_grad_batches != 0:
-            return
-        code = self._exit_code()
-        if code:
-            self.checkpoints.save_last(trainer)
-            is_time_up = code == TIME_IS_UP
-            cause = f"run.max_hours={self.max_hours}" if is_time_up else describe_exit_code(code)
-            mark_stopped(self.checkpoints.last.parents[1], f"{cause}, step {trainer.global_step}")
-            log.info("\n%s: the run has saved its state and stops.", cause)
-            self._tell_submitit(code)
-            raise SystemExit(code)
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._stop_if_told(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Between two steps, save and exit if any rank has to stop.
+
+        Raises:
+            SystemExit: as by `on_train_batch_start`.
+        """
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        # All ranks have to ask equally often.
+        if (
+            self._saves
+            and trainer.global_step < trainer.max_steps
+            and batch_idx < data.num_common_val_batches()
+        ):
+            is_left, self._is_validation_left = self._is_validation_left, True
+            self._stop_if_told(trainer)
+            self._is_validation_left = is_left
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the validation before training, restore the previous signal handlers."""
+        self._is_validation_left = False
         if not self._saves:
             self._restore_handlers()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the previous signal handlers."""
+        self._read_vote()
         self._restore_handlers()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether a validation was interrupted; nothing if not."""
+        return {"is_validation_left": True} if self._is_validation_left else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the validation that was interrupted."""
+        self._is_validation_left = state_dict["is_validation_left"]
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Restore the previous signal handlers."""
@@ -105,14 +138,40 @@ class StopSignals(Callback):
             raise SystemExit(code)
         self._received = code
 
+    def _stop_if_told(self, trainer: Trainer) -> None:
+        """Save and exit if any rank has to stop."""
+        code = self._exit_code()
+        if code:
+            self.checkpoints.save_last(trainer)
+            is_time_up = code == TIME_IS_UP
+            cause = f"run.max_hours={self.max_hours}" if is_time_up else describe_exit_code(code)
+            mark_stopped(self.checkpoints.last.parents[1], f"{cause}, step {trainer.global_step}")
+            log.info("\n%s: the run has saved its state and stops.", cause)
+            self._tell_submitit(code)
+            raise SystemExit(code)
+
     def _exit_code(self) -> int:
-        """Return the highest exit code over ranks; 0 if no rank has to stop."""
+        """Return the exit code, or with several ranks the highest one at the last call; 0: go on.
+
+        The exchange between the ranks goes on during the step, so that no rank waits for it.
+        """
         is_up = self.max_hours is not None and process_seconds() >= 3600 * self.max_hours
         code = self._received or (TIME_IS_UP if is_up else 0)
         if self._ranks is None:
             return code
-        highest = torch.tensor(code)
-        torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self._ranks)
+        highest_before = self._read_vote()
+        if highest_before == 0:
+            highest, operation = torch.tensor(code), torch.distributed.ReduceOp.MAX
+            work = torch.distributed.all_reduce(highest, operation, self._ranks, async_op=True)
+            self._vote = (highest, work)
+        return highest_before
+
+    def _read_vote(self) -> int:
+        """Return the highest exit code of the vote under way; 0 if there is none."""
+        if self._vote is None:
+            return 0
+        (highest, work), self._vote = self._vote, None
+        work.wait()
         return int(highest)
 
     def _tell_submitit(self, code: int) -> None:

@@ -1,7 +1,9 @@
 """Lightning's data module: reads images from shards, and can resume within their order."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.images.transforms import ImageTransform, to_model_range
 from vqgan_train.shards.index import ShardIndex
 from vqgan_train.shards.remote.opening import open_to_keep, open_to_stream
 from vqgan_train.shards.remote.store import RemoteShard, ShardStore
@@ -23,7 +25,13 @@ from vqgan_train.training.data.orders import (
     SampleRef,
     require_same_order,
 )
-from vqgan_train.training.data.pipeline import PlannedBatches, Sample, ShardDataset
+from vqgan_train.training.data.pipeline import (
+    PlannedBatches,
+    Sample,
+    ShardDataset,
+    collate,
+    collate_whole,
+)
 from vqgan_train.training.data.prefetch import PrefetchedBatches
 
 log = logging.getLogger(__name__)
@@ -115,11 +123,12 @@ class ShardDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+        whole = partial(collate_whole, image_size=self.train_transform.image_size)
         if not any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
-            return make_loader(self.train_data, batches, self.num_workers)
+            return make_loader(self.train_data, batches, self.num_workers, whole)
         lag = BATCHES_PER_WORKER * self.num_workers + 1
         prefetched = PrefetchedBatches(batches, self.train_data, lag=lag)
-        return make_loader(self.train_data, prefetched, self.num_workers)
+        return make_loader(self.train_data, prefetched, self.num_workers, whole)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return a loader of this rank's share of the validation images; no two ranks share one.
@@ -141,13 +150,23 @@ class ShardDataModule(LightningDataModule):
             [SampleRef(0, sample) for sample in mine[first : first + self.batch_size]]
             for first in range(0, len(mine), self.batch_size)
         ]
-        return make_loader(self.val_data, batches, self.num_workers)
+        return make_loader(self.val_data, batches, self.num_workers, collate)
+
+    def num_common_val_batches(self) -> int:
+        """Return the smallest number of validation batches of any rank."""
+        images = len(self.val_data) // self._trainer().world_size
+        return math.ceil(images / self.batch_size)
 
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
-        """Copy a batch's images to the device; a GPU goes on computing meanwhile."""
-        return batch | {"image": self._copies.copy(batch["image"], device)}
+        """Copy a batch's pixels to the device, and convert them there to float32 in [-1, 1].
+
+        A GPU goes on computing during the copy. Images of a batch without a readable one are NaN,
+        so that its step is skipped (training/callbacks/non_finite.py).
+        """
+        images = to_model_range(self._copies.copy(batch["image"], device))
+        return batch | {"image": images if batch["name"] else images.fill_(torch.nan)}
 
     def require_readable(self) -> None:
         """Read a few samples of each data set, so that unusable data fails before the run starts.
@@ -167,7 +186,7 @@ class ShardDataModule(LightningDataModule):
         """Return the first readable validation images: (<= count, 3, H, W) in [-1, 1]."""
         samples = (self.val_data[SampleRef(0, number)] for number in range(len(self.val_data)))
         images = (sample.image for sample in samples if sample.image is not None)
-        return torch.stack(list(islice(images, count)))
+        return to_model_range(torch.stack(list(islice(images, count))))
 
     def bad_shards(self) -> list[ShardIndex]:
         """Return the damaged or dead shards among local training and all validation shards."""

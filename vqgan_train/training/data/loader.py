@@ -4,14 +4,16 @@ import atexit
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from vqgan_train.training.data.orders import SampleRef
-from vqgan_train.training.data.pipeline import Sample, ShardDataset, collate
+from vqgan_train.training.data.pipeline import Sample, ShardDataset
 
 BATCHES_PER_WORKER = 2
 """Batches that each loader process reads ahead; torch's default."""
@@ -52,7 +54,10 @@ class CopyStream:
 
 
 def make_loader(
-    data: ShardDataset, batches: Sampler[list[SampleRef]] | list[list[SampleRef]], num_workers: int
+    data: ShardDataset,
+    batches: Sampler[list[SampleRef]] | list[list[SampleRef]],
+    num_workers: int,
+    collate: Callable[[Sequence[Sample]], dict[str, Any]],
 ) -> DataLoader[Sample]:
     """Make a loader that reads batches in the given order.
 
@@ -60,6 +65,7 @@ def make_loader(
         data: data set that the batches refer to.
         batches: references to the samples of each batch.
         num_workers: loader processes; with 0 the calling process reads.
+        collate: makes a batch of samples.
     """
     return DataLoader(
         data,

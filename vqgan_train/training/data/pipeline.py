@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from vqgan_train.images.loading import stack_pixels
 from vqgan_train.images.sample import UNREADABLE, image_bytes, reason
-from vqgan_train.images.transforms import ImageTransform
+from vqgan_train.images.transforms import ImageTransform, Size, height_and_width
 from vqgan_train.shards.remote.opening import Shard, fingerprint
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.data.orders import SampleOrder, SampleRef
@@ -24,7 +25,7 @@ class Sample(NamedTuple):
     """shard.tar/key (if unknown, shard.tar/sample N); if the image is None, the reason follows."""
 
     image: Tensor | None
-    """(3, H, W) float32 in [-1, 1]."""
+    """(3, H, W) uint8."""
 
 
 class ShardDataset(Dataset[Sample]):
@@ -32,7 +33,7 @@ class ShardDataset(Dataset[Sample]):
 
     Args:
         shards: indices of local shards, and remote shards.
-        transform: converts encoded images to tensors.
+        transform: converts encoded images to pixels.
         seed: seeds the transform of each sample, together with its epoch and number.
         image_field: field of each sample's image, see `image_bytes`.
     """
@@ -64,7 +65,8 @@ class ShardDataset(Dataset[Sample]):
         name = f"{shard.name}/{fields['__key__']}"
         random = np.random.default_rng((self.seed, *ref))
         try:
-            return Sample(name, self.transform(image_bytes(fields, self.image_field), random))
+            pixels = self.transform.pixels(image_bytes(fields, self.image_field), random)
+            return Sample(name, pixels)
         except UNREADABLE as error:
             return Sample(f"{name}: {reason(error)}", None)
 
@@ -83,13 +85,31 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """Stack the readable samples of a batch.
 
     Returns:
-        `image` (B, 3, H, W) float32, the B names as `name`, and the unreadable samples' names,
-        with reasons, as `bad`. B may be smaller than the batch size, even 0.
+        `image` (B, 3, H, W) uint8, the B names as `name`, and the unreadable samples' names, with
+        reasons, as `bad`. B may be smaller than the batch size, even 0.
     """
     good = [(sample.name, sample.image) for sample in samples if sample.image is not None]
     bad = [sample.name for sample in samples if sample.image is None]
-    images = torch.stack([image for _, image in good]) if good else torch.empty(0, 3, 1, 1)
+    images = stack_pixels([image for _, image in good]).contiguous()
     return {"image": images, "name": [name for name, _ in good], "bad": bad}
+
+
+def collate_whole(samples: Sequence[Sample], image_size: Size) -> dict[str, Any]:
+    """Stack a batch as `collate` does, and repeat readable images in place of unreadable ones.
+
+    Each image is repeated equally often, or once more than another. A constant shape keeps compiled
+    code, cuDNN's choice of kernels, and the memory of a step the same.
+
+    Returns:
+        What `collate` returns, but `image` has as many images as there are samples. Without a
+        readable one, `name` is empty, and `image` is black, of `image_size`.
+    """
+    batch = collate(samples)
+    if batch["bad"]:
+        blank = torch.zeros(1, 3, *height_and_width(image_size), dtype=torch.uint8)
+        images = batch["image"] if batch["name"] else blank
+        batch["image"] = images[torch.arange(len(samples)) % len(images)]
+    return batch
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,6 @@ TRAINING_METRICS = {
 }
 """Fields of `StepTerms`, and the names under which they are logged, after `train/`."""
 
-BLANK_SIDE_PX = 64
-"""Side of the NaN image that replaces a batch without a readable image.
-
-Large enough for LPIPS and the discriminator."""
-
 
 class VQGANModule(LightningModule):
     """VQGAN training after Esser et al. 2021, "Taming Transformers" (arXiv:2012.09841).
@@ -55,7 +50,7 @@ class VQGANModule(LightningModule):
     including accumulation and clipping, and `global_step` counts optimizer steps.
 
     A batch has `image`: (B, 3, H, W) float32 in [-1, 1], H and W divisible by
-    `generator.downsampling`; B may be 0. All arguments are plain values, so that
+    `generator.downsampling`; B may be 0 in validation. All arguments are plain values, so that
     `VQGANModule.load_from_checkpoint(path)` works without a config.
 
     Args:
@@ -186,16 +181,12 @@ class VQGANModule(LightningModule):
         """Compute the losses of one batch.
 
         Returns:
-            `loss`: () float32, only for the backward pass. NaN if any loss is NaN or infinite, or
-            if no image of the batch could be read: all ranks then skip the step
-            (training/callbacks/non_finite.py).
+            `loss`: () float32, only for the backward pass. NaN if any loss is NaN or infinite, as
+            with images of NaN, which stand for a batch that could not be read: all ranks then skip
+            the step (training/callbacks/non_finite.py).
             `terms`: (10,) float32, detached, in the order of `TRAINING_METRICS`.
         """
-        images = batch["image"]
-        if len(images) == 0:
-            side = max(BLANK_SIDE_PX, self.generator.downsampling)
-            images = images.new_full((1, images.shape[1], side, side), torch.nan)
-        terms = self._losses(images, self.reduce_gradients)
+        terms = self._losses(batch["image"], self.reduce_gradients)
         logged = torch.stack([getattr(terms, name) for name in TRAINING_METRICS])
         # A factor of NaN makes the gradient NaN, which DDP averages into that of all ranks.
         factor = torch.where(logged.sum().isfinite(), 1.0, torch.nan)

@@ -76,6 +76,7 @@ def build_trainer(
         log_every_n_steps=1,  # MetricsLog has the interval
         accumulate_grad_batches=optim.accumulate_batches,
         gradient_clip_val=optim.clip_norm,
+        benchmark=True,  # cuDNN times its kernels once per shape, and training batches have one
         callbacks=[
             SameStartCheck(run.path, run.start.step, run.settings, rank_log),
             *_build_callbacks(config, run, made_by, loggers),

@@ -14,6 +14,7 @@ from vqgan_train.config.trainer import (
     ValidationMetric,
     check_best_metric,
 )
+from vqgan_train.system.packages import require_packages
 
 LPIPS_MIN_SIDE = 16
 """Smallest image that LPIPS can compare, in pixels per side."""
@@ -201,6 +202,14 @@ class LoggerConfig(Frozen):
 
     wandb: WandbConfig | None
     """Weights & Biases. null: not used."""
+
+    tensorboard: bool
+    """Write metrics and pictures into the folder tensorboard of the run, too; needs the extra
+    `tensorboard`."""
+
+    def __post_init__(self) -> None:
+        if self.tensorboard:
+            require_packages("tensorboard", "logger.tensorboard=true needs", "tensorboard")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from vqgan_train.images.transforms import to_uint8
@@ -48,6 +49,10 @@ class Pictures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("val/pictures", [grid], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(
+                    "val/pictures", np.asarray(grid), trainer.global_step, dataformats="HWC"
+                )
 
 
 def draw_grid(images: Tensor, reconstructions: Tensor) -> Image.Image:

@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import Strategy
 
 from vqgan_train.checkpoint.fetching import artifact_name
@@ -184,22 +184,28 @@ def _build_loggers(config: Config, run: RunFolder) -> list[Logger]:
     # Steps that a resumed run repeats lose their rows; a run that begins anew repeats step 0, too.
     resumed_step = run.start.step if run.start.checkpoint else -1
     metrics.rewind(resumed_step)
+    loggers: list[Logger] = [metrics]
+    if config.logger.tensorboard:
+        loggers.append(
+            TensorBoardLogger(run.path, "tensorboard", version="", purge_step=resumed_step + 1)
+        )
     wandb = config.logger.wandb
-    if wandb is None:
-        return [metrics]
-    wandb_run = WandbRun(
-        rows,
-        resumed_step,
-        run.path,
-        id=wandb_id(run.path),
-        resume="allow",
-        project=wandb.project,
-        entity=wandb.entity,
-        name=wandb.name or run.path.name,
-        mode=wandb.mode.value,
-        config=redact_all(run.stored_settings),
-    )
-    return [metrics, wandb_run]
+    if wandb is not None:
+        loggers.append(
+            WandbRun(
+                rows,
+                resumed_step,
+                run.path,
+                id=wandb_id(run.path),
+                resume="allow",
+                project=wandb.project,
+                entity=wandb.entity,
+                name=wandb.name or run.path.name,
+                mode=wandb.mode.value,
+                config=redact_all(run.stored_settings),
+            )
+        )
+    return loggers
 
 
 def _used_artifacts(config: Config, start: RunStart) -> list[str]:

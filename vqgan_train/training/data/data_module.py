@@ -11,14 +11,19 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from vqgan_train.images.transforms import ImageTransform, to_model_range
 from vqgan_train.shards.index import ShardIndex
 from vqgan_train.shards.remote.opening import open_to_keep, open_to_stream
 from vqgan_train.shards.remote.store import RemoteShard, ShardStore
 from vqgan_train.system.errors import ShardError
-from vqgan_train.training.data.loader import BATCHES_PER_WORKER, CopyStream, make_loader
+from vqgan_train.training.data.loader import (
+    BATCHES_PER_WORKER,
+    CopyStream,
+    TimedLoader,
+    make_loader,
+)
 from vqgan_train.training.data.orders import (
     FULL_SHUFFLE,
     SampleOrder,
@@ -79,6 +84,7 @@ class ShardDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self._is_set_up = False
+        self._train_loader: TimedLoader | None = None
         self._copies = CopyStream()
         self._resumed_position = 0
         self._resumed_step = 0
@@ -120,12 +126,15 @@ class ShardDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+        planned: Sampler[list[SampleRef]] = batches
+        if any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
+            lag = BATCHES_PER_WORKER * self.num_workers + 1
+            planned = PrefetchedBatches(batches, self.train_data, lag=lag)
         whole = partial(collate_whole, image_size=self.train_transform.image_size)
-        if not any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
-            return make_loader(self.train_data, batches, self.num_workers, whole)
-        lag = BATCHES_PER_WORKER * self.num_workers + 1
-        prefetched = PrefetchedBatches(batches, self.train_data, lag=lag)
-        return make_loader(self.train_data, prefetched, self.num_workers, whole)
+        self._train_loader = make_loader(
+            self.train_data, planned, self.num_workers, whole, is_repeated=False
+        )
+        return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return a loader of this rank's share of the validation images; no two ranks share one.
@@ -147,7 +156,12 @@ class ShardDataModule(LightningDataModule):
             [SampleRef(0, sample) for sample in mine[first : first + self.batch_size]]
             for first in range(0, len(mine), self.batch_size)
         ]
-        return make_loader(self.val_data, batches, self.num_workers, collate)
+        return make_loader(self.val_data, batches, self.num_workers, collate, is_repeated=True)
+
+    @property
+    def fetch_seconds(self) -> float:
+        """Seconds that this rank waited for the newest training batch."""
+        return 0.0 if self._train_loader is None else self._train_loader.fetch_seconds
 
     def num_common_val_batches(self) -> int:
         """Return the smallest number of validation batches of any rank."""

@@ -61,7 +61,6 @@ def test_images_of_all_ranks_count_for_speed(monkeypatch: pytest.MonkeyPatch) ->
     now = 100.0
     monkeypatch.setattr(metrics_log, "time", SimpleNamespace(perf_counter=lambda: now))
     log = MetricsLog(every_steps=2, non_finite=SkipNonFinite(3, 1))
-    data = SimpleNamespace(position=lambda: 6, train_data=range(12), fetch_seconds=1.0)
     trainer: Any = SimpleNamespace(
         world_size=3,
         accumulate_grad_batches=1,
@@ -69,7 +68,8 @@ def test_images_of_all_ranks_count_for_speed(monkeypatch: pytest.MonkeyPatch) ->
         loggers=[],
         strategy=SimpleNamespace(reduce=lambda terms, reduce_op: terms),
         optimizers=[SimpleNamespace(param_groups=[{"lr": 1e-4}])],
-        datamodule=data,
+        datamodule=SimpleNamespace(position=lambda: 6, train_data=range(12)),
+        train_dataloader=SimpleNamespace(fetch_seconds=1.0),
     )
     log.on_train_start(trainer, None)  # type: ignore[arg-type]
     for step in (1, 2):

@@ -1,13 +1,14 @@
 """Logging of training and validation metrics, and the validation at the last step."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vqgan_train.training.callbacks.non_finite import SkipNonFinite
+from vqgan_train.training.data.loader import TimedLoader
 from vqgan_train.training.lightning.module import TRAINING_METRICS
 
 
@@ -43,12 +44,11 @@ class MetricsLog(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Add the wait for this batch to the row's total; end a pause."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        waited: float = cast(TimedLoader, trainer.train_dataloader).fetch_seconds
         if self._paused_at is not None:
-            paused_seconds = time.perf_counter() - self._paused_at - data.fetch_seconds
-            self._window_started_at += paused_seconds
+            self._window_started_at += time.perf_counter() - self._paused_at - waited
             self._paused_at = None
-        self._data_seconds += data.fetch_seconds
+        self._data_seconds += waited
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any

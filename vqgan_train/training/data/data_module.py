@@ -18,12 +18,7 @@ from vqgan_train.shards.index import ShardIndex
 from vqgan_train.shards.remote.opening import open_to_keep, open_to_stream
 from vqgan_train.shards.remote.store import RemoteShard, ShardStore
 from vqgan_train.system.errors import ShardError
-from vqgan_train.training.data.loader import (
-    BATCHES_PER_WORKER,
-    CopyStream,
-    TimedLoader,
-    make_loader,
-)
+from vqgan_train.training.data.loader import BATCHES_PER_WORKER, CopyStream, make_loader
 from vqgan_train.training.data.orders import (
     FULL_SHUFFLE,
     SampleOrder,
@@ -84,7 +79,6 @@ class ShardDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self._is_set_up = False
-        self._train_loader: TimedLoader | None = None
         self._copies = CopyStream()
         self._resumed_position = 0
         self._resumed_step = 0
@@ -131,10 +125,7 @@ class ShardDataModule(LightningDataModule):
             lag = BATCHES_PER_WORKER * self.num_workers + 1
             planned = PrefetchedBatches(batches, self.train_data, lag=lag)
         whole = partial(collate_whole, image_size=self.train_transform.image_size)
-        self._train_loader = make_loader(
-            self.train_data, planned, self.num_workers, whole, is_repeated=False
-        )
-        return self._train_loader
+        return make_loader(self.train_data, planned, self.num_workers, whole, is_repeated=False)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return a loader of this rank's share of the validation images; no two ranks share one.
@@ -157,11 +148,6 @@ class ShardDataModule(LightningDataModule):
             for first in range(0, len(mine), self.batch_size)
         ]
         return make_loader(self.val_data, batches, self.num_workers, collate, is_repeated=True)
-
-    @property
-    def fetch_seconds(self) -> float:
-        """Seconds that this rank waited for the newest training batch."""
-        return 0.0 if self._train_loader is None else self._train_loader.fetch_seconds
 
     def num_common_val_batches(self) -> int:
         """Return the smallest number of validation batches of any rank."""

@@ -61,15 +61,11 @@ class TimedLoader(DataLoader[Sample]):
     """Seconds that the last request for a batch waited for it."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            asked_at = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
+        asked_at = time.perf_counter()
+        for batch in super().__iter__():
             self.fetch_seconds = time.perf_counter() - asked_at
             yield batch
+            asked_at = time.perf_counter()
 
 
 def make_loader(

@@ -12,9 +12,6 @@ import torch
 
 from vqgan_train.system.files import PARTIAL, write_atomically
 
-COPY_BYTES = 2**24
-"""Bytes that are copied at a time."""
-
 
 def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint of tensors and plain containers.
@@ -31,7 +28,7 @@ def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
 def copy_atomically(source: Path, path: Path) -> None:
     """Copy a checkpoint; errors as by `save_atomically`, or `source` is missing."""
     with source.open("rb") as original:
-        _write(path, lambda file: shutil.copyfileobj(original, file, COPY_BYTES))
+        _write(path, lambda file: shutil.copyfileobj(original, file))
 
 
 def _write(path: Path, fill: Callable[[IO[bytes]], None]) -> None:

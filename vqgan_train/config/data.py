@@ -37,7 +37,8 @@ class DataConfig(Frozen, SourceConfig):
     """Images per device and batch."""
 
     num_workers: int
-    """Loader processes per device. 0: load in the training process."""
+    """Loader processes per device, and as many again for validation, which sleep between two
+    validations. 0: load in the training process."""
 
     image_size: int
     """Side of the model's square images, in pixels; a multiple of its downsampling factor."""

@@ -193,7 +193,7 @@ def test_a_full_disk_ends_the_run_with_a_message_and_keeps_what_was_there(
         save(checkpoint, file)
 
     monkeypatch.setattr(torch, "save", fill)
-    monkeypatch.setattr(shutil, "copyfileobj", lambda _, file, *size: fill(None, file))
+    monkeypatch.setattr(shutil, "copyfileobj", lambda _, file: fill(None, file))
     # Without the earlier best value, the next validation is the best.
     monkeypatch.setattr(
         "vqgan_train.training.callbacks.checkpoints.Checkpoints.load_state_dict", lambda *_: None

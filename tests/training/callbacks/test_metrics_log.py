@@ -69,17 +69,22 @@ def test_images_of_all_ranks_count_for_speed(monkeypatch: pytest.MonkeyPatch) ->
         strategy=SimpleNamespace(reduce=lambda terms, reduce_op: terms),
         optimizers=[SimpleNamespace(param_groups=[{"lr": 1e-4}])],
         datamodule=SimpleNamespace(position=lambda: 6, train_data=range(12)),
+        train_dataloader=SimpleNamespace(fetch_seconds=1.0),
     )
     log.on_train_start(trainer, None)  # type: ignore[arg-type]
     for step in (1, 2):
-        now += 1.0  # waiting for data
+        if step == 2:
+            now += 2.0  # a callback that waits, for the other ranks perhaps
+            log.pause()
+            now += 7.0  # a validation
+        now += 1.0  # the loader
         log.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
         now += 4.0
         trainer.global_step = step
         outputs = {"terms": torch.zeros(len(TRAINING_METRICS))}
         log.on_train_batch_end(trainer, None, outputs, {"image": range(5)}, 0)  # type: ignore[arg-type]
-    assert log.latest["train/images_per_second"] == 2 * 5 * 3 / 10
-    assert log.latest["train/step_seconds"] == 5
+    assert log.latest["train/images_per_second"] == 2 * 5 * 3 / 12
+    assert log.latest["train/step_seconds"] == 6
     assert log.latest["train/data_seconds"] == 1
 
 

@@ -1,13 +1,14 @@
 """Logging of training and validation metrics, and the validation at the last step."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vqgan_train.training.callbacks.non_finite import SkipNonFinite
+from vqgan_train.training.data.loader import TimedLoader
 from vqgan_train.training.lightning.module import TRAINING_METRICS
 
 
@@ -33,7 +34,7 @@ class MetricsLog(Callback):
         self._terms: list[Tensor] = []
         self._paused_at: float | None = None
         self._validation_started_at = 0.0
-        self._window_started_at = self._batch_ended_at = time.perf_counter()
+        self._window_started_at = time.perf_counter()
         self._data_seconds = 0.0
         self._images = self._steps = 0
 
@@ -42,12 +43,12 @@ class MetricsLog(Callback):
         self._restart_window()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Add the wait for this batch to the row's total, unless a pause came before."""
+        """Add the wait for this batch to the row's total; end a pause."""
+        waited: float = cast(TimedLoader, trainer.train_dataloader).fetch_seconds
         if self._paused_at is not None:
-            self._window_started_at += time.perf_counter() - self._paused_at
-            self._batch_ended_at = time.perf_counter()
+            self._window_started_at += time.perf_counter() - self._paused_at - waited
             self._paused_at = None
-        self._data_seconds += time.perf_counter() - self._batch_ended_at
+        self._data_seconds += waited
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -62,10 +63,9 @@ class MetricsLog(Callback):
                 self._log(trainer, self.latest)
                 self._restart_window()
             self._terms = []
-        self._batch_ended_at = time.perf_counter()
 
     def pause(self) -> None:
-        """Stop the clock until the next training batch arrives."""
+        """Stop the clock until the loader is asked for the next training batch."""
         if self._paused_at is None:
             self._paused_at = time.perf_counter()
 
@@ -106,7 +106,7 @@ class MetricsLog(Callback):
     def _restart_window(self) -> None:
         """Begin the measurements for the next row of training metrics."""
         self._paused_at = None
-        self._window_started_at = self._batch_ended_at = time.perf_counter()
+        self._window_started_at = time.perf_counter()
         self._data_seconds = 0.0
         self._images = self._steps = 0
 

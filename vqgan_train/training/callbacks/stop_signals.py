@@ -54,11 +54,12 @@ class StopSignals(Callback):
         self._vote: tuple[Tensor, torch.distributed.Work] | None = None
         """The highest exit code, once the ranks have exchanged it; None if none was asked for."""
         self._is_validation_left = False
-        """Whether a validation at this step was interrupted."""
+        """Whether a validation at this step is under way, or was interrupted."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the signal handlers, for the validation before the first step too."""
         self._install_handlers()
+        self._is_validation_left = self._saves
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the signal handlers, and repeat the validation that a stop interrupted.
@@ -96,15 +97,9 @@ class StopSignals(Callback):
             SystemExit: as by `on_train_batch_start`.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
-        # All ranks have to ask equally often.
-        if (
-            self._saves
-            and trainer.global_step < trainer.max_steps
-            and batch_idx < data.num_common_val_batches()
-        ):
-            is_left, self._is_validation_left = self._is_validation_left, True
+        is_common = batch_idx < data.num_common_val_batches()  # all ranks have to ask equally often
+        if self._saves and trainer.global_step < trainer.max_steps and is_common:
             self._stop_if_told(trainer)
-            self._is_validation_left = is_left
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the validation before training, restore the previous signal handlers."""
@@ -118,7 +113,7 @@ class StopSignals(Callback):
         self._restore_handlers()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether a validation was interrupted; nothing if not."""
+        """Return whether the state is that of an interrupted validation; nothing if not."""
         return {"is_validation_left": True} if self._is_validation_left else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -151,10 +146,7 @@ class StopSignals(Callback):
             raise SystemExit(code)
 
     def _exit_code(self) -> int:
-        """Return the exit code, or with several ranks the highest one at the last call; 0: go on.
-
-        The exchange between the ranks goes on during the step, so that no rank waits for it.
-        """
+        """Return the exit code, or with several ranks the highest one at the last call; 0: go on."""
         is_up = self.max_hours is not None and process_seconds() >= 3600 * self.max_hours
         code = self._received or (TIME_IS_UP if is_up else 0)
         if self._ranks is None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from vqgan_train.images.transforms import ImageTransform, to_model_range
 from vqgan_train.shards.index import ShardIndex
@@ -123,12 +123,12 @@ class ShardDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+        planned: Sampler[list[SampleRef]] = batches
+        if any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
+            lag = BATCHES_PER_WORKER * self.num_workers + 1
+            planned = PrefetchedBatches(batches, self.train_data, lag=lag)
         whole = partial(collate_whole, image_size=self.train_transform.image_size)
-        if not any(isinstance(shard, RemoteShard) for shard in self.train_data.shards):
-            return make_loader(self.train_data, batches, self.num_workers, whole)
-        lag = BATCHES_PER_WORKER * self.num_workers + 1
-        prefetched = PrefetchedBatches(batches, self.train_data, lag=lag)
-        return make_loader(self.train_data, prefetched, self.num_workers, whole)
+        return make_loader(self.train_data, planned, self.num_workers, whole, is_repeated=False)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return a loader of this rank's share of the validation images; no two ranks share one.
@@ -150,7 +150,7 @@ class ShardDataModule(LightningDataModule):
             [SampleRef(0, sample) for sample in mine[first : first + self.batch_size]]
             for first in range(0, len(mine), self.batch_size)
         ]
-        return make_loader(self.val_data, batches, self.num_workers, collate)
+        return make_loader(self.val_data, batches, self.num_workers, collate, is_repeated=True)
 
     def num_common_val_batches(self) -> int:
         """Return the smallest number of validation batches of any rank."""

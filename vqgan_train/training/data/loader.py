@@ -4,7 +4,8 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -53,12 +54,28 @@ class CopyStream:
         return copied
 
 
+class TimedLoader(DataLoader[Sample]):
+    """A loader that measures how long the newest batch took to arrive."""
+
+    fetch_seconds = 0.0
+    """Seconds that the last request for a batch waited for it."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        asked_at = time.perf_counter()
+        for batch in super().__iter__():
+            self.fetch_seconds = time.perf_counter() - asked_at
+            yield batch
+            asked_at = time.perf_counter()
+
+
 def make_loader(
     data: ShardDataset,
     batches: Sampler[list[SampleRef]] | list[list[SampleRef]],
     num_workers: int,
     collate: Callable[[Sequence[Sample]], dict[str, Any]],
-) -> DataLoader[Sample]:
+    *,
+    is_repeated: bool,
+) -> TimedLoader:
     """Make a loader that reads batches in the given order.
 
     Args:
@@ -66,13 +83,16 @@ def make_loader(
         batches: references to the samples of each batch.
         num_workers: loader processes; with 0 the calling process reads.
         collate: makes a batch of samples.
+        is_repeated: keep the processes for another pass over the batches, instead of starting them
+            anew for each.
     """
-    return DataLoader(
+    return TimedLoader(
         data,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
         prefetch_factor=BATCHES_PER_WORKER if num_workers else None,
+        persistent_workers=is_repeated and num_workers > 0,
         worker_init_fn=_ignore_first_signals,
         pin_memory=torch.cuda.is_available(),
         # The loader draws a seed for its workers. A generator of its own leaves torch's random

@@ -97,8 +97,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 def collate_whole(samples: Sequence[Sample], image_size: Size) -> dict[str, Any]:
     """Stack a batch as `collate` does, and repeat readable images in place of unreadable ones.
 
-    Each image is repeated equally often, or once more than another. A constant shape keeps compiled
-    code, cuDNN's choice of kernels, and the memory of a step the same.
+    Each image is repeated equally often, or once more than another.
 
     Returns:
         What `collate` returns, but `image` has as many images as there are samples. Without a

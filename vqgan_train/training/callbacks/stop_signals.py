@@ -146,7 +146,7 @@ class StopSignals(Callback):
             raise SystemExit(code)
 
     def _exit_code(self) -> int:
-        """Return the exit code, or with several ranks the highest one at the last call; 0: go on."""
+        """Return the exit code; with several ranks, the highest of the last call. 0: go on."""
         is_up = self.max_hours is not None and process_seconds() >= 3600 * self.max_hours
         code = self._received or (TIME_IS_UP if is_up else 0)
         if self._ranks is None:

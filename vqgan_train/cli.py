@@ -26,8 +26,8 @@ from vqgan_train.config.checks import (
     to_config,
 )
 from vqgan_train.system.addresses import redact
-from vqgan_train.system.errors import LostRankError, UserError, first_line
-from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
+from vqgan_train.system.errors import LostRankError, UnavailableShardError, UserError, first_line
+from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, SOURCE_UNAVAILABLE, USER_ERROR
 from vqgan_train.system.launch import rank_of
 from vqgan_train.system.path_errors import explain_path_error
 
@@ -39,7 +39,8 @@ def run_command(config_name: str, schema: type, job: str) -> None:
     """Compose the settings from conf/ and the command line, check them, and do the job with them.
 
     An error that the user can fix is shown without its traceback. It ends the process with exit
-    code 2, or 70 if another process of the command has exited.
+    code 2, or 70 if another process of the command has exited, or 69 if a source of shards failed
+    in a way that may pass.
 
     Args:
         config_name: name of the command's file in conf/.
@@ -96,7 +97,10 @@ def _errors_explained(schema: type) -> Iterator[None]:
         if not is_told_by_others:
             where = f" of rank {rank}" if rank else ""
             sys.stderr.write(redact(f"\nError{where}: {explain(error, schema)}\n"))
-        sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
+        if isinstance(error, LostRankError):
+            sys.exit(LOST_RANK)
+        is_away = isinstance(error, UnavailableShardError)
+        sys.exit(SOURCE_UNAVAILABLE if is_away else USER_ERROR)
 
 
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vqgan_train.shards.remote.disk_cache import CachePin
+from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache
 
 
 @pytest.fixture
@@ -72,3 +72,43 @@ def test_a_file_that_is_not_there_is_an_error_and_nothing_more(
         CachePin(tmp_path / "000.tar")
     gc.collect()
     assert not ignored
+
+
+def test_a_look_does_not_list_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "000.tar").write_bytes(bytes(100))
+    one, other = DiskCache(tmp_path, 6000), DiskCache(tmp_path, 6000)
+    for cache in (one, other):
+        cache.make_room()
+    lists: list[Any] = []
+    original = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda *args: lists.append(args) or original(*args))
+    size = 0
+    for size in range(100, 1000, 100):
+        one.report_growth(size - 100, size)
+        one.make_room()
+        other.make_room()
+    assert not lists
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "000.tar").write_bytes(bytes(1100))
+    one.report_growth(size, 1100, is_last=True)
+    other.make_room()  # is told by the other one that 6100 bytes are there
+    assert lists
+    kept = sum(file.stat().st_size for file in original(tmp_path, "*/*.tar"))
+    assert kept <= 0.95 * 6000
+    lists.clear()
+    other.make_room()
+    assert not lists
+
+
+def test_a_growth_that_nobody_can_make_room_for_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    shard = tmp_path / "a" / "000.tar"
+    shard.write_bytes(bytes(100))
+    cache = DiskCache(tmp_path, 50)
+    for _ in range(2):
+        with CachePin(shard), pytest.raises(CacheFullError):
+            cache.make_room()
+    cache.make_room()
+    assert not shard.exists()

@@ -7,16 +7,29 @@ low-priority pin: they are evicted last, and only for a download that is needed 
 
 import fcntl
 import os
+import struct
+import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from filelock import FileLock
-
 from vqgan_train.system.errors import ShardError
 from vqgan_train.system.files import PARTIAL
+from vqgan_train.system.locks import file_lock
 
 EVICTION_LOCK = "room.lock"
 """File that a process locks while it evicts."""
+
+GROWTH_FILE = "growth"
+"""File to which every process appends, as int64, the bytes that it has added to the cache."""
+
+GROWTH = struct.Struct("<q")
+
+REPORTED_FRACTION = 1e-3
+"""Part of the limit by which a download grows before its growth is appended."""
+
+TARGET_FRACTION = 0.95
+"""Part of the limit to which unused files are evicted, so that the files are seldom listed."""
 
 LOW_PRIORITY_FILE = "soon"
 """Marker beside a cached file; a lock on it means that the file is needed soon."""
@@ -76,11 +89,15 @@ class DiskCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._total_bytes: int | None = None
+        """Size of all files when `_growth_read` was the size of the growth file."""
+        self._growth_read = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / EVICTION_LOCK), CachePin(folder):  # some disks lack one kind
+            with CachePin(folder):  # some disks have no locks
                 pass
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             raise ShardError(
                 f"Remote shards cannot be cached in {folder} ({error}). Set cache_dir, in "
                 "training data.cache_dir, to a folder on a disk of this machine."
@@ -95,14 +112,19 @@ class DiskCache:
         Raises:
             CacheFullError: the files that may not be evicted exceed the limit.
         """
-        if self._disk_usage()[0] <= self.max_bytes:
+        if self._estimate() <= self.max_bytes:
             return
-        with FileLock(self.folder / EVICTION_LOCK):
-            for spare_low_priority in (True, False) if urgent else (True,):
-                total_bytes, files = self._disk_usage()
-                for _, size, path in sorted(files):
-                    if total_bytes > self.max_bytes and _evict(path, spare_low_priority):
-                        total_bytes -= size
+        with file_lock(self.folder / EVICTION_LOCK, "making room in the cache"):
+            total_bytes, files = self._list_files()
+            if total_bytes <= self.max_bytes:  # another process has evicted some meanwhile
+                return
+            left = _evict_files(files, total_bytes, self.max_bytes * TARGET_FRACTION, True)
+            if urgent and left > self.max_bytes:
+                total_bytes, files = self._list_files()
+                left = _evict_files(files, total_bytes, self.max_bytes, False)
+            with self._lock:
+                self._total_bytes = (self._total_bytes or 0) - (total_bytes - left)
+            total_bytes = left
         if total_bytes > self.max_bytes:
             raise CacheFullError(
                 f"{self.folder} holds {total_bytes / 1e9:.3g} GB that are all in use, more than "
@@ -111,14 +133,45 @@ class DiskCache:
                 "shards and the shards of one shuffle window, and should hold those of two windows."
             )
 
-    def _disk_usage(self) -> tuple[int, list[tuple[float, int, Path]]]:
+    def report_growth(self, reported: int, size: int, *, is_last: bool = False) -> int:
+        """Tell all processes that a download has grown; return the size that they know of.
+
+        Args:
+            reported: the size at the last call, as it was returned; 0 at first.
+            size: bytes that the download has now.
+            is_last: whether it is complete; else little growth is told later.
+        """
+        if not is_last and abs(size - reported) < self.max_bytes * REPORTED_FRACTION:
+            return reported
+        with (self.folder / GROWTH_FILE).open("ab", buffering=0) as file:
+            file.write(GROWTH.pack(size - reported))
+        return size
+
+    def _estimate(self) -> int:
+        """Return the total bytes by the last listing and the growth that was told since."""
+        with self._lock:
+            if self._total_bytes is not None:
+                with suppress(FileNotFoundError), (self.folder / GROWTH_FILE).open("rb") as file:
+                    file.seek(self._growth_read)
+                    told = file.read()
+                    self._growth_read += len(told)
+                    self._total_bytes += sum(size for (size,) in GROWTH.iter_unpack(told))
+                return self._total_bytes
+        return self._list_files()[0]
+
+    def _list_files(self) -> tuple[int, list[tuple[float, int, Path]]]:
         """Return the total bytes, and (time of last use, size, path) of each file."""
+        growth = self.folder / GROWTH_FILE
+        growth_read = growth.stat().st_size if growth.exists() else 0
         files = []
         for path in (*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{PARTIAL}")):
             with suppress(FileNotFoundError):
                 stat = path.stat()
                 files.append((stat.st_mtime, stat.st_size, path))
-        return sum(size for _, size, _ in files), files
+        with self._lock:
+            self._growth_read = growth_read
+            self._total_bytes = sum(size for _, size, _ in files)
+            return self._total_bytes, files
 
 
 def pin_low_priority(path: Path) -> CachePin:
@@ -126,6 +179,23 @@ def pin_low_priority(path: Path) -> CachePin:
     marker = path.with_name(LOW_PRIORITY_FILE)
     marker.touch()
     return CachePin(marker)
+
+
+def _evict_files(
+    files: Sequence[tuple[float, int, Path]], total_bytes: int, target: float, spare: bool
+) -> int:
+    """Evict the files that were not used for longest; return the total bytes that are left.
+
+    Args:
+        files: (time of last use, size, path) of each file.
+        total_bytes: size of all files.
+        target: total at which nothing more is evicted.
+        spare: whether files with a low-priority pin stay.
+    """
+    for _, size, path in sorted(files):
+        if total_bytes > target and _evict(path, spare):
+            total_bytes -= size
+    return total_bytes
 
 
 def _evict(path: Path, spare_low_priority: bool) -> bool:

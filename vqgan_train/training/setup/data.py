@@ -60,6 +60,7 @@ def build_data(config: Config) -> ShardDataModule:
             data.cache_gb,
             data.stall_seconds,
             data.attempts,
+            data.patience_seconds,
         ),
         make_order=partial(build_order, data, config.run.seed, sources=sizes),
         train_transform=ImageTransform(

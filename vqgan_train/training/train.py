@@ -7,6 +7,7 @@ from vqgan_train.config.checks import plain_settings
 from vqgan_train.config.run import Config
 from vqgan_train.system.addresses import redact
 from vqgan_train.system.errors import UnavailableShardError
+from vqgan_train.system.loader_processes import explain_dead_workers
 from vqgan_train.system.process_group import explain_lost_ranks
 from vqgan_train.training.callbacks.artifacts import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
@@ -72,7 +73,8 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             "folder as run.output_dir, resumes from the newest checkpoint."
         ):
             try:
-                make_steps(trainer, module, data, run.start)
+                with explain_dead_workers("data.num_workers"):
+                    make_steps(trainer, module, data, run.start)
             except UnavailableShardError as error:
                 # Without a step since the start, another start would hardly get further.
                 if trainer.global_step > run.start.step:

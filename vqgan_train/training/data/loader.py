@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from vqgan_train.system.loader_processes import exit_if_unsendable
 from vqgan_train.training.data.orders import SampleRef
 from vqgan_train.training.data.pipeline import Sample, ShardDataset, collate
 
 BATCHES_PER_WORKER = 2
 """Batches that each loader process reads ahead; torch's default."""
+
+BYTES_PER_VALUE = 4
+"""Size of a value of the images that loader processes pass on: float32."""
 
 
 class CopyStream:
@@ -81,6 +85,7 @@ def _ignore_first_signals(_worker: int) -> None:
     The run still needs its workers for the step at which it saves. A worker ends when the loader
     tells it to, at the second SIGTERM, or when the run's process is gone.
     """
+    exit_if_unsendable()
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit_at_next_sigterm)

@@ -12,8 +12,10 @@ from vqgan_train.shards.naming import expand_sources
 from vqgan_train.shards.remote.store import open_store
 from vqgan_train.shards.sample_photos import pack_sample_photos
 from vqgan_train.system.errors import ShardError
+from vqgan_train.system.loader_processes import require_shared_memory
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.data.interleaved import INTERLEAVE_BLOCK, InterleavedOrder
+from vqgan_train.training.data.loader import BATCHES_PER_WORKER, BYTES_PER_VALUE
 from vqgan_train.training.data.orders import FullShuffle, SampleOrder, WindowedShuffle
 from vqgan_train.training.data.weighted import WeightedSampling
 from vqgan_train.training.run.start import RunStart
@@ -31,8 +33,12 @@ def open_data(config: Config, start: RunStart) -> ShardDataModule:
     Raises:
         ShardError: shards are missing, unreadable, without images or named twice; or shards or
             sample order are not those that `start` was trained on.
+        UserError: /dev/shm is too small for the batches that are read ahead.
     """
     data = build_data(config)
+    values = config.data.batch_size * 3 * config.data.image_size**2
+    batches = BATCHES_PER_WORKER * config.data.num_workers * int(config.trainer.devices)
+    require_shared_memory(batches * values * BYTES_PER_VALUE, "data.num_workers")
     data.prepare_data()
     data.require_readable()
     if start.data is not None:

@@ -57,6 +57,7 @@ def settings(folder: Path, source: object, *overrides: str) -> list[str]:
         "data.shuffle_shards=2",
         "data.stall_seconds=30",
         "data.attempts=2",
+        "data.patience_seconds=0",
         *overrides,
     )
 

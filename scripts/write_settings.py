@@ -1,4 +1,7 @@
-"""Write docs/settings.md: all settings of all commands, from the docstrings that --help shows."""
+"""Write docs/settings.md: all settings of all commands, from the docstrings that --help shows.
+
+python scripts/write_settings.py
+"""
 
 from command_line import Parser
 from pages import ROOT

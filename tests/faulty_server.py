@@ -25,6 +25,8 @@ class FaultyServer:
         self.always: dict[str, Fault] = {}
         self.requests: Counter[str] = Counter()
         """How often each file was asked for."""
+        self.bytes_sent: Counter[str] = Counter()
+        """How much of each file `with_ranges` has sent."""
         self.closing = threading.Event()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
         self.url = f"http://127.0.0.1:{self.http.server_port}"
@@ -125,3 +127,36 @@ def slowly(handler: Handler, body: bytes) -> None:
 def other(content: bytes) -> Fault:
     """Another file, whole."""
     return lambda handler, _: well(handler, content)
+
+
+def busy(code: int, **headers: str) -> Fault:
+    """Refuse with headers, whose names have _ for -."""
+
+    def fault(handler: Handler, _: bytes) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return fault
+
+
+def with_ranges(tag: str, *, at_most: int | None = None) -> Fault:
+    """Send a file, or the rest of one whose ETag the client knows; close after `at_most` bytes."""
+
+    def fault(handler: Handler, body: bytes) -> None:
+        is_same = handler.headers.get("If-Range") == tag
+        first = int(handler.headers["Range"][6:-1]) if is_same else 0
+        handler.send_response(206 if first else 200)
+        if first:
+            handler.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+        handler.send_header("ETag", tag)
+        handler.send_header("Content-Length", str(len(body) - first))
+        handler.end_headers()
+        piece = body[first:][:at_most]
+        handler.files.bytes_sent[handler.path.rsplit("/", 1)[-1]] += len(piece)
+        handler.wfile.write(piece)
+        handler.close_connection = True
+
+    return fault

@@ -8,7 +8,7 @@ import pytest
 from s3_server import AWS_SETTINGS, BUCKET, KEYS, S3Server, s3_server
 from tiny_runs import compose_config, rows, tiny_overrides, write_shard
 
-from vqgan_train.shards.remote import store as shard_store
+from vqgan_train.shards.remote import retries
 from vqgan_train.shards.remote.store import ShardStore
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.train import train
@@ -38,7 +38,7 @@ def server(shards: Path) -> Iterator[S3Server]:
 @pytest.fixture(autouse=True)
 def machine(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with keys for the server, and without any of its owner's."""
-    monkeypatch.setattr(shard_store, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
     for name in AWS_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -57,6 +57,7 @@ def settings(folder: Path, source: object, *overrides: str) -> list[str]:
         "data.shuffle_shards=2",
         "data.stall_seconds=30",
         "data.attempts=2",
+        "data.patience_seconds=0",
         *overrides,
     )
 

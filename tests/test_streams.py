@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from faulty_server import FaultyServer, stall_after, status
+from faulty_server import FaultyServer, Handler, busy, stall_after, status, with_ranges
 from tiny_runs import compose_config, tiny_overrides, write_shard
 
-from vqgan_train.shards.remote import store as shard_store
+from vqgan_train.shards.remote import retries
 from vqgan_train.system.errors import ShardError
 from vqgan_train.training.train import train
 
@@ -24,7 +24,7 @@ SAMPLES = 8
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_store, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def settings(folder: Path, source: object, *overrides: str) -> list[str]:
         "data.shuffle_shards=2",
         "data.stall_seconds=20",
         "data.attempts=2",
+        "data.patience_seconds=0",
         "run.max_steps=16",
         "run.val_every_steps=8",
         *overrides,
@@ -123,6 +124,45 @@ def test_dead_and_stalling_sources_are_bad_samples(
     said = capsys.readouterr().out
     assert said.count("DEAD SHARD") == 1
     assert said.count("003.tar/sample ") == 8
+
+
+@pytest.mark.slow
+def test_an_outage_and_broken_downloads_change_nothing(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(retries, "MAX_PAUSE_SECONDS", 1.0)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    back_at = time.monotonic() + 15
+    size = (server.folder / "001.tar").stat().st_size * 4 // 5
+
+    def away(handler: Handler, body: bytes) -> None:
+        if time.monotonic() < back_at:
+            return busy(503)(handler, body)
+        return with_ranges('"one"', at_most=size)(handler, body)
+
+    for number in range(NUM_SHARDS):
+        server.always[f"{number:03d}.tar"] = server.always[f"{number:03d}_stats.json"] = away
+    server.faults["val.tar"] = [busy(429, Retry_After="3")]
+    there = run(tmp_path / "there", server.url, "data.patience_seconds=600")
+    assert time.monotonic() > back_at
+    assert there == run(tmp_path / "here", server.folder)
+    # Not a byte twice. The end of the run may cut off a download of the next window.
+    for name in (f"{number:03d}.tar" for number in range(NUM_SHARDS)):
+        assert size <= server.bytes_sent[name] <= (server.folder / name).stat().st_size
+
+
+@pytest.mark.slow
+def test_a_source_that_stays_away_ends_a_run_with_a_code_of_its_own(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    for number in range(1, NUM_SHARDS):
+        server.always[f"{number:03d}.tar"] = status(503)
+    command = start_command(tmp_path, server.url, "data.patience_seconds=3")
+    said, _ = command.communicate(timeout=240)
+    assert command.returncode == 69, said
+    assert "start the same command again when it works" in " ".join(said.split())
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ from vqgan_train.config.checks import (
 )
 from vqgan_train.config.settings_help import help_page
 from vqgan_train.system.addresses import redact
-from vqgan_train.system.errors import LostRankError, UserError, first_line
-from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, USER_ERROR
+from vqgan_train.system.errors import LostRankError, UnavailableShardError, UserError, first_line
+from vqgan_train.system.exit_codes import INTERRUPTED, LOST_RANK, SOURCE_UNAVAILABLE, USER_ERROR
 from vqgan_train.system.launch import rank_of
 from vqgan_train.system.path_errors import explain_path_error
 
@@ -44,7 +44,7 @@ def run_command(config_name: str, schema: type, job: str) -> None:
 
     --help prints the settings instead. An error that the user can fix is shown without its
     traceback. It ends the process with exit code 2, or 70 if another process of the command has
-    exited.
+    exited, or 69 if a source of shards failed in a way that may pass.
 
     Args:
         config_name: name of the command's file in conf/.
@@ -110,7 +110,10 @@ def _errors_explained(schema: type) -> Iterator[None]:
         if not is_told_by_others:
             where = f" of rank {rank}" if rank else ""
             sys.stderr.write(redact(f"\nError{where}: {explain(error, schema)}\n"))
-        sys.exit(LOST_RANK if isinstance(error, LostRankError) else USER_ERROR)
+        if isinstance(error, LostRankError):
+            sys.exit(LOST_RANK)
+        is_away = isinstance(error, UnavailableShardError)
+        sys.exit(SOURCE_UNAVAILABLE if is_away else USER_ERROR)
 
 
 def quote_overrides(arguments: Sequence[str], schema: type) -> list[str]:

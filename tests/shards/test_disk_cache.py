@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from vqgan_train.shards.remote.disk_cache import CachePin
+from vqgan_train.shards.remote.disk_cache import (
+    SMALL_CACHE,
+    CacheFullError,
+    CachePin,
+    DiskCache,
+)
 
 
 @pytest.fixture
@@ -72,3 +77,41 @@ def test_a_file_that_is_not_there_is_an_error_and_nothing_more(
         CachePin(tmp_path / "000.tar")
     gc.collect()
     assert not ignored
+
+
+def test_listing_many_files_takes_a_hundredth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(SMALL_CACHE + 1):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "000.tar").write_bytes(b"")
+    cache = DiskCache(tmp_path, 6000)
+    now = 0.0
+    original = Path.glob
+
+    def slow_glob(folder: Path, pattern: str) -> Any:
+        nonlocal now
+        now += 0.1
+        return original(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", slow_glob)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    listed = 0
+    for _ in range(1000):
+        before = now
+        cache.make_room_if_due()
+        listed += now > before
+        now = before + 0.3
+    assert listed == pytest.approx(1000 * 0.3 / 20.2, abs=1.5)  # 0.2 s each, then 20 s of rest
+
+
+def test_a_growth_that_nobody_can_make_room_for_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    shard = tmp_path / "a" / "000.tar"
+    shard.write_bytes(bytes(100))
+    cache = DiskCache(tmp_path, 50)
+    for _ in range(2):
+        with CachePin(shard), pytest.raises(CacheFullError):
+            cache.make_room()
+    cache.make_room()
+    assert not shard.exists()

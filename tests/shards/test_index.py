@@ -470,6 +470,7 @@ def test_the_second_time_the_tar_is_not_read(
     assert len(messages) == 2  # b.tar is cut off, and has a sample without image
     caplog.clear()
     monkeypatch.setattr(index_module, "index_shard", refuse)
+    monkeypatch.setattr(index_module, "cache_lock", refuse)  # another process may index
     second = index_shards(paths)
     assert all(map(same_index, second, first))
     assert caplog.messages == messages

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from factories import image_samples, write_shard
 from faulty_server import (
     Fault,
     FaultyServer,
+    busy,
     drop_after,
     other,
     slowly,
@@ -18,12 +20,14 @@ from faulty_server import (
     stall_before_headers,
     status,
     trickle,
+    well,
+    with_ranges,
 )
 
 from vqgan_train.shards.index import index_shard
+from vqgan_train.shards.remote import fetch_url, marks, retries
 from vqgan_train.shards.remote import store as shard_store
 from vqgan_train.shards.remote.disk_cache import (
-    EVICTION_LOCK,
     LOW_PRIORITY_FILE,
     CacheFullError,
     CachePin,
@@ -31,7 +35,7 @@ from vqgan_train.shards.remote.disk_cache import (
     pin_low_priority,
 )
 from vqgan_train.shards.remote.store import ShardStore
-from vqgan_train.system.errors import DeadShardError
+from vqgan_train.system.errors import DeadShardError, UnavailableShardError
 
 STALL_SECONDS = 3
 """Longer than a process takes to start on a busy machine."""
@@ -41,7 +45,7 @@ SHARD_BYTES_AT_MOST = 40_000
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_store, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_a_shard_comes_whole_and_once(server: FaultyServer, tmp_path: Path) -> N
     "fault",
     [
         pytest.param(status(500), id="500"),
-        pytest.param(status(404), id="404"),
+        pytest.param(status(429), id="429"),
         pytest.param(drop_after(0), id="drop at once"),
         pytest.param(drop_after(9000), id="drop"),
         pytest.param(drop_after(9000, with_length=False), id="cut without a length"),
@@ -110,7 +114,6 @@ def test_what_fails_once_is_fetched_again(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        pytest.param(status(404), "attempt 2: not found", id="404"),
         pytest.param(status(500), "attempt 2: .*500", id="500"),
         pytest.param(stall_after(9000), "attempt 2: stalled", id="stall", marks=pytest.mark.slow),
         pytest.param(drop_after(9000), "attempt 2: .*not completed", id="drop"),
@@ -132,6 +135,125 @@ def test_a_dead_source_is_said_once_and_not_asked_again(
     assert [record.getMessage()[:11] for record in caplog.records] == ["DEAD SHARD:"]
 
 
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_what_is_final_is_asked_once(code: int, server: FaultyServer, tmp_path: Path) -> None:
+    server.always["000.tar"] = status(code)
+    store = ShardStore(tmp_path / "kept", 10**8, STALL_SECONDS, 4, patience_seconds=600)
+    for _ in range(2):
+        with pytest.raises(DeadShardError, match="after attempt 1: ") as raised:
+            store.fetch(f"{server.url}/000.tar")
+        assert not isinstance(raised.value, UnavailableShardError)
+    assert server.requests["000.tar"] == 1
+
+
+class FakedTime:
+    """A clock that pauses move on, and the event that a download waits on for them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        clock = SimpleNamespace(monotonic=lambda: self.now, time=time.time)
+        for module in (retries, shard_store):
+            monkeypatch.setattr(module, "time", clock)
+        for limit in ("FIRST_PAUSE_SECONDS", "MAX_PAUSE_SECONDS"):
+            monkeypatch.setattr(retries, limit, 60.0)
+        self.event: Any = SimpleNamespace(is_set=lambda: False, wait=self.wait)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def away_for(self, seconds: float, answer: Fault) -> Fault:
+        """A server that answers wrongly for a time, then well."""
+        return lambda handler, body: (well if self.now >= 1000 + seconds else answer)(handler, body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(status(503), id="503"),
+        pytest.param(drop_after(0), id="drop", marks=pytest.mark.slow),
+    ],
+)
+def test_a_server_that_is_away_for_three_minutes_is_waited_for(
+    answer: Fault, server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakedTime(monkeypatch)
+    server.always["000.tar"] = clock.away_for(180, answer)
+    store = ShardStore(tmp_path / "kept", 10**8, STALL_SECONDS, 4, patience_seconds=600)
+    store.fetch(f"{server.url}/000.tar", clock.event)
+    assert 180 <= clock.now - 1000 < 240
+    assert server.requests["000.tar"] >= 4
+
+
+def test_an_outage_is_waited_for_once_and_not_for_each_shard(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakedTime(monkeypatch)
+    store = ShardStore(tmp_path / "kept", 10**8, STALL_SECONDS, 1, patience_seconds=100)
+    for number, least, most in ((0, 40, 100), (1, 40, 100)):
+        server.always[f"{number:03d}.tar"] = status(503)
+        with pytest.raises(UnavailableShardError, match="503"):
+            store.fetch(f"{server.url}/{number:03d}.tar", clock.event)
+        assert least <= clock.now - 1000 <= most
+    store.fetch(f"{server.url}/002.tar", clock.event)  # the server works
+    server.always["003.tar"] = status(503)
+    since = clock.now
+    with pytest.raises(UnavailableShardError):
+        store.fetch(f"{server.url}/003.tar", clock.event)
+    assert clock.now - since >= 40
+
+
+def test_a_server_that_says_when_to_come_again_is_obeyed(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakedTime(monkeypatch)
+    store = ShardStore(tmp_path / "kept", 10**8, STALL_SECONDS, 4, patience_seconds=600)
+    server.faults["000.tar"] = [busy(429, Retry_After="120")]
+    store.fetch(f"{server.url}/000.tar", clock.event)
+    assert server.requests["000.tar"] == 2
+    assert 120 <= clock.now - 1000 <= 180
+    server.faults["001.tar"] = [busy(403, Retry_After="6000")]
+    with pytest.raises(UnavailableShardError, match=r"attempt 1: .*403"):
+        store.fetch(f"{server.url}/001.tar", clock.event)
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [("12", 12), ("Wed, 21 Oct 2065 07:28:00 GMT", 1e8), ("soon", 0), ("", 0)],
+)
+def test_the_time_to_come_again_is_a_number_or_a_date(answer: str, seconds: float) -> None:
+    error: Any = SimpleNamespace(headers={"Retry-After": answer})
+    assert fetch_url.retry_after(error) >= seconds
+    assert seconds > 0 or fetch_url.retry_after(error) == 0
+
+
+def test_a_download_goes_on_where_it_broke_off(server: FaultyServer, tmp_path: Path) -> None:
+    size = (server.folder / "000.tar").stat().st_size
+    server.always["000.tar"] = with_ranges('"one"', at_most=size * 4 // 5)
+    store = make_store(tmp_path)
+    assert keys(store, f"{server.url}/000.tar") == FIRST_KEYS
+    assert server.requests["000.tar"] == 2
+    assert server.bytes_sent["000.tar"] == size  # not a byte twice
+    assert (
+        store.fetch(f"{server.url}/000.tar").path.read_bytes()
+        == (server.folder / "000.tar").read_bytes()
+    )
+    assert not list(tmp_path.rglob("*.source"))
+
+
+def test_a_file_that_changed_meanwhile_is_not_joined(server: FaultyServer, tmp_path: Path) -> None:
+    old, new = (server.folder / name for name in ("000.tar", "001.tar"))
+    server.faults["000.tar"] = [
+        lambda handler, _: with_ranges('"one"', at_most=9000)(handler, old_bytes),
+        busy(503),
+    ]
+    old_bytes = old.read_bytes()
+    old.write_bytes(new.read_bytes())
+    server.always["000.tar"] = with_ranges('"two"')
+    store = make_store(tmp_path)
+    assert store.fetch(f"{server.url}/000.tar").path.read_bytes() == new.read_bytes()
+    assert server.requests["000.tar"] == 3
+
+
 @pytest.mark.parametrize("code", [403, 404])
 def test_what_is_secret_in_an_address_is_not_said(
     code: int, server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -146,14 +268,14 @@ def test_what_is_secret_in_an_address_is_not_said(
     assert "SECRET" not in "".join(kept)
 
 
-def test_a_dead_source_is_asked_again_after_an_hour(server: FaultyServer, tmp_path: Path) -> None:
+def test_a_dead_source_is_asked_again_after_minutes(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["000.tar"] = [status(503)]
     address = f"{server.url}/000.tar"
     store = make_store(tmp_path, attempts=1)
     with pytest.raises(DeadShardError):
         store.fetch(address)
-    long_ago = time.time() - shard_store.DEAD_SECONDS - 1
-    os.utime(store.entry_folder(address) / "dead", (long_ago, long_ago))
+    long_ago = time.time() - marks.DEAD_SECONDS - 1
+    os.utime(store.entry_folder(address) / "away", (long_ago, long_ago))
     assert keys(store, address) == FIRST_KEYS
 
 
@@ -307,7 +429,7 @@ def test_a_forked_process_that_has_the_descriptors_keeps_nothing_locked(
         hold.release()
         with CachePin(shard), pytest.raises(CacheFullError):
             cache.make_room(urgent=False)
-    for path in (shard, shard.with_name(LOW_PRIORITY_FILE), tmp_path / "kept" / EVICTION_LOCK):
+    for path in (shard, shard.with_name(LOW_PRIORITY_FILE)):
         descriptor = os.open(path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(descriptor)

@@ -11,6 +11,9 @@ from vqgan_train.config.checks import Frozen, as_list, require, require_at_least
 from vqgan_train.config.sources import SourceConfig
 from vqgan_train.system.errors import as_typed
 
+MAX_PATIENCE_SECONDS = 1200
+"""Longest wait for a source, within the 30 minutes that torch's ranks wait for one another."""
+
 
 class Sampling(Enum):
     """Way to draw training samples.
@@ -74,6 +77,11 @@ class DataConfig(Frozen, SourceConfig):
         require_at_least(1, data__batch_size=self.batch_size, data__image_size=self.image_size)
         require_at_least(0, data__num_workers=self.num_workers)
         self.check_source("data.")
+        require(
+            self.patience_seconds <= MAX_PATIENCE_SECONDS,
+            f"data.patience_seconds is {self.patience_seconds}; it must be at most "
+            f"{MAX_PATIENCE_SECONDS}: ranks wait 30 minutes for one whose shard is away.",
+        )
         self._check_order()
         require(
             self.resize >= self.image_size,

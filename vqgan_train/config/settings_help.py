@@ -102,7 +102,8 @@ def _settings_of(schema: type, defaults: Any, prefix: str) -> list[Setting]:
             settings += _settings_of(inner, default, f"{name}.")
             continue
         enum = _enum_in(hint)
-        meaning = " ".join([meanings.get(field.name, ""), inspect.getdoc(enum) or ""])
+        choices = inspect.getdoc(enum) if enum else None
+        meaning = f"{meanings.get(field.name, '')} {choices or ''}"
         settings.append(
             Setting(
                 name=name,

@@ -34,7 +34,11 @@ class SourceConfig:
     """Seconds after which a download that receives no data, or next to none, is tried again."""
 
     attempts: int
-    """Tries per download; then the shard counts as dead, and its samples as unreadable."""
+    """Least number of tries of a download that fails in a way that may pass."""
+
+    patience_seconds: float
+    """Seconds for which such a download is tried again, however many tries that takes; then the
+    shard counts as dead, and its samples as unreadable."""
 
     def check_source(self, group: str = "") -> None:
         """Refuse values that are out of range; the `__post_init__` of subclasses calls this.
@@ -52,4 +56,5 @@ class SourceConfig:
         for name in ("cache_gb", "stall_seconds"):
             value = getattr(self, name)
             require(value > 0, f"{group}{name} is {value}; it must be more than 0.")
+        require_at_least(0, **{f"{group}patience_seconds": self.patience_seconds})
         require_at_least(1, **{f"{group}attempts": self.attempts})

@@ -119,7 +119,12 @@ def find_images(config: EvaluateConfig) -> ImageSource:
         return from_folder(Path(config.folder).expanduser(), config.batch_size)
     shards = [shard for source in expand_sources(config.shards) for shard in source]
     store = open_store(
-        shards, config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
+        shards,
+        config.cache_dir,
+        config.cache_gb,
+        config.stall_seconds,
+        config.attempts,
+        config.patience_seconds,
     )
     return from_shards(shards, config.batch_size, store, config.image_field)
 

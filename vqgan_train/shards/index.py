@@ -97,9 +97,8 @@ def index_shards(paths: Sequence[Path]) -> list[ShardIndex]:
     Raises:
         ShardError: there are shards, and all are dead.
     """
-    with cache_lock("index"):
-        bar = tqdm(paths, "indexing shards", unit="shard", delay=BAR_DELAY_SECONDS)
-        indices = [_load_or_mark_dead(path) for path in bar]
+    bar = tqdm(paths, "indexing shards", unit="shard", delay=BAR_DELAY_SECONDS)
+    indices = [_load_or_mark_dead(path) for path in bar]
     if indices and not any(index.num_samples for index in indices):
         raise ShardError(
             f"None of {len(indices)} shards holds a sample with an image. The first is "
@@ -174,12 +173,24 @@ def load_index(path: Path) -> ShardIndex:
         OSError: the shard does not exist.
     """
     file = _cache_file(path)
+    cached = _read_cached(file, path)
+    if cached is not None:
+        return cached
+    with cache_lock(f"index/{file.stem}"):  # ranks of a run divide the work between them
+        return _read_cached(file, path) or _index_and_cache(path, file)
+
+
+def _read_cached(file: Path, path: Path) -> ShardIndex | None:
     try:
         return read_index(file, path)
     except FileNotFoundError:
-        pass
+        return None
     except UNREADABLE_INDEX as error:
         log.warning("The index %s is unreadable (%s); it is made again.", file, error)
+        return None
+
+
+def _index_and_cache(path: Path, file: Path) -> ShardIndex:
     index = index_shard(path)
     try:
         write_index(index, file)

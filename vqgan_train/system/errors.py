@@ -21,6 +21,10 @@ class DeadShardError(ShardError):
     """A remote shard, or a sample in it, is unavailable; a run skips it and trains on."""
 
 
+class UnavailableShardError(DeadShardError):
+    """A remote shard's source failed in a way that may pass; the same command may work later."""
+
+
 class CheckpointError(UserError):
     """A file cannot be used as a checkpoint; the message says why and what to do."""
 

@@ -5,6 +5,9 @@ import signal
 USER_ERROR = 2
 """The settings, the data or the machine are wrong; the message says what to change."""
 
+SOURCE_UNAVAILABLE = 69
+"""A source of shards failed for longer than patience_seconds; start the same command later."""
+
 LOST_RANK = 70
 """Another process of the run or command exited; its message, if it left one, says why."""
 

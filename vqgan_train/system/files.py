@@ -4,11 +4,11 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from filelock import FileLock
+from vqgan_train.system.locks import file_lock
 
 PARTIAL = ".partial"
 """Suffix of files that are being written; a killed process leaves them behind."""
@@ -100,16 +100,17 @@ def cache_folder(name: str) -> Path:
 
 @contextmanager
 def cache_lock(name: str) -> Iterator[None]:
-    """Let one process fill a cache folder while others wait; no lock if it cannot be written."""
+    """Let one process fill a cache while others wait; no lock if the folder cannot be written.
+
+    Nobody waits on a file system without locks either: files of a cache are written atomically, so
+    that processes that do the same work disturb nobody.
+
+    Args:
+        name: folder of the cache, or FOLDER/ENTRY to lock one entry.
+    """
     file = cache_folder(name).with_suffix(".lock")
-    lock = FileLock(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError:  # a cache that cannot be written needs no lock
+    with ExitStack() as held:
+        with suppress(OSError):  # a cache that cannot be written needs no lock
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(file_lock(file, f"filling {file.with_suffix('')}"))
         yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

@@ -23,6 +23,11 @@ def explain_path_error(error: OSError, settings: Mapping[str, Any]) -> str | Non
         settings: all settings of the command, as nested plain values.
     """
     reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    if error.errno == errno.EMFILE:
+        return (
+            f"This process has too many open files ({reason}). Raise the limit "
+            "with ulimit -n 65536, or lower num_workers (in training data.num_workers)."
+        )
     for setting, text in _texts(settings):
         if is_about(error, _folder_of_pattern(text)):
             return (

@@ -17,6 +17,11 @@ CONNECTION_LOST = re.compile(
 )
 """Words of gloo's and NCCL's connection errors, many of which torch raises as RuntimeError."""
 
+UNMET = re.compile(
+    r"EADDRINUSE|waiting for clients|client socket has (timed out|failed to connect)", re.IGNORECASE
+)
+"""Words of torch's errors when processes have not found each other at the start."""
+
 PROCESS_GROUP_TIMEOUT = timedelta(days=1)
 """Longest wait of a process for the others, whose images may take longer."""
 
@@ -34,16 +39,34 @@ def explain_lost_ranks(message: str) -> Iterator[None]:
 
     Raises:
         LostRankError: another rank has exited, or cannot be reached.
+        UserError: the ranks did not find each other at the start.
     """
     try:
         yield
     except Exception as error:
+        if UNMET.search(str(error)):
+            raise UserError(_unmet_advice(str(error))) from error
         is_from_torch = isinstance(error, torch.distributed.DistError)
         is_closed = CONNECTION_LOST.search(str(error)) is not None
         if not is_from_torch and not (is_closed and type(error) is RuntimeError):
             raise
         shown = "" if is_closed else f" Error here: {first_line(error)[:MAX_SHOWN_CHARACTERS]}"
         raise LostRankError(message + shown) from error
+
+
+def _unmet_advice(text: str) -> str:
+    host, port = (os.environ.get(name, "unset") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if "EADDRINUSE" in text:
+        return (
+            f"Port {port} of this machine (MASTER_PORT) is in use by another program, perhaps "
+            "another run. Set MASTER_PORT to a free one (torchrun: --master-port, or "
+            "--rdzv-endpoint=localhost:0), or unset it."
+        )
+    return (
+        f"The processes did not find each other at MASTER_ADDR={host}, MASTER_PORT={port} "
+        f"({text.splitlines()[0][:MAX_SHOWN_CHARACTERS]}). Check that all were started, and that "
+        "these reach the first process's machine and a free port of it."
+    )
 
 
 @contextmanager

@@ -8,9 +8,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vqgan_train.system.errors import UserError
+from vqgan_train.system.loader_processes import exit_if_unsendable, explain_dead_workers
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+_END = object()
+"""Stands for the end of the results."""
 
 
 def run_tasks(
@@ -25,6 +29,7 @@ def run_tasks(
 
     Raises:
         UserError, OSError: `function` raised it.
+        UserError: a worker process has ended, for lack of shared memory for example.
     """
     loader: DataLoader[Result | UserError | OSError] = DataLoader(
         _Results(function),
@@ -32,13 +37,18 @@ def run_tasks(
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=num_workers,
-        worker_init_fn=_ignore_ctrl_c,
+        worker_init_fn=_begin_worker,
         pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]  # untyped there
     )
-    for result in loader:
+    results = iter(loader)
+    while True:
+        with explain_dead_workers("num_workers"):
+            result = next(results, _END)
+        if result is _END:
+            return
         if isinstance(result, UserError | OSError):
             raise result
-        yield result
+        yield result  # type: ignore[misc]  # not _END
 
 
 class _Results(Dataset[Result | UserError | OSError], Generic[Task, Result]):
@@ -58,9 +68,10 @@ class _Results(Dataset[Result | UserError | OSError], Generic[Task, Result]):
             return error
 
 
-def _ignore_ctrl_c(_worker: int) -> None:
+def _begin_worker(_worker: int) -> None:
     # A terminal sends Ctrl-C to all processes; the command's own process stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exit_if_unsendable()
 
 
 def _unchanged(result: Any) -> Any:

@@ -97,7 +97,12 @@ def find_samples(config: EncodeConfig) -> ImageSource:
     if config.shards is not None:
         shards = [shard for source in expand_sources(config.shards) for shard in source]
         store = open_store(
-            shards, config.cache_dir, config.cache_gb, config.stall_seconds, config.attempts
+            shards,
+            config.cache_dir,
+            config.cache_gb,
+            config.stall_seconds,
+            config.attempts,
+            config.patience_seconds,
         )
         return from_shards(shards, max_samples, store, config.image_field)
     if config.folder is not None:

@@ -5,6 +5,9 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 
 from vqgan_train.config.checks import plain_settings
 from vqgan_train.config.run import Config
+from vqgan_train.system.addresses import redact
+from vqgan_train.system.errors import UnavailableShardError
+from vqgan_train.system.loader_processes import explain_dead_workers
 from vqgan_train.system.process_group import explain_lost_ranks
 from vqgan_train.training.callbacks.artifacts import Artifacts
 from vqgan_train.training.data.data_module import ShardDataModule
@@ -12,6 +15,7 @@ from vqgan_train.training.lightning.launcher import exit_with_first_rank, restor
 from vqgan_train.training.lightning.loggers import WandbRun
 from vqgan_train.training.lightning.module import VQGANModule
 from vqgan_train.training.report import announce, report, report_finished
+from vqgan_train.training.run.contents import mark_stopped
 from vqgan_train.training.run.folder import RunFolder
 from vqgan_train.training.run.logs import RankLog, configure_logging, rank_log
 from vqgan_train.training.run.start import RunStart
@@ -68,7 +72,14 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             "the rank was killed, perhaps for lack of memory. The same command, with the run's "
             "folder as run.output_dir, resumes from the newest checkpoint."
         ):
-            make_steps(trainer, module, data, run.start)
+            try:
+                with explain_dead_workers("data.num_workers"):
+                    make_steps(trainer, module, data, run.start)
+            except UnavailableShardError as error:
+                # Without a step since the start, another start would hardly get further.
+                if trainer.global_step > run.start.step:
+                    mark_stopped(run.path, f"a source of shards failed: {redact(str(error))}")
+                raise
         report(config, run, trainer)
     return trainer
 

@@ -1,6 +1,7 @@
 """The folder of a run: held by one run at a time, written whole, its errors named."""
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -119,6 +120,19 @@ def test_two_runs_cannot_be_in_one_folder(tmp_path: Path, monkeypatch: pytest.Mo
     with lock_folder(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_locks_is_said_and_never_blocked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / lock.LOCK_FILE).touch()  # of a job that was killed on another node
+    with lock_folder(tmp_path):
+        pass
+    assert "has no file locks (flock)" in caplog.text
 
 
 def test_a_disk_that_is_too_small_is_said_first(tmp_path: Path) -> None:

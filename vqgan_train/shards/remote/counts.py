@@ -13,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from filelock import FileLock
 from tqdm import tqdm
 
 from vqgan_train.shards.index import BAR_DELAY_SECONDS
-from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, ShardStore, retry_pause_seconds
+from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, ShardStore
 from vqgan_train.shards.remote.transfer import TransferError, fetch_small_files
 from vqgan_train.system.addresses import PIPE, redact
-from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import write_atomically
+from vqgan_train.system.errors import DeadShardError, ShardError, UnavailableShardError
+from vqgan_train.system.files import fingerprint, write_atomically
+from vqgan_train.system.locks import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +40,13 @@ def count_samples(addresses: Sequence[str], store: ShardStore) -> list[int]:
     Raises:
         ShardError: some shards cannot be counted.
     """
-    with FileLock(store.cache.folder / "counts.lock"):
-        for count in (_count_from_stats, _download_and_count):
-            uncounted = [address for address in addresses if _read_count(address, store) is None]
-            if uncounted:
-                count(uncounted, store)
+    if any(_read_count(address, store) is None for address in addresses):
+        lock = store.cache.folder / f"counts-{fingerprint(addresses)}.lock"
+        with file_lock(lock, "counting the samples of remote shards"):
+            for count in (_count_from_stats, _download_and_count):
+                uncounted = [a for a in addresses if _read_count(a, store) is None]
+                if uncounted:
+                    count(uncounted, store)
     counts = [_read_count(address, store) for address in addresses]
     assert None not in counts, "_download_and_count raises for shards that it cannot count"
     return [number for number in counts if number is not None]
@@ -104,10 +106,9 @@ def _download_stats(
         store: says how many attempts are made, and after which time one has stalled.
     """
     files = {address: folder / f"{number}.json" for number, address in enumerate(stats_addresses)}
-    remaining = stats_addresses
-    for attempt in range(store.attempts):
-        if attempt:
-            time.sleep(retry_pause_seconds(attempt))
+    remaining, retries, pause = stats_addresses, store.retries(), 0.0
+    while pause >= 0:
+        time.sleep(pause)
         for address in remaining:
             files[address].unlink(missing_ok=True)
         pairs = [(stats, files[address]) for address, stats in remaining.items()]
@@ -115,6 +116,7 @@ def _download_stats(
             failures = fetch_small_files(pairs, store.stall_seconds)
         except TransferError as error:
             log.warning("NNNNN_stats.json of %d shards did not arrive: %s", len(remaining), error)
+            pause = retries.next_pause()
             continue
         # Missing files are not retried. A command cannot say that a file is missing, and S3 refuses
         # instead if listing the bucket is not allowed, so these failures count as missing files.
@@ -128,6 +130,7 @@ def _download_stats(
         remaining = {address: stats for address, stats in remaining.items() if stats in retryable}
         if not remaining:
             return
+        pause = retries.next_pause(max(failure["retry_after"] for failure in failures))
 
 
 def _read_successes(file: Path) -> int | None:
@@ -176,7 +179,8 @@ def _download_and_count(addresses: Sequence[str], store: ShardStore) -> None:
     log.info("Counting took %.0f s; the counted shards hold %.3g GB.", seconds, num_bytes / 1e9)
     if dead:
         rest = "; counting stopped early" if len(dead) == MAX_DEAD_SHARDS else ""
-        raise ShardError(
+        is_away = all(isinstance(error, UnavailableShardError) for error in dead)
+        raise (UnavailableShardError if is_away else ShardError)(
             f"The samples of {len(dead)} of {len(addresses)} remote shards cannot be counted, so "
             f"the sample order is unknown{rest}. The first: {str(dead[0]).rstrip('.')}. Check the "
             "address, and that this machine reaches it. If the address is right, leave the shards "

@@ -6,17 +6,23 @@ low-priority pin: they are evicted last, and only for a download that is needed 
 """
 
 import fcntl
+import math
 import os
+import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from filelock import FileLock
-
 from vqgan_train.system.errors import ShardError
 from vqgan_train.system.files import PARTIAL
+from vqgan_train.system.locks import file_lock
 
 EVICTION_LOCK = "room.lock"
 """File that a process locks while it evicts."""
+
+LISTING_FRACTION = 0.01
+"""Part of a process's time that listing a cache of more than `SMALL_CACHE` files may take."""
+
+SMALL_CACHE = 200
 
 LOW_PRIORITY_FILE = "soon"
 """Marker beside a cached file; a lock on it means that the file is needed soon."""
@@ -76,11 +82,12 @@ class DiskCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self._next_listing = -math.inf
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / EVICTION_LOCK), CachePin(folder):  # some disks lack one kind
+            with CachePin(folder):  # some disks have no locks
                 pass
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             raise ShardError(
                 f"Remote shards cannot be cached in {folder} ({error}). Set cache_dir, in "
                 "training data.cache_dir, to a folder on a disk of this machine."
@@ -97,7 +104,7 @@ class DiskCache:
         """
         if self._disk_usage()[0] <= self.max_bytes:
             return
-        with FileLock(self.folder / EVICTION_LOCK):
+        with file_lock(self.folder / EVICTION_LOCK, "making room in the cache"):
             for spare_low_priority in (True, False) if urgent else (True,):
                 total_bytes, files = self._disk_usage()
                 for _, size, path in sorted(files):
@@ -111,13 +118,22 @@ class DiskCache:
                 "shards and the shards of one shuffle window, and should hold those of two windows."
             )
 
+    def make_room_if_due(self, *, urgent: bool = True) -> None:
+        """Do as `make_room`, but not so often that listing many files takes time from training."""
+        if time.monotonic() >= self._next_listing:
+            self.make_room(urgent=urgent)
+
     def _disk_usage(self) -> tuple[int, list[tuple[float, int, Path]]]:
         """Return the total bytes, and (time of last use, size, path) of each file."""
+        started_at = time.monotonic()
         files = []
         for path in (*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{PARTIAL}")):
             with suppress(FileNotFoundError):
                 stat = path.stat()
                 files.append((stat.st_mtime, stat.st_size, path))
+        if len(files) > SMALL_CACHE:
+            now = time.monotonic()
+            self._next_listing = now + (now - started_at) / LISTING_FRACTION
         return sum(size for _, size, _ in files), files
 
 

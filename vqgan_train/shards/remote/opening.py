@@ -12,7 +12,7 @@ from vqgan_train.shards.index import BAR_DELAY_SECONDS, ShardIndex, index_shards
 from vqgan_train.shards.remote.counts import count_samples
 from vqgan_train.shards.remote.disk_cache import CachePin
 from vqgan_train.shards.remote.store import PARALLEL_DOWNLOADS, RemoteShard, ShardStore
-from vqgan_train.system.errors import DeadShardError, ShardError
+from vqgan_train.system.errors import DeadShardError, ShardError, UnavailableShardError
 
 Shard = ShardIndex | RemoteShard
 
@@ -103,7 +103,8 @@ def _fetch_and_pin(
         except DeadShardError as error:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            raise ShardError(
+            is_away = isinstance(error, UnavailableShardError)
+            raise (UnavailableShardError if is_away else ShardError)(
                 f"{str(error).rstrip('.')}. Validation measures the same images every time, so it "
                 "needs all of its shards. Repair the source, or remove the shard from "
                 "data.val_shards."

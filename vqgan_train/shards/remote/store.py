@@ -1,13 +1,13 @@
 """Download remote shards into the disk cache, index them, and remember which are unavailable.
 
-A dead shard is one whose download was refused or failed in every attempt. A marker in its folder of
-the cache keeps this machine from trying again for an hour; opening the shard anew removes it.
+A dead shard is one whose download was refused, or failed for longer than the store's patience. A
+mark in its folder of the cache keeps this machine from trying again for some minutes: `dead` if the
+failure is final, `away` if it may pass. Opening the shard anew removes the mark.
 """
 
 import hashlib
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from vqgan_train.shards.index import (
     UNREADABLE_INDEX,
@@ -27,21 +26,27 @@ from vqgan_train.shards.index import (
     write_index,
 )
 from vqgan_train.shards.remote.disk_cache import CacheFullError, CachePin, DiskCache
+from vqgan_train.shards.remote.marks import (
+    AWAY,
+    DEAD,
+    mark_and_raise,
+    raise_if_marked,
+    remove_marks,
+)
+from vqgan_train.shards.remote.retries import Retries
 from vqgan_train.shards.remote.transfer import FinalTransferError, TransferError, fetch_file
 from vqgan_train.system.addresses import file_name, redact
 from vqgan_train.system.errors import DeadShardError, ShardError
-from vqgan_train.system.files import PARTIAL, cache_folder, write_atomically
+from vqgan_train.system.files import PARTIAL, cache_folder
+from vqgan_train.system.locks import file_lock
 
 log = logging.getLogger(__name__)
 
 PARALLEL_DOWNLOADS = 4
 """Shards that a process downloads at the same time."""
 
-DEAD_SECONDS = 3600
-"""Time for which a shard stays dead before it is tried again."""
-
-FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
-"""Longest pause before the first retry; it doubles with each retry, up to the maximum."""
+SAY_LOCKED_SECONDS = 60.0
+"""Time after which waiting for another process's download is logged."""
 
 GUARD_INTERVAL_SECONDS = 1.0
 CACHE_FULL_POLL_SECONDS = 0.5
@@ -61,21 +66,36 @@ class ShardStore:
         folder: folder of the cache, on a disk of this machine.
         max_bytes: limit of the cache's size.
         stall_seconds: time for which a source may send nothing.
-        attempts: number of failed downloads after which a shard is dead.
+        attempts: least number of failed downloads after which a shard is dead.
+        patience_seconds: time for which downloads are tried again that fail in a way that may pass.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, stall_seconds: float, attempts: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        stall_seconds: float,
+        attempts: int,
+        patience_seconds: float = 0,
+    ) -> None:
         self.cache = DiskCache(folder, max_bytes)
         self.stall_seconds = stall_seconds
         self.attempts = attempts
+        self.patience_seconds = patience_seconds
+        self._failing_since: dict[str, float] = {}
+        """Time of the first failure of each source since its last success."""
         self._indices: dict[str, ShardIndex] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled with each of thousands of samples; a loader process opens the store only once.
         cache = self.cache
         return _store_of_process, (
-            cache.folder, cache.max_bytes, self.stall_seconds, self.attempts,
+            cache.folder, cache.max_bytes, self.stall_seconds, self.attempts, self.patience_seconds,
         )  # fmt: skip
+
+    def retries(self) -> Retries:
+        """Return the budget of one download."""
+        return Retries(self.attempts, self.patience_seconds)
 
     def fetch(
         self, address: str, stop: threading.Event | None = None, *, urgent: bool = True
@@ -103,9 +123,9 @@ class ShardStore:
         folder = self.entry_folder(address)
         try:
             folder.mkdir(exist_ok=True)
-            with FileLock(folder / "lock"):
-                index = self._load_cached(address)
-                index = index or self._download(address, stop or threading.Event(), urgent)
+            index = self._load_cached(address)
+            if index is None:
+                index = self._download_alone(address, stop or threading.Event(), urgent)
         except OSError as error:  # of the cache's disk; failed downloads are DeadShardErrors
             raise DeadShardError(
                 f"{redact(address)} cannot be cached in {self.cache.folder}: {error}"
@@ -135,7 +155,7 @@ class ShardStore:
     def forget_dead(self, addresses: Iterable[str]) -> None:
         """Remove the marks of dead shards, because their sources may work again."""
         for address in addresses:
-            (self.entry_folder(address) / "dead").unlink(missing_ok=True)
+            remove_marks(self.entry_folder(address))
 
     def _load_cached(self, address: str) -> ShardIndex | None:
         shard = self.shard_path(address)
@@ -152,13 +172,24 @@ class ShardStore:
             shard.unlink(missing_ok=True)
             return None
 
-    def _download(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
+    def _download_alone(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
+        """Download a shard, unless another process has done so or found it dead meanwhile."""
+        lock = self.entry_folder(address) / "lock"
+        work = f"downloading {redact(address)}"
+        with file_lock(lock, work, say_after=SAY_LOCKED_SECONDS):
+            index = self._load_cached(address)
+            if index is not None:
+                return index
+            was_dead = raise_if_marked(self.entry_folder(address))
+            retries = Retries(1, 0) if was_dead else self.retries()
+            return self._download(address, stop, urgent, retries)
+
+    def _download(
+        self, address: str, stop: threading.Event, urgent: bool, retries: Retries
+    ) -> ShardIndex:
         """Download a shard with retries; mark it as dead, and raise, if that fails."""
-        self._raise_if_dead(address)
-        reason, damaged_size, attempt = "", -1, 0
-        for attempt in range(self.attempts):
-            if attempt:
-                stop.wait(retry_pause_seconds(attempt))
+        damaged_size, mark = -1, AWAY
+        while True:
             try:
                 index = self._try_download(address, stop, urgent)
             except CacheFullError:
@@ -166,39 +197,48 @@ class ShardStore:
             except (TransferError, ShardError) as error:
                 # Libraries quote the address, whose query may be secret.
                 reason = redact(str(error).replace(address, redact(address)))
-                if isinstance(error, FinalTransferError):
-                    break
-                continue
-            # If a second download repeats the damage, it is the source's: use the other samples.
-            is_last = attempt + 1 == self.attempts
-            if not index.problem or index.num_bytes == damaged_size or is_last:
-                return self._publish(address, index)
-            reason, damaged_size = index.problem, index.num_bytes
-        message = f"{redact(address)} is unavailable after attempt {attempt + 1}: {reason}"
-        log.warning("DEAD SHARD: %s", message)
-        with write_atomically(self.entry_folder(address) / "dead") as file:
-            file.write(message.encode())
-        raise DeadShardError(message)
+                is_final = isinstance(error, FinalTransferError | ShardError)
+                mark = DEAD if is_final else AWAY
+                pause = self._pause_after(error, address, retries)
+            else:
+                # If a second download repeats the damage, it is the source's: use other samples.
+                is_last = retries.attempt >= retries.attempts
+                if not index.problem or index.num_bytes == damaged_size or is_last:
+                    return self._publish(address, index)
+                reason, damaged_size, pause = index.problem, index.num_bytes, retries.next_pause()
+            if pause < 0:
+                message = (
+                    f"{redact(address)} is unavailable after attempt {retries.attempt}: {reason}"
+                )
+                log.warning("DEAD SHARD: %s", message)
+                mark_and_raise(self.entry_folder(address), mark, message)
+            if retries.attempt == 2 and retries.patience_seconds:
+                log.warning(
+                    "%s did not arrive and is tried again for up to %g s: %s",
+                    *(redact(address), retries.patience_seconds, reason),
+                )
+            stop.wait(pause)
 
-    def _raise_if_dead(self, address: str) -> None:
-        marker = self.entry_folder(address) / "dead"
-        try:
-            if time.time() - marker.stat().st_mtime < DEAD_SECONDS:
-                raise DeadShardError(marker.read_text())
-            marker.unlink()
-        except FileNotFoundError:
-            pass
+    def _pause_after(self, error: Exception, address: str, retries: Retries) -> float:
+        """Return the pause before the next attempt, or -1 if there is none."""
+        if isinstance(error, FinalTransferError):
+            return -1
+        if not isinstance(error, TransferError):  # whole, but no shard: time seldom helps
+            return -1 if retries.attempt >= retries.attempts else retries.next_pause()
+        since = self._failing_since.setdefault(_source(address), time.monotonic())
+        return retries.next_pause(error.retry_after, since)
 
     def _try_download(self, address: str, stop: threading.Event, urgent: bool) -> ShardIndex:
         """Download a shard to its partial file and index it."""
         shard = self.shard_path(address)
         partial = shard.with_name(f"{shard.name}{PARTIAL}")
-        partial.write_bytes(b"")
+        partial.touch()  # an earlier attempt may have left its first part
         with CachePin(partial):
             guard = self._download_guard(partial, stop, urgent)
             fetch_file(address, partial, self.stall_seconds, guard)
+            self._failing_since.pop(_source(address), None)
             index = index_shard(partial)
-            self.cache.make_room(urgent=urgent)
+            self.cache.make_room_if_due(urgent=urgent)
         return index
 
     def _download_guard(
@@ -218,7 +258,7 @@ class ShardStore:
             if partial.exists() and partial.stat().st_size > self.cache.max_bytes / 2:
                 partial.unlink()
                 raise FinalTransferError("it is larger than half of cache_gb, or endless")
-            self.cache.make_room(urgent=urgent)
+            self.cache.make_room_if_due(urgent=urgent)
 
         return check
 
@@ -244,6 +284,7 @@ def open_store(
     cache_gb: float,
     stall_seconds: float,
     attempts: int,
+    patience_seconds: float,
 ) -> ShardStore | None:
     """Open the store for a command's remote shards; return None if all shards are local.
 
@@ -252,19 +293,18 @@ def open_store(
         cache_dir: folder on a disk of this machine. None: a folder in the user's cache.
         cache_gb: largest size of that folder in 10^9 bytes.
         stall_seconds: time without data after which a download fails.
-        attempts: number of tries of each download.
+        attempts: least number of tries of a failing download.
+        patience_seconds: time for which a download is tried again if its failure may pass.
     """
     if all(isinstance(shard, Path) for shard in shards):
         return None
     folder = Path(cache_dir).expanduser() if cache_dir else cache_folder("shards")
-    return ShardStore(folder, int(cache_gb * 1e9), stall_seconds, attempts)
+    return ShardStore(folder, int(cache_gb * 1e9), stall_seconds, attempts, patience_seconds)
 
 
-def retry_pause_seconds(attempt: int) -> float:
-    """Return the pause before retry `attempt`, from 1 on; random, so that ranks spread out."""
-    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), MAX_PAUSE_SECONDS)
-    # The system's random numbers, because Python's own belong to the run and its seed.
-    return longest * random.SystemRandom().uniform(0.5, 1)
+def _source(address: str) -> str:
+    """Return what addresses of one server have in common: the part before the third slash."""
+    return "/".join(address.split("/")[:3])
 
 
 @cache
@@ -308,7 +348,12 @@ class RemoteShard:
 
     def is_dead(self) -> bool:
         """Return whether the cache of this machine marks the shard as dead."""
-        return (self.store.entry_folder(self.address) / "dead").exists()
+        folder = self.store.entry_folder(self.address)
+        return any((folder / mark).exists() for mark in (DEAD, AWAY))
+
+    def is_away(self) -> bool:
+        """Return whether the shard is dead for a reason that may pass."""
+        return (self.store.entry_folder(self.address) / AWAY).exists()
 
     def read(self, number: int) -> dict[str, Any]:
         """Read one sample's fields: see `ShardIndex.read`.

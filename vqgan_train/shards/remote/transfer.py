@@ -39,6 +39,9 @@ POLL_SECONDS = 0.05
 class TransferError(OSError):
     """A download failed; the message says why, often in the words of the source."""
 
+    retry_after = 0.0
+    """Seconds for which the source asks to be left alone."""
+
 
 class FinalTransferError(TransferError):
     """A download failed, and a retry would fail in the same way."""
@@ -49,12 +52,13 @@ def fetch_file(address: str, file: Path, stall_seconds: float, on_poll: Callable
 
     Args:
         address: pipe:COMMAND, or an address that fsspec opens.
-        file: target; overwritten if it exists.
+        file: target; overwritten, or completed where an earlier call broke off (see `fetch_url`).
         stall_seconds: time in which MIN_BYTES_PER_SECOND must arrive on average.
         on_poll: called many times per second; its exceptions end the download.
 
     Raises:
-        FinalTransferError: the source refused the request, or credentials or a library are missing.
+        FinalTransferError: there is no such file, the source refused the request, or credentials
+            or a library are missing.
         TransferError: the download failed or stalled, or the source reported it as incomplete.
     """
 
@@ -69,9 +73,13 @@ def fetch_file(address: str, file: Path, stall_seconds: float, on_poll: Callable
 
     min_progress = stall_seconds * MIN_BYTES_PER_SECOND
     for failure in _fetch([(address, file)], progress, min_progress, stall_seconds):
+        if failure["absent"]:
+            raise FinalTransferError(failure["error"])
         if failure["refused"]:
             raise FinalTransferError(f"{failure['error'].rstrip('.')}. {access_advice(address)}")
-        raise TransferError(failure["error"])
+        error = TransferError(failure["error"])
+        error.retry_after = failure["retry_after"]
+        raise error
 
 
 def access_advice(address: str) -> str:
@@ -91,7 +99,7 @@ def fetch_small_files(
         stall_seconds: time in which at least one more file must arrive.
 
     Returns:
-        The failures, with the fields of `fetch_url`: address, error, absent, refused.
+        The failures, with the fields that `fetch_url` lists.
 
     Raises:
         TransferError: the downloading process stalled or crashed; some files may have arrived.
@@ -154,7 +162,7 @@ def _wait(
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         time.sleep(POLL_SECONDS)
         now = progress()
-        if now - reached >= min_progress:
+        if abs(now - reached) >= min_progress:  # less: a file that cannot be completed begins anew
             reached, since = now, time.monotonic()
         elif time.monotonic() - since > stall_seconds:
             raise TransferError(f"stalled: next to nothing arrived in {stall_seconds:g} s")

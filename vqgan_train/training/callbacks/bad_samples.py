@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vqgan_train.images.bad_images import are_too_many, require_few_dead
 from vqgan_train.shards.naming import printable_name
-from vqgan_train.system.errors import ShardError
+from vqgan_train.system.errors import ShardError, UnavailableShardError
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class BadSamples(Callback):
         self._bad_before = self._seen_before = 0
         """The same numbers, summed over ranks, up to the checkpoint that the run resumed from."""
         self._validated = False
+        self._data: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that few local shards are dead.
@@ -42,7 +43,7 @@ class BadSamples(Callback):
         Raises:
             ShardError: nothing can be read in more than `max_fraction` of the shards.
         """
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        self._data = data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
         dead = [shard.problem for shard in data.bad_shards() if not shard.num_samples]
         shards = len(data.train_shards) + len(data.val_shards)
         require_few_dead(dead, shards, self.max_fraction, "data.max_bad_fraction")
@@ -99,11 +100,17 @@ class BadSamples(Callback):
                 log.warning("Skipped an unreadable sample (no. %d): %s", bad, printable_name(name))
         bad, seen = self._bad_before + self.bad, self._seen_before + self.seen
         if batch["bad"] and are_too_many(bad, seen, self.max_fraction):
-            raise ShardError(
+            is_away = self._data is not None and self._data.is_source_away()
+            raise (UnavailableShardError if is_away else ShardError)(
                 f"{bad} of {seen} samples could not be read, more than "
                 f"data.max_bad_fraction={self.max_fraction} allows. The last of them: "
-                f"{printable_name(batch['bad'][-1])}. Repair the shards, or raise "
-                "data.max_bad_fraction."
+                f"{printable_name(batch['bad'][-1])}. "
+                + (
+                    "A source of shards has failed for longer than data.patience_seconds: start "
+                    "the same command again when it works."
+                    if is_away
+                    else "Repair the shards, or raise data.max_bad_fraction."
+                )
             )
 
 

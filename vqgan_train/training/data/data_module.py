@@ -198,6 +198,10 @@ class ShardDataModule(LightningDataModule):
         dead = (s for s in self.train_data.shards if isinstance(s, RemoteShard) and s.is_dead())
         return len(self.bad_shards()) + sum(1 for _ in dead)
 
+    def is_source_away(self) -> bool:
+        """Return whether a remote training shard is dead for a reason that may pass."""
+        return any(isinstance(s, RemoteShard) and s.is_away() for s in self.train_data.shards)
+
     def description(self) -> dict[str, Any]:
         """Return sizes and fingerprints of the data sets, as plain values for checkpoints."""
         return {

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from vqgan_train.system.loader_processes import exit_if_unsendable
 from vqgan_train.training.data.orders import SampleRef
 from vqgan_train.training.data.pipeline import Sample, ShardDataset
 
@@ -107,6 +108,7 @@ def _ignore_first_signals(_worker: int) -> None:
     The run still needs its workers for the step at which it saves. A worker ends when the loader
     tells it to, at the second SIGTERM, or when the run's process is gone.
     """
+    exit_if_unsendable()
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit_at_next_sigterm)

@@ -1,21 +1,22 @@
 """The folder of a run: checked before anything is written, then held by one run at a time."""
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqgan_train.system.errors import RunFolderError
 from vqgan_train.system.files import remove_partial, write_atomically
+from vqgan_train.system.locks import file_lock
 from vqgan_train.system.path_errors import DISK_FULL, is_about
 from vqgan_train.training.run.contents import (
     CHECKPOINTS,
@@ -25,6 +26,8 @@ from vqgan_train.training.run.contents import (
 )
 from vqgan_train.training.run.logs import RankLog, is_first_rank
 from vqgan_train.training.run.start import find_start
+
+log = logging.getLogger(__name__)
 
 OUTPUT_DIR_VARIABLE = "VQGAN_TRAIN_OUTPUT_DIR"
 """Environment variable that tells the ranks which folder the first one chose."""
@@ -147,20 +150,23 @@ def lock_folder(path: Path) -> Iterator[None]:
     if not is_first_rank():
         yield
         return
-    lock = FileLock(path / LOCK_FILE)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout as error:
-        raise RunFolderError(
-            f"run.output_dir={path} is in use by another run. Wait for it to end, stop it, or "
-            "choose another folder."
-        ) from error
-    try:
+    path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        lock = file_lock(path / LOCK_FILE, "training in this folder", timeout=LOCK_SECONDS)
+        try:
+            has_locks = held.enter_context(lock)
+        except TimeoutError as error:
+            raise RunFolderError(
+                f"run.output_dir={path} is in use by another run. Wait for it to end, stop it, or "
+                "choose another folder."
+            ) from error
+        if not has_locks:
+            log.warning(
+                "WARNING: The disk of run.output_dir=%s has no file locks (flock), so another run "
+                "in the same folder would not be noticed. Start only one at a time.",
+                path,
+            )
         yield
-    finally:
-        (path / LOCK_FILE).unlink(missing_ok=True)
-        lock.release()
 
 
 @rank_zero_only

@@ -9,7 +9,7 @@ from vqgan_train.system.errors import RunFolderError, as_typed
 
 CHANGEABLE = re.compile(
     r"(?!run\.(seed|parent)$)(run|trainer|logger)\.|data\.(num_workers|train_shards|val_shards"
-    r"|cache_dir|cache_gb|stall_seconds|attempts)$"
+    r"|cache_dir|cache_gb|stall_seconds|attempts|patience_seconds)$"
 )
 """Settings that may differ when a run resumes: they decide how long and where it trains.
 

@@ -12,8 +12,10 @@ from vqgan_train.shards.naming import expand_sources
 from vqgan_train.shards.remote.store import open_store
 from vqgan_train.shards.sample_photos import pack_sample_photos
 from vqgan_train.system.errors import ShardError
+from vqgan_train.system.loader_processes import require_shared_memory
 from vqgan_train.training.data.data_module import ShardDataModule
 from vqgan_train.training.data.interleaved import INTERLEAVE_BLOCK, InterleavedOrder
+from vqgan_train.training.data.loader import BATCHES_PER_WORKER
 from vqgan_train.training.data.orders import FullShuffle, SampleOrder, WindowedShuffle
 from vqgan_train.training.data.weighted import WeightedSampling
 from vqgan_train.training.run.start import RunStart
@@ -31,8 +33,12 @@ def open_data(config: Config, start: RunStart) -> ShardDataModule:
     Raises:
         ShardError: shards are missing, unreadable, without images or named twice; or shards or
             sample order are not those that `start` was trained on.
+        UserError: /dev/shm is too small for the batches that are read ahead.
     """
     data = build_data(config)
+    batch_bytes = config.data.batch_size * 3 * config.data.image_size**2
+    batches = BATCHES_PER_WORKER * config.data.num_workers * int(config.trainer.devices)
+    require_shared_memory(batches * batch_bytes, "data.num_workers")
     data.prepare_data()
     data.require_readable()
     if start.data is not None:
@@ -60,6 +66,7 @@ def build_data(config: Config) -> ShardDataModule:
             data.cache_gb,
             data.stall_seconds,
             data.attempts,
+            data.patience_seconds,
         ),
         make_order=partial(build_order, data, config.run.seed, sources=sizes),
         train_transform=ImageTransform(

@@ -95,6 +95,7 @@ def tokens(device: str, sizes: Sizes) -> Iterator[Results]:
 def tests(device: str, sizes: Sizes) -> Iterator[Results]:
     """Run the tests that are marked gpu."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0", "-q", "tests/test_gpu.py"]
+    command += ["tests/models/test_precisions.py"]
     visible = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     finished = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **visible}, stdout=subprocess.PIPE, text=True

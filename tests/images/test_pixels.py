@@ -153,6 +153,7 @@ def plain_vqgan() -> VQGAN:
     return tiny_vqgan(channel_multipliers=[1], attention_resolutions=[]).eval()
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @torch.no_grad()
 def test_encode_and_decode_compile_into_one_graph() -> None:
     assert_compiles(plain_vqgan(), tiny_images(2, 8, 8), backend="eager")

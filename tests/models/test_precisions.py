@@ -122,7 +122,7 @@ def test_a_norm_equals_torchs_own_pieces(dtype: torch.dtype) -> None:
     assert torch.equal(norm(features), pieces)
 
 
-INTERPRETED = """
+COMPARISON = """
 import torch
 from torch.nn import functional as F
 from vqgan_train.models.fused_norm import group_norm_silu
@@ -154,9 +154,24 @@ print("equal")
 def test_the_kernels_compute_group_norm_and_silu_with_their_gradients() -> None:
     """In a process of its own, because Triton decides at its import whether it interprets."""
     pytest.importorskip("triton")
-    command = [sys.executable, "-c", INTERPRETED]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    compare_kernels("cpu", TRITON_INTERPRET="1")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_kernels_compute_the_same_on_a_gpu() -> None:
+    compare_kernels("cuda")
+
+
+def compare_kernels(device: str, **variables: str) -> None:
+    program = f"import torch; torch.set_default_device({device!r})\n{COMPARISON}"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.stdout == "equal\n", ran.stderr
 
 

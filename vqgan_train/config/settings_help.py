@@ -70,7 +70,7 @@ def help_page(command: str, schema: type, arguments: Sequence[str]) -> str:
 
 
 def list_settings(command: str, schema: type, overrides: Sequence[str] = ()) -> list[Setting]:
-    """List all settings of a command in the order of their dataclass, those of groups last.
+    """List all settings of a command: first those that must be given, last those in groups.
 
     Args:
         command: name of the command's file in conf/.
@@ -80,7 +80,7 @@ def list_settings(command: str, schema: type, overrides: Sequence[str] = ()) -> 
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         composed = compose(command, overrides=list(overrides))
     settings = _settings_of(schema, OmegaConf.to_container(composed, enum_to_str=True), prefix="")
-    return sorted(settings, key=lambda setting: setting.group != "")
+    return sorted(settings, key=lambda one: (one.group != "", one.default != "required"))
 
 
 def read_header(command: str) -> tuple[str, list[str]]:

@@ -80,21 +80,10 @@ def add_up_values(x, sums, P, C, D, step_p, step_c, block_p: tl.constexpr, block
 
 @triton.jit
 def normalise(
-    x,
-    result,
-    moments,
-    weight,
-    bias,
-    P,
-    C,
-    D,
-    eps,
-    step_p,
-    step_c,
-    silu: tl.constexpr,
-    block_p: tl.constexpr,
-    block_c: tl.constexpr,
-):
+    x, result, moments, weight, bias,
+    P, C, D, eps, step_p, step_c,
+    silu: tl.constexpr, block_p: tl.constexpr, block_c: tl.constexpr,
+):  # fmt: skip
     """Store GroupNorm, and SiLU if asked, of `x` in `result`."""
     channels, places, exists = _places(P, C, step_p, step_c, block_p, block_c)
     normed, _ = _normalise(x, places, exists, channels, moments, P, C, D, eps, step_c)
@@ -108,22 +97,10 @@ def normalise(
 
 @triton.jit
 def add_up_gradients(
-    x,
-    gradient,
-    sums,
-    moments,
-    weight,
-    bias,
-    P,
-    C,
-    D,
-    eps,
-    step_p,
-    step_c,
-    silu: tl.constexpr,
-    block_p: tl.constexpr,
-    block_c: tl.constexpr,
-):
+    x, gradient, sums, moments, weight, bias,
+    P, C, D, eps, step_p, step_c,
+    silu: tl.constexpr, block_p: tl.constexpr, block_c: tl.constexpr,
+):  # fmt: skip
     """Store in sums (2, B, K, C) the gradients of bias and weight, by blocks of pixels."""
     channels, places, exists = _places(P, C, step_p, step_c, block_p, block_c)
     normed, _ = _normalise(x, places, exists, channels, moments, P, C, D, eps, step_c)
@@ -135,23 +112,10 @@ def add_up_gradients(
 
 @triton.jit
 def backpropagate(
-    x,
-    gradient,
-    result,
-    moments,
-    group_sums,
-    weight,
-    bias,
-    P,
-    C,
-    D,
-    eps,
-    step_p,
-    step_c,
-    silu: tl.constexpr,
-    block_p: tl.constexpr,
-    block_c: tl.constexpr,
-):
+    x, gradient, result, moments, group_sums, weight, bias,
+    P, C, D, eps, step_p, step_c,
+    silu: tl.constexpr, block_p: tl.constexpr, block_c: tl.constexpr,
+):  # fmt: skip
     """Store the gradient of `x` in `result`; group_sums (2, B, C / D) are weighted sums."""
     channels, places, exists = _places(P, C, step_p, step_c, block_p, block_c)
     normed, scale = _normalise(x, places, exists, channels, moments, P, C, D, eps, step_c)

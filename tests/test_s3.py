@@ -124,7 +124,7 @@ def test_a_wrong_bucket_is_said(tmp_path: Path) -> None:
     assert "The samples of 4 of 4 remote shards cannot be counted" in said
     assert "Check the address" in said
     assert (
-        "s3://fotos/000.tar is unavailable after attempt 2: The specified bucket does not exist"
+        "s3://fotos/000.tar is unavailable after attempt 1: The specified bucket does not exist"
         in said
     )
 

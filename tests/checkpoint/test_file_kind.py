@@ -33,6 +33,8 @@ OTHER_FILES = {
     "a pickle, but not one that torch writes": pickle.dumps({"state_dict": {}}, protocol=2),
     "zip archive, but not of torch": zipped({"notes.txt": "no weights"}),
     "TorchScript": zipped({"a/data.pkl": "", "a/constants.pkl": "", "a/version": "3\n"}),
+    "an image, not a checkpoint": b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR",
+    "an image": b"\xff\xd8\xff\xe0\0\x10JFIF",
     "no checkpoint format": b"Not Found",
 }
 

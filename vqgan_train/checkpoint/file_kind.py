@@ -13,6 +13,9 @@ LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."
 
 LEGACY_MAGIC_WITHIN = 32
 
+PNG = b"\x89PNG"
+"""Begins with a byte that may also begin a Flax checkpoint."""
+
 
 class FileKind(Enum):
     """Format of a checkpoint file."""
@@ -36,6 +39,7 @@ _OTHER_FILES = {
     (b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"): (
         "it is a compressed archive. Unpack it, and give the checkpoint inside"
     ),
+    (PNG.lower(), b"\xff\xd8\xff", b"gif8"): "it is an image, not a checkpoint",
     (b"\x80",): "it is a pickle, but not one that torch writes",
 }
 """Descriptions of files that users may take for a checkpoint, by first bytes in lower case."""
@@ -56,7 +60,8 @@ def file_kind(path: Path) -> FileKind:
     if head[4:9] == b"\0\0\0\0{":
         _require_whole_header(head, path.stat().st_size)
         return FileKind.SAFETENSORS
-    if head[:1] and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):
+    begins_a_map = head[:1] and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF))
+    if begins_a_map and not head.startswith(PNG):
         return FileKind.FLAX_MSGPACK
     raise ValueError(_description(head))
 

@@ -139,9 +139,8 @@ async def fetch_by_http(address: str, file: str) -> None:
     import aiohttp
 
     kept, size = read_source(file)
-    headers = {
-        "Accept-Encoding": "identity"
-    }  # positions in an encoded file would not be those here
+    # A position in an encoded file would not be the one in the file here.
+    headers = {"Accept-Encoding": "identity"}
     if kept:
         headers |= {"Range": f"bytes={size}-", "If-Range": kept["mark"]}
     # aiohttp's defaults end any download after 5 minutes, and ignore proxies.

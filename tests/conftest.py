@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +13,10 @@ from wandb_server import WandbServer
 # Processes that tests start get as many, because sums round differently on two threads.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell without job control starts background jobs with Ctrl-C ignored, and the processes that
+# tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -1,6 +1,5 @@
 """Run a command: check its settings, and hide the traceback of errors that the user can fix."""
 
-import difflib
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from vqgan_train.config.checks import (
     register_schema,
     setting_names,
     to_config,
+    unknown_setting,
 )
 from vqgan_train.config.settings_help import help_page
 from vqgan_train.system.addresses import redact
@@ -243,6 +243,4 @@ def _expected(setting: str, schema: type) -> str:
 def _explain_unknown(key: str, error: Exception, schema: type) -> str:
     override = re.search(r"Could not override '([^']+)'", str(error))
     name = override[1] if override else key
-    near = difflib.get_close_matches(name, setting_names(schema), n=3, cutoff=0.6)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"There is no setting {name}.{hint} --help lists all of them."
+    return unknown_setting(name, setting_names(schema))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
@@ -106,6 +107,13 @@ def plain_settings(config: object) -> dict[str, Any]:
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def unknown_setting(name: str, known: Sequence[str]) -> str:
+    """Describe that there is no setting of a name, with the known names that resemble it."""
+    near = difflib.get_close_matches(name, known)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"There is no setting {name}.{hint} --help lists all of them."
 
 
 def setting_names(schema: type, prefix: str = "") -> list[str]:

@@ -1,7 +1,6 @@
 """Pages of --help: every setting of a command, described by the docstrings of its dataclass."""
 
 import ast
-import difflib
 import inspect
 import shutil
 import sys
@@ -17,7 +16,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vqgan_train.config.checks import config_dir
+from vqgan_train.config.checks import config_dir, unknown_setting
 from vqgan_train.system.errors import UserError
 
 TYPE_WORDS = {bool: "bool", int: "int", float: "float", str: "text"}
@@ -181,9 +180,7 @@ def _describe(name: str, settings: Sequence[Setting]) -> str:
     """Return the full descriptions of a setting, or of all settings of a group."""
     chosen = [s for s in settings if s.name == name or s.name.startswith(f"{name}.")]
     if not chosen:
-        near = difflib.get_close_matches(name, [setting.name for setting in settings])
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"There is no setting {name}.{hint} --help lists all of them.")
+        raise UserError(unknown_setting(name, [setting.name for setting in settings]))
     return "\n".join(
         f"{setting.name}\n  {setting.type}; {setting.default}\n"
         + fill(setting.meaning, 98, initial_indent="  ", subsequent_indent="  ")

@@ -18,7 +18,6 @@ from vqgan_train.training.report import announce, report, report_finished
 from vqgan_train.training.run.contents import mark_stopped
 from vqgan_train.training.run.folder import RunFolder
 from vqgan_train.training.run.logs import RankLog, configure_logging, rank_log
-from vqgan_train.training.run.start import RunStart
 from vqgan_train.training.setup.data import open_data
 from vqgan_train.training.setup.networks import build_module, initialise, num_weights
 from vqgan_train.training.setup.quantities import last_step, resolve
@@ -66,32 +65,31 @@ def _train(config: Config, log: RankLog) -> Trainer | None:
             report_finished(config, run)
             return None
         announce(config, run, trainer, data, module)
-        with explain_lost_ranks(
+        lost_rank = (
             "Another rank of the run has exited, so this one exits, too. The reason is above, or "
             f"at the end of that rank's log in the run's folder ({log.place}). If neither says it, "
             "the rank was killed, perhaps for lack of memory. The same command, with the run's "
             "folder as run.output_dir, resumes from the newest checkpoint."
-        ):
-            try:
-                with explain_dead_workers("data.num_workers"):
-                    make_steps(trainer, module, data, run.start)
-            except UnavailableShardError as error:
-                # Without a step since the start, another start would hardly get further.
-                if trainer.global_step > run.start.step:
-                    mark_stopped(run.path, f"a source of shards failed: {redact(str(error))}")
-                raise
+        )
+        with explain_lost_ranks(lost_rank), explain_dead_workers("data.num_workers"):
+            make_steps(trainer, module, data, run)
         report(config, run, trainer)
     return trainer
 
 
 def make_steps(
-    trainer: Trainer, module: VQGANModule, data: ShardDataModule, start: RunStart
+    trainer: Trainer, module: VQGANModule, data: ShardDataModule, run: RunFolder
 ) -> None:
     """Validate if there is no checkpoint to resume from, then train to the last step."""
     try:
-        if start.checkpoint is None:
+        if run.start.checkpoint is None:
             trainer.validate(module, data, verbose=False)  # `ValidationSummary` compares with it
-        trainer.fit(module, data, ckpt_path=start.checkpoint)
+        trainer.fit(module, data, ckpt_path=run.start.checkpoint)
+    except UnavailableShardError as error:
+        # Without a step since the start, another start would hardly get further.
+        if trainer.global_step > run.start.step:
+            mark_stopped(run.path, f"a source of shards failed: {redact(str(error))}")
+        raise
     finally:
         close_loggers(trainer)
 

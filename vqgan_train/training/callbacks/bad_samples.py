@@ -35,7 +35,6 @@ class BadSamples(Callback):
         self._bad_before = self._seen_before = 0
         """The same numbers, summed over ranks, up to the checkpoint that the run resumed from."""
         self._validated = False
-        self._data: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that few local shards are dead.
@@ -43,7 +42,7 @@ class BadSamples(Callback):
         Raises:
             ShardError: nothing can be read in more than `max_fraction` of the shards.
         """
-        self._data = data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
         dead = [shard.problem for shard in data.bad_shards() if not shard.num_samples]
         shards = len(data.train_shards) + len(data.val_shards)
         require_few_dead(dead, shards, self.max_fraction, "data.max_bad_fraction")
@@ -52,14 +51,14 @@ class BadSamples(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count a batch after its step, so that the counts fit the checkpoint's data position."""
-        self._count(batch)
+        self._count(batch, trainer)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any
     ) -> None:
         """Count the samples of the first validation only; later ones have the same samples."""
         if not self._validated:
-            self._count(batch)
+            self._count(batch, trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the number of unreadable samples over all ranks, and of damaged or dead shards."""
@@ -91,7 +90,7 @@ class BadSamples(Callback):
         self._bad_before, self._seen_before = state["bad"], state["seen"]
         self._validated = state["validated"]
 
-    def _count(self, batch: Any) -> None:
+    def _count(self, batch: Any, trainer: Trainer) -> None:
         self.seen += len(batch["name"]) + len(batch["bad"])
         for name in batch["bad"]:
             self.bad += 1
@@ -100,7 +99,8 @@ class BadSamples(Callback):
                 log.warning("Skipped an unreadable sample (no. %d): %s", bad, printable_name(name))
         bad, seen = self._bad_before + self.bad, self._seen_before + self.seen
         if batch["bad"] and are_too_many(bad, seen, self.max_fraction):
-            is_away = self._data is not None and self._data.is_source_away()
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+            is_away = data.is_source_away()
             raise (UnavailableShardError if is_away else ShardError)(
                 f"{bad} of {seen} samples could not be read, more than "
                 f"data.max_bad_fraction={self.max_fraction} allows. The last of them: "

@@ -67,8 +67,7 @@ def encode(config: EncodeConfig) -> None:
     source = find_samples(config)
     require_few_dead(source.damage.dead, source.damage.num_shards, config.max_bad_fraction)
     output = Output(Path(config.output).expanduser(), token_format, metadata)
-    exif = config.exif_rotate
-    begin_job(source, output, config.batch_size, device.type, exif_rotate=exif)
+    begin_job(source, output, config.batch_size, device.type, exif_rotate=config.exif_rotate)
     chunks = remaining_chunks(source, output, process)
     sizes = dict(zip(source.chunk_names(), source.sizes, strict=True))
     total = sum(sizes[chunk] for chunk in chunks)
@@ -81,7 +80,7 @@ def encode(config: EncodeConfig) -> None:
             batch_size=config.batch_size,
             num_workers=config.num_workers,
             max_bad_fraction=config.max_bad_fraction,
-            exif_rotate=exif,
+            exif_rotate=config.exif_rotate,
             bar=bar,
         )
     sys.stdout.write(summary(source, output))

@@ -86,7 +86,7 @@ def our_way(checkpoint: Path, shard: Path, folder: Path, batch_size: int) -> Cal
     """Return a function that encodes the shard, given the round's number."""
     tokenizer = load_tokenizer(checkpoint, torch.device("cpu"), "fp32")
     metadata = tokenizer.describe(pixel_range="signed", resize=SIDE, image_size=SIDE)
-    source = from_shards([shard], samples_per_file=10_000)
+    source = from_shards([shard], samples_per_chunk=10_000)
 
     def encode(round_number: int) -> None:
         output = Output(folder / f"ours{round_number}", TOKEN_FORMATS["parquet"], metadata)
@@ -99,6 +99,7 @@ def our_way(checkpoint: Path, shard: Path, folder: Path, batch_size: int) -> Cal
                 batch_size=batch_size,
                 num_workers=2,
                 max_bad_fraction=0,
+                exif_rotate=False,
                 bar=bar,
             )
 

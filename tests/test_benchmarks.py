@@ -2,12 +2,14 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from factories import image_bytes, write_shard
+from factories import TINY_ARCHITECTURE, image_bytes, write_shard
+from pyarrow import parquet
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -168,6 +170,28 @@ def test_the_largest_batch_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("model_memory", monkeypatch)
     assert module.largest_batch({"fixed_gb": 1.0, "image_gb": 0.5}, 10, 0.2) == 14
     assert module.largest_batch({"fixed_gb": 30.0, "image_gb": 0.5}, 24, 0.2) == 0
+
+
+def test_both_ways_to_encode_give_as_many_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("bench_encode", monkeypatch)
+    for name in ("taming.main", "taming.models.vqgan"):  # the script replaces the first
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+    monkeypatch.setattr(module, "SIDE", 32)
+    monkeypatch.setattr(module, "ARCHITECTURE", {**module.ARCHITECTURE, **TINY_ARCHITECTURE})
+    photos = [
+        {"__key__": str(n), "jpg": image_bytes(40, 48, seed=n, file_format="JPEG")}
+        for n in range(3)
+    ]
+    checkpoint = module.make_weights(tmp_path)
+    shard, files = module.make_photos([write_shard(tmp_path / "a.tar", photos)], 3, tmp_path)
+    module.our_way(checkpoint, shard, tmp_path, 2)(0)
+    module.originals_way(checkpoint, files, tmp_path, 2)(0)
+    for written in (*(tmp_path / "ours0").glob("*.parquet"), tmp_path / "original0.parquet"):
+        rows = parquet.read_table(written).column("encoding").to_pylist()
+        assert [len(row) for row in rows] == [256] * 3
 
 
 @pytest.mark.slow

@@ -27,6 +27,15 @@ TINY_ARCHITECTURE: Mapping[str, Any] = {
 }
 """f = 2, about 0.7 M parameters; 32 channels is the least that the normalisation allows."""
 
+OBJECTIVE: Mapping[str, Any] = {
+    "perceptual_weight": 1.0,
+    "adversarial_weight": 0.75,
+    "codebook_weight": 1.0,
+    "commitment_weight": 0.25,
+    "legacy_codebook_loss": True,
+}
+"""Arguments of the recipe's `Objective`."""
+
 FULL_ARCHITECTURE: Mapping[str, Any] = {
     "channels": 128,
     "channel_multipliers": [1, 1, 2, 2, 4],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import TINY_ARCHITECTURE, random_lpips_weights, tiny_images
+from factories import OBJECTIVE, TINY_ARCHITECTURE, random_lpips_weights, tiny_images
 from PIL import Image, ImageOps
 from real_photos import PHOTOS
 from tiny_runs import assert_equal, load, tiny_config
@@ -110,13 +110,7 @@ def module(*, decoder_only: bool) -> VQGANModule:
     built = VQGANModule(
         model=TINY_ARCHITECTURE,
         discriminator={"channels": 8, "num_layers": 2},
-        objective={
-            "perceptual_weight": 1.0,
-            "adversarial_weight": 0.75,
-            "codebook_weight": 1.0,
-            "commitment_weight": 0.25,
-            "legacy_codebook_loss": True,
-        },
+        objective=dict(OBJECTIVE),
         optimizer={"lr": 1e-3},
         discriminator_start_step=0,
         adversarial_start_step=0,

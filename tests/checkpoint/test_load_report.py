@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import TINY_ARCHITECTURE, tiny_discriminator, tiny_vqgan
+from factories import OBJECTIVE, TINY_ARCHITECTURE, tiny_discriminator, tiny_vqgan
 from torch import Tensor
 
 from vqgan_train.checkpoint.architecture import (
@@ -42,13 +42,7 @@ def fresh_module(**discriminator: int) -> VQGANModule:
     return VQGANModule(
         model=dict(TINY_ARCHITECTURE),
         discriminator={**DISCRIMINATOR, **discriminator},
-        objective={
-            "perceptual_weight": 1.0,
-            "adversarial_weight": 0.75,
-            "codebook_weight": 1.0,
-            "commitment_weight": 0.25,
-            "legacy_codebook_loss": True,
-        },
+        objective=dict(OBJECTIVE),
         optimizer={"lr": 1e-4},
         discriminator_start_step=0,
         adversarial_start_step=0,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import TINY_ARCHITECTURE
+from factories import OBJECTIVE, TINY_ARCHITECTURE
 from tiny_exports import original_weights, tiny_networks
 
 from vqgan_train.checkpoint import reading
@@ -24,13 +24,7 @@ NUM_MUTANTS = 5_000
 SETTINGS: dict[str, Any] = {
     "hyper_parameters": {
         "model": {**TINY_ARCHITECTURE, **ONE_LEVEL, "dropout": 0.1},
-        "objective": {
-            "perceptual_weight": 1.0,
-            "adversarial_weight": 0.75,
-            "codebook_weight": 1.0,
-            "commitment_weight": 0.25,
-            "legacy_codebook_loss": True,
-        },
+        "objective": dict(OBJECTIVE),
         "discriminator_start_step": 0,
         "adversarial_start_step": 0,
     },

@@ -5,18 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from factories import TINY_ARCHITECTURE, tiny_images
+from factories import OBJECTIVE, TINY_ARCHITECTURE, tiny_images
 
 from vqgan_train.losses.objective import Objective, StepTerms
 from vqgan_train.training.lightning.module import VQGANModule
-
-OBJECTIVE = {
-    "perceptual_weight": 1.0,
-    "adversarial_weight": 0.75,
-    "codebook_weight": 1.0,
-    "commitment_weight": 0.25,
-    "legacy_codebook_loss": True,
-}
 
 
 def first_steps(

@@ -142,7 +142,9 @@ def read_captions(table: Path, path_column: str, text_column: str) -> dict[str, 
 
 
 def _rows(file: TextIO, is_tsv: bool) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV, or of a TSV, whose quotes are part of its texts; no rows give one.
+    """Yield the rows of a CSV or TSV; a table without rows yields one of empty texts.
+
+    In a TSV, quotes are part of the texts.
 
     Raises:
         ValueError: a row has more or fewer columns than the header, or a quote is not closed.
@@ -193,9 +195,9 @@ def _walk(folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def _is_new(folder: Path, walked: set[Path]) -> bool:
-    """Return whether a folder is no link to what is walked through anyway; add its target to that.
+    """Return False for a link to a folder that is walked anyway; else add its target to `walked`.
 
-    Links in circles end so.
+    So the walk ends even if links form a circle.
     """
     if folder.is_symlink():
         target = folder.resolve()

@@ -121,7 +121,7 @@ class LPIPS(nn.Module):
         return self.distances(reference, image)
 
     def distances(self, reference: Tensor, image: Tensor) -> Tensor:
-        """Do the work of `forward`, which checks the images; this part can be compiled."""
+        """Compute the distances that `forward` returns, without its checks; can be compiled."""
         # Two passes instead of one over both batches: autograd then keeps no activations of a
         # reference that needs no gradient.
         reference_features = self.features(reference)

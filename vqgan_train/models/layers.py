@@ -52,7 +52,7 @@ class Norm(nn.GroupNorm):
         return (F.silu(normed) if self.silu else normed).to(features.dtype)
 
     def fused(self, features: Tensor) -> Tensor:
-        """Do the same in one operation, which keeps only `features` for the gradient."""
+        """Compute `forward` in one operation, which keeps only `features` for the gradient."""
         settings = (self.num_groups, self.eps, self.silu)
         return cast(Tensor, group_norm_silu(features, self.weight, self.bias, *settings)[0])
 

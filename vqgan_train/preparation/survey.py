@@ -130,7 +130,7 @@ def _stored(file: Path) -> Survey | None:
 
 
 def survey_shard(shard: ShardIndex, rules: SurveyRules) -> Survey:
-    """Survey a shard from its file; images are turned upright, because faces are found only so."""
+    """Survey a shard from its file; turn images upright, because only so are faces found."""
     digests = np.zeros(shard.num_samples, dtype=np.uint64)
     states = np.zeros(shard.num_samples, dtype=np.uint8)
     people = np.zeros(shard.num_samples, dtype=np.bool_)

@@ -119,7 +119,7 @@ class DiskCache:
             )
 
     def make_room_if_due(self, *, urgent: bool = True) -> None:
-        """Do as `make_room`, but not so often that listing many files takes time from training."""
+        """Call `make_room`, unless the last listing of many files was too short a time ago."""
         if time.monotonic() >= self._next_listing:
             self.make_room(urgent=urgent)
 
